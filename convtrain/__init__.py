@@ -1,0 +1,32 @@
+"""convtrain: a declarative training pipeline for convolutional networks.
+
+The public names below are imported when first used, so that ``import convtrain`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convtrain.models.build import build_model as build_model
+    from convtrain.models.functional import functionalize as functionalize
+    from convtrain.pipeline import train as train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "build_model": "convtrain.models.build",
+    "functionalize": "convtrain.models.functional",
+    "train": "convtrain.pipeline",
+}
+
+__all__ = ["__version__", "build_model", "functionalize", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'convtrain' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

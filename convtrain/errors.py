@@ -1,0 +1,46 @@
+"""Every error that convtrain raises on purpose, and the exit status each one stands for.
+
+A message is one line: the thing, its value, what is allowed, and what to type next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConvtrainError(Exception):
+    """Something a user can mend; shown as one line, without a traceback."""
+
+    exit_status = 1
+
+
+class ConfigError(ConvtrainError, ValueError):
+    """The configuration is wrong. Holds one line for each mistake found."""
+
+    exit_status = 2
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class NetworkError(ConfigError):
+    """A declared network cannot be built; the message names the layer's path."""
+
+
+class MissingDataError(ConfigError):
+    """The data is not where the configuration says."""
+
+
+class CorruptDataError(ConvtrainError):
+    """A file of the dataset exists but cannot be read."""
+
+
+class TrainingError(ConvtrainError):
+    """Training could not go on."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean X?"`` for the closest known spelling, or an empty string."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""

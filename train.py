@@ -1,0 +1,27 @@
+"""Train a declared network: ``python train.py model=functional optimizer.lr=0.05``.
+
+Hydra composes the configuration from ``configs/``, the schema checks it, and the pipeline trains.
+Nothing heavy is imported at the top, so that ``--help`` and a mistyped key answer at once.
+"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from convtrain.config.check import check_command_line, resolve_config
+from convtrain.config.names import register_resolvers
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(composed: DictConfig) -> float | None:
+    from convtrain.runs.job import run_job
+
+    return run_job(resolve_config(composed))
+
+
+if __name__ == "__main__":
+    check_command_line(sys.argv[1:])
+    main()
