@@ -1,0 +1,1 @@
+"""The configuration: typed, bounded, and checked before anything heavy is imported."""

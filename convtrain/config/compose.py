@@ -1,0 +1,191 @@
+"""Hydra's side of the configuration: compose it, and say which file or override set a key."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convtrain.errors import ConfigError, did_you_mean
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, strongest first
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed after ``train.py``, as Hydra reads it."""
+
+    overrides: list[str] = field(default_factory=list)
+    config_dir: Path = CONFIGS
+    config_name: str = "train"
+    extra_dir: str | None = None
+    multirun: bool = False
+    trains: bool = True  # false for --help, --cfg and the like
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> "CommandLine":
+        args = get_args_parser().parse_args(list(arguments))
+        shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+        return cls(
+            overrides=args.overrides,
+            config_dir=CONFIGS if args.config_path is None else Path(args.config_path).resolve(),
+            config_name=args.config_name or "train",
+            extra_dir=args.config_dir,
+            multirun=args.multirun,
+            trains=not shows,
+        )
+
+    def parsed(self) -> list[Override]:
+        parser = OverridesParser.create()
+        parsed, lines = [], []
+        for text in self.overrides:
+            try:
+                parsed.append(parser.parse_override(text))
+            except HydraException:
+                lines.append(f"{text}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'")
+        if lines:
+            raise ConfigError(*lines)
+        return parsed
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration, and where its keys come from."""
+
+    config: DictConfig
+    choices: dict[str, str | None]
+    overrides: list[Override]
+    config_dir: Path = CONFIGS
+
+    def origin(self, key: str) -> str:
+        """Return what set ``key``: the command line, or a file."""
+        for override in self.overrides:
+            typed = override.key_or_group
+            if key == typed or key.startswith(typed + ".") or typed.startswith(key + "."):
+                return "command line"
+        group = key.split(".", maxsplit=1)[0]
+        for strong in LAST_WORD:
+            if self.choices.get(strong) and _mentions(self._file(strong), key):
+                return self._shown(strong)
+        return self._shown(group) if group in self.choices else f"{self.config_dir.name}/train.yaml"
+
+    def _file(self, group: str) -> Path:
+        return self.config_dir / group / f"{self.choices[group]}.yaml"
+
+    def _shown(self, group: str) -> str:
+        return str(self._file(group).relative_to(self.config_dir.parent))
+
+
+def _mentions(path: Path, key: str) -> bool:
+    if not path.is_file():
+        return False
+    node: Any = yaml.safe_load(path.read_text())
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def compose_leniently(command: CommandLine) -> Iterator[Composed]:
+    """Compose what ``command`` asks for, once for each value of a sweep.
+
+    Unknown keys are let through, so that the schema can report all mistakes together.
+
+    Raises:
+        ConfigError: an override cannot be read, or names a choice that does not exist.
+    """
+    overrides = command.parsed()
+    extra = [f"hydra.searchpath=[file://{Path(command.extra_dir).resolve()}]"] if command.extra_dir else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(command.config_dir)):
+        groups = _groups()
+        for chosen in _one_value_each(overrides, command.multirun, groups):
+            texts = [text for _, text in chosen]
+            try:
+                composed = compose(command.config_name, texts + extra, return_hydra_config=True)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(_one_line(error)) from error
+            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            hydra_node = composed.pop("hydra")
+            del hydra_node
+            assert isinstance(choices, dict)
+            yield Composed(
+                composed, {str(k): v for k, v in choices.items()}, overrides, command.config_dir
+            )
+
+
+def _groups() -> dict[str, list[str]]:
+    loader = GlobalHydra.instance().config_loader()
+    names = [name for name in loader.list_groups("") if name != "hydra"]
+    return {
+        name: [o for o in loader.get_group_options(name) if not o.startswith("_")] for name in names
+    }
+
+
+def _one_value_each(
+    overrides: list[Override], multirun: bool, groups: dict[str, list[str]]
+) -> Iterator[list[tuple[Override, str]]]:
+    """Yield lists of overrides without sweeps; in turn each value of each sweep appears once."""
+    values: list[list[str]] = []
+    lines: list[str] = []
+    for override in overrides:
+        key, text = override.key_or_group, override.input_line or ""
+        if override.is_sweep_override() and not multirun:
+            lines.append(f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'")
+            continue
+        raw = _elements(override)
+        lines += [line for value in raw if (line := _unknown_choice(key, value, groups))]
+        values.append([_let_through(override, value, groups) for value in raw])
+    if lines:
+        raise ConfigError(*lines)
+    first = [v[0] for v in values if v]
+    kept = [o for o, v in zip(overrides, values, strict=True) if v]
+    yield list(zip(kept, first, strict=True))
+    for position, options in enumerate(v for v in values if v):
+        for option in options[1:]:
+            variant = [*first[:position], option, *first[position + 1 :]]
+            yield list(zip(kept, variant, strict=True))
+
+
+def _elements(override: Override) -> list[str | None]:
+    """Return the values of an override as text: one, or each of a sweep's."""
+    if override.is_delete():
+        return [None]
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if override.is_interval_sweep():
+        return []  # the sweeper draws from it; the key keeps its default in the check
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def _unknown_choice(key: str, value: str | None, groups: dict[str, list[str]]) -> str | None:
+    group = key.split("@", maxsplit=1)[0]
+    if group not in groups or value is None or value in groups[group] or value == "null":
+        return None
+    if value[:1] in "[{":
+        return None
+    options = ", ".join(groups[group])
+    return f"{key}={value}: no such choice{did_you_mean(value, groups[group])}; choose from {options}"
+
+
+def _let_through(override: Override, value: str | None, groups: dict[str, list[str]]) -> str:
+    key = override.get_key_element().lstrip("+~")
+    if value is None or override.key_or_group in groups or key.startswith("hydra"):
+        return override.input_line or ""
+    known_type = override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
+    return f"++{key}={value}" if known_type else override.input_line or ""
+
+
+def _one_line(error: Exception) -> str:
+    return next(line for line in str(error).splitlines() if line.strip())

@@ -1,0 +1,33 @@
+"""Where a run or a sweep keeps its files: the resolvers that ``configs/train.yaml`` names."""
+
+import datetime
+import secrets
+
+from omegaconf import OmegaConf
+
+LOGS = "logs"
+
+
+def _stamp() -> str:
+    """Time and a random suffix, so that two jobs started in one second never share a folder."""
+    return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
+
+
+def _run_name(*candidates: str | None) -> str:
+    """Return the first name given: the experiment's, else the model's, else the network's."""
+    return next(str(name) for name in candidates if name is not None)
+
+
+def _run_dir(resume: str | None, name: str) -> str:
+    return resume if resume else f"{LOGS}/runs/{name}/{_stamp()}"
+
+
+def _sweep_dir(name: str) -> str:
+    return f"{LOGS}/sweeps/{name}/{_stamp()}"
+
+
+def register_resolvers() -> None:
+    """Make ``run_name``, ``run_dir`` and ``sweep_dir`` known to OmegaConf."""
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)

@@ -1,0 +1,42 @@
+"""What the catalogue knows of a layer: its ``torch.nn`` class, its functional twin, what is inferred."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Size, nn
+
+Twin = Callable[..., Any]
+"""The functional counterpart of a layer.
+
+Its positional-or-keyword parameters after the inputs, and its keyword-only ones, are filled by name
+from the module: a parameter or buffer, a child layer, or a setting such as ``stride``. ``training``
+is the layer's mode. So a twin's signature says all that the computation depends on.
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue.
+
+    Attributes:
+        module: the ``torch.nn`` class, or a composite block of convtrain's.
+        twin: the same computation as a function of explicit tensors.
+        infer: constructor argument: how it follows from the input's shape, batch dimension included.
+        chains: constructor arguments that are lists of layers; each becomes a chain of its own.
+    """
+
+    module: type[nn.Module]
+    twin: Twin
+    infer: Mapping[str, Callable[[Size], int]] = field(default_factory=dict)
+    chains: tuple[str, ...] = ()
+
+
+def channels(shape: Size) -> int:
+    """Size of dimension 1, as in (N, C, H, W)."""
+    return shape[1]
+
+
+def features(shape: Size) -> int:
+    """Size of the last dimension, as in (N, F)."""
+    return shape[-1]

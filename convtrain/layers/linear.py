@@ -1,0 +1,20 @@
+"""Linear layers: ``input @ weight.T + bias``."""
+
+from torch import nn
+from torch.nn import functional as F
+
+from convtrain.layers.entry import Entry, features
+
+
+def identity(input):
+    return input
+
+
+def linear(input, weight, bias):
+    return F.linear(input, weight, bias)
+
+
+LAYERS = (
+    Entry(nn.Identity, identity),
+    Entry(nn.Linear, linear, infer={"in_features": features}),
+)

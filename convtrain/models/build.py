@@ -1,0 +1,148 @@
+"""Build a model: a declared network in either style, or one that comes from elsewhere."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from convtrain.errors import ConfigError, NetworkError, did_you_mean
+from convtrain.models.functional import functionalize
+from convtrain.models.initialization import initialize
+from convtrain.network import PROBE_BATCH, make_chain, resolve_network
+
+Style = Literal["nn", "functional"]
+
+
+def build_model(
+    layers: Sequence[Any],
+    input_shape: Sequence[int],
+    *,
+    style: Style = "functional",
+    init: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a declared network.
+
+    Both styles draw their weights from torch's generator in the same order, so from the same seed
+    they start with the same bits, under the same ``state_dict`` keys.
+
+    Args:
+        layers: the list as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``.
+        input_shape: of one image, as (channels, height, width).
+        style: ``"nn"`` for a tree of ``torch.nn`` modules, ``"functional"`` for explicit
+            Parameters handed to ``torch.nn.functional``.
+        init: parameter name pattern to function of ``torch.nn.init``; see
+            :func:`convtrain.models.initialization.initialize`.
+
+    Raises:
+        NetworkError: a layer is unknown, wrongly declared, or does not fit what comes in.
+    """
+    if style not in ("nn", "functional"):
+        raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
+    module = make_chain(resolve_network(layers, input_shape).layers)
+    initialize(module, init or {})
+    return module if style == "nn" else functionalize(module)
+
+
+def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
+    """Build one of torchvision's classification models with fresh weights.
+
+    The first convolution is replaced where the images do not have three channels. Auxiliary heads
+    are left out.
+
+    Raises:
+        ConfigError: torchvision has no such classification model.
+        NetworkError: the model cannot take images of ``input_shape``.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(
+            f"model.name={name}: torchvision has no such classification model"
+            f"{did_you_mean(name, known)}; torchvision.models.list_models() lists them"
+        )
+    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+
+    def make() -> nn.Module:
+        model = models.get_model(name, weights=None, num_classes=num_classes, **extra)
+        if input_shape[0] != 3:
+            _change_input_channels(model, input_shape[0])
+        return model
+
+    check_output(make, input_shape, num_classes, f"model.name={name}")
+    return make()
+
+
+def build_custom_model(target: str, arguments: Mapping[str, Any], trust: Sequence[str]) -> nn.Module:
+    """Build a module of the user's own from its import path.
+
+    Raises:
+        ConfigError: its package is not trusted, cannot be imported, or refuses the arguments.
+    """
+    factory = import_trusted("model._target_", target, trust)
+    try:
+        model = factory(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model._target_={target}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model._target_={target}: expected a torch.nn.Module, got {type(model)}")
+    return model
+
+
+def import_trusted(key: str, target: str, trust: Sequence[str]) -> Any:
+    """Import ``package.module.Name``, if its package is among those the user trusts.
+
+    Raises:
+        ConfigError: the package is not named in ``trust``, or has no such name.
+    """
+    package = target.split(".", maxsplit=1)[0]
+    if package not in trust:
+        raise ConfigError(f"{key}={target}: not a trusted package; add 'trust=[{package}]'")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}={target}: cannot be imported: {error}") from error
+
+
+def check_output(make: Any, input_shape: Sequence[int], num_classes: int, what: str) -> None:
+    """Run a model on the meta device, which computes shapes alone.
+
+    Raises:
+        NetworkError: it does not take the images, or does not return a score for each class.
+    """
+    try:
+        with torch.device("meta"):
+            output = make()(torch.empty(PROBE_BATCH, *input_shape))
+    except Exception as error:
+        raise NetworkError(
+            f"{what}: cannot take images of {tuple(input_shape)}: {str(error).splitlines()[0]}"
+        ) from error
+    check_scores(tuple(output.shape[1:]), num_classes, what)
+
+
+def check_scores(output_shape: Sequence[int], num_classes: int, what: str) -> None:
+    """Raise NetworkError unless a model returns one score for each class."""
+    if tuple(output_shape) != (num_classes,):
+        raise NetworkError(
+            f"{what}: the output of an image has shape {tuple(output_shape)}, but the data has "
+            f"{num_classes} classes; end in Flatten and Linear: {{out_features: {num_classes}}}"
+        )
+
+
+def _change_input_channels(model: nn.Module, channels: int) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            parent, _, name = path.rpartition(".")
+            replacement = nn.Conv2d(
+                channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )
+            setattr(model.get_submodule(parent), name, replacement)
+            return
