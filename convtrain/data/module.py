@@ -1,0 +1,80 @@
+"""The data of a run, as Lightning asks for it."""
+
+import pytorch_lightning as pl
+import torch
+
+from convtrain.data.augment import Augmentation
+from convtrain.data.batches import Batches, Normalisation
+from convtrain.data.images import Images, Splits
+from convtrain.errors import ConfigError
+
+
+class ImageData(pl.LightningDataModule):
+    """Resident splits, moved once to the device that trains.
+
+    Args:
+        splits: uint8 images.
+        batch_size, eval_batch_size: over all devices together.
+        seed: of the order and of the augmentation.
+        limit: use only the first N images of each split.
+        overfit_batches: train and validate on the first N training batches.
+
+    Raises:
+        ConfigError: a batch is larger than the training data.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        *,
+        normalise: Normalisation,
+        augmentation: Augmentation,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        drop_last: bool = False,
+        limit: int | None = None,
+        overfit_batches: int | None = None,
+    ) -> None:
+        super().__init__()
+        train, val, test = (s.first(limit) for s in (splits.train, splits.val, splits.test))
+        if overfit_batches is not None:
+            train = val = train.first(overfit_batches * batch_size)
+        if batch_size > len(train):
+            raise ConfigError(
+                f"data.batch_size={batch_size}: larger than the training data of {len(train)} "
+                f"images; set data.batch_size={len(train)} or less"
+            )
+        self.splits = Splits(train, val, test)
+        self.normalise, self.augmentation = normalise, augmentation
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed, self.drop_last = seed, drop_last
+
+    def train_dataloader(self) -> Batches:
+        return self._batches(
+            self.splits.train,
+            batch_size=self.batch_size,
+            augmentation=self.augmentation,
+            shuffle=True,
+            seed=self.seed,
+            drop_last=self.drop_last,
+        )
+
+    def val_dataloader(self) -> Batches:
+        return self._batches(self.splits.val, batch_size=self.eval_batch_size)
+
+    def test_dataloader(self) -> Batches:
+        return self._batches(self.splits.test, batch_size=self.eval_batch_size)
+
+    def _batches(self, images: Images, **options: object) -> Batches:
+        device, rank, world_size = torch.device("cpu"), 0, 1
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return Batches(
+            images.to(device),
+            normalise=self.normalise,
+            rank=rank,
+            world_size=world_size,
+            **options,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,58 @@
+"""Randomness without memory: every draw is a function of what it is for.
+
+Generators that remember where they are make a result depend on everything drawn before. Here a
+number follows from (seed, epoch, image index, purpose) or (seed, epoch, batch, rank) alone, so that
+a resumed run, another number of workers or another validation schedule changes nothing.
+
+The mixing function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", 2014).
+"""
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def derive_seed(*numbers: int) -> int:
+    """Mix integers into one of 63 bits; the order matters."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & _MASK)) + _STEP & _MASK
+        state = (state ^ state >> 30) * _FIRST & _MASK
+        state = (state ^ state >> 27) * _SECOND & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def permutation(count: int, *numbers: int) -> Tensor:
+    """Return a random order of ``range(count)``, int64, that depends on ``numbers`` alone."""
+    generator = torch.Generator().manual_seed(derive_seed(*numbers))
+    return torch.randperm(count, generator=generator)
+
+
+def uniform(keys: Tensor, *numbers: int) -> Tensor:
+    """Return one number in [0, 1) for each key.
+
+    Args:
+        keys: int64, any shape, such as the indices of images.
+        numbers: what else the draw depends on, such as seed, epoch and purpose.
+
+    Returns:
+        float64 of the shape and device of ``keys``, on every device the same.
+    """
+    state = keys * _signed(_STEP) + derive_seed(*numbers)
+    state = (state ^ _shift(state, 30)) * _signed(_FIRST)
+    state = (state ^ _shift(state, 27)) * _signed(_SECOND)
+    state = state ^ _shift(state, 31)
+    return _shift(state, 11).double() * 2.0**-53
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _shift(state: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros; torch's own shift keeps the sign."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,81 @@
+"""What a run writes while it trains: TensorBoard events and ``metrics.csv``."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+COLUMNS = (
+    "step", "epoch", "train/loss", "train/acc", "train/loss_epoch", "train/acc_epoch",
+    "val/loss", "val/acc", "test/loss", "test/acc", "lr", "images_per_second",
+)  # fmt: skip
+
+
+class MetricsCsv(Logger):
+    """``metrics.csv``: a row for each entry of the log, appended as it comes.
+
+    Lightning's own CSVLogger writes the whole file anew at every save and deletes what it finds,
+    which a resumed run cannot have. A metric that is not among ``COLUMNS`` is left out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Hyperparameters stand in the run's ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow({**metrics, "step": step})
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoardLogger, writing straight into the run directory."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write no hparams.yaml beside ``config.yaml``, which says the same."""
+
+    @rank_zero_only
+    def log_results(self, settings: dict[str, Any], metrics: dict[str, float], step: int) -> None:
+        """Fill the HPARAMS page with the run's settings and its final metrics.
+
+        The metrics' curves exist already, so they are not logged a second time.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        known = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in settings.items()}
+        writer = self.experiment._get_file_writer()
+        for summary in hparams(known, metrics):
+            writer.add_summary(summary, step)
+
+    @rank_zero_only
+    def log_text(self, tag: str, text: str, step: int = 0) -> None:
+        """Show text as it is, in fixed-width letters."""
+        self.experiment.add_text(tag, re.sub(r"^", "    ", text, flags=re.MULTILINE), step)
+
+
+def tensorboard_of(loggers: list[Logger]) -> TensorBoard | None:
+    """Return the TensorBoard logger among those of a trainer, if there is one."""
+    return next((logger for logger in loggers if isinstance(logger, TensorBoard)), None)

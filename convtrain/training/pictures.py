@@ -1,0 +1,91 @@
+"""What TensorBoard shows as images: test images with their predictions, and the first filters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from convtrain.data.batches import Normalisation
+from convtrain.data.images import Images
+from convtrain.data.randomness import permutation
+from convtrain.training.loggers import TensorBoard, tensorboard_of
+
+FILTER_PIXELS = 96  # filters are enlarged to about this side, without smoothing
+
+
+class Pictures(pl.Callback):
+    """Shows the filters before and after training, and predictions on test images.
+
+    Args:
+        test: the test split.
+        classes: a name for each class.
+        count: how many test images are shown.
+    """
+
+    def __init__(
+        self, *, test: Images, normalise: Normalisation, classes: Sequence[str], count: int, seed: int
+    ) -> None:
+        chosen = permutation(len(test), seed)[:count]
+        self.shown, self.normalise, self.classes = test.pick(chosen), normalise, classes
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
+            _show_filters(tensorboard, pl_module, trainer.global_step)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
+            _show_filters(tensorboard, pl_module, trainer.global_step)
+
+    @torch.no_grad()
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        tensorboard = tensorboard_of(trainer.loggers)
+        if tensorboard is None or not len(self.shown) or not trainer.is_global_zero:
+            return
+        was_training = pl_module.training
+        pl_module.eval()
+        scores = pl_module(self.normalise(self.shown.pixels.to(pl_module.device)))
+        pl_module.train(was_training)
+        figure = prediction_grid(self.shown, scores.argmax(1).cpu(), self.classes)
+        tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
+
+
+def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw images with "predicted (true)" above each; a wrong prediction stands in red."""
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
+    axes: Any = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, pixels, label, guess in zip(
+        axes.flat, images.pixels, images.labels.tolist(), predicted.tolist(), strict=False
+    ):
+        axis.imshow(pixels.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
+        right = guess == label
+        text = f"{classes[guess]}" if right else f"{classes[guess]} (is {classes[label]})"
+        axis.set_title(text, fontsize=9, color="black" if right else "crimson")
+    return figure
+
+
+def _show_filters(tensorboard: TensorBoard, module: nn.Module, step: int) -> None:
+    for name, weight in module.named_parameters():
+        if weight.ndim == 4 and weight.shape[-1] > 1:
+            grid = filter_grid(weight.detach().float().cpu())
+            tensorboard.experiment.add_image(f"filters/{name.removeprefix('model.')}", grid, step)
+            return
+
+
+def filter_grid(weight: Tensor) -> Tensor:
+    """Arrange filters (out, in, height, width) as one image, each scaled to its own range.
+
+    Filters of three channels are shown in colour, others channel by channel in grey.
+    """
+    if weight.shape[1] != 3:
+        weight = weight.flatten(0, 1).unsqueeze(1)
+    scale = max(1, FILTER_PIXELS // weight.shape[-1] // 4)
+    weight = weight[:256].repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    return make_grid(weight, nrow=16, normalize=True, scale_each=True, pad_value=0.5)

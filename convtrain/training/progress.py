@@ -1,0 +1,93 @@
+"""One progress bar over the whole training, and a line for each epoch where there is no terminal."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from convtrain.training.task import Task
+
+
+class RunProgress(ProgressBar):
+    """Loss, accuracy and images per second, as the task last logged them.
+
+    The bar is drawn when the task logs, so it costs nothing between.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True)
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._shown = -1
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._enabled = self._enabled and trainer.is_global_zero
+        if not (self._enabled and self._console.is_terminal):
+            return
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+        )
+        total = int(trainer.estimated_stepping_batches)
+        self._row = self._bar.add_task("", total=total, epoch="", metrics="")
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        assert isinstance(pl_module, Task)
+        if self._bar is not None and pl_module._logged_step != self._shown:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: pl.Trainer, task: Task) -> None:
+        assert self._bar is not None
+        self._shown = task._logged_step
+        self._bar.update(
+            self._row,
+            completed=trainer.global_step,
+            epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            metrics=_shown(task.metrics),
+        )
+        self._bar.refresh()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        if self._bar is not None:
+            self._draw(trainer, pl_module)
+        elif self._enabled:
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._console.print(f"{epoch}  {_shown(pl_module.metrics)}", highlight=False)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    wanted = (
+        ("train/loss", "loss {:.4f}"),
+        ("train/acc", "acc {:.2%}"),
+        ("val/acc", "val acc {:.2%}"),
+        ("images_per_second", "{:,.0f} img/s"),
+    )
+    return "  ".join(text.format(metrics[key]) for key, text in wanted if key in metrics)

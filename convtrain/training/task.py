@@ -1,0 +1,177 @@
+"""The task: the six steps of training, as a LightningModule."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from convtrain.data.batches import Batch
+from convtrain.data.randomness import derive_seed
+from convtrain.training.losses import Loss
+from convtrain.training.optimizers import MakeOptimizer
+from convtrain.training.schedules import MakeSchedule
+from convtrain.training.totals import Totals, means
+
+
+class Task(pl.LightningModule):
+    """Learning to classify images, in six steps:
+
+    1. a network with learnable weights is defined (``__init__``);
+    2. the dataset's batches are iterated (``training_step`` gets one);
+    3. the network processes a batch (``forward``);
+    4. the loss tells how far its output is from the answer (``training_step``);
+    5. gradients are propagated back to the weights (``backward``);
+    6. the weights are updated (``optimizer_step``), in the simplest case
+       ``weight = weight - learning_rate * gradient``.
+
+    Args:
+        model: from images (N, channels, height, width) to scores (N, classes).
+        loss: from scores and targets to a scalar.
+        make_optimizer: from parameters to an optimiser.
+        make_schedule: from an optimiser and the numbers of steps to a schedule.
+        seed: of everything random in a step, such as dropout.
+        log_every_n_steps: optimiser steps between two log entries.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        loss: Loss,
+        make_optimizer: MakeOptimizer,
+        make_schedule: MakeSchedule,
+        seed: int,
+        log_every_n_steps: int,
+    ) -> None:
+        super().__init__()
+        self.model = model  # step 1
+        self.loss = loss
+        self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
+        self.seed, self.log_every_n_steps = seed, log_every_n_steps
+        self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
+        self.metrics: dict[str, float] = {}
+        self._logged_step, self._logged_time = 0, time.perf_counter()
+
+    # --- the six steps ----------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)  # step 3
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        scores = self(batch.images)
+        loss = self.loss(scores, batch.targets)  # step 4
+        self._totals("fit").add(loss, scores, batch.targets)
+        return loss * batch.share if batch.share != 1 else loss
+
+    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+        loss.backward()  # step 5
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        optimizer.step(closure=optimizer_closure)  # step 6
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        epoch_steps = max(1, total_steps // max(self.trainer.max_epochs or 1, 1))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self.make_schedule(optimizer, total_steps, epoch_steps),
+        }
+
+    # --- evaluation -------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        if len(batch.targets):  # with several devices one may get nothing of a small last batch
+            scores = self(batch.images)
+            self._totals(stage).add(self.loss(scores, batch.targets), scores, batch.targets)
+
+    # --- what is logged ---------------------------------------------------------------------------
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        step = self.global_step
+        if step != self._logged_step and step % self.log_every_n_steps == 0:
+            self._log_interval(step)
+
+    def on_train_epoch_end(self) -> None:
+        if self.global_step != self._logged_step:
+            self._log_interval(self.global_step)
+        self._log_epoch("fit", "train/{}_epoch")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val", "val/{}")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test", "test/{}")
+
+    def _log_interval(self, step: int) -> None:
+        """Log loss and accuracy since the last entry, learning rate and speed."""
+        sums = self._over_devices(self._totals("fit").since_mark())
+        images = float(sums[2])
+        now = time.perf_counter()
+        loss, accuracy = means(sums)
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer | pl.core.optimizer.LightningOptimizer)
+        self._log(
+            {
+                "train/loss": loss,
+                "train/acc": accuracy,
+                "lr": optimizer.param_groups[0]["lr"],
+                "images_per_second": images / (now - self._logged_time),
+            },
+            step,
+        )
+        self._logged_step, self._logged_time = step, now
+
+    def _log_epoch(self, stage: str, name: str) -> None:
+        totals = self._totals(stage)
+        loss, accuracy = means(self._over_devices(totals.sums))
+        totals.reset()
+        values = {name.format("loss"): loss, name.format("acc"): accuracy}
+        # For callbacks that monitor a value; every device already has the same one.
+        self.log_dict(values, logger=False, sync_dist=True, batch_size=1)
+        self._log({**values, "epoch": float(self.current_epoch)}, self.global_step)
+        self._logged_time = time.perf_counter()
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        if self.trainer.sanity_checking:
+            return
+        self.metrics.update(values)
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+
+    def _over_devices(self, sums: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return sums
+        return self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")  # type: ignore[return-value]
+
+    def _totals(self, stage: str) -> Totals:
+        totals = self.totals[stage]
+        assert isinstance(totals, Totals)
+        return totals
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        self._logged_step, self._logged_time = self.global_step, time.perf_counter()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        totals = self._totals("fit")
+        checkpoint["train_totals"] = {"sums": totals.sums, "marked": totals._marked}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        totals, saved = self._totals("fit"), checkpoint.get("train_totals")
+        if saved is not None:
+            totals.sums = saved["sums"].to(totals.sums.device)
+            totals._marked = saved["marked"].to(totals.sums.device)

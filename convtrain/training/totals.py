@@ -1,0 +1,47 @@
+"""Loss and accuracy over many batches, summed on the device and read rarely."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Totals(nn.Module):
+    """Sums of loss and of correct predictions, and the number of images.
+
+    Adding a batch copies nothing to the host; only the ``mean_*`` methods do.
+    """
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(3), persistent=False)
+        self.reset()
+
+    def reset(self) -> None:
+        # Loss sums over an epoch need more than float32's 24 bits; MPS has no float64.
+        wide = torch.float32 if self.sums.device.type == "mps" else torch.float64
+        self.sums = torch.zeros(3, dtype=wide, device=self.sums.device)
+        self._marked = self.sums
+
+    def add(self, loss: Tensor, scores: Tensor, targets: Tensor) -> None:
+        """Add a batch's mean loss, its scores (N, classes) and class indices (N,)."""
+        count = len(targets)
+        if scores.ndim == 2:
+            correct = (scores.detach().argmax(1) == targets).sum()
+        else:
+            correct = torch.zeros((), device=targets.device)
+        self.sums = self.sums + torch.stack(
+            [loss.detach().to(self.sums.dtype) * count, correct.to(self.sums.dtype),
+             torch.full_like(correct, count, dtype=self.sums.dtype)]
+        )  # fmt: skip
+
+    def since_mark(self) -> Tensor:
+        """Return the sums since the last call, and mark this place."""
+        gained, self._marked = self.sums - self._marked, self.sums
+        return gained
+
+
+def means(sums: Tensor) -> tuple[float, float]:
+    """Return mean loss and accuracy; waits for the device."""
+    loss, correct, count = sums.tolist()
+    return (loss / count, correct / count) if count else (float("nan"), float("nan"))
