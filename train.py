@@ -5,8 +5,11 @@ Nothing heavy is imported at the top, so that ``--help`` and a mistyped key answ
 """
 
 import sys
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from convtrain.config.check import check_command_line, resolve_config
@@ -17,9 +20,15 @@ register_resolvers()
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(composed: DictConfig) -> float | None:
-    from convtrain.runs.job import run_job
+    from convtrain.job import run_job
 
-    return run_job(resolve_config(composed))
+    job = HydraConfig.get()
+    return run_job(
+        resolve_config(composed, job.overrides.task),
+        run_dir=Path(job.runtime.output_dir),
+        overrides=list(job.overrides.task),
+        multirun=job.mode == RunMode.MULTIRUN,
+    )
 
 
 if __name__ == "__main__":

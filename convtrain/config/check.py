@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from convtrain.config.compose import CommandLine, compose_leniently
 from convtrain.config.folders import class_names
+from convtrain.config.resume import stored_config
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, did_you_mean
 
@@ -29,7 +30,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
             lines: list[str] = []
             for composed in compose_leniently(command):
                 try:
-                    resolve_config(composed.config, composed.origin)
+                    resolve_config(composed.config, command.overrides, composed.origin)
                 except ConfigError as error:
                     lines += error.lines
             if lines:
@@ -39,17 +40,22 @@ def check_command_line(arguments: Sequence[str]) -> None:
         sys.exit(error.exit_status)
 
 
-def resolve_config(composed: DictConfig, origin: Origin | None = None) -> Config:
+def resolve_config(
+    composed: DictConfig, overrides: Sequence[str] = (), origin: Origin | None = None
+) -> Config:
     """Resolve interpolations, fill in what the data's folders tell, and validate.
 
     Args:
-        composed: what Hydra composed, without its ``hydra`` node.
+        composed: what Hydra composed, without its ``hydra`` node. Where it names a run to resume,
+            that run's own configuration takes its place.
+        overrides: what was typed on the command line.
         origin: tells what set a key; shown behind each mistake.
 
     Raises:
         ConfigError: one line for each mistake.
     """
-    composed = composed.copy()
+    resume = composed.get("resume")
+    composed = stored_config(str(resume), overrides) if resume else composed.copy()
     OmegaConf.set_readonly(composed, False)
     OmegaConf.set_struct(composed, False)
     _read_image_folder(composed)

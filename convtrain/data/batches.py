@@ -46,8 +46,7 @@ class Normalisation:
 class Batches:
     """An epoch's batches, in an order that follows from (seed, epoch).
 
-    Lightning sets the epoch through ``sampler.set_epoch`` and keeps ``state_dict`` in its
-    checkpoints: an epoch goes on where the saved one stood.
+    Lightning keeps ``state_dict`` in its checkpoints: an epoch goes on where the saved one stood.
 
     Args:
         images: the split.
@@ -74,11 +73,6 @@ class Batches:
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
-
-    @property
-    def sampler(self) -> "Batches":
-        """What Lightning calls ``set_epoch`` on."""
-        return self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

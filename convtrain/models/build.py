@@ -10,7 +10,7 @@ from torch import nn
 from convtrain.errors import ConfigError, NetworkError, did_you_mean
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
-from convtrain.network import PROBE_BATCH, make_chain, resolve_network
+from convtrain.network import PROBE_BATCH, Network, make_chain, resolve_network
 
 Style = Literal["nn", "functional"]
 
@@ -40,7 +40,14 @@ def build_model(
     """
     if style not in ("nn", "functional"):
         raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
-    module = make_chain(resolve_network(layers, input_shape).layers)
+    return build_network(resolve_network(layers, input_shape), style=style, init=init)
+
+
+def build_network(
+    network: Network, *, style: Style, init: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Build a network that is resolved already; see :func:`build_model`."""
+    module = make_chain(network.layers)
     initialize(module, init or {})
     return module if style == "nn" else functionalize(module)
 

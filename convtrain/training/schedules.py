@@ -1,7 +1,7 @@
-"""Learning-rate schedules. All but ``plateau`` move at every optimiser step.
+"""Learning-rate schedules: factors of ``optimizer.lr``.
 
-``none``, ``step`` and ``cosine`` are functions of the step alone, so that a resumed run needs to know
-nothing but where it stands.
+All but ``plateau`` are functions of the optimiser step alone, so that a resumed run needs to know
+nothing but where it stands, and one that is made longer follows the longer schedule from there.
 """
 
 import math
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 MakeSchedule = Callable[[Optimizer, int, int], dict[str, Any] | None]
 """From the optimiser, the steps of the whole training and those of an epoch, to Lightning's form."""
@@ -32,10 +32,37 @@ def cosine(step: int, total_steps: int, epoch_steps: int, *, final_fraction: flo
     return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _with_warmup(
-    factor: Callable[..., float], optimizer: Optimizer, total_steps: int, epoch_steps: int,
-    *, warmup_epochs: float, **settings: float,
-) -> dict[str, Any]:  # fmt: skip
+def onecycle(
+    step: int,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    pct_start: float,
+    div_factor: float,
+    final_div_factor: float,
+    anneal_strategy: str,
+) -> float:
+    """Rise from 1 / div_factor to 1, then fall (Smith and Topin, 2017; as torch's OneCycleLR)."""
+    first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
+    top = pct_start * total_steps - 1
+    if step <= top:
+        start, end, done = first, 1.0, step / top if top > 0 else 1.0
+    else:
+        start, end, done = 1.0, last, min((step - top) / max(total_steps - 1 - top, 1), 1.0)
+    if anneal_strategy == "linear":
+        return start + (end - start) * done
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _each_step(
+    factor: Callable[..., float],
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    warmup_epochs: float = 0.0,
+    **settings: Any,
+) -> dict[str, Any]:
     """Rise linearly for some epochs, then follow ``factor`` over the steps that remain."""
     warmup = round(warmup_epochs * epoch_steps)
 
@@ -44,16 +71,7 @@ def _with_warmup(
             return (step + 1) / (warmup + 1)
         return factor(step - warmup, total_steps - warmup, epoch_steps, **settings)
 
-    return _each_step(LambdaLR(optimizer, scale))
-
-
-def _onecycle(
-    optimizer: Optimizer, total_steps: int, epoch_steps: int, **settings: Any
-) -> dict[str, Any]:
-    top = [group["lr"] for group in optimizer.param_groups]
-    return _each_step(
-        OneCycleLR(optimizer, top, total_steps=total_steps, cycle_momentum=False, **settings)
-    )
+    return {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}
 
 
 def _plateau(
@@ -63,15 +81,11 @@ def _plateau(
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 
-def _each_step(scheduler: LRScheduler) -> dict[str, Any]:
-    return {"scheduler": scheduler, "interval": "step"}
-
-
 SCHEDULES: dict[str, Callable[..., dict[str, Any]]] = {
-    "none": partial(_with_warmup, constant),
-    "step": partial(_with_warmup, stepwise),
-    "cosine": partial(_with_warmup, cosine),
-    "onecycle": _onecycle,
+    "none": partial(_each_step, constant),
+    "step": partial(_each_step, stepwise),
+    "cosine": partial(_each_step, cosine),
+    "onecycle": partial(_each_step, onecycle),
     "plateau": _plateau,
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from convtrain.data.batches import Batch
+from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed
 from convtrain.training.losses import Loss
 from convtrain.training.optimizers import MakeOptimizer
@@ -53,7 +53,9 @@ class Task(pl.LightningModule):
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
         self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
         self.metrics: dict[str, float] = {}
+        self.images_seen, self.train_seconds = 0.0, 0.0
         self._logged_step, self._logged_time = 0, time.perf_counter()
+        self._paused_time = 0.0
 
     # --- the six steps ----------------------------------------------------------------------------
 
@@ -97,7 +99,12 @@ class Task(pl.LightningModule):
             scores = self(batch.images)
             self._totals(stage).add(self.loss(scores, batch.targets), scores, batch.targets)
 
-    # --- what is logged ---------------------------------------------------------------------------
+    # --- epochs and what is logged ---------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, Batches):
+            loader.set_epoch(self.current_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         step = self.global_step
@@ -109,6 +116,12 @@ class Task(pl.LightningModule):
             self._log_interval(self.global_step)
         self._log_epoch("fit", "train/{}_epoch")
 
+    def on_validation_start(self) -> None:
+        self._paused_time = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        self._logged_time += time.perf_counter() - self._paused_time
+
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", "val/{}")
 
@@ -118,9 +131,10 @@ class Task(pl.LightningModule):
     def _log_interval(self, step: int) -> None:
         """Log loss and accuracy since the last entry, learning rate and speed."""
         sums = self._over_devices(self._totals("fit").since_mark())
-        images = float(sums[2])
-        now = time.perf_counter()
         loss, accuracy = means(sums)
+        images, seconds = float(sums[2]), time.perf_counter() - self._logged_time
+        self.images_seen += images
+        self.train_seconds += seconds
         optimizer = self.optimizers()
         assert isinstance(optimizer, Optimizer | pl.core.optimizer.LightningOptimizer)
         self._log(
@@ -128,11 +142,11 @@ class Task(pl.LightningModule):
                 "train/loss": loss,
                 "train/acc": accuracy,
                 "lr": optimizer.param_groups[0]["lr"],
-                "images_per_second": images / (now - self._logged_time),
+                "images_per_second": images / seconds,
             },
             step,
         )
-        self._logged_step, self._logged_time = step, now
+        self._logged_step, self._logged_time = step, time.perf_counter()
 
     def _log_epoch(self, stage: str, name: str) -> None:
         totals = self._totals(stage)
@@ -142,7 +156,6 @@ class Task(pl.LightningModule):
         # For callbacks that monitor a value; every device already has the same one.
         self.log_dict(values, logger=False, sync_dist=True, batch_size=1)
         self._log({**values, "epoch": float(self.current_epoch)}, self.global_step)
-        self._logged_time = time.perf_counter()
 
     def _log(self, values: dict[str, float], step: int) -> None:
         if self.trainer.sanity_checking:

@@ -1,0 +1,54 @@
+"""Going on with a run: its own stored configuration, and the few overrides that make sense."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from convtrain.errors import ConfigError
+
+CHANGEABLE = (
+    "resume",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.threads",
+    "trainer.log_every_n_steps",
+    "callbacks.progress_bar",
+    "data.root",
+    "data.download",
+)
+
+
+def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
+    """Return the configuration of a run, with the overrides of the command that resumes it.
+
+    Raises:
+        ConfigError: there is no run, it has no checkpoint, or an override would make it another run.
+    """
+    folder = Path(run_dir)
+    for needed in ("config.yaml", "checkpoints/last.ckpt"):
+        if not (folder / needed).is_file():
+            raise ConfigError(
+                f"resume={run_dir}: {folder / needed} does not exist; give the directory of a run "
+                f"that has saved a checkpoint"
+            )
+    stored = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(stored, DictConfig)
+    parser, lines = OverridesParser.create(), []
+    for override in parser.parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key.startswith("hydra."):
+            continue
+        if key not in CHANGEABLE:
+            lines.append(
+                f"{override.input_line}: cannot change when a run is resumed; allowed are "
+                f"{', '.join(CHANGEABLE[1:])}"
+            )
+            continue
+        OmegaConf.update(stored, key, override.value())
+    if lines:
+        raise ConfigError(*lines)
+    return stored

@@ -1,0 +1,263 @@
+"""The whole story of a run on one page: ``train(config) -> result``."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+
+from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.data.augment import Augmentation
+from convtrain.data.batches import Normalisation
+from convtrain.data.image_folder import load_image_folder
+from convtrain.data.images import Splits
+from convtrain.data.module import ImageData
+from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.models.build import (
+    build_custom_model,
+    build_network,
+    build_torchvision_model,
+    check_scores,
+    import_trusted,
+)
+from convtrain.network import resolve_network
+from convtrain.runs.directory import RunDirectory
+from convtrain.runs.provenance import collect_provenance
+from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
+from convtrain.training.losses import make_loss
+from convtrain.training.optimizers import make_optimizer
+from convtrain.training.pictures import Pictures
+from convtrain.training.progress import RunProgress
+from convtrain.training.schedules import make_schedule
+from convtrain.training.task import Task
+from convtrain.training.trainer import make_checkpoint, make_early_stopping, make_trainer
+from convtrain.training.walkthrough import Walkthrough
+
+
+def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as configured and return the result, which also stands in ``run_dir/result.json``.
+
+    Args:
+        config: the validated configuration.
+        run_dir: where everything the run leaves behind goes.
+        overrides: what was typed on the command line, for the record.
+
+    Raises:
+        ConvtrainError: one line on what a user can mend.
+    """
+    started = time.perf_counter()
+    run = RunDirectory(run_dir)
+    pl.seed_everything(config.seed, verbose=False)
+
+    data = make_data(config)
+    model = make_model(config)
+    task = make_task(config, model)
+    callbacks = make_callbacks(config, run, data)
+    trainer = make_trainer(
+        run_dir=run_dir,
+        callbacks=callbacks,
+        loggers=make_loggers(config, run_dir),
+        **config.trainer.model_dump(),
+    )
+    _begin(config, run, overrides, trainer)
+
+    checkpoint = str(run.last_checkpoint) if config.resume else None
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if config.trainer.limit_test_batches != 0:
+        tested = _load_for_test(config, task, trainer)
+        trainer.test(task, datamodule=data, verbose=False)
+    else:
+        tested = None
+
+    result = {
+        **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
+        "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "wall_time_seconds": time.perf_counter() - started,
+        "tested_checkpoint": tested,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    _end(config, run, trainer, result)
+    return result
+
+
+def make_data(config: Config) -> ImageData:
+    data = config.data
+    return ImageData(
+        _load_splits(config),
+        normalise=Normalisation(data.mean, data.std),
+        augmentation=Augmentation(**config.augment.model_dump()),
+        batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size,
+        seed=config.seed,
+        drop_last=data.drop_last,
+        limit=data.limit,
+        overfit_batches=data.overfit_batches,
+    )
+
+
+def _load_splits(config: Config) -> Splits:
+    data = config.data
+    common: dict[str, Any] = {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
+    match data.name:
+        case "digits":
+            return load_digits(test_fraction=data.test_fraction, **common)
+        case "synthetic":
+            return load_synthetic(
+                shape=data.shape,
+                num_classes=num_classes(config),
+                fill=data.fill,
+                train_size=data.train_size,
+                test_size=data.test_size,
+                **common,
+            )
+        case "image_folder":
+            return load_image_folder(
+                root=data.root,
+                classes=class_names(config),
+                shape=data.shape,
+                resize=data.resize,
+                test_fraction=data.test_fraction,
+                memory_gib=data.memory_gib,
+                max_pixels=data.max_pixels,
+                **common,
+            )
+        case _:
+            return load_torchvision(
+                data.name, root=data.root, download=data.download, **common
+            )
+
+
+def num_classes(config: Config) -> int:
+    return config.data.num_classes or len(config.data.classes or ())
+
+
+def class_names(config: Config) -> list[str]:
+    return config.data.classes or [str(index) for index in range(num_classes(config))]
+
+
+def make_model(config: Config) -> nn.Module:
+    model, shape = config.model, config.data.shape
+    if isinstance(model, TorchvisionModel):
+        return build_torchvision_model(model.name, shape, num_classes(config))
+    if isinstance(model, CustomModel):
+        return build_custom_model(model.target, model.model_extra or {}, config.trust)
+    assert isinstance(model, DeclaredModel)
+    network = resolve_network(config.network.layers, shape)
+    if config.loss.name != "sum":
+        check_scores(network.output_shape, num_classes(config), f"network={config.network.name}")
+    return build_network(network, style=model.style, init=config.network.init)
+
+
+def make_task(config: Config, model: nn.Module) -> Task:
+    return Task(
+        model=model,
+        loss=make_loss(**config.loss.model_dump()),
+        make_optimizer=make_optimizer(**config.optimizer.model_dump()),
+        make_schedule=make_schedule(**config.scheduler.model_dump()),
+        seed=config.seed,
+        log_every_n_steps=config.trainer.log_every_n_steps,
+    )
+
+
+def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[Callback]:
+    chosen, validates = config.callbacks, config.trainer.limit_val_batches != 0
+    checkpoint = chosen.checkpoint.model_dump(exclude={"test_with"})
+    callbacks: list[Callback] = []
+    if not config.trainer.fast_dev_run:
+        callbacks += [make_checkpoint(run.checkpoints, validates=validates, **checkpoint)]
+    callbacks += make_early_stopping(**chosen.early_stopping.model_dump())
+    if chosen.progress_bar:
+        callbacks.append(RunProgress())
+    if chosen.walkthrough:
+        callbacks.append(Walkthrough())
+    if config.logger.tensorboard:
+        callbacks.append(
+            Pictures(
+                test=data.splits.test,
+                normalise=data.normalise,
+                classes=class_names(config),
+                count=config.logger.images,
+                seed=config.seed,
+            )
+        )
+    for declared in chosen.custom:
+        import_trusted("callbacks.custom", str(declared.get("_target_")), config.trust)
+        callbacks.append(instantiate(declared))
+    return callbacks
+
+
+def make_loggers(config: Config, run_dir: Path) -> list[Logger]:
+    loggers: list[Logger] = []
+    if config.logger.tensorboard:
+        loggers.append(TensorBoard(run_dir))
+    if config.logger.csv:
+        loggers.append(MetricsCsv(run_dir))
+    return loggers
+
+
+@rank_zero_only
+def _begin(
+    config: Config, run: RunDirectory, overrides: Sequence[str], trainer: pl.Trainer
+) -> None:
+    plain = config.model_dump(by_alias=True)
+    device = str(trainer.strategy.root_device)
+    if device.startswith("cuda"):
+        device = f"{device} ({torch.cuda.get_device_name(0)})"
+    run.begin(plain, overrides, collect_provenance(seed=config.seed, device=device))
+    if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
+        tensorboard.log_text("config", run.config.read_text())
+
+
+def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:
+    """Load the weights that the test shall see; return the checkpoint's name."""
+    keeper = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
+    if config.callbacks.checkpoint.test_with == "last" or not (keeper and keeper.best_model_path):
+        return None
+    trainer.strategy.barrier()
+    path = Path(keeper.best_model_path)
+    task.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    return path.name
+
+
+@rank_zero_only
+def _end(
+    config: Config, run: RunDirectory, trainer: pl.Trainer, result: dict[str, Any]
+) -> None:
+    if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
+        final = {key: result[key] for key in FINAL_METRICS if key in result}
+        tensorboard.log_results(_settings(config), final, trainer.global_step)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    run.finish(result)
+
+
+FINAL_METRICS = ("test/acc", "test/loss", "val/acc", "val/loss")
+RESULT_METRICS = (*FINAL_METRICS, "train/acc_epoch", "train/loss_epoch")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what the HPARAMS page shows: the settings that people compare."""
+    model = config.model
+    settings = {
+        "model": model.style,
+        "network": model.name if isinstance(model, TorchvisionModel) else config.network.name,
+        "data": config.data.name,
+        "batch_size": config.data.batch_size,
+        "max_epochs": config.trainer.max_epochs,
+        "precision": config.trainer.precision,
+        "seed": config.seed,
+        "loss": config.loss.name,
+    }
+    for group in ("optimizer", "scheduler", "augment"):
+        for key, value in getattr(config, group).model_dump().items():
+            settings[group if key == "name" else f"{group}.{key}"] = value
+    return settings

@@ -1,0 +1,58 @@
+"""The files of a run. ``result.json`` is written last: where it stands, the run is finished."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class RunDirectory:
+    """The layout of a run's directory, and how each of its records is written and read."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.overrides = self.path / "overrides.yaml"
+        self.provenance = self.path / "provenance.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.result = self.path / "result.json"
+        self.error = self.path / "error.txt"
+
+    def begin(
+        self, config: dict[str, Any], overrides: Sequence[str], provenance: dict[str, Any]
+    ) -> None:
+        """Write down what is about to run; a result or an error of before is withdrawn."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stale in (self.result, self.error):
+            stale.unlink(missing_ok=True)
+        write_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
+        write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
+        write_atomically(self.provenance, json.dumps(provenance, indent=2) + "\n")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+
+    def fail(self, message: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.error, message.rstrip() + "\n")
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Return the result, or None where the run is not finished."""
+        return json.loads(self.result.read_text()) if self.result.is_file() else None
+
+    def read_overrides(self) -> list[str]:
+        return yaml.safe_load(self.overrides.read_text()) if self.overrides.is_file() else []
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it, at whatever moment, finds the old or the new text."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

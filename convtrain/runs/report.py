@@ -1,0 +1,46 @@
+"""What is printed when a run is over: a short table, and the commands that come next."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+OTHER_STYLE = {"functional": "nn", "nn": "functional"}
+
+
+def print_report(
+    result: dict[str, Any], *, run_dir: Path, overrides: Sequence[str], style: str
+) -> None:
+    """Print the result of a run and what to type next."""
+    run = relative(run_dir)
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    if "test/acc" in result:
+        table.add_row("test accuracy", f"{result['test/acc']:.2%}")
+        table.add_row("test loss", f"{result['test/loss']:.6f}")
+    table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
+    table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
+    table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
+    table.add_row("run directory", run)
+    console.print()
+    console.print(table)
+    longer = f"trainer.max_epochs={2 * max(result['epochs'], 1)}"
+    following = {
+        "look at it": "tensorboard --logdir logs",
+        "train longer": f"python train.py resume={shlex.quote(run)} {longer}",
+    }
+    if style in OTHER_STYLE:
+        kept = [o for o in overrides if not o.startswith(("model=", "resume=", "hydra."))]
+        command = ["python", "train.py", *kept, f"model={OTHER_STYLE[style]}"]
+        following["the other style"] = shlex.join(command)
+    for what, command_line in following.items():
+        console.print(f"{what:15}  {command_line}", markup=False)
+
+
+def relative(path: Path) -> str:
+    """Return a path as one would type it from the working directory."""
+    path, here = path.absolute(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
