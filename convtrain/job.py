@@ -27,7 +27,7 @@ def run_job(
     """
     _quiet_libraries()
     from convtrain.pipeline import train
-    from convtrain.runs.report import print_report
+    from convtrain.runs.report import print_line, print_report
 
     try:
         result = _finished_result(config, run_dir) or train(config, run_dir, overrides)
@@ -40,7 +40,9 @@ def run_job(
         RunDirectory(run_dir).fail(f"{type(error).__name__}: {error}")
         status = 1
     else:
-        if _is_main_process():
+        if multirun:
+            print_line(result, overrides)
+        elif _is_main_process():
             print_report(result, run_dir=run_dir, overrides=overrides, style=config.model.style)
         return result.get("val/acc")
     if not multirun:

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -180,11 +180,15 @@ def _unknown_choice(key: str, value: str | None, groups: dict[str, list[str]]) -
 
 
 def _let_through(override: Override, value: str | None, groups: dict[str, list[str]]) -> str:
-    key = override.get_key_element().lstrip("+~")
-    if value is None or override.key_or_group in groups or key.startswith("hydra"):
-        return override.input_line or ""
-    known_type = override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
-    return f"++{key}={value}" if known_type else override.input_line or ""
+    """Return an override of one value, forced where it names a key that may not exist."""
+    typed = override.input_line or ""
+    if value is None or override.is_delete():
+        return typed
+    key = typed.split("=", maxsplit=1)[0]
+    bare = key.lstrip("+")
+    if override.key_or_group in groups or bare.startswith("hydra"):
+        return f"{key}={value}"
+    return f"++{bare}={value}"
 
 
 def _one_line(error: Exception) -> str:

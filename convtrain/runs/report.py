@@ -1,6 +1,7 @@
 """What is printed when a run is over: a short table, and the commands that come next."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+FILE_WIDTH = 160
 OTHER_STYLE = {"functional": "nn", "nn": "functional"}
 
 
@@ -16,7 +18,7 @@ def print_report(
 ) -> None:
     """Print the result of a run and what to type next."""
     run = relative(run_dir)
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if "test/acc" in result:
         table.add_row("test accuracy", f"{result['test/acc']:.2%}")
@@ -38,6 +40,19 @@ def print_report(
         following["the other style"] = shlex.join(command)
     for what, command_line in following.items():
         console.print(f"{what:15}  {command_line}", markup=False)
+
+
+def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Print the result of one job of a sweep."""
+    accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
+    line = f"{' '.join(overrides)}: {accuracy}{result['wall_time_seconds']:.1f} s"
+    make_console().print(line, markup=False)
+
+
+def make_console() -> Console:
+    """Return a console as wide as the terminal, and wide where there is none."""
+    width = None if sys.stdout.isatty() else FILE_WIDTH
+    return Console(width=width, soft_wrap=True, highlight=False)
 
 
 def relative(path: Path) -> str:

@@ -54,10 +54,9 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def print_table(folder: Path, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from convtrain.runs.report import relative
+    from convtrain.runs.report import make_console, relative
 
     columns = [key for key in dict.fromkeys(k for row in rows for k in row) if key != "run_dir"]
     shown = [key for key in columns if _differs(key, rows) or key in ("job", *METRICS)]
@@ -66,7 +65,7 @@ def print_table(folder: Path, rows: list[dict[str, Any]]) -> None:
         table.add_column(key, justify="right" if key in METRICS else "left")
     for row in rows:
         table.add_row(*(_text(key, row.get(key)) for key in shown))
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     console.print()
     console.print(table)
     console.print(f"the same as CSV: {relative(folder / 'results.csv')}")
