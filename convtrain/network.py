@@ -118,7 +118,9 @@ def _read(item: Any, where: str) -> tuple[str, Any, str | None]:
             f"{where}: one layer an entry, found {', '.join(map(str, keys)) or 'none'}; "
             f"write '- Conv2d: {{out_channels: 16, kernel_size: 3}}'"
         )
-    raise NetworkError(f"{where}={item!r}: expected a layer such as 'ReLU' or 'Dropout: {{p: 0.5}}'")
+    raise NetworkError(
+        f"{where}={item!r}: expected a layer such as 'ReLU' or 'Dropout: {{p: 0.5}}'"
+    )
 
 
 def _resolve_layer(
@@ -152,7 +154,9 @@ def _resolve_layer(
     except Exception as error:
         raise NetworkError(f"{where}: input {_shown(shape)}: {_reason(error)}") from error
     inside = tuple(shape[1:])
-    return Layer(name, path, entry, arguments, chains, inside, tuple(output.shape[1:])), output.shape
+    return Layer(
+        name, path, entry, arguments, chains, inside, tuple(output.shape[1:])
+    ), output.shape
 
 
 def _check_names(entry: Entry, declared: Mapping[str, Any], where: str) -> None:
@@ -166,7 +170,9 @@ def _check_names(entry: Entry, declared: Mapping[str, Any], where: str) -> None:
                 f"{where}: no argument is called {argument}{near or '; known: ' + ', '.join(known)}"
             )
     required = [
-        n for n in known if signature.parameters.get(n, _OPTIONAL).default is inspect.Parameter.empty
+        n
+        for n in known
+        if signature.parameters.get(n, _OPTIONAL).default is inspect.Parameter.empty
     ]
     missing = [n for n in required if n not in declared and n not in entry.infer]
     if missing:

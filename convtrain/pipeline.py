@@ -131,9 +131,7 @@ def _load_splits(config: Config) -> Splits:
                 **common,
             )
         case _:
-            return load_torchvision(
-                data.name, root=data.root, download=data.download, **common
-            )
+            return load_torchvision(data.name, root=data.root, download=data.download, **common)
 
 
 def num_classes(config: Config) -> int:
@@ -219,8 +217,10 @@ def _begin(
 
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:
     """Load the weights that the test shall see; return the checkpoint's name."""
-    keeper = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
-    if config.callbacks.checkpoint.test_with == "last" or not (keeper and keeper.best_model_path):
+    keeper = trainer.checkpoint_callback
+    if config.callbacks.checkpoint.test_with == "last" or not isinstance(keeper, ModelCheckpoint):
+        return None
+    if not keeper.best_model_path:
         return None
     trainer.strategy.barrier()
     path = Path(keeper.best_model_path)
@@ -229,9 +229,7 @@ def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | Non
 
 
 @rank_zero_only
-def _end(
-    config: Config, run: RunDirectory, trainer: pl.Trainer, result: dict[str, Any]
-) -> None:
+def _end(config: Config, run: RunDirectory, trainer: pl.Trainer, result: dict[str, Any]) -> None:
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         final = {key: result[key] for key in FINAL_METRICS if key in result}
         tensorboard.log_results(_settings(config), final, trainer.global_step)

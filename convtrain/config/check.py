@@ -115,9 +115,7 @@ def _lines(error: ValidationError, plain: dict[str, Any], origin: Origin | None)
         leaf = key.rsplit(".", maxsplit=1)[-1]
         if section and (info := section.model_fields.get(leaf)) and info.description:
             details[key] = f" ({info.description})"
-    return [
-        _line(key, texts, details.get(key, ""), plain, origin) for key, texts in found.items()
-    ]
+    return [_line(key, texts, details.get(key, ""), plain, origin) for key, texts in found.items()]
 
 
 def _line(
@@ -156,8 +154,7 @@ def _key(location: tuple[int | str, ...], plain: Any) -> tuple[str, type[BaseMod
     parts: list[str] = []
     node: Any = plain
     for part in location:
-        branches = _sections(section.model_fields[parts[-1]].annotation) if _at_union(section, parts) else []
-        matching = [b for b in branches if _tagged(b, str(part))]
+        matching = [branch for branch in _branches(section, parts) if _tagged(branch, str(part))]
         if matching:
             section = matching[0]
             continue
@@ -165,16 +162,20 @@ def _key(location: tuple[int | str, ...], plain: Any) -> tuple[str, type[BaseMod
         inside = inside or (isinstance(node, list) and isinstance(part, int) and part < len(node))
         if not inside and not (section and part in section.model_fields):
             continue
-        if parts and section and parts[-1] in section.model_fields:
-            sections = _sections(section.model_fields[parts[-1]].annotation)
-            section = sections[0] if sections else None
+        if branches := _branches(section, parts):
+            section = branches[0]
+        elif parts and section and parts[-1] in section.model_fields:
+            section = None
         parts.append(str(part))
         node = node[part] if inside else None
     return ".".join(parts), section
 
 
-def _at_union(section: type[BaseModel] | None, parts: list[str]) -> bool:
-    return bool(section and parts and parts[-1] in section.model_fields)
+def _branches(section: type[BaseModel] | None, parts: list[str]) -> list[type[BaseModel]]:
+    """Return the sections that the last key of ``parts`` may hold."""
+    if section is None or not parts or parts[-1] not in section.model_fields:
+        return []
+    return _sections(section.model_fields[parts[-1]].annotation)
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -28,7 +27,7 @@ class CommandLine:
     overrides: list[str] = field(default_factory=list)
     config_dir: Path = CONFIGS
     config_name: str = "train"
-    extra_dir: str | None = None
+    extra_dir: Path | None = None
     multirun: bool = False
     trains: bool = True  # false for --help, --cfg and the like
 
@@ -40,7 +39,7 @@ class CommandLine:
             overrides=args.overrides,
             config_dir=CONFIGS if args.config_path is None else Path(args.config_path).resolve(),
             config_name=args.config_name or "train",
-            extra_dir=args.config_dir,
+            extra_dir=Path(args.config_dir).resolve() if args.config_dir else None,
             multirun=args.multirun,
             trains=not shows,
         )
@@ -52,7 +51,9 @@ class CommandLine:
             try:
                 parsed.append(parser.parse_override(text))
             except HydraException:
-                lines.append(f"{text}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'")
+                lines.append(
+                    f"{text}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
+                )
         if lines:
             raise ConfigError(*lines)
         return parsed
@@ -65,7 +66,7 @@ class Composed:
     config: DictConfig
     choices: dict[str, str | None]
     overrides: list[Override]
-    config_dir: Path = CONFIGS
+    folders: list[Path] = field(default_factory=lambda: [CONFIGS])
 
     def origin(self, key: str) -> str:
         """Return what set ``key``: the command line, or a file."""
@@ -73,22 +74,25 @@ class Composed:
             typed = override.key_or_group
             if key == typed or key.startswith(typed + ".") or typed.startswith(key + "."):
                 return "command line"
-        group = key.split(".", maxsplit=1)[0]
         for strong in LAST_WORD:
-            if self.choices.get(strong) and _mentions(self._file(strong), key):
-                return self._shown(strong)
-        return self._shown(group) if group in self.choices else f"{self.config_dir.name}/train.yaml"
+            file = self._file(strong)
+            if file is not None and _mentions(file, key):
+                return _shown(file)
+        file = self._file(key.split(".", maxsplit=1)[0])
+        return _shown(file) if file is not None else "configs/train.yaml"
 
-    def _file(self, group: str) -> Path:
-        return self.config_dir / group / f"{self.choices[group]}.yaml"
+    def _file(self, group: str) -> Path | None:
+        """Return the file that was chosen for a group."""
+        candidates = [folder / group / f"{self.choices.get(group)}.yaml" for folder in self.folders]
+        return next((path for path in candidates if path.is_file()), None)
 
-    def _shown(self, group: str) -> str:
-        return str(self._file(group).relative_to(self.config_dir.parent))
+
+def _shown(file: Path) -> str:
+    home = CONFIGS.parent
+    return str(file.relative_to(home) if file.is_relative_to(home) else file)
 
 
 def _mentions(path: Path, key: str) -> bool:
-    if not path.is_file():
-        return False
     node: Any = yaml.safe_load(path.read_text())
     for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
@@ -106,9 +110,10 @@ def compose_leniently(command: CommandLine) -> Iterator[Composed]:
         ConfigError: an override cannot be read, or names a choice that does not exist.
     """
     overrides = command.parsed()
-    extra = [f"hydra.searchpath=[file://{Path(command.extra_dir).resolve()}]"] if command.extra_dir else []
+    folders = [folder for folder in (command.extra_dir, command.config_dir) if folder]
+    groups = _groups(folders)
+    extra = [f"hydra.searchpath=[file://{command.extra_dir}]"] if command.extra_dir else []
     with initialize_config_dir(version_base="1.3", config_dir=str(command.config_dir)):
-        groups = _groups()
         for chosen in _one_value_each(overrides, command.multirun, groups):
             texts = [text for _, text in chosen]
             try:
@@ -117,20 +122,20 @@ def compose_leniently(command: CommandLine) -> Iterator[Composed]:
                 raise ConfigError(_one_line(error)) from error
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
             OmegaConf.set_struct(composed, False)
-            hydra_node = composed.pop("hydra")
-            del hydra_node
+            composed.pop("hydra")
             assert isinstance(choices, dict)
-            yield Composed(
-                composed, {str(k): v for k, v in choices.items()}, overrides, command.config_dir
-            )
+            named = {str(group): choice for group, choice in choices.items()}
+            yield Composed(composed, named, overrides, folders)
 
 
-def _groups() -> dict[str, list[str]]:
-    loader = GlobalHydra.instance().config_loader()
-    names = [name for name in loader.list_groups("") if name != "hydra"]
-    return {
-        name: [o for o in loader.get_group_options(name) if not o.startswith("_")] for name in names
-    }
+def _groups(folders: list[Path]) -> dict[str, list[str]]:
+    """Return the choices of each group, as the folders list them."""
+    files = [path for folder in folders for path in sorted(folder.glob("*/*.yaml"))]
+    groups: dict[str, list[str]] = {path.parent.name: [] for path in files}
+    for path in files:
+        if not path.name.startswith("_"):
+            groups[path.parent.name].append(path.stem)
+    return groups
 
 
 def _one_value_each(
@@ -142,7 +147,9 @@ def _one_value_each(
     for override in overrides:
         key, text = override.key_or_group, override.input_line or ""
         if override.is_sweep_override() and not multirun:
-            lines.append(f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'")
+            lines.append(
+                f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
+            )
             continue
         raw = _elements(override)
         lines += [line for value in raw if (line := _unknown_choice(key, value, groups))]
@@ -176,7 +183,9 @@ def _unknown_choice(key: str, value: str | None, groups: dict[str, list[str]]) -
     if value[:1] in "[{":
         return None
     options = ", ".join(groups[group])
-    return f"{key}={value}: no such choice{did_you_mean(value, groups[group])}; choose from {options}"
+    return (
+        f"{key}={value}: no such choice{did_you_mean(value, groups[group])}; choose from {options}"
+    )
 
 
 def _let_through(override: Override, value: str | None, groups: dict[str, list[str]]) -> str:

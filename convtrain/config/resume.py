@@ -26,7 +26,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     """Return the configuration of a run, with the overrides of the command that resumes it.
 
     Raises:
-        ConfigError: there is no run, it has no checkpoint, or an override would make it another run.
+        ConfigError: there is no run or no checkpoint, or an override would make it another run.
     """
     folder = Path(run_dir)
     for needed in ("config.yaml", "checkpoints/last.ckpt"):

@@ -35,7 +35,9 @@ class Normalisation:
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = list(mean), list(std)
         self._scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
-        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1)
+        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(
+            1, -1, 1, 1
+        )
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if self._scale.device != pixels.device:

@@ -113,7 +113,9 @@ def _decode(path: Path, shape: list[int], resize: str, max_pixels: int) -> np.nd
                 )
             picture = image.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptDataError(f"{path}: cannot be decoded: {error}; remove or replace it") from error
+        raise CorruptDataError(
+            f"{path}: cannot be decoded: {error}; remove or replace it"
+        ) from error
     if picture.size != (width, height):
         if resize == "crop":
             picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)

@@ -61,7 +61,7 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         members = (labels == label).nonzero().squeeze(1)
         if len(members) < 2:
             raise ConfigError(
-                f"class {int(label)} has {len(members)} image; a split needs at least 2 of each class"
+                f"class {int(label)} has {len(members)} image; a split needs at least 2 of each"
             )
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         order = permutation(len(members), seed, int(label))

@@ -23,7 +23,11 @@ def load_digits(*, val_fraction: float, test_fraction: float, split_seed: int) -
     pixels = torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
     everything = Images(pixels, torch.from_numpy(labels).long())
     return divide(
-        everything, val_fraction=val_fraction, test=None, test_fraction=test_fraction, seed=split_seed
+        everything,
+        val_fraction=val_fraction,
+        test=None,
+        test_fraction=test_fraction,
+        seed=split_seed,
     )
 
 
@@ -55,9 +59,13 @@ def load_synthetic(
 # --- torchvision's datasets -----------------------------------------------------------------------
 
 _IDX = [
-    f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    f"{part}-{kind}"
+    for part in ("train", "t10k")
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
 ]
-_CIFAR10 = [f"cifar-10-batches-py/{n}" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")]
+_CIFAR10 = [
+    f"cifar-10-batches-py/{n}" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+]
 
 FILES: dict[str, tuple[str, list[str]]] = {
     "mnist": ("MNIST", [f"MNIST/raw/{name}" for name in _IDX]),
@@ -168,5 +176,6 @@ def _named_errors(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, struct.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CorruptDataError(
-            f"{path}: cannot be read: {reason}; delete it and fetch it again with data.download=true"
+            f"{path}: cannot be read: {reason}; "
+            f"delete it and fetch it again with data.download=true"
         ) from error

@@ -7,7 +7,11 @@ from convtrain.layers.entry import Entry, channels
 
 
 def _pad(
-    input: Tensor, weight: Tensor, padding: tuple[int, ...] | str, dilation: tuple[int, ...], mode: str
+    input: Tensor,
+    weight: Tensor,
+    padding: tuple[int, ...] | str,
+    dilation: tuple[int, ...],
+    mode: str,
 ) -> tuple[Tensor, tuple[int, ...] | str]:
     """Pad here what ``F.conv*d`` cannot: it knows zeros only. Returns the input and what is left."""
     if mode == "zeros":

@@ -82,7 +82,9 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
     return make()
 
 
-def build_custom_model(target: str, arguments: Mapping[str, Any], trust: Sequence[str]) -> nn.Module:
+def build_custom_model(
+    target: str, arguments: Mapping[str, Any], trust: Sequence[str]
+) -> nn.Module:
     """Build a module of the user's own from its import path.
 
     Raises:

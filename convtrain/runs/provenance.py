@@ -13,7 +13,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy")
 
 
 def collect_provenance(*, seed: int, device: str) -> dict[str, Any]:
-    """Return plain containers: git commit and cleanness, versions, device, threads, seed, command."""
+    """Return plain containers: git state, versions, device, threads, seed, command."""
     import convtrain
 
     return {

@@ -65,7 +65,9 @@ class TensorBoard(TensorBoardLogger):
         """
         from torch.utils.tensorboard.summary import hparams
 
-        known = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in settings.items()}
+        known = {
+            key: v if isinstance(v, bool | int | float) else str(v) for key, v in settings.items()
+        }
         writer = self.experiment._get_file_writer()
         for summary in hparams(known, metrics):
             writer.add_summary(summary, step)

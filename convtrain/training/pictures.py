@@ -27,7 +27,13 @@ class Pictures(pl.Callback):
     """
 
     def __init__(
-        self, *, test: Images, normalise: Normalisation, classes: Sequence[str], count: int, seed: int
+        self,
+        *,
+        test: Images,
+        normalise: Normalisation,
+        classes: Sequence[str],
+        count: int,
+        seed: int,
     ) -> None:
         chosen = permutation(len(test), seed)[:count]
         self.shown, self.normalise, self.classes = test.pick(chosen), normalise, classes

@@ -1,4 +1,4 @@
-"""One progress bar over the whole training, and a line for each epoch where there is no terminal."""
+"""One progress bar over the whole training; without a terminal, a line for each epoch."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 MakeSchedule = Callable[[Optimizer, int, int], dict[str, Any] | None]
-"""From the optimiser, the steps of the whole training and those of an epoch, to Lightning's form."""
+"""From the optimiser, the steps of the training and of an epoch, to Lightning's form."""
 
 
 def constant(step: int, total_steps: int, epoch_steps: int) -> float:

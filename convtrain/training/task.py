@@ -69,7 +69,7 @@ class Task(pl.LightningModule):
         self._totals("fit").add(loss, scores, batch.targets)
         return loss * batch.share if batch.share != 1 else loss
 
-    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+    def backward(self, loss: Tensor) -> None:
         loss.backward()  # step 5
 
     def optimizer_step(
@@ -99,7 +99,7 @@ class Task(pl.LightningModule):
             scores = self(batch.images)
             self._totals(stage).add(self.loss(scores, batch.targets), scores, batch.targets)
 
-    # --- epochs and what is logged ---------------------------------------------------------------------------
+    # --- epochs, and what is logged ---------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader
@@ -167,7 +167,7 @@ class Task(pl.LightningModule):
     def _over_devices(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return sums
-        return self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
 
     def _totals(self, stage: str) -> Totals:
         totals = self.totals[stage]

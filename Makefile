@@ -1,0 +1,37 @@
+# `make train` and `make test` set up whatever is missing; `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: train test test-all lint format clean help
+
+train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.lr=0.05"
+	$(BIN)/python train.py $(ARGS)
+
+test: $(READY) lint  ## lint, type check and the fast tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-all: $(READY) lint  ## every test, the slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term:skip-covered
+
+lint: $(READY)  ## what pre-commit and CI check before the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and all caches; logs and data stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "convtrain needs Python 3.10 or later; set PYTHON=python3.11 or the like")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(READY)

@@ -1,0 +1,35 @@
+"""Every YAML file that is shipped composes, validates and says what it is for."""
+
+from pathlib import Path
+
+import pytest
+
+from convtrain.config.compose import CONFIGS
+from tests.conftest import compose
+
+CHOICES = sorted(
+    path
+    for path in CONFIGS.glob("*/*.yaml")
+    if not path.name.startswith("_") and path.parent.name != "hydra"
+)
+NEEDS_MORE = {
+    "model/custom": ["model._target_=mine.Net", "trust=[mine]"],
+    "data/image_folder": ["data.classes=[cat,dog]", "data.num_classes=2"],
+}
+
+
+def choice(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=choice)
+def test_every_choice_composes(path: Path) -> None:
+    config = compose(f"{path.parent.name}={path.stem}", *NEEDS_MORE.get(choice(path), []))
+    assert config.network.layers
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("experiment/*.yaml")), ids=lambda path: path.stem
+)
+def test_every_experiment_says_how_to_run_it(path: Path) -> None:
+    assert f"python train.py experiment={path.stem}" in path.read_text()

@@ -1,0 +1,51 @@
+"""What most tests need: a run from a command line, without starting a process."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convtrain.config.check import resolve_config
+from convtrain.config.compose import CommandLine, compose_leniently
+from convtrain.config.names import register_resolvers
+from convtrain.config.schema import Config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+QUICK = ("trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=false")
+
+register_resolvers()
+
+Train = Callable[..., dict[str, Any]]
+
+
+def compose(*overrides: str) -> Config:
+    """Return the configuration that ``python train.py OVERRIDES`` would train."""
+    (composed,) = compose_leniently(CommandLine(overrides=list(overrides)))
+    return resolve_config(composed.config, overrides, composed.origin)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Train in this process, one epoch unless told otherwise; the run lies in ``tmp_path/NAME``."""
+    from convtrain.pipeline import train as run
+
+    def train_now(*overrides: str, name: str = "run") -> dict[str, Any]:
+        return run(compose(*QUICK, *overrides), tmp_path / name, overrides)
+
+    return train_now
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def python() -> str:
+    return sys.executable
