@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy")
+PACKAGES = ("torchvision", "pytorch-lightning", "hydra-core", "numpy")
 
 
 def collect_provenance(*, seed: int, device: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def collect_provenance(*, seed: int, device: str) -> dict[str, Any]:
         "convtrain": convtrain.__version__,
         **_git_state(Path(__file__).parent),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {"torch": torch.__version__, **{name: version(name) for name in PACKAGES}},
         "platform": platform.platform(),
         "device": device,
         "threads": torch.get_num_threads(),

@@ -53,7 +53,8 @@ class Pictures(pl.Callback):
             return
         was_training = pl_module.training
         pl_module.eval()
-        scores = pl_module(self.normalise(self.shown.pixels.to(pl_module.device)))
+        images = self.normalise(self.shown.pixels.to(pl_module.device))
+        scores = pl_module(images.to(next(pl_module.parameters()).dtype))
         pl_module.train(was_training)
         figure = prediction_grid(self.shown, scores.argmax(1).cpu(), self.classes)
         tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
@@ -70,7 +71,7 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
     for axis, pixels, label, guess in zip(
         axes.flat, images.pixels, images.labels.tolist(), predicted.tolist(), strict=False
     ):
-        axis.imshow(pixels.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
+        axis.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
         right = guess == label
         text = f"{classes[guess]}" if right else f"{classes[guess]} (is {classes[label]})"
         axis.set_title(text, fontsize=9, color="black" if right else "crimson")

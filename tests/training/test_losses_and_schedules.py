@@ -1,0 +1,124 @@
+"""Losses and schedules against torch's own."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+
+from convtrain.training.losses import LOSSES, make_loss
+from convtrain.training.schedules import SCHEDULES, make_schedule
+from convtrain.training.totals import Totals, means
+
+SCORES, TARGETS = torch.randn(16, 5), torch.randint(0, 5, (16,))
+EXPECTED: dict[str, tuple[dict[str, Any], Any]] = {
+    "cross_entropy": ({"label_smoothing": 0.1}, nn.CrossEntropyLoss(label_smoothing=0.1)),
+    "nll": ({}, lambda s, t: nn.NLLLoss()(s.log_softmax(1), t)),
+    "mse": ({}, lambda s, t: ((s - torch.eye(5)[t]) ** 2).mean()),
+    "multi_margin": ({"margin": 0.5, "p": 2}, nn.MultiMarginLoss(p=2, margin=0.5)),
+    "sum": ({}, lambda s, t: s.sum()),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_torchs(name: str) -> None:
+    settings, expected = EXPECTED[name]
+    torch.testing.assert_close(
+        make_loss(name, **settings)(SCORES, TARGETS), expected(SCORES, TARGETS)
+    )
+
+
+def test_nll_takes_log_probabilities_as_they_are() -> None:
+    loss = make_loss("nll")
+    torch.testing.assert_close(loss(SCORES.log_softmax(1), TARGETS), loss(SCORES, TARGETS))
+
+
+def rates(name: str, steps: int = 60, **settings: Any) -> list[float]:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    made = make_schedule(name, **settings)(optimizer, steps, 10)
+    assert made is not None
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made["scheduler"].step()
+    return seen
+
+
+def torch_rates(make: Any, steps: int = 60) -> list[float]:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = make(optimizer)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
+@pytest.mark.parametrize("pct_start", [0.3, 0.05])
+def test_onecycle_is_torchs(anneal: str, pct_start: float) -> None:
+    settings = {"pct_start": pct_start, "div_factor": 20.0, "final_div_factor": 100.0}
+    expected = torch_rates(
+        lambda o: OneCycleLR(
+            o, 0.5, total_steps=60, anneal_strategy=anneal, cycle_momentum=False, **settings
+        )
+    )
+    assert rates("onecycle", anneal_strategy=anneal, **settings) == pytest.approx(expected)
+
+
+def test_cosine_is_torchs() -> None:
+    expected = torch_rates(lambda o: CosineAnnealingLR(o, 60, eta_min=0.05))
+    assert rates("cosine", final_fraction=0.1, warmup_epochs=0.0) == pytest.approx(expected)
+
+
+def test_step_is_torchs() -> None:
+    expected = torch_rates(lambda o: StepLR(o, 20, gamma=0.1))
+    assert rates("step", step_epochs=2.0, gamma=0.1, warmup_epochs=0.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("none", {}),
+        ("step", {"step_epochs": 2.0, "gamma": 0.1}),
+        ("cosine", {"final_fraction": 0.0}),
+    ],
+)
+def test_warm_up_rises_linearly_and_then_hands_over(name: str, settings: dict[str, float]) -> None:
+    seen = rates(name, warmup_epochs=1.0, **settings)
+    assert seen[:10] == pytest.approx([0.5 * (i + 1) / 11 for i in range(10)])
+    assert seen[10] == pytest.approx(0.5)
+    assert seen[10:] == pytest.approx(rates(name, steps=50, warmup_epochs=0.0, **settings))
+
+
+def test_plateau_lowers_the_rate_when_the_metric_stalls() -> None:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    settings = {"monitor": "val/loss", "mode": "min", "factor": 0.1, "patience": 1}
+    made = make_schedule("plateau", **settings)(optimizer, 60, 10)
+    assert made is not None
+    assert made["monitor"] == "val/loss"
+    for value in (1.0, 1.0, 1.0):
+        made["scheduler"].step(value)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+    assert set(SCHEDULES) == {"none", "step", "cosine", "onecycle", "plateau"}
+
+
+def test_totals_are_means_over_all_images_whatever_the_batches() -> None:
+    totals = Totals()
+    scores, targets = torch.randn(100, 5), torch.randint(0, 5, (100,))
+    for start, stop in ((0, 60), (60, 97), (97, 100)):
+        part, wanted = scores[start:stop], targets[start:stop]
+        totals.add(nn.functional.cross_entropy(part, wanted), part, wanted)
+    loss, accuracy = means(totals.sums)
+    assert loss == pytest.approx(nn.functional.cross_entropy(scores, targets).item())
+    assert accuracy == pytest.approx((scores.argmax(1) == targets).float().mean().item())
+    totals.since_mark()
+    totals.add(torch.tensor(2.0), scores[:4], targets[:4])
+    assert means(totals.since_mark())[0] == 2.0
+    totals.reset()
+    assert math.isnan(means(totals.sums)[0])
