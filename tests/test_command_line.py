@@ -1,0 +1,95 @@
+"""``python train.py`` as a user types it: what is printed, what is written, the exit status."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+SHORT = ("trainer=cpu", "trainer.max_epochs=1", "data.limit=128", "trainer.threads=1")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+
+def test_a_run_ends_with_its_results_and_the_commands_that_come_next(tmp_path: Path) -> None:
+    done = run(*SHORT, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"{result['test/acc']:.2%}" in done.stdout
+    assert str(tmp_path / "run") in done.stdout
+    for command in ("tensorboard --logdir", f"resume={tmp_path / 'run'}", "model=nn"):
+        assert command in done.stdout
+    assert "epoch 1/1" in done.stderr
+    assert "Warning" not in done.stderr
+    assert (tmp_path / "run" / "train.log").read_text()
+
+    again = run(f"resume={tmp_path / 'run'}")
+    assert again.returncode == 0
+    assert "is finished" in again.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+
+
+def test_a_mistake_found_while_building_is_one_line_with_status_2(tmp_path: Path) -> None:
+    done = run("data.batch_size=5000", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "data.batch_size=5000" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_sweep_trains_every_combination_and_ends_with_one_table(tmp_path: Path) -> None:
+    done = run(
+        "-m", "model=functional,nn", "optimizer.lr=0.1,0.01", *SHORT, f"hydra.sweep.dir={tmp_path}"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    combinations = [(row["model"], row["optimizer.lr"]) for row in rows]
+    expected = [(m, lr) for m in ("functional", "nn") for lr in ("0.1", "0.01")]
+    assert combinations == expected
+    assert [row["test/loss"] for row in rows[:2]] == [row["test/loss"] for row in rows[2:]]
+    assert rows[0]["test/loss"] != rows[1]["test/loss"]
+    for row in rows:
+        result = json.loads((Path(row["run_dir"]) / "result.json").read_text())
+        assert float(row["test/acc"]) == result["test/acc"]
+    assert "optimizer.lr" in done.stdout
+    assert str(tmp_path / "results.csv") in done.stdout
+
+
+def test_a_failing_job_stops_no_other_and_the_status_tells(tmp_path: Path) -> None:
+    done = run("-m", "data.batch_size=5000,64", *SHORT, f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 1
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["failed", "finished"]
+    assert "data.batch_size=5000" in rows[0]["error"]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_two_runs_started_together_have_directories_of_their_own(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "train.py"), "debug=fast_dev_run", "trainer=cpu"]
+    started = [subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=-3) for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    assert len(list((tmp_path / "logs" / "runs" / "convnet").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_data_without_overlap(tmp_path: Path) -> None:
+    done = run(
+        "trainer=ddp_cpu", "trainer.max_epochs=2", "trainer.threads=1",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 42
+    assert result["test/acc"] > 0.9
+    assert done.stdout.count("test accuracy") == 1
