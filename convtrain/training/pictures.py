@@ -14,7 +14,8 @@ from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 from convtrain.training.loggers import TensorBoard, tensorboard_of
 
-FILTER_PIXELS = 96  # filters are enlarged to about this side, without smoothing
+FILTER_PIXELS = 48  # filters are enlarged to about this side, without smoothing
+MOST_FILTERS = 256
 
 
 class Pictures(pl.Callback):
@@ -61,10 +62,11 @@ class Pictures(pl.Callback):
 
 
 def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw images with "predicted (true)" above each; a wrong prediction stands in red."""
+    """Draw images with the predicted label, and the true one in brackets; errors stand in red."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
+    figure.suptitle("predicted (true)", fontsize=10)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -72,9 +74,8 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
         axes.flat, images.pixels, images.labels.tolist(), predicted.tolist(), strict=False
     ):
         axis.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
-        right = guess == label
-        text = f"{classes[guess]}" if right else f"{classes[guess]} (is {classes[label]})"
-        axis.set_title(text, fontsize=9, color="black" if right else "crimson")
+        text = f"{classes[guess]} ({classes[label]})"
+        axis.set_title(text, fontsize=9, color="black" if guess == label else "crimson")
     return figure
 
 
@@ -87,12 +88,16 @@ def _show_filters(tensorboard: TensorBoard, module: nn.Module, step: int) -> Non
 
 
 def filter_grid(weight: Tensor) -> Tensor:
-    """Arrange filters (out, in, height, width) as one image, each scaled to its own range.
+    """Arrange filters (out, in, height, width) as one image: zero is grey, more is brighter.
 
     Filters of three channels are shown in colour, others channel by channel in grey.
     """
     if weight.shape[1] != 3:
         weight = weight.flatten(0, 1).unsqueeze(1)
-    scale = max(1, FILTER_PIXELS // weight.shape[-1] // 4)
-    weight = weight[:256].repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    return make_grid(weight, nrow=16, normalize=True, scale_each=True, pad_value=0.5)
+    weight = weight[:MOST_FILTERS]
+    scale = max(1, FILTER_PIXELS // weight.shape[-1])
+    weight = weight.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    largest = max(weight.abs().max().item(), 1e-12)
+    return make_grid(
+        weight, nrow=8, normalize=True, value_range=(-largest, largest), padding=4, pad_value=1.0
+    )
