@@ -1,4 +1,4 @@
-"""Non-linear activations. Most need nothing but the input, and ``F`` has them under the same settings."""
+"""Non-linear activations. Most are in ``F`` under the settings of their class."""
 
 import torch
 from torch import nn

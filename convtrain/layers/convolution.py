@@ -1,4 +1,4 @@
-"""Convolutions: the filter is a tensor of shape (out, in / groups, height, width) like any other."""
+"""Convolutions: the filter is a tensor of shape (out, in / groups, height, width)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +13,7 @@ def _pad(
     dilation: tuple[int, ...],
     mode: str,
 ) -> tuple[Tensor, tuple[int, ...] | str]:
-    """Pad here what ``F.conv*d`` cannot: it knows zeros only. Returns the input and what is left."""
+    """Pad where ``F.conv*d`` cannot, which knows zeros only; return the input and what is left."""
     if mode == "zeros":
         return input, padding
     sides: list[int] = []

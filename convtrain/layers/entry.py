@@ -1,4 +1,4 @@
-"""What the catalogue knows of a layer: its ``torch.nn`` class, its functional twin, what is inferred."""
+"""What the catalogue knows of a layer: its class, its functional twin, what is inferred."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         module: the ``torch.nn`` class, or a composite block of convtrain's.
         twin: the same computation as a function of explicit tensors.
-        infer: constructor argument: how it follows from the input's shape, batch dimension included.
+        infer: constructor argument: how it follows from the input's shape (batch included).
         chains: constructor arguments that are lists of layers; each becomes a chain of its own.
     """
 

@@ -115,7 +115,7 @@ class _Function:
         children: dict[str, Any] = {n: child.bind(values) for n, child in self.children.items()}
 
         def call(*inputs: Any, **keywords: Any) -> Any:
-            arguments = {name: values.get(key) for name, key in self.tensors.items()}
+            arguments: dict[str, Any] = {n: values.get(key) for n, key in self.tensors.items()}
             if self.takes_all_children:
                 arguments["children"] = children.values()
             else:
