@@ -8,6 +8,7 @@ from torch import nn
 
 from convtrain.layers import (
     activation,
+    blocks,
     containers,
     convolution,
     dropout,
@@ -20,6 +21,7 @@ from convtrain.layers.entry import Entry
 
 FAMILIES: dict[str, tuple[Entry, ...]] = {
     "containers": containers.LAYERS,
+    "blocks": blocks.LAYERS,
     "convolution": convolution.LAYERS,
     "pooling": pooling.LAYERS,
     "padding": padding.LAYERS,

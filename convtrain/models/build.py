@@ -21,6 +21,7 @@ def build_model(
     input_shape: Sequence[int],
     *,
     style: Style = "functional",
+    blocks: Mapping[str, Any] | None = None,
     init: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build a declared network.
@@ -33,6 +34,7 @@ def build_model(
         input_shape: of one image, as (channels, height, width).
         style: ``"nn"`` for a tree of ``torch.nn`` modules, ``"functional"`` for explicit
             Parameters handed to ``torch.nn.functional``.
+        blocks: blocks that the layers use by name, as in the YAML; see :mod:`convtrain.network`.
         init: parameter name pattern to function of ``torch.nn.init``; see
             :func:`convtrain.models.initialization.initialize`.
 
@@ -41,7 +43,7 @@ def build_model(
     """
     if style not in ("nn", "functional"):
         raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
-    return build_network(resolve_network(layers, input_shape), style=style, init=init)
+    return build_network(resolve_network(layers, input_shape, blocks), style=style, init=init)
 
 
 def build_network(
