@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from convtrain.config.anchors import refuse_explosions
 from convtrain.errors import ConfigError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -111,6 +112,7 @@ def compose_leniently(command: CommandLine) -> Iterator[Composed]:
     """
     overrides = command.parsed()
     folders = [folder for folder in (command.extra_dir, command.config_dir) if folder]
+    refuse_explosions(folders)
     groups = _groups(folders)
     extra = [f"hydra.searchpath=[file://{command.extra_dir}]"] if command.extra_dir else []
     with initialize_config_dir(version_base="1.3", config_dir=str(command.config_dir)):

@@ -1,0 +1,46 @@
+"""YAML's anchors let a small file stand for a huge one; that is found out before it is composed."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from convtrain.errors import ConfigError
+
+MAX_VALUES = 100_000
+
+
+def refuse_explosions(folders: Iterable[Path]) -> None:
+    """Refuse configuration files that would unfold into more than ``MAX_VALUES`` values.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            text = path.read_text(errors="replace")
+            if "&" not in text or "*" not in text:
+                continue
+            try:
+                root = yaml.compose(text, Loader=yaml.SafeLoader)
+            except yaml.YAMLError:
+                continue  # Hydra says what is wrong with it, should it be chosen
+            if root is not None and (size := _unfolded(root, {})) > MAX_VALUES:
+                times = "without end" if math.isinf(size) else f"into {size:.3g} values"
+                raise ConfigError(
+                    f"{path}: its anchors unfold {times}; at most {MAX_VALUES:,} are allowed"
+                )
+
+
+def _unfolded(node: yaml.Node, known: dict[int, float]) -> float:
+    """Count the values below a node as if every alias were written out."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # what a node that lies inside itself finds here
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            below = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            below = node.value
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in below)
+    return known[id(node)]
