@@ -16,6 +16,7 @@ ORDER = (
     "declaration",
     "network",
     "summary",
+    "catalogue",
     "models",
     "data",
     "training",

@@ -1,0 +1,101 @@
+"""``python -m convtrain``: the catalogue, and a declared network in numbers."""
+
+import subprocess
+
+import pytest
+import yaml
+
+from convtrain.__main__ import main
+from convtrain.catalogue import describe_all
+from convtrain.layers import BY_NAME
+from convtrain.network import resolve_network
+from convtrain.summary import summarize, totals
+
+
+def test_the_catalogue_lists_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["layers"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(BY_NAME)} layers" in printed
+    assert [d.name for d in describe_all()] == list(BY_NAME)
+    for name in BY_NAME:
+        assert f" {name} " in printed, name
+
+
+def test_a_layer_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["layers", "conv2d"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("- Conv2d: {out_channels: 16, kernel_size: 3}", "in_channels (inferred)"):
+        assert part in printed
+    assert "conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode)" in printed
+    assert "padding_mode=zeros" in printed
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_every_layer_has_an_example_in_yaml(name: str) -> None:
+    (described,) = [d for d in describe_all() if d.name == name]
+    (item,) = yaml.safe_load(described.example)
+    assert item == name or next(iter(item)) == name
+
+
+@pytest.mark.parametrize("name", ["Conv2d", "Residual", "Concat", "Dense", "Permute", "LayerScale"])
+def test_the_example_is_a_network(name: str) -> None:
+    (described,) = [d for d in describe_all() if d.name == name]
+    resolve_network(yaml.safe_load(described.example), (16, 8, 8))
+
+
+def test_a_summary_counts_what_one_can_count_by_hand() -> None:
+    layers = [
+        {"Conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1, "bias": False}},
+        {"Residual": [{"Conv2d": {"out_channels": 4, "kernel_size": 1, "groups": 2}}, "ReLU"]},
+        "Flatten",
+        {"Linear": {"out_features": 10}},
+    ]
+    rows = summarize(resolve_network(layers, (3, 5, 5)))
+    assert [(row.path, row.parameters, row.multiply_adds) for row in rows] == [
+        ("conv2d_1", 4 * 3 * 9, 25 * 4 * 3 * 9),
+        ("residual_1.body.conv2d_1", 4 * 2 + 4, 25 * 4 * 2),
+        ("residual_1.body.relu_1", 0, 0),
+        ("flatten_1", 0, 0),
+        ("linear_1", 100 * 10 + 10, 100 * 10),
+    ]
+    assert rows[-1].output_shape == (10,)
+    assert totals(rows) == (108 + 12 + 1010, 2700 + 200 + 1000)
+
+
+def test_a_summary_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "network=resnet18", "data=cifar10"]) == 0
+    printed = capsys.readouterr().out
+    assert "resnet18 for one image of 3 x 32 x 32" in printed
+    assert "stage_3.basic_1.residual_1.shortcut.conv_1.conv2d_1" in printed
+    assert "11,181,642" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["layers", "Conv2b"], "did you mean Conv2d?"),
+        (["summary", "network=resnet51"], "did you mean resnet50?"),
+        (["summary", "optimizer.lr=-1"], "optimizer.lr=-1"),
+        (["summary", "network=vgg16_bn"], "max_pool2d_1 (MaxPool2d): input (N, 512, 1, 1)"),
+        (["summary", "model=torchvision"], "choose model=functional"),
+        (["summary", "model=nn,functional"], "model=nn,functional"),
+    ],
+    ids=["layer", "network", "value", "image too small", "not declared", "sweep"],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.count("\n") == 1
+    assert not printed.out
+
+
+def test_help_imports_no_torch(python: str) -> None:
+    code = (
+        "import sys, contextlib, convtrain.__main__ as m\n"
+        "with contextlib.suppress(SystemExit): m.main(['--help'])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([python, "-c", code], check=True, capture_output=True)
