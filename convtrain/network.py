@@ -32,6 +32,7 @@ values.
 """
 
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convtrain.declaration.expressions import brief
 from convtrain.declaration.writer import Declared, write_out
 from convtrain.errors import NetworkError
 from convtrain.layers.containers import sequential
@@ -109,7 +111,8 @@ def resolve_network(
     if not declared:
         raise NetworkError("network.layers comes out empty; declare at least one layer")
     resolved: list[Layer] = []
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes that are refused below
         probe = torch.empty((PROBE_BATCH, *input_shape), device="meta")
         sequential(probe, children=[partial(_resolve, layer, resolved) for layer in declared])
     return Network(tuple(resolved), tuple(input_shape))
@@ -140,7 +143,10 @@ def _resolve(declared: Declared, resolved: list[Layer], input: Tensor) -> Tensor
     except NetworkError:
         raise  # a layer inside this one has said what is wrong
     except Exception as error:
-        raise NetworkError(f"{declared.where}: input {_shown(input)}: {_reason(error)}") from error
+        came_in = f"input {_shown(input)}"
+        if declared.arguments:
+            came_in += f", {brief(declared.arguments)}"
+        raise NetworkError(f"{declared.where}: {came_in}: {_reason(error)}") from error
     resolved.append(
         Layer(
             name=declared.name,

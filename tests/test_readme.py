@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from convtrain.config.check import check_command_line
+from convtrain.network import resolve_network
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -14,6 +16,7 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line]
 TRAIN = [line for line in LINES if line.startswith("python train.py")]
 MAKE = [line for line in LINES if line.startswith("make ")]
+NETWORKS = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -45,3 +48,10 @@ def test_a_python_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_link_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (REPOSITORY / target).exists(), target
+
+
+@pytest.mark.parametrize("text", NETWORKS, ids=range(len(NETWORKS)))
+def test_a_declared_network_can_be_built(text: str) -> None:
+    network = yaml.safe_load(text.replace('"${data.num_classes}"', "10"))
+    assert network["name"]
+    resolve_network(network["layers"], (3, 32, 32), network.get("blocks"))
