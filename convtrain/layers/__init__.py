@@ -10,11 +10,17 @@ from convtrain.layers import (
     activation,
     containers,
     convolution,
+    distance,
     dropout,
     linear,
+    loss,
     normalization,
     padding,
     pooling,
+    recurrent,
+    sparse,
+    transformer,
+    vision,
 )
 from convtrain.layers.entry import Entry
 
@@ -25,8 +31,14 @@ FAMILIES: dict[str, tuple[Entry, ...]] = {
     "padding": padding.LAYERS,
     "activation": activation.LAYERS,
     "normalization": normalization.LAYERS,
+    "recurrent": recurrent.LAYERS,
+    "transformer": transformer.LAYERS,
     "linear": linear.LAYERS,
     "dropout": dropout.LAYERS,
+    "sparse": sparse.LAYERS,
+    "distance": distance.LAYERS,
+    "loss": loss.LAYERS,
+    "vision": vision.LAYERS,
 }
 
 BY_NAME: dict[str, Entry] = {

@@ -18,6 +18,11 @@ def sequential(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
     return input
 
 
+def no_forward(*inputs, **keywords):
+    """These only hold what others use."""
+    raise NotImplementedError("a list or dictionary of layers or parameters has no forward")
+
+
 def flatten(input, *, start_dim, end_dim):
     return input.flatten(start_dim, end_dim)
 
@@ -56,6 +61,10 @@ class Residual(nn.Module):
 
 LAYERS = (
     Entry(nn.Sequential, sequential, chains=("layers",)),
+    Entry(nn.ModuleList, no_forward),
+    Entry(nn.ModuleDict, no_forward),
+    Entry(nn.ParameterList, no_forward),
+    Entry(nn.ParameterDict, no_forward),
     Entry(Residual, residual, chains=("body", "shortcut")),
     Entry(nn.Flatten, flatten),
     Entry(nn.Unflatten, unflatten),

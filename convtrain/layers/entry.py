@@ -1,4 +1,4 @@
-"""What the catalogue knows of a layer: its ``torch.nn`` class, its functional twin, what is inferred."""
+"""What the catalogue knows of a layer: its class, its functional twin, what is inferred."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,11 @@ from torch import Size, nn
 Twin = Callable[..., Any]
 """The functional counterpart of a layer.
 
-Its positional-or-keyword parameters after the inputs, and its keyword-only ones, are filled by name
-from the module: a parameter or buffer, a child layer, or a setting such as ``stride``. ``training``
-is the layer's mode. So a twin's signature says all that the computation depends on.
+Its first parameters are the call's inputs. The others are filled by name from the layer: a
+parameter or buffer, a child layer, or a setting such as ``stride``; ``training`` is the layer's
+mode. Three more names may be asked for: ``parameters`` is the list of all the layer's own,
+``children`` all its child layers, and ``observed`` says whether somebody watches every layer's
+output. So a twin's signature says all that the computation depends on.
 """
 
 
@@ -22,7 +24,7 @@ class Entry:
     Attributes:
         module: the ``torch.nn`` class, or a composite block of convtrain's.
         twin: the same computation as a function of explicit tensors.
-        infer: constructor argument: how it follows from the input's shape, batch dimension included.
+        infer: constructor argument: how it follows from the input's shape, batch included.
         chains: constructor arguments that are lists of layers; each becomes a chain of its own.
     """
 

@@ -14,7 +14,12 @@ def linear(input, weight, bias):
     return F.linear(input, weight, bias)
 
 
+def bilinear(input1, input2, weight, bias):
+    return F.bilinear(input1, input2, weight, bias)
+
+
 LAYERS = (
     Entry(nn.Identity, identity),
     Entry(nn.Linear, linear, infer={"in_features": features}),
+    Entry(nn.Bilinear, bilinear, infer={"in1_features": features}),
 )
