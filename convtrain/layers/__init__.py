@@ -8,6 +8,7 @@ from torch import nn
 
 from convtrain.layers import (
     activation,
+    attention,
     containers,
     convolution,
     distance,
@@ -32,6 +33,7 @@ FAMILIES: dict[str, tuple[Entry, ...]] = {
     "activation": activation.LAYERS,
     "normalization": normalization.LAYERS,
     "recurrent": recurrent.LAYERS,
+    "attention": attention.LAYERS,
     "transformer": transformer.LAYERS,
     "linear": linear.LAYERS,
     "dropout": dropout.LAYERS,

@@ -2,6 +2,7 @@
 
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from convtrain.layers.entry import Entry, features
 
@@ -21,5 +22,7 @@ def bilinear(input1, input2, weight, bias):
 LAYERS = (
     Entry(nn.Identity, identity),
     Entry(nn.Linear, linear, infer={"in_features": features}),
+    # Linear by another name: what MultiheadAttention projects its output with.
+    Entry(NonDynamicallyQuantizableLinear, linear, infer={"in_features": features}),
     Entry(nn.Bilinear, bilinear, infer={"in1_features": features}),
 )

@@ -1,4 +1,4 @@
-"""Recurrent layers. ``torch.nn.functional`` has none; these call the operations that torch.nn calls.
+"""Recurrent layers. ``torch.nn.functional`` has none; these call the operations that nn calls.
 
 L is the length of the sequence, N the batch, and a packed sequence is one of varying lengths.
 """
@@ -44,20 +44,19 @@ def recurrent(
         RuntimeError: the input's features or the states' shapes do not fit.
     """
     function = function[mode] if isinstance(function, dict) else function
-    packed = isinstance(input, PackedSequence)
-    if packed:
+    batch_sizes = order = back = None
+    alone, batch_dim = False, 0 if batch_first else 1
+    if isinstance(input, PackedSequence):
         data, batch_sizes, order, back = input
         batch = int(batch_sizes[0])
     else:
-        data, batch_sizes, order, back = input, None, None, None
-        if data.dim() not in (2, 3):
-            raise ValueError(f"expected an input of 2 or 3 dimensions, got {data.dim()}")
-        if data.dim() == 2:
-            data = data.unsqueeze(0 if batch_first else 1)
-        batch = data.shape[0 if batch_first else 1]
+        if input.dim() not in (2, 3):
+            raise ValueError(f"expected an input of 2 or 3 dimensions, got {input.dim()}")
+        alone = input.dim() == 2
+        data = input.unsqueeze(batch_dim) if alone else input
+        batch = data.shape[batch_dim]
     if data.shape[-1] != input_size:
         raise RuntimeError(f"input_size={input_size}, but the input has {data.shape[-1]} features")
-    alone = not packed and input.dim() == 2
 
     depth = num_layers * (2 if bidirectional else 1)
     shapes = [(depth, batch, proj_size or hidden_size), (depth, batch, hidden_size)]
@@ -73,13 +72,13 @@ def recurrent(
 
     first = states if mode == "LSTM" else states[0]
     settings = (parameters, bias, num_layers, dropout, training, bidirectional)
-    if packed:
+    if batch_sizes is not None:
         output, *after = function(data, batch_sizes, first, *settings)
         output = PackedSequence(output, batch_sizes, order, back)
     else:
         output, *after = function(data, first, *settings, batch_first)
     if alone:
-        output = output.squeeze(0 if batch_first else 1)
+        output = output.squeeze(batch_dim)
         after = [state.squeeze(1) for state in after]
     after = [_permute(state, back) for state in after]
     return output, tuple(after) if mode == "LSTM" else after[0]

@@ -1,7 +1,7 @@
 """Vision: rearrange pixels, resize, sample along a grid.
 
-``torch.nn.functional`` has some that ``torch.nn`` has no class for; they get one here, whose forward
-calls the very function that is its twin.
+``torch.nn.functional`` has some that ``torch.nn`` has no class for; they get one here, whose
+forward calls the very function that is its twin.
 """
 
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ class Interpolate(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.interpolate(
             input,
-            self.size,  # type: ignore[arg-type]
-            self.scale_factor,  # type: ignore[arg-type]
+            self.size,
+            self.scale_factor,
             self.mode,
             self.align_corners,
             self.recompute_scale_factor,

@@ -43,7 +43,7 @@ class Function:
         for store in (self.holder._parameters, self.holder._buffers):
             for name, tensor in store.items():
                 if tensor is not None:
-                    self._stores[name] = store  # type: ignore[assignment]
+                    self._stores[name] = store
                     self._keys[name] = self._names_of(name, tensor, first_keys)
 
     def _names_of(self, name: str, tensor: Tensor, first_keys: dict[int, str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from convtrain.errors import NetworkError
 from convtrain.layers import BY_CLASS
@@ -121,7 +121,7 @@ def functionalize(module: nn.Module, *, carry: bool = False) -> FunctionalModel:
 
 def _obstacle(module: nn.Module) -> str:
     """Say why a twin would not compute what the module computes; empty if it would."""
-    if any(is_lazy(parameter) for parameter in module._parameters.values()):
+    if any(isinstance(value, UninitializedParameter) for value in module._parameters.values()):
         return "knows its sizes only after its first input"
     if type(module) not in BY_CLASS:
         return "is not in the catalogue of layers"
