@@ -46,7 +46,7 @@ def merged(attn_mask: Mask, key_padding_mask: Mask, query: Tensor, num_heads: in
     return merged, 2
 
 
-def multi_head_attention(
+def multi_head_attention_forward(
     query,
     key,
     value,
@@ -145,4 +145,6 @@ def _time_first(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tens
     return swapped[id(query)], swapped[id(key)], swapped[id(value)]
 
 
-LAYERS = (Entry(nn.MultiheadAttention, multi_head_attention, infer={"embed_dim": features}),)
+LAYERS = (
+    Entry(nn.MultiheadAttention, multi_head_attention_forward, infer={"embed_dim": features}),
+)

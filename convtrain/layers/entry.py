@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Size, nn
+from torch.nn import functional as F
 
 Twin = Callable[..., Any]
 """The functional counterpart of a layer.
@@ -32,6 +35,24 @@ class Entry:
     twin: Twin
     infer: Mapping[str, Callable[[Size], int]] = field(default_factory=dict)
     chains: tuple[str, ...] = ()
+
+    @property
+    def function_name(self) -> str:
+        """The function that computes the layer, as ``F.conv2d`` or ``torch.lstm``.
+
+        Where neither has one, it is the twin's own name in the family's file.
+        """
+        twin = self.twin
+        if isinstance(twin, partial):  # partial(conv, F.conv2d): one twin for several dimensions
+            first = twin.args[0]
+            twin = first if callable(first) else twin.func
+        for place, names in (("F", F), ("torch", torch)):
+            for name, value in vars(names).items():
+                if value is twin and not name.startswith("_"):
+                    return f"{place}.{name}"
+            if hasattr(names, twin.__name__):
+                return f"{place}.{twin.__name__}"
+        return twin.__name__
 
 
 def channels(shape: Size) -> int:

@@ -23,6 +23,6 @@ LAYERS = (
     Entry(nn.Identity, identity),
     Entry(nn.Linear, linear, infer={"in_features": features}),
     # Linear by another name: what MultiheadAttention projects its output with.
-    Entry(NonDynamicallyQuantizableLinear, linear, infer={"in_features": features}),
+    Entry(NonDynamicallyQuantizableLinear, linear),
     Entry(nn.Bilinear, bilinear, infer={"in1_features": features}),
 )

@@ -8,12 +8,8 @@ from torch.nn import functional as F
 from convtrain.layers.entry import Entry
 
 
-def pad(mode, input, *, padding):
-    return F.pad(input, padding, mode)
-
-
-def constant_pad(input, *, padding, value):
-    return F.pad(input, padding, "constant", value)
+def pad(mode, input, *, padding, value=None):
+    return F.pad(input, padding, mode, value)
 
 
 LAYERS = (
@@ -26,10 +22,10 @@ LAYERS = (
     Entry(nn.CircularPad1d, partial(pad, "circular")),
     Entry(nn.CircularPad2d, partial(pad, "circular")),
     Entry(nn.CircularPad3d, partial(pad, "circular")),
-    Entry(nn.ZeroPad1d, constant_pad),
-    Entry(nn.ZeroPad2d, constant_pad),
-    Entry(nn.ZeroPad3d, constant_pad),
-    Entry(nn.ConstantPad1d, constant_pad),
-    Entry(nn.ConstantPad2d, constant_pad),
-    Entry(nn.ConstantPad3d, constant_pad),
+    Entry(nn.ZeroPad1d, partial(pad, "constant")),
+    Entry(nn.ZeroPad2d, partial(pad, "constant")),
+    Entry(nn.ZeroPad3d, partial(pad, "constant")),
+    Entry(nn.ConstantPad1d, partial(pad, "constant")),
+    Entry(nn.ConstantPad2d, partial(pad, "constant")),
+    Entry(nn.ConstantPad3d, partial(pad, "constant")),
 )

@@ -52,7 +52,7 @@ def transformer_encoder_layer(
         and not (src.is_nested and (padding is not None or mask is not None))
         and may_fuse(src, *(weights := _fused_weights(self_attn, norm1, norm2, linear1, linear2)))
     ):
-        return torch._transformer_encoder_layer_fwd(
+        return torch._transformer_encoder_layer_fwd(  # type: ignore[call-arg]  # starred Any
             src,
             self_attn.embed_dim,
             self_attn.num_heads,
