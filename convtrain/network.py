@@ -1,7 +1,7 @@
 """From a declared network to resolved layers: names, inferred arguments, shapes.
 
 A network is declared as a list. An entry is the name of a layer (``ReLU``), or the name with its
-arguments (``Conv2d: {out_channels: 16, kernel_size: 3}``), beside which ``name:`` may give it a name
+arguments (``Conv2d: {out_channels: 16, kernel_size: 3}``), beside which ``name:`` may give a name
 of your own. Nothing here holds a weight: shapes are found on torch's meta device, which computes
 shapes and no values.
 """

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
@@ -25,7 +24,7 @@ from convtrain.models.build import (
     build_network,
     build_torchvision_model,
     check_scores,
-    import_trusted,
+    make_trusted,
 )
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
@@ -188,8 +187,11 @@ def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[C
             )
         )
     for declared in chosen.custom:
-        import_trusted("callbacks.custom", str(declared.get("_target_")), config.trust)
-        callbacks.append(instantiate(declared))
+        arguments = {key: value for key, value in declared.items() if key != "_target_"}
+        target = str(declared.get("_target_"))
+        callbacks.append(
+            make_trusted("callbacks.custom._target_", target, arguments, config.trust, Callback)
+        )
     return callbacks
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from convtrain.models.initialization import initialize
 from convtrain.network import PROBE_BATCH, Network, make_chain, resolve_network
 
 Style = Literal["nn", "functional"]
+Made = TypeVar("Made")
 
 
 def build_model(
@@ -88,32 +89,34 @@ def build_custom_model(
     """Build a module of the user's own from its import path.
 
     Raises:
-        ConfigError: its package is not trusted, cannot be imported, or refuses the arguments.
+        ConfigError: it is not trusted, not a torch.nn.Module, or refuses the arguments.
     """
-    factory = import_trusted("model._target_", target, trust)
-    try:
-        model = factory(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model._target_={target}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model._target_={target}: expected a torch.nn.Module, got {type(model)}")
-    return model
+    return make_trusted("model._target_", target, arguments, trust, nn.Module)
 
 
-def import_trusted(key: str, target: str, trust: Sequence[str]) -> Any:
-    """Import ``package.module.Name``, if its package is among those the user trusts.
+def make_trusted(
+    key: str, target: str, arguments: Mapping[str, Any], trust: Sequence[str], kind: type[Made]
+) -> Made:
+    """Make an object of the class ``package.module.Name``, if the user trusts its package.
+
+    Only classes of the expected kind are called, so that no other function can be named.
 
     Raises:
-        ConfigError: the package is not named in ``trust``, or has no such name.
+        ConfigError: one line on what is wrong with the target or its arguments.
     """
-    package = target.split(".", maxsplit=1)[0]
+    package, (module, _, name) = target.split(".", maxsplit=1)[0], target.rpartition(".")
     if package not in trust:
         raise ConfigError(f"{key}={target}: not a trusted package; add 'trust=[{package}]'")
-    module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{key}={target}: cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ConfigError(f"{key}={target}: expected a class derived from {kind.__name__}")
+    try:
+        return found(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}={target}: {error}") from error
 
 
 def check_output(make: Any, input_shape: Sequence[int], num_classes: int, what: str) -> None:
