@@ -1,23 +1,49 @@
 """From a declared network to resolved layers: names, inferred arguments, shapes.
 
-A network is declared as a list. An entry is the name of a layer (``ReLU``), or the name with its
-arguments (``Conv2d: {out_channels: 16, kernel_size: 3}``), beside which ``name:`` may give a name
-of your own. Nothing here holds a weight: shapes are found on torch's meta device, which computes
-shapes and no values.
+A network is declared as a list of layers. An entry is one of::
+
+    - ReLU                                      # a layer, by the name of its torch.nn class
+    - Conv2d: {out_channels: 8, kernel_size: 3} # with arguments; in_channels follows from the input
+    - Linear: {out_features: 10}
+      name: head                                # a name of your own; linear_1 otherwise
+    - [Flatten, Linear: {out_features: 10}]     # a list stands for a Sequential
+    - Residual: {body: [...], shortcut: [...]}  # a composite layer, made of lists of layers
+    - Repeat: {times: 3, layers: [...]}         # the layers, three times; $index counts 0, 1, 2
+    - bottleneck: {width: 64}                   # a block of your own, declared under blocks
+
+The blocks stand beside the layers::
+
+    blocks:
+      bottleneck:
+        takes: {width: required, out: $width * 4, stride: 1}   # parameters and their defaults
+        layers:
+          - Conv2d: {out_channels: $width, kernel_size: 1}
+          - Conv2d: {out_channels: $out, kernel_size: 3, stride: $stride, padding: 1}
+
+A used block is a Sequential named after it; with ``name: stage2`` beside it, a named stage. Within
+the block ``$width`` is the value that was given: a number, a word, or a list of layers. Arithmetic
+may stand in its place (``+ - * / //`` and brackets).
+
+Composite layers: ``Sequential``; ``Residual`` (body + shortcut); ``Concat`` and ``Sum`` (each of
+their layers sees the same input); ``Dense`` (each sees all before it); ``Gate`` (body times input).
+
+Nothing here holds a weight: shapes are found on torch's meta device, which computes shapes and no
+values.
 """
 
 import inspect
-import re
-from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Size, nn
+from torch import Tensor, nn
 
-from convtrain.errors import NetworkError, did_you_mean
-from convtrain.layers import BY_NAME
+from convtrain.declaration.writer import Declared, write_out
+from convtrain.errors import NetworkError
+from convtrain.layers.containers import sequential
 from convtrain.layers.entry import Entry
 
 PROBE_BATCH = 2  # batch norm refuses a single image in training
@@ -45,7 +71,18 @@ class Layer:
 
     def make(self) -> nn.Module:
         """Make the ``torch.nn`` module, with freshly drawn weights."""
-        return _make(self.entry, self.arguments, self.chains)
+        children = {argument: make_chain(layers) for argument, layers in self.chains.items()}
+        if self.entry.module is nn.Sequential:
+            return children["layers"]
+        return self.entry.module(**self.arguments, **children)
+
+    def leaves(self) -> Iterator["Layer"]:
+        """Yield the layers that compute by themselves: this one, or those inside it, in order."""
+        if not self.chains:
+            yield self
+        for layers in self.chains.values():
+            for layer in layers:
+                yield from layer.leaves()
 
 
 @dataclass(frozen=True)
@@ -58,7 +95,9 @@ class Network:
         return self.layers[-1].output_shape
 
 
-def resolve_network(layers: Sequence[Any], input_shape: Sequence[int]) -> Network:
+def resolve_network(
+    layers: Sequence[Any], input_shape: Sequence[int], blocks: Mapping[str, Any] | None = None
+) -> Network:
     """Resolve a declared network for inputs of ``input_shape`` (without the batch dimension).
 
     Raises:
@@ -66,9 +105,14 @@ def resolve_network(layers: Sequence[Any], input_shape: Sequence[int]) -> Networ
     """
     if not layers:
         raise NetworkError("network.layers is empty; declare at least one layer, such as Flatten")
-    shape = Size((PROBE_BATCH, *input_shape))
-    resolved, _ = _resolve_chain(layers, shape, "network.layers", "")
-    return Network(resolved, tuple(input_shape))
+    declared = write_out(layers, {} if blocks is None else blocks)
+    if not declared:
+        raise NetworkError("network.layers comes out empty; declare at least one layer")
+    resolved: list[Layer] = []
+    with torch.no_grad():
+        probe = torch.empty((PROBE_BATCH, *input_shape), device="meta")
+        sequential(probe, children=[partial(_resolve, layer, resolved) for layer in declared])
+    return Network(tuple(resolved), tuple(input_shape))
 
 
 def make_chain(layers: Sequence[Layer]) -> nn.Sequential:
@@ -76,119 +120,68 @@ def make_chain(layers: Sequence[Layer]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((layer.name, layer.make()) for layer in layers))
 
 
-def _make(
-    entry: Entry, arguments: Mapping[str, Any], chains: Mapping[str, Sequence[Layer]]
-) -> nn.Module:
-    children = {argument: make_chain(layers) for argument, layers in chains.items()}
-    if entry.module is nn.Sequential:
-        return children["layers"]
-    return entry.module(**arguments, **children)
-
-
-def _resolve_chain(
-    declared: Any, shape: Size, where: str, prefix: str
-) -> tuple[tuple[Layer, ...], Size]:
-    if not isinstance(declared, Sequence) or isinstance(declared, str):
-        raise NetworkError(f"{where}={declared!r}: expected a list of layers")
-    taken: Counter[str] = Counter()
-    layers: list[Layer] = []
-    for index, item in enumerate(declared):
-        kind, arguments, name = _read(item, f"{where}[{index}]")
-        taken[kind] += 1
-        name = name or f"{_snake(kind)}_{taken[kind]}"
-        if any(layer.name == name for layer in layers):
-            raise NetworkError(f"{where}[{index}]: the name {name!r} is taken; give another name")
-        layer, shape = _resolve_layer(kind, arguments, name, shape, f"{where}[{index}]", prefix)
-        layers.append(layer)
-    return tuple(layers), shape
-
-
-def _read(item: Any, where: str) -> tuple[str, Any, str | None]:
-    """Return class name, arguments and name of a declared layer."""
-    if isinstance(item, str):
-        return item, {}, None
-    if isinstance(item, Mapping):
-        keys = [key for key in item if key != "name"]
-        if len(keys) == 1:
-            name = item.get("name")
-            if name is not None and not re.fullmatch(r"[A-Za-z_]\w*", str(name)):
-                raise NetworkError(f"{where}: name={name!r} must be letters, digits and '_'")
-            return str(keys[0]), item[keys[0]] if item[keys[0]] is not None else {}, name
-        raise NetworkError(
-            f"{where}: one layer an entry, found {', '.join(map(str, keys)) or 'none'}; "
-            f"write '- Conv2d: {{out_channels: 16, kernel_size: 3}}'"
-        )
-    raise NetworkError(
-        f"{where}={item!r}: expected a layer such as 'ReLU' or 'Dropout: {{p: 0.5}}'"
-    )
-
-
-def _resolve_layer(
-    kind: str, declared: Any, name: str, shape: Size, where: str, prefix: str
-) -> tuple[Layer, Size]:
-    if kind not in BY_NAME:
-        raise NetworkError(f"{where}: no layer is called {kind}{did_you_mean(kind, BY_NAME)}")
-    entry, path, where = BY_NAME[kind], prefix + name, f"{where} {prefix}{name} ({kind})"
-    if entry.chains and isinstance(declared, Sequence) and not isinstance(declared, str):
-        declared = {entry.chains[0]: declared}
-    if not isinstance(declared, Mapping):
-        raise NetworkError(f"{where}: arguments must be given by name, as '{kind}: {{key: value}}'")
-    _check_names(entry, declared, where)
-    chains = {
-        argument: _resolve_chain(
-            declared[argument],
-            shape,
-            f"{where.split(' ')[0]}.{argument}",
-            f"{path}." if entry.module is nn.Sequential else f"{path}.{argument}.",
-        )[0]
-        for argument in entry.chains
-        if argument in declared
-    }
-    arguments = {key: value for key, value in declared.items() if key not in entry.chains}
+def _resolve(declared: Declared, resolved: list[Layer], input: Tensor) -> Tensor:
+    """Compute a layer's output on the meta device, and append the layer to ``resolved``."""
+    entry, arguments = declared.entry, dict(declared.arguments)
+    chains: dict[str, list[Layer]] = {argument: [] for argument in declared.chains}
     try:
         for argument, infer in entry.infer.items():
             if argument not in arguments:
-                arguments[argument] = infer(shape)
-        with torch.device("meta"):
-            output = _make(entry, arguments, chains)(torch.empty(shape))
+                arguments[argument] = infer(input.shape)
+        if entry.chains:
+            output = _compute_block(declared, chains, input)
+        else:
+            with torch.device("meta"):
+                output = entry.module(**arguments)(input)
+        if not isinstance(output, Tensor):
+            raise ValueError(f"returns a {type(output).__name__}, and a chain passes on one tensor")
+        if 0 in output.shape:
+            raise ValueError(f"nothing is left of it, the output is {_shown(output)}")
+    except NetworkError:
+        raise  # a layer inside this one has said what is wrong
     except Exception as error:
-        raise NetworkError(f"{where}: input {_shown(shape)}: {_reason(error)}") from error
-    inside = tuple(shape[1:])
-    return Layer(
-        name, path, entry, arguments, chains, inside, tuple(output.shape[1:])
-    ), output.shape
+        raise NetworkError(f"{declared.where}: input {_shown(input)}: {_reason(error)}") from error
+    resolved.append(
+        Layer(
+            name=declared.name,
+            path=declared.path,
+            entry=entry,
+            arguments=arguments,
+            chains={argument: tuple(layers) for argument, layers in chains.items()},
+            input_shape=tuple(input.shape[1:]),
+            output_shape=tuple(output.shape[1:]),
+        )
+    )
+    return output
 
 
-def _check_names(entry: Entry, declared: Mapping[str, Any], where: str) -> None:
-    signature = inspect.signature(entry.module.__init__)
-    known = [n for n in signature.parameters if n not in ("self", "args", "device", "dtype")]
-    known = list(entry.chains) if entry.module is nn.Sequential else known
-    for argument in declared:
-        if argument not in known:
-            near = did_you_mean(str(argument), known)
-            raise NetworkError(
-                f"{where}: no argument is called {argument}{near or '; known: ' + ', '.join(known)}"
-            )
-    required = [
-        n
-        for n in known
-        if signature.parameters.get(n, _OPTIONAL).default is inspect.Parameter.empty
-    ]
-    missing = [n for n in required if n not in declared and n not in entry.infer]
-    if missing:
-        raise NetworkError(f"{where}: {', '.join(missing)} must be given, as '{missing[0]}: ...'")
+def _compute_block(declared: Declared, chains: dict[str, list[Layer]], input: Tensor) -> Tensor:
+    """Run a composite layer's twin over layers that are resolved as it calls them.
+
+    So the shapes inside a block follow from the very function that both styles compute, and each
+    layer is computed once, however deep it lies.
+    """
+    entry, arguments = declared.entry, declared.arguments
+    calls: dict[str, list[Callable[[Tensor], Tensor]]] = {
+        argument: [partial(_resolve, layer, chains[argument]) for layer in layers]
+        for argument, layers in declared.chains.items()
+    }
+    given: dict[str, Any] = {}
+    for name in list(inspect.signature(entry.twin).parameters)[1:]:
+        if name == "children":
+            given[name] = calls[entry.chains[0]]
+        elif name in entry.chains:
+            given[name] = partial(sequential, children=calls.get(name, []))
+        elif name == "training":
+            given[name] = True
+        else:
+            made = inspect.signature(entry.module.__init__).parameters[name]
+            given[name] = arguments.get(name, made.default)
+    return entry.twin(input, **given)
 
 
-_OPTIONAL = inspect.Parameter("optional", inspect.Parameter.KEYWORD_ONLY, default=None)
-
-
-def _snake(name: str) -> str:
-    """``BatchNorm2d`` -> ``batch_norm2d``, ``ReLU`` -> ``relu``, ``Conv2d`` -> ``conv2d``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def _shown(shape: Size) -> str:
-    return f"(N, {', '.join(map(str, shape[1:]))})"
+def _shown(tensor: Tensor) -> str:
+    return f"(N, {', '.join(map(str, tensor.shape[1:]))})"
 
 
 def _reason(error: Exception) -> str:

@@ -149,7 +149,7 @@ def make_model(config: Config) -> nn.Module:
     if isinstance(model, CustomModel):
         return build_custom_model(model.target, model.model_extra or {}, config.trust)
     assert isinstance(model, DeclaredModel)
-    network = resolve_network(config.network.layers, shape)
+    network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
         check_scores(network.output_shape, num_classes(config), f"network={config.network.name}")
     declared = config.network

@@ -92,6 +92,9 @@ Data = Annotated[Digits | TorchvisionData | ImageFolder | Synthetic, Field(discr
 class Network(Section):
     name: str = Field(description="name of the network")
     layers: list[Any] = Field(min_length=1, description="layers, each named by its torch.nn class")
+    blocks: dict[str, Any] = Field(
+        default_factory=dict, description="name of a block: its layers, and what it takes"
+    )
     init: dict[str, Any] = Field(
         description="parameter name pattern: function of torch.nn.init, with arguments"
     )

@@ -9,6 +9,7 @@ from torch import nn
 from convtrain.layers import (
     activation,
     attention,
+    blocks,
     containers,
     convolution,
     distance,
@@ -27,6 +28,7 @@ from convtrain.layers.entry import Entry
 
 FAMILIES: dict[str, tuple[Entry, ...]] = {
     "containers": containers.LAYERS,
+    "blocks": blocks.LAYERS,
     "convolution": convolution.LAYERS,
     "pooling": pooling.LAYERS,
     "padding": padding.LAYERS,

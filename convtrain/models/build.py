@@ -38,6 +38,7 @@ def build_model(
     input_shape: Sequence[int],
     *,
     style: Style = "functional",
+    blocks: Mapping[str, Any] | None = None,
     init: Mapping[str, Any] | None = None,
     parametrize: Mapping[str, Any] | None = None,
     prune: Mapping[str, Any] | None = None,
@@ -52,6 +53,7 @@ def build_model(
         input_shape: of one image, as (channels, height, width).
         style: ``"nn"`` for a tree of ``torch.nn`` modules, ``"functional"`` for explicit
             Parameters handed to ``torch.nn.functional``.
+        blocks: blocks that the layers use by name, as in the YAML; see :mod:`convtrain.network`.
         init: parameter name pattern to function of ``torch.nn.init``; see
             :func:`convtrain.models.initialization.initialize`.
         parametrize, prune: parameter name pattern to a parametrization or a pruning; see
@@ -63,7 +65,8 @@ def build_model(
     if style not in ("nn", "functional"):
         raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
     weights = Weights(init or {}, parametrize or {}, prune or {})
-    return build_network(resolve_network(layers, input_shape), style=style, weights=weights)
+    network = resolve_network(layers, input_shape, blocks)
+    return build_network(network, style=style, weights=weights)
 
 
 def build_network(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from convtrain.layers.containers import Residual
+from convtrain.layers.blocks import Residual
 from convtrain.layers.vision import AffineGrid, GridSample, Interpolate, Normalize, OneHot, Pad
 
 Make = Callable[[torch.dtype], Any]

@@ -1,0 +1,221 @@
+"""Blocks: the composite layers that networks are built from, and the small ones found inside them.
+
+A composite block is computed by its twin, whoever asks: the module calls it with its children, the
+functional style with its own, shape inference with layers that are being resolved. The module only
+holds the children.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from convtrain.layers.entry import Entry, channels
+
+Layer = Callable[[Tensor], Tensor]
+
+
+def _inside(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape[1:])
+
+
+def residual(input: Tensor, *, body: Layer, shortcut: Layer) -> Tensor:
+    """Add the body's output to the shortcut's (He et al., 2015).
+
+    Raises:
+        ValueError: the two have different shapes, which an addition would hide by broadcasting.
+    """
+    through, around = body(input), shortcut(input)
+    if through.shape != around.shape:
+        raise ValueError(
+            f"body ends in {_inside(through)}, shortcut in {_inside(around)}; "
+            f"give the shortcut a projection, as 'shortcut: [Conv2d: {{out_channels: "
+            f"{through.shape[1]}, kernel_size: 1, stride: ...}}]'"
+        )
+    return through + around
+
+
+class Residual(nn.Module):
+    """``body(x) + shortcut(x)``; an empty shortcut passes the input on."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Sequential() if shortcut is None else shortcut
+
+    def forward(self, input: Tensor) -> Tensor:
+        return residual(input, body=self.body, shortcut=self.shortcut)
+
+
+def gate(input: Tensor, *, body: Layer) -> Tensor:
+    """Multiply the input by the body's output, which is one number a channel or a value.
+
+    Raises:
+        ValueError: the product would have another shape than the input.
+    """
+    factor = body(input)
+    fits = factor.ndim == input.ndim and all(
+        f in (1, i) for f, i in zip(factor.shape, input.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"body ends in {_inside(factor)}, which cannot gate {_inside(input)}")
+    return factor * input
+
+
+class Gate(nn.Module):
+    """``body(x) * x``: squeeze-and-excitation, where the body pools, squeezes and excites.
+
+    Hu et al., "Squeeze-and-Excitation Networks", 2018.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, input: Tensor) -> Tensor:
+        return gate(input, body=self.body)
+
+
+class _Branches(nn.Module):
+    """Holds layers, under their own names, that do not follow one another."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        for name, layer in layers.named_children():
+            self.add_module(name, layer)
+
+
+def concat(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
+    return torch.cat([layer(input) for layer in children], dim)
+
+
+class Concat(_Branches):
+    """Concatenates what each of its layers makes of the same input (Szegedy et al., 2015)."""
+
+    def __init__(self, layers: nn.Sequential, dim: int = 1) -> None:
+        super().__init__(layers)
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return concat(input, children=self.children(), dim=self.dim)
+
+
+def add(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
+    """Add what each layer makes of the input.
+
+    Raises:
+        ValueError: the outputs have different shapes.
+    """
+    outputs = [layer(input) for layer in children]
+    if any(output.shape != outputs[0].shape for output in outputs):
+        ends = ", ".join(str(_inside(output)) for output in outputs)
+        raise ValueError(f"the branches end in {ends}; only equal shapes can be added")
+    total = outputs[0]
+    for output in outputs[1:]:
+        total = total + output
+    return total
+
+
+class Sum(_Branches):
+    """Adds up what each of its layers makes of the same input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return add(input, children=self.children())
+
+
+def dense(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
+    features = [input]
+    for layer in children:
+        features.append(layer(torch.cat(features, dim)))
+    return torch.cat(features, dim)
+
+
+class Dense(_Branches):
+    """Each layer sees the input and all outputs before its own, and so does what follows the block.
+
+    Huang et al., "Densely Connected Convolutional Networks", 2017.
+    """
+
+    def __init__(self, layers: nn.Sequential, dim: int = 1) -> None:
+        super().__init__(layers)
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dense(input, children=self.children(), dim=self.dim)
+
+
+def stochastic_depth(input: Tensor, *, p: float, mode: str, training: bool) -> Tensor:
+    """In training, zero the whole of an example with probability ``p`` and scale up the others."""
+    if not training or p == 0:
+        return input
+    rows = input.shape[0] if mode == "row" else 1
+    noise = torch.empty((rows,) + (1,) * (input.ndim - 1), dtype=input.dtype, device=input.device)
+    noise = noise.bernoulli_(1 - p)
+    if p < 1:
+        noise.div_(1 - p)
+    return input * noise
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual's body, for each example by itself (``row``) or for the batch (``batch``).
+
+    It stands last in the body. Huang et al., "Deep Networks with Stochastic Depth", 2016.
+    """
+
+    def __init__(self, p: float, mode: str = "row") -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p={p}: a probability is in 0-1")
+        if mode not in ("row", "batch"):
+            raise ValueError(f"mode={mode!r}: choose 'row' or 'batch'")
+        self.p, self.mode = p, mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        return stochastic_depth(input, p=self.p, mode=self.mode, training=self.training)
+
+
+def layer_scale(input: Tensor, weight: Tensor) -> Tensor:
+    return weight * input
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel of (N, C, H, W) by a learned number that starts at ``value``.
+
+    Touvron et al., "Going deeper with Image Transformers", 2021.
+    """
+
+    def __init__(self, num_channels: int, value: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1) * value)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return layer_scale(input, self.weight)
+
+
+def permute(input: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    return input.permute(dims)
+
+
+class Permute(nn.Module):
+    """Puts the dimensions, the batch's included, into another order: [0, 2, 3, 1]."""
+
+    def __init__(self, dims: Iterable[int]) -> None:
+        super().__init__()
+        self.dims = tuple(dims)
+        if self.dims[:1] != (0,):
+            raise ValueError(f"dims={list(self.dims)}: dimension 0, the batch, stays the first")
+
+    def forward(self, input: Tensor) -> Tensor:
+        return permute(input, dims=self.dims)
+
+
+LAYERS = (
+    Entry(Residual, residual, chains=("body", "shortcut")),
+    Entry(Gate, gate, chains=("body",)),
+    Entry(Concat, concat, chains=("layers",)),
+    Entry(Sum, add, chains=("layers",)),
+    Entry(Dense, dense, chains=("layers",)),
+    Entry(StochasticDepth, stochastic_depth),
+    Entry(LayerScale, layer_scale, infer={"num_channels": channels}),
+    Entry(Permute, permute),
+)
