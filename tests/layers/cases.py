@@ -14,7 +14,16 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from convtrain.layers.blocks import Residual
+from convtrain.layers.blocks import (
+    Concat,
+    Dense,
+    Gate,
+    LayerScale,
+    Permute,
+    Residual,
+    StochasticDepth,
+    Sum,
+)
 from convtrain.layers.vision import AffineGrid, GridSample, Interpolate, Normalize, OneHot, Pad
 
 Make = Callable[[torch.dtype], Any]
@@ -306,6 +315,9 @@ def _norm() -> nn.Module:
     return nn.LayerNorm(8)
 
 
+_BRANCHES = Later(lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)))
+
+
 CASES: dict[type[nn.Module], list[Case]] = {
     # containers
     nn.Sequential: [
@@ -338,6 +350,30 @@ CASES: dict[type[nn.Module], list[Case]] = {
             },
         ),
     ],
+    Gate: [
+        Case(
+            [IMAGE],
+            {
+                "body": Later(
+                    lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
+                )
+            },
+        )
+    ],
+    Concat: [Case([IMAGE], {"layers": _BRANCHES}), Case([IMAGE], {"layers": _BRANCHES, "dim": 2})],
+    Sum: [Case([IMAGE], {"layers": _BRANCHES})],
+    Dense: [
+        Case(
+            [IMAGE],
+            {"layers": Later(lambda: nn.Sequential(nn.Conv2d(4, 3, 1), nn.Conv2d(7, 2, 1)))},
+        )
+    ],
+    StochasticDepth: _plain({"p": 0.5}, {"p": 0.5, "mode": "batch"}, {"p": 0.0}),
+    LayerScale: [
+        Case([IMAGE], {"num_channels": 4}),
+        Case([IMAGE], {"num_channels": 4, "value": 0.5}),
+    ],
+    Permute: [Case([IMAGE], {"dims": [0, 2, 3, 1]})],
     # convolution
     nn.Conv1d: _convolutions(1),
     nn.Conv2d: _convolutions(2),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from convtrain.layers import BY_CLASS, containers
+from convtrain.layers import BY_CLASS, blocks, containers
 from convtrain.models.functional import functionalize
 from tests.layers.cases import CASES, Case
 from tests.layers.parity import Trace, check, differences, trace
@@ -84,7 +84,7 @@ def _flat(value: Any) -> list[Tensor]:
         (nn.TransformerEncoderLayer, 1),
         (nn.CrossEntropyLoss, 3),
         (nn.Sequential, 0),
-        (containers.Residual, 1),
+        (blocks.Residual, 1),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
