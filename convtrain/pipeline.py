@@ -20,6 +20,7 @@ from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
 from convtrain.models.build import (
+    Weights,
     build_custom_model,
     build_network,
     build_torchvision_model,
@@ -151,7 +152,13 @@ def make_model(config: Config) -> nn.Module:
     network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
         check_scores(network.output_shape, num_classes(config), f"network={config.network.name}")
-    return build_network(network, style=model.style, init=config.network.init)
+    declared = config.network
+    return build_network(
+        network,
+        style=model.style,
+        weights=Weights(declared.init, declared.parametrize, declared.prune),
+        sync_batchnorm=config.trainer.sync_batchnorm,
+    )
 
 
 def make_task(config: Config, model: nn.Module) -> Task:

@@ -98,6 +98,12 @@ class Network(Section):
     init: dict[str, Any] = Field(
         description="parameter name pattern: function of torch.nn.init, with arguments"
     )
+    parametrize: dict[str, Any] = Field(
+        default={}, description="parameter name pattern: weight_norm, spectral_norm or orthogonal"
+    )
+    prune: dict[str, Any] = Field(
+        default={}, description="parameter name pattern: function of torch.nn.utils.prune"
+    )
 
 
 class DeclaredModel(Section):

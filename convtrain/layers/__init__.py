@@ -8,14 +8,21 @@ from torch import nn
 
 from convtrain.layers import (
     activation,
+    attention,
     blocks,
     containers,
     convolution,
+    distance,
     dropout,
     linear,
+    loss,
     normalization,
     padding,
     pooling,
+    recurrent,
+    sparse,
+    transformer,
+    vision,
 )
 from convtrain.layers.entry import Entry
 
@@ -27,8 +34,15 @@ FAMILIES: dict[str, tuple[Entry, ...]] = {
     "padding": padding.LAYERS,
     "activation": activation.LAYERS,
     "normalization": normalization.LAYERS,
+    "recurrent": recurrent.LAYERS,
+    "attention": attention.LAYERS,
+    "transformer": transformer.LAYERS,
     "linear": linear.LAYERS,
     "dropout": dropout.LAYERS,
+    "sparse": sparse.LAYERS,
+    "distance": distance.LAYERS,
+    "loss": loss.LAYERS,
+    "vision": vision.LAYERS,
 }
 
 BY_NAME: dict[str, Entry] = {

@@ -1,54 +1,73 @@
-"""Non-linear activations. Most are in ``F`` under the settings of their class."""
+"""Non-linear activations. Most take nothing but the input; ``F`` has them under the same names."""
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
 from convtrain.layers.entry import Entry
 
 
-def sigmoid(input):
-    return torch.sigmoid(input)
-
-
-def tanh(input):
-    return torch.tanh(input)
-
-
 def gelu(input, *, approximate):
     return F.gelu(input, approximate=approximate)
 
 
-def softplus(input, *, beta, threshold):
-    return F.softplus(input, beta, threshold)
+def hardshrink(input, *, lambd):
+    return F.hardshrink(input, lambd)
+
+
+def logsigmoid(input):
+    return F.logsigmoid(input)
 
 
 def prelu(input, weight):
     return F.prelu(input, weight)
 
 
-def softmax(input, *, dim):
-    return F.softmax(input, dim, _stacklevel=5)
+def softplus(input, *, beta, threshold):
+    return F.softplus(input, beta, threshold)
 
 
-def log_softmax(input, *, dim):
-    return F.log_softmax(input, dim, _stacklevel=5)
+def softshrink(input, *, lambd):
+    return F.softshrink(input, lambd)
+
+
+def softmax2d(input):
+    """The softmax over channels, at each place of the image.
+
+    Raises:
+        ValueError: the input is not (N, C, H, W) or (C, H, W).
+    """
+    if input.dim() not in (3, 4):
+        raise ValueError(f"expected an input of 3 or 4 dimensions, got {input.dim()}")
+    return F.softmax(input, -3)
 
 
 LAYERS = (
+    Entry(nn.ELU, F.elu),
+    Entry(nn.Hardshrink, hardshrink),
+    Entry(nn.Hardsigmoid, F.hardsigmoid),
+    Entry(nn.Hardtanh, F.hardtanh),
+    Entry(nn.Hardswish, F.hardswish),
+    Entry(nn.LeakyReLU, F.leaky_relu),
+    Entry(nn.LogSigmoid, logsigmoid),
+    Entry(nn.PReLU, prelu),
     Entry(nn.ReLU, F.relu),
     Entry(nn.ReLU6, F.relu6),
-    Entry(nn.LeakyReLU, F.leaky_relu),
-    Entry(nn.PReLU, prelu),
-    Entry(nn.ELU, F.elu),
+    Entry(nn.RReLU, F.rrelu),
     Entry(nn.SELU, F.selu),
+    Entry(nn.CELU, F.celu),
     Entry(nn.GELU, gelu),
+    Entry(nn.Sigmoid, F.sigmoid),
     Entry(nn.SiLU, F.silu),
     Entry(nn.Mish, F.mish),
-    Entry(nn.Hardswish, F.hardswish),
     Entry(nn.Softplus, softplus),
-    Entry(nn.Sigmoid, sigmoid),
-    Entry(nn.Tanh, tanh),
-    Entry(nn.Softmax, softmax),
-    Entry(nn.LogSoftmax, log_softmax),
+    Entry(nn.Softshrink, softshrink),
+    Entry(nn.Softsign, F.softsign),
+    Entry(nn.Tanh, F.tanh),
+    Entry(nn.Tanhshrink, F.tanhshrink),
+    Entry(nn.Threshold, F.threshold),
+    Entry(nn.GLU, F.glu),
+    Entry(nn.Softmin, F.softmin),
+    Entry(nn.Softmax, F.softmax),
+    Entry(nn.Softmax2d, softmax2d),
+    Entry(nn.LogSoftmax, F.log_softmax),
 )

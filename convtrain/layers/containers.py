@@ -15,6 +15,11 @@ def sequential(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
     return input
 
 
+def no_forward(*inputs, **keywords):
+    """These only hold what others use."""
+    raise NotImplementedError("a list or dictionary of layers or parameters has no forward")
+
+
 def flatten(input, *, start_dim, end_dim):
     return input.flatten(start_dim, end_dim)
 
@@ -25,6 +30,10 @@ def unflatten(input, *, dim, unflattened_size):
 
 LAYERS = (
     Entry(nn.Sequential, sequential, chains=("layers",)),
+    Entry(nn.ModuleList, no_forward),
+    Entry(nn.ModuleDict, no_forward),
+    Entry(nn.ParameterList, no_forward),
+    Entry(nn.ParameterDict, no_forward),
     Entry(nn.Flatten, flatten),
     Entry(nn.Unflatten, unflatten),
 )

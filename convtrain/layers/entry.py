@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Size, nn
+from torch.nn import functional as F
 
 Twin = Callable[..., Any]
 """The functional counterpart of a layer.
 
-Its positional-or-keyword parameters after the inputs, and its keyword-only ones, are filled by name
-from the module: a parameter or buffer, a child layer, or a setting such as ``stride``. ``training``
-is the layer's mode. So a twin's signature says all that the computation depends on.
+Its first parameters are the call's inputs. The others are filled by name from the layer: a
+parameter or buffer, a child layer, or a setting such as ``stride``; ``training`` is the layer's
+mode. Three more names may be asked for: ``parameters`` is the list of all the layer's own,
+``children`` all its child layers, and ``observed`` says whether somebody watches every layer's
+output. So a twin's signature says all that the computation depends on.
 """
 
 
@@ -22,7 +27,7 @@ class Entry:
     Attributes:
         module: the ``torch.nn`` class, or a composite block of convtrain's.
         twin: the same computation as a function of explicit tensors.
-        infer: constructor argument: how it follows from the input's shape (batch included).
+        infer: constructor argument: how it follows from the input's shape, batch included.
         chains: constructor arguments that are lists of layers; each becomes a chain of its own.
     """
 
@@ -30,6 +35,24 @@ class Entry:
     twin: Twin
     infer: Mapping[str, Callable[[Size], int]] = field(default_factory=dict)
     chains: tuple[str, ...] = ()
+
+    @property
+    def function_name(self) -> str:
+        """The function that computes the layer, as ``F.conv2d`` or ``torch.lstm``.
+
+        Where neither has one, it is the twin's own name in the family's file.
+        """
+        twin = self.twin
+        if isinstance(twin, partial):  # partial(conv, F.conv2d): one twin for several dimensions
+            first = twin.args[0]
+            twin = first if callable(first) else twin.func
+        for place, names in (("F", F), ("torch", torch)):
+            for name, value in vars(names).items():
+                if value is twin and not name.startswith("_"):
+                    return f"{place}.{name}"
+            if hasattr(names, twin.__name__):
+                return f"{place}.{twin.__name__}"
+        return twin.__name__
 
 
 def channels(shape: Size) -> int:

@@ -1,4 +1,6 @@
-"""Padding: the image grows at its borders; the four classes differ in what they put there."""
+"""Padding: the image grows at its borders; the classes differ in what they put there."""
+
+from functools import partial
 
 from torch import nn
 from torch.nn import functional as F
@@ -6,25 +8,24 @@ from torch.nn import functional as F
 from convtrain.layers.entry import Entry
 
 
-def zero_pad(input, *, padding):
-    return F.pad(input, padding, "constant", 0.0)
-
-
-def constant_pad(input, *, padding, value):
-    return F.pad(input, padding, "constant", value)
-
-
-def reflection_pad(input, *, padding):
-    return F.pad(input, padding, "reflect")
-
-
-def replication_pad(input, *, padding):
-    return F.pad(input, padding, "replicate")
+def pad(mode, input, *, padding, value=None):
+    return F.pad(input, padding, mode, value)
 
 
 LAYERS = (
-    Entry(nn.ZeroPad2d, zero_pad),
-    Entry(nn.ConstantPad2d, constant_pad),
-    Entry(nn.ReflectionPad2d, reflection_pad),
-    Entry(nn.ReplicationPad2d, replication_pad),
+    Entry(nn.ReflectionPad1d, partial(pad, "reflect")),
+    Entry(nn.ReflectionPad2d, partial(pad, "reflect")),
+    Entry(nn.ReflectionPad3d, partial(pad, "reflect")),
+    Entry(nn.ReplicationPad1d, partial(pad, "replicate")),
+    Entry(nn.ReplicationPad2d, partial(pad, "replicate")),
+    Entry(nn.ReplicationPad3d, partial(pad, "replicate")),
+    Entry(nn.CircularPad1d, partial(pad, "circular")),
+    Entry(nn.CircularPad2d, partial(pad, "circular")),
+    Entry(nn.CircularPad3d, partial(pad, "circular")),
+    Entry(nn.ZeroPad1d, partial(pad, "constant")),
+    Entry(nn.ZeroPad2d, partial(pad, "constant")),
+    Entry(nn.ZeroPad3d, partial(pad, "constant")),
+    Entry(nn.ConstantPad1d, partial(pad, "constant")),
+    Entry(nn.ConstantPad2d, partial(pad, "constant")),
+    Entry(nn.ConstantPad3d, partial(pad, "constant")),
 )

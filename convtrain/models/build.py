@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -10,10 +11,26 @@ from torch import nn
 from convtrain.errors import ConfigError, NetworkError, did_you_mean
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
+from convtrain.models.reparametrization import parametrize_weights, prune_weights
 from convtrain.network import PROBE_BATCH, Network, make_chain, resolve_network
 
 Style = Literal["nn", "functional"]
 Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is done to a network's weights before the first step, each by parameter name pattern.
+
+    Attributes:
+        init: functions of ``torch.nn.init``.
+        parametrize: functions of ``torch.nn.utils.parametrizations``.
+        prune: functions of ``torch.nn.utils.prune``.
+    """
+
+    init: Mapping[str, Any] = field(default_factory=dict)
+    parametrize: Mapping[str, Any] = field(default_factory=dict)
+    prune: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_model(
@@ -23,6 +40,8 @@ def build_model(
     style: Style = "functional",
     blocks: Mapping[str, Any] | None = None,
     init: Mapping[str, Any] | None = None,
+    parametrize: Mapping[str, Any] | None = None,
+    prune: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build a declared network.
 
@@ -37,22 +56,37 @@ def build_model(
         blocks: blocks that the layers use by name, as in the YAML; see :mod:`convtrain.network`.
         init: parameter name pattern to function of ``torch.nn.init``; see
             :func:`convtrain.models.initialization.initialize`.
+        parametrize, prune: parameter name pattern to a parametrization or a pruning; see
+            :mod:`convtrain.models.reparametrization`.
 
     Raises:
         NetworkError: a layer is unknown, wrongly declared, or does not fit what comes in.
     """
     if style not in ("nn", "functional"):
         raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
-    return build_network(resolve_network(layers, input_shape, blocks), style=style, init=init)
+    weights = Weights(init or {}, parametrize or {}, prune or {})
+    network = resolve_network(layers, input_shape, blocks)
+    return build_network(network, style=style, weights=weights)
 
 
 def build_network(
-    network: Network, *, style: Style, init: Mapping[str, Any] | None = None
+    network: Network, *, style: Style, weights: Weights | None = None, sync_batchnorm: bool = False
 ) -> nn.Module:
-    """Build a network that is resolved already; see :func:`build_model`."""
-    module = make_chain(network.layers)
-    initialize(module, init or {})
-    return module if style == "nn" else functionalize(module)
+    """Build a network that is resolved already; see :func:`build_model`.
+
+    Args:
+        sync_batchnorm: let batch norm see the batches of all processes.
+    """
+    weights = weights or Weights()
+    module: nn.Module = make_chain(network.layers)
+    initialize(module, weights.init)
+    parametrize_weights(module, weights.parametrize)
+    prune_weights(module, weights.prune)
+    if sync_batchnorm:
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    # Parametrized and pruned layers compute their weights; they are carried as they are.
+    carry = bool(weights.parametrize or weights.prune)
+    return module if style == "nn" else functionalize(module, carry=carry)
 
 
 def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:

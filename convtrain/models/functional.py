@@ -8,14 +8,15 @@ tensors, each under the name ``torch.nn`` gives it, and its forward pass hands t
 Which function a layer calls stands in its family's file under ``convtrain/layers/``.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from convtrain.errors import NetworkError
 from convtrain.layers import BY_CLASS
+from convtrain.models.function import CarriedFunction, Function, Tensors
 
 
 class Weights(nn.Module):
@@ -28,103 +29,102 @@ class FunctionalModel(nn.Module):
     Its ``state_dict`` has the keys, order and values of the module it was made from.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
         super().__init__()
         self.observer: Callable[[str, Any], None] | None = None
-        self._function = _Function(self, self, module, "")
+        self._function = self._convert(module, self, "", carry, {}, {})
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """Compute the output from the model's own parameters and buffers."""
-        return self.apply_with(
-            dict(self.named_parameters(remove_duplicate=False)),
-            dict(self.named_buffers(remove_duplicate=False)),
-            *inputs,
-            **keywords,
-        )
+        return self._function(*inputs, **keywords)
 
     def apply_with(
-        self,
-        parameters: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        *inputs: Any,
-        **keywords: Any,
+        self, parameters: Tensors, buffers: Tensors, *inputs: Any, **keywords: Any
     ) -> Any:
         """Compute the output from parameters and buffers given by name.
 
         A pure function of its arguments in evaluation mode, so ``torch.func.grad``, ``vmap`` and
-        ``jacrev`` work over it. In training mode batch norm moves the buffers given.
+        ``jacrev`` work over it. The gradients of each image by itself are::
+
+            def loss(parameters, image, label):
+                scores = model.apply_with(parameters, buffers, image[None])
+                return F.cross_entropy(scores, label[None])
+
+            gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
+
+        In training mode batch norm moves the buffers given. A tensor held under two names may be
+        given under the first alone, as ``named_parameters()`` does.
+
+        Raises:
+            NetworkError: a parameter or buffer that the computation needs is not given.
         """
         return self._function.bind({**parameters, **buffers})(*inputs, **keywords)
 
+    def _convert(
+        self,
+        module: nn.Module,
+        holder: nn.Module,
+        path: str,
+        carry: bool,
+        converted: dict[int, Function],
+        first_keys: dict[int, str],
+    ) -> Function:
+        """Move a module's tensors into ``holder``, and return its function.
 
-def functionalize(module: nn.Module) -> FunctionalModel:
-    """Return the functional-style counterpart of a module made of catalogue layers.
-
-    It holds the very same Parameters and buffers under the same names.
-
-    Raises:
-        NetworkError: names a submodule whose class is not in the catalogue.
-    """
-    return FunctionalModel(module).train(module.training)
-
-
-class _Function:
-    """What one layer computes: its twin, and where each of the twin's arguments comes from."""
-
-    def __init__(
-        self, model: FunctionalModel, holder: nn.Module, module: nn.Module, prefix: str
-    ) -> None:
-        entry = BY_CLASS.get(type(module))
-        if entry is None:
-            where = f"{prefix[:-1]}: " if prefix else ""
+        ``converted`` and ``first_keys`` keep what is shared shared: by the id of a module or
+        tensor, its function or its first name.
+        """
+        obstacle = _obstacle(module)
+        if obstacle and not carry:
             raise NetworkError(
-                f"{where}{type(module).__name__} is not in the catalogue of layers, so it has no "
-                f"functional counterpart"
+                f"{path + ': ' if path else ''}{type(module).__name__} {obstacle}, so it has no "
+                f"functional counterpart; functionalize(module, carry=True) runs it as it is"
             )
-        self.twin, self.model, self.holder, self.path = entry.twin, model, holder, prefix[:-1]
-        holder.training = module.training
         for name, parameter in module._parameters.items():
             holder.register_parameter(name, parameter)
         for name, buffer in module._buffers.items():
             persistent = name not in module._non_persistent_buffers_set
             holder.register_buffer(name, buffer, persistent=persistent)
-        self.children: dict[str, _Function] = {}
-        for name, child in module.named_children():
-            weights = Weights()
-            holder.add_module(name, weights)
-            self.children[name] = _Function(model, weights, child, f"{prefix}{name}.")
-        wanted = list(inspect.signature(self.twin).parameters)
-        self.tensors = {
-            name: prefix + name
-            for name in wanted
-            if name in module._parameters or name in module._buffers
-        }
-        self.takes_all_children = "children" in wanted
-        self.takes_training = "training" in wanted
-        self.settings = {
-            name: getattr(module, name)
-            for name in wanted
-            if name not in self.tensors
-            and name not in self.children
-            and name not in ("children", "training")
-            and hasattr(module, name)
-        }
+        holder.training = module.training
+        if obstacle:
+            for name, child in module._modules.items():
+                holder.add_module(name, child)
+            return CarriedFunction(self, module, holder, path, {}, first_keys)
+        children: dict[str, Function] = {}
+        for name, child in module._modules.items():
+            if child is not None:
+                if id(child) not in converted:
+                    below = f"{path}.{name}" if path else name
+                    function = self._convert(child, Weights(), below, carry, converted, first_keys)
+                    converted[id(child)] = function
+                children[name] = converted[id(child)]
+                holder.add_module(name, children[name].holder)
+        return Function(self, module, holder, path, children, first_keys)
 
-    def bind(self, values: Mapping[str, Tensor]) -> Callable[..., Any]:
-        """Return the layer as a function of its inputs alone."""
-        children: dict[str, Any] = {n: child.bind(values) for n, child in self.children.items()}
 
-        def call(*inputs: Any, **keywords: Any) -> Any:
-            arguments: dict[str, Any] = {n: values.get(key) for n, key in self.tensors.items()}
-            if self.takes_all_children:
-                arguments["children"] = children.values()
-            else:
-                arguments.update(children)
-            if self.takes_training:
-                arguments["training"] = self.holder.training
-            output = self.twin(*inputs, **arguments, **self.settings, **keywords)
-            if self.model.observer is not None and self.path:
-                self.model.observer(self.path, output)
-            return output
+def functionalize(module: nn.Module, *, carry: bool = False) -> FunctionalModel:
+    """Return the functional-style counterpart of a module made of catalogue layers.
 
-        return call
+    It holds the very same Parameters and buffers under the same names, is called with the same
+    arguments, and returns the same structure.
+
+    Args:
+        module: one layer, such as ``nn.LSTM(8, 16)``, or layers within layers.
+        carry: run what the catalogue does not know (a forward of your own, a layer with hooks or
+            parametrizations) by ``torch.func.functional_call``, on the same explicit tensors.
+
+    Raises:
+        NetworkError: names a submodule that cannot be converted and is not to be carried.
+    """
+    return FunctionalModel(module, carry=carry)
+
+
+def _obstacle(module: nn.Module) -> str:
+    """Say why a twin would not compute what the module computes; empty if it would."""
+    if any(isinstance(value, UninitializedParameter) for value in module._parameters.values()):
+        return "knows its sizes only after its first input"
+    if type(module) not in BY_CLASS:
+        return "is not in the catalogue of layers"
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        return "has hooks"
+    return "has a forward of its own" if "forward" in vars(module) else ""

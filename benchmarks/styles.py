@@ -1,0 +1,58 @@
+"""The two styles against each other: ``python -m benchmarks.styles``.
+
+A forward and backward pass of the same declared network with the same weights and images. Prints
+milliseconds a pass, and functional / nn pair by pair: the median and the middle half.
+"""
+
+import argparse
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.paired import compare, machine
+from convtrain.models.functional import functionalize
+
+BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=41)
+    pairs = parser.parse_args().pairs
+    print(machine())
+    print("\n| network, batch 64 | functional, ms | nn, ms | functional / nn | middle half |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, shape, calls in (("convnet", (1, 28, 28), 4), ("resnet18", (3, 32, 32), 1)):
+        tree = _declared(name, shape)
+        explicit = functionalize(tree)
+        images, targets = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+        work = [_pass(model, images, targets) for model in (explicit, tree)]
+        print(compare(work[0], work[1], pairs=pairs, calls=calls).row(f"{name} at {shape}"))
+
+
+def _declared(name: str, shape: tuple[int, int, int]) -> nn.Module:
+    """Build a network of ``configs/network`` in the nn style."""
+    from convtrain.config.check import resolve_config
+    from convtrain.config.compose import CommandLine, compose_leniently
+    from convtrain.pipeline import make_model
+
+    channels = shape[0]
+    overrides = [
+        f"network={name}", "model=nn", "data=synthetic", f"data.shape={list(shape)}",
+        f"data.mean={[0.5] * channels}", f"data.std={[0.5] * channels}",
+    ]  # fmt: skip
+    (composed,) = compose_leniently(CommandLine(overrides=overrides))
+    return make_model(resolve_config(composed.config, overrides))
+
+
+def _pass(model: nn.Module, images: torch.Tensor, targets: torch.Tensor):
+    def work() -> None:
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(images), targets).backward()
+
+    return work
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Recurrent layers. ``torch.nn.functional`` has none; these call the operations that nn calls.
+
+L is the length of the sequence, N the batch, and a packed sequence is one of varying lengths.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from convtrain.layers.entry import Entry, features
+
+
+def recurrent(
+    function,
+    input: Tensor | PackedSequence,
+    hx: Any = None,
+    *,
+    parameters,
+    mode,
+    input_size,
+    hidden_size,
+    proj_size,
+    num_layers,
+    bias,
+    batch_first,
+    dropout,
+    bidirectional,
+    training,
+):
+    """Run a sequence through all layers, in both directions where asked for.
+
+    Args:
+        function: ``torch.lstm``, ``torch.gru``, or for each ``mode`` the one of a plain network.
+        input: (L, N, features), with ``batch_first`` (N, L, features), (L, features), or packed.
+        hx: the states before the first step; zeros where it is None. LSTM has two.
+
+    Returns:
+        The output in the input's form, and the states after the last step.
+
+    Raises:
+        RuntimeError: the input's features or the states' shapes do not fit.
+    """
+    function = function[mode] if isinstance(function, dict) else function
+    batch_sizes = order = back = None
+    alone, batch_dim = False, 0 if batch_first else 1
+    if isinstance(input, PackedSequence):
+        data, batch_sizes, order, back = input
+        batch = int(batch_sizes[0])
+    else:
+        if input.dim() not in (2, 3):
+            raise ValueError(f"expected an input of 2 or 3 dimensions, got {input.dim()}")
+        alone = input.dim() == 2
+        data = input.unsqueeze(batch_dim) if alone else input
+        batch = data.shape[batch_dim]
+    if data.shape[-1] != input_size:
+        raise RuntimeError(f"input_size={input_size}, but the input has {data.shape[-1]} features")
+
+    depth = num_layers * (2 if bidirectional else 1)
+    shapes = [(depth, batch, proj_size or hidden_size), (depth, batch, hidden_size)]
+    shapes = shapes if mode == "LSTM" else shapes[:1]
+    if hx is None:
+        states = [data.new_zeros(shape) for shape in shapes]
+    else:
+        states = [_permute(state, order) for state in (hx if mode == "LSTM" else [hx])]
+        states = [state.unsqueeze(1) for state in states] if alone else states
+    for state, shape in zip(states, shapes, strict=True):
+        if state.shape != shape:
+            raise RuntimeError(f"expected a state of {shape}, got {tuple(state.shape)}")
+
+    first = states if mode == "LSTM" else states[0]
+    settings = (parameters, bias, num_layers, dropout, training, bidirectional)
+    if batch_sizes is not None:
+        output, *after = function(data, batch_sizes, first, *settings)
+        output = PackedSequence(output, batch_sizes, order, back)
+    else:
+        output, *after = function(data, first, *settings, batch_first)
+    if alone:
+        output = output.squeeze(batch_dim)
+        after = [state.squeeze(1) for state in after]
+    after = [_permute(state, back) for state in after]
+    return output, tuple(after) if mode == "LSTM" else after[0]
+
+
+def _permute(state: Tensor, order: Tensor | None) -> Tensor:
+    return state if order is None else state.index_select(1, order)
+
+
+def recurrent_cell(function, input: Tensor, hx: Any, weights: tuple[Tensor, ...], size: int):
+    """One step, of (N, features) or (features). LSTM's state is a pair, the others' a tensor."""
+    alone, pair = input.dim() == 1, function is torch.lstm_cell
+    if input.dim() not in (1, 2):
+        raise ValueError(f"expected an input of 1 or 2 dimensions, got {input.dim()}")
+    if alone:
+        input = input.unsqueeze(0)
+    if hx is None:
+        states = [input.new_zeros(len(input), size)] * (2 if pair else 1)
+    else:
+        states = [state.unsqueeze(0) if alone else state for state in (hx if pair else [hx])]
+    after = function(input, states if pair else states[0], *weights)
+    if not alone:
+        return after
+    return tuple(state.squeeze(0) for state in after) if pair else after.squeeze(0)
+
+
+def rnn_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size, nonlinearity):
+    function = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}[nonlinearity]
+    return recurrent_cell(
+        function, input, hx, (weight_ih, weight_hh, bias_ih, bias_hh), hidden_size
+    )
+
+
+def lstm_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size):
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    return recurrent_cell(torch.lstm_cell, input, hx, weights, hidden_size)
+
+
+def gru_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size):
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    return recurrent_cell(torch.gru_cell, input, hx, weights, hidden_size)
+
+
+PLAIN = {"RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
+IN = {"input_size": features}
+
+LAYERS = (
+    Entry(nn.RNN, partial(recurrent, PLAIN), infer=IN),
+    Entry(nn.LSTM, partial(recurrent, torch.lstm), infer=IN),
+    Entry(nn.GRU, partial(recurrent, torch.gru), infer=IN),
+    Entry(nn.RNNCell, rnn_cell, infer=IN),
+    Entry(nn.LSTMCell, lstm_cell, infer=IN),
+    Entry(nn.GRUCell, gru_cell, infer=IN),
+)

@@ -1,0 +1,42 @@
+"""Sparse layers: indices pick rows of a table of weights."""
+
+from torch import nn
+from torch.nn import functional as F
+
+from convtrain.layers.entry import Entry
+
+
+def embedding_bag(
+    input,
+    offsets=None,
+    per_sample_weights=None,
+    *,
+    weight,
+    max_norm,
+    norm_type,
+    scale_grad_by_freq,
+    mode,
+    sparse,
+    include_last_offset,
+    padding_idx,
+):
+    """Sum, mean or maximum of the rows of each bag; ``offsets`` are where the bags start."""
+    return F.embedding_bag(
+        input,
+        weight,
+        offsets,
+        max_norm,
+        norm_type,
+        scale_grad_by_freq,
+        mode,
+        sparse,
+        per_sample_weights,
+        include_last_offset,
+        padding_idx,
+    )
+
+
+LAYERS = (
+    Entry(nn.Embedding, F.embedding),
+    Entry(nn.EmbeddingBag, embedding_bag),
+)
