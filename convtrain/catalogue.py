@@ -71,7 +71,7 @@ def describe(entry: Entry, family: str) -> Described:
     return Described(
         name=entry.module.__name__,
         family=family,
-        twin=f"{entry.twin.__name__}({', '.join(inspect.signature(entry.twin).parameters)})",
+        twin=f"{entry.function_name}({', '.join(inspect.signature(entry.twin).parameters)})",
         inferred=tuple(entry.infer),
         arguments=tuple(_argument(entry, p) for p in signature_of(entry).values()),
         purpose=next(iter((inspect.getdoc(entry.module) or "").splitlines()), ""),

@@ -26,7 +26,7 @@ def test_a_layer_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for part in ("- Conv2d: {out_channels: 16, kernel_size: 3}", "in_channels (inferred)"):
         assert part in printed
-    assert "conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode)" in printed
+    assert "F.conv2d(input, weight, bias, stride, padding, dilation, groups, " in printed
     assert "padding_mode=zeros" in printed
 
 
