@@ -71,7 +71,7 @@ def test_metrics_csv_has_every_step_once_and_the_numbers_of_the_result(
 def test_tensorboard_shows_curves_images_text_and_hyperparameters(
     train: Train, tmp_path: Path
 ) -> None:
-    result = train("trainer.max_epochs=2")
+    result = train("trainer.max_epochs=2", "optimizer.lr=0.1")
     shown = events(tmp_path / "run")
     for tag in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "test/acc"):
         assert shown.Scalars(tag)
