@@ -18,6 +18,7 @@ EXAMPLES: dict[str, Any] = {
     "kernel_size": 3,
     "padding": 1,
     "output_size": 1,
+    "hidden_size": 16,
     "num_groups": 4,
     "unflattened_size": [4, 4],
     "dim": 1,
@@ -74,9 +75,14 @@ def describe(entry: Entry, family: str) -> Described:
         twin=f"{entry.function_name}({', '.join(inspect.signature(entry.twin).parameters)})",
         inferred=tuple(entry.infer),
         arguments=tuple(_argument(entry, p) for p in signature_of(entry).values()),
-        purpose=next(iter((inspect.getdoc(entry.module) or "").splitlines()), ""),
+        purpose=_purpose(entry),
         example=_example(entry),
     )
+
+
+def _purpose(entry: Entry) -> str:
+    lines = (inspect.getdoc(entry.module) or "").splitlines()
+    return next((line for line in lines if line and not line.startswith("__init__")), "")
 
 
 def _argument(entry: Entry, parameter: inspect.Parameter) -> str:

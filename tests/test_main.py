@@ -99,3 +99,13 @@ def test_help_imports_no_torch(python: str) -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([python, "-c", code], check=True, capture_output=True)
+
+
+def test_a_recurrent_layer_shows_the_arguments_it_hands_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["layers", "LSTM"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("hidden_size (must be given)", "num_layers=1", "bidirectional=false"):
+        assert part in printed
+    assert " mode" not in printed.split("arguments")[1]

@@ -15,12 +15,15 @@ def signature_of(entry: Entry) -> Mapping[str, inspect.Parameter]:
     """Return the arguments that may be declared for a layer."""
     if entry.module is nn.Sequential:
         return {"layers": inspect.Parameter("layers", inspect.Parameter.KEYWORD_ONLY)}
-    hidden = ("self", "args", "kwargs", "device", "dtype")
-    return {
-        n: p
-        for n, p in inspect.signature(entry.module.__init__).parameters.items()
-        if n not in hidden
-    }
+    hidden: tuple[str, ...] = ("self", "args", "kwargs", "device", "dtype")
+    if issubclass(entry.module, nn.RNNBase):
+        hidden = (*hidden, "mode")  # which of the recurrent layers it is
+    for kind in entry.module.__mro__:  # nn.LSTM takes *args and hands them on to nn.RNNBase
+        declared = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+        known = {name: declared[name] for name in declared if name not in hidden}
+        if known or "kwargs" not in declared:
+            return known
+    return {}
 
 
 def check_names(

@@ -85,7 +85,7 @@ class _Branches(nn.Module):
             self.add_module(name, layer)
 
 
-def concat(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
+def concat_branches(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
     return torch.cat([layer(input) for layer in children], dim)
 
 
@@ -97,10 +97,10 @@ class Concat(_Branches):
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return concat(input, children=self.children(), dim=self.dim)
+        return concat_branches(input, children=self.children(), dim=self.dim)
 
 
-def add(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
+def sum_branches(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
     """Add what each layer makes of the input.
 
     Raises:
@@ -120,7 +120,7 @@ class Sum(_Branches):
     """Adds up what each of its layers makes of the same input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return add(input, children=self.children())
+        return sum_branches(input, children=self.children())
 
 
 def dense(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
@@ -212,8 +212,8 @@ class Permute(nn.Module):
 LAYERS = (
     Entry(Residual, residual, chains=("body", "shortcut")),
     Entry(Gate, gate, chains=("body",)),
-    Entry(Concat, concat, chains=("layers",)),
-    Entry(Sum, add, chains=("layers",)),
+    Entry(Concat, concat_branches, chains=("layers",)),
+    Entry(Sum, sum_branches, chains=("layers",)),
     Entry(Dense, dense, chains=("layers",)),
     Entry(StochasticDepth, stochastic_depth),
     Entry(LayerScale, layer_scale, infer={"num_channels": channels}),
