@@ -20,6 +20,7 @@ ORDER = (
     "models",
     "data",
     "training",
+    "gradients",
     "runs",
     "pipeline",
     "job",

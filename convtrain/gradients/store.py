@@ -1,0 +1,174 @@
+"""The record on disk: Parquet files that pandas, polars and DuckDB open directly.
+
+Below the run's directory, in ``gradients/``, each table is a folder of parts that are written once::
+
+    gradients/steps/000000000001-000000000050.parquet        one row a step
+    gradients/parameters/000000000001-000000000050.parquet   one row a step and parameter
+    gradients/layers/...                                     sampled steps: what each layer put out
+    gradients/histograms/...                                 sampled steps: log-magnitude histograms
+
+A part is named by its first and last step. It appears under that name when it lies on the disk as
+a whole, so a process that is killed loses what it had not written yet and nothing else.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from convtrain.errors import MissingDataError
+
+FOLDER = "gradients"
+NAMES = pa.dictionary(pa.int32(), pa.string())
+STATISTICS = ("norm", "mean", "deviation", "minimum", "maximum", "zeros")
+"""Of one tensor: L2 norm, mean, standard deviation, extremes, and the fraction that is zero."""
+
+TABLES: dict[str, dict[str, pa.DataType]] = {
+    "steps": {
+        "step": pa.int64(),  # counted from 1: the steps that the optimiser has done
+        "epoch": pa.int32(),
+        "time": pa.float64(),  # seconds since 1970
+        "optimizer": pa.int32(),
+        "micro_batches": pa.int32(),
+        "lr": pa.list_(pa.float64()),  # of each parameter group
+        "loss": pa.float32(),
+        "loss_scale": pa.float32(),
+        "skipped": pa.bool_(),  # by the scaler of mixed precision
+        "norm": pa.float32(),  # of all gradients together, before clipping
+        "clipped_norm": pa.float32(),  # after it
+        "clip_coefficient": pa.float32(),
+        "nonfinite": pa.int32(),  # parameters whose gradient holds NaN or infinity
+        "first_nonfinite": NAMES,
+    },
+    "parameters": {
+        "step": pa.int64(),
+        "parameter": NAMES,
+        **dict.fromkeys(STATISTICS, pa.float32()),
+        "update_ratio": pa.float32(),  # norm of the step's change / norm of the weights before it
+        "cosine": pa.float32(),  # with the gradient of the step before
+    },
+    "layers": {
+        "step": pa.int64(),
+        "layer": NAMES,
+        **{f"value_{name}": pa.float32() for name in STATISTICS},
+        **{f"gradient_{name}": pa.float32() for name in STATISTICS},
+    },
+    "histograms": {
+        "step": pa.int64(),
+        "parameter": NAMES,
+        "counts": pa.list_(pa.int32()),
+        **dict.fromkeys(("nan", "posinf", "neginf", "zero", "underflow", "overflow"), pa.int64()),
+    },
+}
+"""The tables and their columns. A column that a tier does not record is missing from its parts."""
+
+
+class Store:
+    """Writes the parts of a run's record.
+
+    Args:
+        run_dir: the run's directory; the record is its sub-folder ``gradients``.
+    """
+
+    def __init__(self, run_dir: Path | str) -> None:
+        self.folder = Path(run_dir) / FOLDER
+        self.bytes_written = 0
+
+    def append(self, table: str, columns: Mapping[str, Sequence[Any] | Any]) -> None:
+        """Write one part. ``columns`` maps names to values, rows in the order of their steps."""
+        types = TABLES[table]
+        data = pa.table({name: pa.array(v, types[name]) for name, v in columns.items()})
+        if data.num_rows:
+            steps = columns["step"]
+            self._write(table, data, int(steps[0]), int(steps[-1]))
+
+    def keep_until(self, step: int) -> None:
+        """Forget what was recorded after ``step``, from where a resumed run goes on."""
+        for table in TABLES:
+            for path in parts_of(self.folder / table):
+                first, last = _steps_of(path)
+                if last <= step:
+                    continue
+                if first <= step and (data := _read_part(path)) is not None:
+                    data = data.filter(pc.less_equal(data["step"], step))
+                    self._write(table, data, first, int(data["step"][-1].as_py()))
+                path.unlink()
+
+    def _write(self, table: str, data: pa.Table, first: int, last: int) -> None:
+        folder = self.folder / table
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{first:012d}-{last:012d}.parquet"
+        temporary = folder / f".{path.name}.tmp"
+        with temporary.open("wb") as file:
+            names = [column for column in ("step", "parameter", "layer") if column in TABLES[table]]
+            pq.write_table(data, file, compression="zstd", use_dictionary=names)
+            self.bytes_written += file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(folder)
+
+
+def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
+    """Return one table of a run's record, in the order of steps: ``load(run).to_pandas()``.
+
+    Each step is there once. A part that cannot be read is left out, with a warning that names it.
+
+    Args:
+        run_dir: the run's directory.
+        table: ``steps``, ``parameters``, ``layers`` or ``histograms``; see :data:`TABLES`.
+
+    Raises:
+        MissingDataError: there is no record, or no such table in it.
+    """
+    if table not in TABLES:
+        raise MissingDataError(f"table={table}: a gradient record has {', '.join(TABLES)}")
+    parts: list[pa.Table] = []
+    last = 0
+    for path in parts_of(Path(run_dir) / FOLDER / table):
+        if (part := _read_part(path)) is not None and part.num_rows:
+            parts.append(part.filter(pc.greater(part["step"], last)))
+            last = max(last, part["step"][-1].as_py())
+    if not parts:
+        raise MissingDataError(
+            f"{run_dir}: no gradient record with a table of {table}; "
+            "train with recorder=norms, stats, full or debug"
+        )
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return a table's parts, in the order of their steps."""
+    return sorted(folder.glob("[0-9]*-[0-9]*.parquet"))
+
+
+def _read_part(path: Path) -> pa.Table | None:
+    try:
+        return pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        warnings.warn(f"{path}: left out, it cannot be read ({_first_line(error)})", stacklevel=3)
+        return None
+
+
+def _steps_of(path: Path) -> tuple[int, int]:
+    first, last = path.stem.split("-")
+    return int(first), int(last)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a rename itself on the disk; folders cannot be opened on Windows, and need not be."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
