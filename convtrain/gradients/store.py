@@ -1,6 +1,6 @@
 """The record on disk: Parquet files that pandas, polars and DuckDB open directly.
 
-Below the run's directory, in ``gradients/``, each table is a folder of parts that are written once::
+Below the run's directory, in ``gradients/``, each table is a folder of parts written once::
 
     gradients/steps/000000000001-000000000050.parquet        one row a step
     gradients/parameters/000000000001-000000000050.parquet   one row a step and parameter
