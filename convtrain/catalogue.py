@@ -23,6 +23,7 @@ EXAMPLES: dict[str, Any] = {
     "unflattened_size": [4, 4],
     "dim": 1,
     "dims": [0, 2, 3, 1],
+    "index": 0,
     "value": 0.5,
     "p": 0.1,
 }

@@ -26,6 +26,7 @@ may stand in its place (``+ - * / //`` and brackets).
 
 Composite layers: ``Sequential``; ``Residual`` (body + shortcut); ``Concat`` and ``Sum`` (each of
 their layers sees the same input); ``Dense`` (each sees all before it); ``Gate`` (body times input).
+A layer that returns several tensors, such as ``LSTM``, is followed by a ``Pick`` of one of them.
 
 Nothing here holds a weight: shapes are found on torch's meta device, which computes shapes and no
 values.
@@ -45,6 +46,7 @@ from torch import Tensor, nn
 from convtrain.declaration.expressions import brief
 from convtrain.declaration.writer import Declared, write_out
 from convtrain.errors import NetworkError
+from convtrain.layers.blocks import Pick
 from convtrain.layers.containers import sequential
 from convtrain.layers.entry import Entry
 
@@ -60,7 +62,8 @@ class Layer:
         entry: its row of the catalogue.
         arguments: those declared and those inferred, as the class takes them.
         chains: the layers inside a composite one, by constructor argument.
-        input_shape, output_shape: of one example, without the batch dimension.
+        input_shape, output_shape: of one example, without the batch dimension; where there are
+            several tensors, of the first.
     """
 
     name: str
@@ -114,7 +117,16 @@ def resolve_network(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes that are refused below
         probe = torch.empty((PROBE_BATCH, *input_shape), device="meta")
-        sequential(probe, children=[partial(_resolve, layer, resolved) for layer in declared])
+        output = sequential(
+            probe, children=[partial(_resolve, layer, resolved) for layer in declared]
+        )
+        if not isinstance(output, Tensor):
+            raise NetworkError(f"{declared[-1].where}: {_several(output)}")
+        if output.shape[:1] != (PROBE_BATCH,):
+            raise NetworkError(
+                f"{declared[-1].where}: {PROBE_BATCH} images come in, and {tuple(output.shape)} "
+                f"comes out; dimension 0 must still be the batch"
+            )
     return Network(tuple(resolved), tuple(input_shape))
 
 
@@ -123,27 +135,30 @@ def make_chain(layers: Sequence[Layer]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((layer.name, layer.make()) for layer in layers))
 
 
-def _resolve(declared: Declared, resolved: list[Layer], input: Tensor) -> Tensor:
+def _resolve(declared: Declared, resolved: list[Layer], input: Any) -> Any:
     """Compute a layer's output on the meta device, and append the layer to ``resolved``."""
     entry, arguments = declared.entry, dict(declared.arguments)
     chains: dict[str, list[Layer]] = {argument: [] for argument in declared.chains}
     try:
+        if not isinstance(input, Tensor) and entry.module is not Pick:
+            raise ValueError(_several(input))
         for argument, infer in entry.infer.items():
             if argument not in arguments:
                 arguments[argument] = infer(input.shape)
+        if arguments.get("batch_first") is False:
+            raise ValueError("the batch is dimension 0, not time; leave batch_first out")
         if entry.chains:
             output = _compute_block(declared, chains, input)
         else:
             with torch.device("meta"):
                 output = entry.module(**arguments)(input)
-        if not isinstance(output, Tensor):
-            raise ValueError(f"returns a {type(output).__name__}, and a chain passes on one tensor")
-        if 0 in output.shape:
+        first_in, first_out = _first(input), _first(output)
+        if 0 in first_out.shape:
             raise ValueError(f"nothing is left of it, the output is {_shown(output)}")
     except NetworkError:
         raise  # a layer inside this one has said what is wrong
     except Exception as error:
-        came_in = f"input {_shown(input)}"
+        came_in = f"input {_shown(_first(input))}"
         if declared.arguments:
             came_in += f", {brief(declared.arguments)}"
         raise NetworkError(f"{declared.where}: {came_in}: {_reason(error)}") from error
@@ -154,11 +169,24 @@ def _resolve(declared: Declared, resolved: list[Layer], input: Tensor) -> Tensor
             entry=entry,
             arguments=arguments,
             chains={argument: tuple(layers) for argument, layers in chains.items()},
-            input_shape=tuple(input.shape[1:]),
-            output_shape=tuple(output.shape[1:]),
+            input_shape=tuple(first_in.shape[1:]),
+            output_shape=tuple(first_out.shape[1:]),
         )
     )
     return output
+
+
+def _first(value: Any) -> Tensor:
+    while isinstance(value, (tuple, list)):
+        value = value[0]
+    return value
+
+
+def _several(value: Any) -> str:
+    return (
+        f"a {type(value).__name__} of {len(value)} is passed on where one tensor must be; "
+        f"pick one, as '- Pick: {{index: 0}}'"
+    )
 
 
 def _compute_block(declared: Declared, chains: dict[str, list[Layer]], input: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from convtrain.layers.blocks import Pick
 from convtrain.network import Layer, Network
 
 
@@ -40,8 +41,9 @@ def _row(layer: Layer) -> Row:
     with torch.device("meta"), torch.no_grad():
         module = layer.make().eval()
         counter = FlopCounterMode(display=False)
-        with counter:
-            module(torch.empty(1, *layer.input_shape))
+        if not isinstance(module, Pick):  # it computes nothing, and takes more than one tensor
+            with counter:
+                module(torch.empty(1, *layer.input_shape))
     return Row(
         path=layer.path,
         kind=layer.entry.module.__name__,

@@ -201,3 +201,44 @@ def test_a_mistake_is_answered_with_one_line(mistake: str) -> None:
     for part in expected:
         assert part in message, message
     assert time.perf_counter() - started < 2
+
+
+ROWS = ({"Permute": {"dims": [0, 2, 1, 3]}}, {"Flatten": {"start_dim": 2}})  # rows follow in time
+LAST_STEP = ({"Pick": {"index": 0}}, {"Select": {"dim": 1, "index": -1}})
+LAST_LAYER = ({"Pick": {"index": [1, 0]}}, {"Select": {"dim": 0, "index": -1}})
+
+
+@pytest.mark.parametrize("style", ["nn", "functional"])
+@pytest.mark.parametrize(
+    ("layer", "pick", "oracle"),
+    [
+        ({"LSTM": {"hidden_size": 5}}, LAST_STEP, lambda made: made[0][:, -1]),
+        (
+            {"LSTM": {"hidden_size": 5, "proj_size": 3, "num_layers": 2}},
+            LAST_LAYER,
+            lambda made: made[1][0][1],
+        ),
+        ({"GRU": {"hidden_size": 5, "bidirectional": True}}, LAST_STEP, lambda made: made[0][:, 7]),
+        ({"RNN": {"hidden_size": 5, "nonlinearity": "relu"}}, LAST_STEP, lambda made: made[0][:, 7]),
+    ],
+    ids=["LSTM", "LSTM's state", "GRU", "RNN"],
+)  # fmt: skip
+def test_a_recurrent_layer_reads_an_image_row_by_row(
+    style: Any, layer: Any, pick: Any, oracle: Any
+) -> None:
+    ((name, arguments),) = layer.items()
+    torch.manual_seed(0)
+    model = convtrain.build_model([*ROWS, layer, *pick, "Tanh"], SHAPE, style=style)
+    torch.manual_seed(0)
+    peer = getattr(torch.nn, name)(24, batch_first=True, **arguments)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in (model, peer)]
+    for _ in range(3):
+        images = torch.randn(4, *SHAPE)
+        outputs = model(images), oracle(peer(images.transpose(1, 2).flatten(2))).tanh()
+        assert torch.equal(*outputs)
+        for output, optimizer in zip(outputs, optimizers, strict=True):
+            optimizer.zero_grad()
+            output.square().sum().backward()
+            optimizer.step()
+    for mine, theirs in zip(model.parameters(), peer.parameters(), strict=True):
+        assert torch.equal(mine, theirs)

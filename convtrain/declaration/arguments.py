@@ -22,8 +22,17 @@ def signature_of(entry: Entry) -> Mapping[str, inspect.Parameter]:
         declared = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
         known = {name: declared[name] for name in declared if name not in hidden}
         if known or "kwargs" not in declared:
-            return known
+            return {**known, **_UNDECLARED.get(entry.module, {})}
     return {}
+
+
+_UNDECLARED: dict[type[nn.Module], dict[str, inspect.Parameter]] = {
+    nn.RNN: {  # taken out of **kwargs, so that no signature names it
+        "nonlinearity": inspect.Parameter(
+            "nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh", annotation=str
+        )
+    }
+}
 
 
 def check_names(

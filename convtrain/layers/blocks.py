@@ -5,7 +5,8 @@ functional style with its own, shape inference with layers that are being resolv
 holds the children.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -209,6 +210,53 @@ class Permute(nn.Module):
         return permute(input, dims=self.dims)
 
 
+def select(input: Tensor, *, dim: int, index: int) -> Tensor:
+    return input.select(dim, index)
+
+
+class Select(nn.Module):
+    """Takes one slice and drops its dimension.
+
+    The last step of (N, T, F) is dim 1, index -1; the last layer of an LSTM's (L, N, F) dim 0.
+    """
+
+    def __init__(self, dim: int, index: int) -> None:
+        super().__init__()
+        self.dim, self.index = dim, index
+
+    def forward(self, input: Tensor) -> Tensor:
+        return select(input, dim=self.dim, index=self.index)
+
+
+def pick(input: Any, *, index: Sequence[int]) -> Any:
+    """Follow ``index`` into nested tuples.
+
+    Raises:
+        ValueError: there is no tuple to pick from, or it is shorter.
+    """
+    for place in index:
+        if not isinstance(input, (tuple, list)):
+            raise ValueError(f"index={list(index)}: what came in is one tensor, nothing to pick")
+        if not -len(input) <= place < len(input):
+            raise ValueError(f"index={list(index)}: what came in has {len(input)} parts")
+        input = input[place]
+    return input
+
+
+class Pick(nn.Module):
+    """Picks one tensor of a layer that returns several.
+
+    An LSTM returns (output, (h_n, c_n)): 0 is the output, [1, 0] the last hidden state.
+    """
+
+    def __init__(self, index: int | Iterable[int]) -> None:
+        super().__init__()
+        self.index = (index,) if isinstance(index, int) else tuple(index)
+
+    def forward(self, input: Any) -> Any:
+        return pick(input, index=self.index)
+
+
 LAYERS = (
     Entry(Residual, residual, chains=("body", "shortcut")),
     Entry(Gate, gate, chains=("body",)),
@@ -218,4 +266,6 @@ LAYERS = (
     Entry(StochasticDepth, stochastic_depth),
     Entry(LayerScale, layer_scale, infer={"num_channels": channels}),
     Entry(Permute, permute),
+    Entry(Select, select),
+    Entry(Pick, pick),
 )

@@ -60,6 +60,11 @@ def channels(shape: Size) -> int:
     return shape[1]
 
 
+def batch_first(shape: Size) -> bool:
+    """In a declared network the batch is dimension 0, whatever the class takes by default."""
+    return True
+
+
 def features(shape: Size) -> int:
     """Size of the last dimension, as in (N, F)."""
     return shape[-1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from convtrain.layers.entry import Entry, features
+from convtrain.layers.entry import Entry, batch_first, features
 
 
 def recurrent(
@@ -124,11 +124,12 @@ def gru_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_s
 
 PLAIN = {"RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 IN = {"input_size": features}
+SEQUENCE_IN = {**IN, "batch_first": batch_first}
 
 LAYERS = (
-    Entry(nn.RNN, partial(recurrent, PLAIN), infer=IN),
-    Entry(nn.LSTM, partial(recurrent, torch.lstm), infer=IN),
-    Entry(nn.GRU, partial(recurrent, torch.gru), infer=IN),
+    Entry(nn.RNN, partial(recurrent, PLAIN), infer=SEQUENCE_IN),
+    Entry(nn.LSTM, partial(recurrent, torch.lstm), infer=SEQUENCE_IN),
+    Entry(nn.GRU, partial(recurrent, torch.gru), infer=SEQUENCE_IN),
     Entry(nn.RNNCell, rnn_cell, infer=IN),
     Entry(nn.LSTMCell, lstm_cell, infer=IN),
     Entry(nn.GRUCell, gru_cell, infer=IN),

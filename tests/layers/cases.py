@@ -20,7 +20,9 @@ from convtrain.layers.blocks import (
     Gate,
     LayerScale,
     Permute,
+    Pick,
     Residual,
+    Select,
     StochasticDepth,
     Sum,
 )
@@ -374,6 +376,10 @@ CASES: dict[type[nn.Module], list[Case]] = {
         Case([IMAGE], {"num_channels": 4, "value": 0.5}),
     ],
     Permute: [Case([IMAGE], {"dims": [0, 2, 3, 1]})],
+    Pick: [
+        Case([pair(IMAGE, pair(IMAGE, IMAGE))], {"index": index}) for index in (0, [1, 0], [-1, 1])
+    ],
+    Select: [Case([IMAGE], {"dim": 1, "index": -1}), Case([IMAGE], {"dim": 3, "index": 0})],
     # convolution
     nn.Conv1d: _convolutions(1),
     nn.Conv2d: _convolutions(2),
