@@ -219,7 +219,7 @@ LAST_LAYER = ({"Pick": {"index": [1, 0]}}, {"Select": {"dim": 0, "index": -1}})
             lambda made: made[1][0][1],
         ),
         ({"GRU": {"hidden_size": 5, "bidirectional": True}}, LAST_STEP, lambda made: made[0][:, 7]),
-        ({"RNN": {"hidden_size": 5, "nonlinearity": "relu"}}, LAST_STEP, lambda made: made[0][:, 7]),
+        ({"RNN": {"hidden_size": 5, "nonlinearity": "relu"}}, LAST_STEP, lambda m: m[0][:, 7]),
     ],
     ids=["LSTM", "LSTM's state", "GRU", "RNN"],
 )  # fmt: skip
