@@ -12,6 +12,7 @@ a whole, so a process that is killed loses what it had not written yet and nothi
 """
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,10 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
 }
 """The tables and their columns. A column that a tier does not record is missing from its parts."""
 
+KEYS = ("step", "parameter", "layer")
+PART = re.compile(r"[0-9]+-[0-9]+\.parquet")
+READING: dict[str, Any] = {"partitioning": None, "page_checksum_verification": True}
+
 
 class Store:
     """Writes the parts of a run's record.
@@ -105,8 +110,10 @@ class Store:
         path = folder / f"{first:012d}-{last:012d}.parquet"
         temporary = folder / f".{path.name}.tmp"
         with temporary.open("wb") as file:
-            names = [column for column in ("step", "parameter", "layer") if column in TABLES[table]]
-            pq.write_table(data, file, compression="zstd", use_dictionary=names)
+            names = [column for column in KEYS if column in TABLES[table]]
+            pq.write_table(
+                data, file, compression="zstd", use_dictionary=names, write_page_checksum=True
+            )
             self.bytes_written += file.tell()
             file.flush()
             os.fsync(file.fileno())
@@ -144,15 +151,29 @@ def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
 
 def parts_of(folder: Path) -> list[Path]:
     """Return a table's parts, in the order of their steps."""
-    return sorted(folder.glob("[0-9]*-[0-9]*.parquet"))
+    return sorted(path for path in folder.glob("*.parquet") if PART.fullmatch(path.name))
 
 
 def _read_part(path: Path) -> pa.Table | None:
     try:
-        return pq.read_table(path, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        return _checked(path, pq.read_table(path, **READING))
+    except (pa.ArrowException, OSError, ValueError) as error:
         warnings.warn(f"{path}: left out, it cannot be read ({_first_line(error)})", stacklevel=3)
         return None
+
+
+def _checked(path: Path, data: pa.Table) -> pa.Table:
+    """Refuse what the pages' checksums do not cover: a damaged footer, or another's file."""
+    types = TABLES[path.parent.name]
+    if missing := [name for name in types if name in KEYS and name not in data.column_names]:
+        raise ValueError(f"it has no column {missing[0]}")
+    if not data.num_rows:
+        raise ValueError("it has no rows")
+    data.validate(full=True)
+    data = data.cast(pa.schema([(f.name, types.get(f.name, f.type)) for f in data.schema]))
+    if (data["step"][0].as_py(), data["step"][-1].as_py()) != _steps_of(path):
+        raise ValueError("its steps are not those of its name")
+    return data
 
 
 def _steps_of(path: Path) -> tuple[int, int]:
