@@ -1,11 +1,14 @@
-"""``python -m convtrain``: look at the catalogue of layers, or at a declared network.
+"""``python -m convtrain``: look at the catalogue of layers, a declared network, or gradients.
 
 Nothing heavy is imported before there is something to show.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -22,11 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     layers.add_argument("name", nargs="?", help="such as Conv2d")
     summary = verbs.add_parser("summary", help="a declared network as a table")
     summary.add_argument("overrides", nargs="*", help="as for train.py: network=resnet18")
+    add_gradients(verbs)
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         if chosen.verb == "summary":
             show_summary(console, chosen.overrides)
+        elif chosen.verb == "gradients":
+            show_gradients(console, chosen)
         elif chosen.name:
             show_layer(console, chosen.name)
         else:
@@ -35,6 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_status
     return 0
+
+
+def add_gradients(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    gradients = verbs.add_parser("gradients", help="the recorded gradients of a run")
+    gradients.add_argument("run", metavar="RUN", help="the run's directory")
+    gradients.add_argument(
+        "--parameters", metavar="GLOB", action="append", default=[],
+        help="only those whose name matches, such as 'stem.*'; may be given again",
+    )  # fmt: skip
+    gradients.add_argument("--layers", action="store_true", help="a row a layer, not a parameter")
+    gradients.add_argument("--out", metavar="DIR", help="where pictures go, if not RUN/gradients")
+    gradients.add_argument("--csv", metavar="FILE", help="write a table and no more; - for stdout")
+    gradients.add_argument(
+        "--table", choices=("steps", "parameters", "layers", "histograms"),
+        help="which one --csv writes, if not parameters",
+    )  # fmt: skip
 
 
 def show_layers(console: Console) -> None:
@@ -94,6 +116,41 @@ def show_summary(console: Console, overrides: Sequence[str]) -> None:
     shape = " x ".join(map(str, config.data.shape))
     console.print(f"{config.network.name} for one image of {shape}")
     console.print(table)
+
+
+def show_gradients(console: Console, chosen: argparse.Namespace) -> None:
+    from convtrain.gradients.export import STDOUT, write_csv
+    from convtrain.gradients.reading import require_run, select_rows
+    from convtrain.gradients.report import show_report
+    from convtrain.gradients.store import FOLDER, load
+
+    if chosen.table and not chosen.csv:
+        raise ConfigError(f"--table {chosen.table}: add --csv FILE, which is what it is for")
+    if chosen.csv and (chosen.layers or chosen.out):
+        raise ConfigError(
+            f"--csv {chosen.csv}: writes a table and no more; omit --layers and --out"
+        )
+    run = require_run(chosen.run)
+    with warnings_as_lines():
+        if chosen.csv:
+            table = chosen.table or "parameters"
+            rows = select_rows(load(run, table), chosen.parameters)
+            write_csv(rows, chosen.csv)
+            if chosen.csv != STDOUT:
+                console.print(f"{rows.num_rows:,} rows of {table} in {chosen.csv}", markup=False)
+        else:
+            out = Path(chosen.out or run / FOLDER)
+            show_report(console, run, globs=chosen.parameters, layers=chosen.layers, out=out)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"warning: {message}", file=sys.stderr
+        )
+        yield
 
 
 if __name__ == "__main__":
