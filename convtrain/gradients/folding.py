@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 FOLD = "…"
+PLACES = 12  # tried for the fold
 
 
 def fold_names(names: Sequence[str], width: int) -> list[str]:
     """Return names of at most ``width`` characters, as distinct as a fold in one place allows."""
     best: list[str] = []
     room = max(width - len(FOLD), 2)
-    for head in sorted(range(1, room), key=lambda place: abs(place - room // 2)):
+    places = range(1, room, max(1, room // PLACES))
+    for head in sorted(places, key=lambda place: abs(place - room // 2)):
         folded = [_fold(name, width, head, room - head) for name in names]
         if len(set(folded)) > len(set(best)):
             best = folded
