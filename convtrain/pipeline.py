@@ -19,6 +19,8 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.gradients.recorder import Recorder
+from convtrain.gradients.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
     Weights,
     build_custom_model,
@@ -59,7 +61,8 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     data = make_data(config)
     model = make_model(config)
     task = make_task(config, model)
-    callbacks = make_callbacks(config, run, data)
+    recorder = make_recorder(config, run_dir)
+    callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
     trainer = make_trainer(
         run_dir=run_dir,
         callbacks=callbacks,
@@ -76,7 +79,7 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     else:
         tested = None
 
-    result = {
+    result: dict[str, Any] = {
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
         "steps": trainer.global_step,
@@ -85,6 +88,12 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
         "tested_checkpoint": tested,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+    if recorder is not None:
+        result["gradients"] = recorder.verdict
+        result["recorder"] = {
+            "share_of_time": recorder.overhead_share,
+            "bytes": recorder.bytes_written,
+        }
     _end(config, run, trainer, result)
     return result
 
@@ -200,6 +209,28 @@ def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[C
             make_trusted("callbacks.custom._target_", target, arguments, config.trust, Callback)
         )
     return callbacks
+
+
+def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
+    chosen = config.recorder
+    declared = {name: getattr(chosen, name) for name in DETAILS}
+    details = {name: when and Sampling(**when.model_dump()) for name, when in declared.items()}
+    if not any(details.values()):
+        return None
+    plan = Plan(
+        **details,
+        tensor_names=tuple(chosen.tensor_names),
+        include=tuple(chosen.include),
+        exclude=tuple(chosen.exclude),
+    )
+    return Recorder(
+        run_dir=run_dir,
+        plan=plan,
+        flush_every_n_steps=chosen.flush_every_n_steps,
+        max_bytes=round(chosen.max_mib * 2**20),
+        max_overhead=chosen.max_overhead,
+        alarm=config.alarm,
+    )
 
 
 def make_loggers(config: Config, run_dir: Path) -> list[Logger]:

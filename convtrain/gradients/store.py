@@ -6,6 +6,10 @@ Below the run's directory, in ``gradients/``, each table is a folder of parts wr
     gradients/parameters/000000000001-000000000050.parquet   one row a step and parameter
     gradients/layers/...                                     sampled steps: what each layer put out
     gradients/histograms/...                                 sampled steps: log-magnitude histograms
+    gradients/tensors/000000000001.safetensors               chosen steps: whole gradients
+    gradients/graph-000000000001.json                        each layer's grad_fn, and what is next
+    gradients/parameters.json                                shapes, types, names of tied parameters
+    gradients/alarms.jsonl                                   what went wrong, and when
 
 A part is named by its first and last step. It appears under that name when it lies on the disk as
 a whole, so a process that is killed loses what it had not written yet and nothing else.
@@ -24,6 +28,7 @@ import pyarrow.parquet as pq
 from convtrain.errors import MissingDataError
 
 FOLDER = "gradients"
+TENSORS = "tensors"
 NAMES = pa.dictionary(pa.int32(), pa.string())
 STATISTICS = ("norm", "mean", "deviation", "minimum", "maximum", "zeros")
 """Of one tensor: L2 norm, mean, standard deviation, extremes, and the fraction that is zero."""
@@ -82,7 +87,12 @@ class Store:
     def append(self, table: str, columns: Mapping[str, Sequence[Any] | Any]) -> None:
         """Write one part. ``columns`` maps names to values, rows in the order of their steps."""
         types = TABLES[table]
-        data = pa.table({name: pa.array(v, types[name]) for name, v in columns.items()})
+        data = pa.table(
+            {
+                name: values if isinstance(values, pa.Array) else pa.array(values, types[name])
+                for name, values in columns.items()
+            }
+        )
         if data.num_rows:
             steps = columns["step"]
             self._write(table, data, int(steps[0]), int(steps[-1]))
@@ -98,20 +108,45 @@ class Store:
                     data = data.filter(pc.less_equal(data["step"], step))
                     self._write(table, data, first, int(data["step"][-1].as_py()))
                 path.unlink()
+        for path in sorted((self.folder / TENSORS).glob("[0-9]*.safetensors")):
+            if int(path.stem) > step:
+                path.unlink()
+
+    def write_tensors(self, step: int, tensors: Mapping[str, Any]) -> None:
+        """Write whole tensors of a step, by name, as ``tensors/STEP.safetensors``.
+
+        Complex ones are written as pairs of real and imaginary parts.
+        """
+        from safetensors.torch import save
+
+        content = save({name: _plain(tensor) for name, tensor in tensors.items()})
+        self._replace(self.folder / TENSORS / f"{step:012d}.safetensors", content)
+
+    def write_text(self, name: str, text: str) -> None:
+        self._replace(self.folder / name, text.encode())
 
     def _write(self, table: str, data: pa.Table, first: int, last: int) -> None:
-        folder = self.folder / table
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{first:012d}-{last:012d}.parquet"
-        temporary = folder / f".{path.name}.tmp"
-        with temporary.open("wb") as file:
-            names = [column for column in ("step", "parameter", "layer") if column in TABLES[table]]
-            pq.write_table(data, file, compression="zstd", use_dictionary=names)
-            self.bytes_written += file.tell()
-            file.flush()
-            os.fsync(file.fileno())
+        names = [column for column in ("step", "parameter", "layer") if column in TABLES[table]]
+        content = pa.BufferOutputStream()
+        pq.write_table(data, content, compression="zstd", use_dictionary=names)
+        path = self.folder / table / f"{first:012d}-{last:012d}.parquet"
+        self._replace(path, content.getvalue())
+
+    def _replace(self, path: Path, content: Any) -> None:
+        """Put a file in its place when all of it is on the disk."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                self.bytes_written += file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         temporary.replace(path)
-        _sync_folder(folder)
+        _sync_folder(path.parent)
 
 
 def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
@@ -158,6 +193,17 @@ def _read_part(path: Path) -> pa.Table | None:
 def _steps_of(path: Path) -> tuple[int, int]:
     first, last = path.stem.split("-")
     return int(first), int(last)
+
+
+def _plain(tensor: Any) -> Any:
+    """Return a torch tensor as the file takes it: dense, contiguous, on the host, real."""
+    tensor = tensor.detach()
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    if tensor.is_complex():
+        import torch
+
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.cpu().contiguous().clone()
 
 
 def _first_line(error: Exception) -> str:

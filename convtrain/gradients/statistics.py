@@ -1,0 +1,154 @@
+"""Numbers that describe a tensor, computed on its device without waiting for it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from convtrain.training.norms import gradient_norms, in_memory_order, is_dense, is_plain, whole
+
+LOWEST, HIGHEST = -40, 12
+"""A histogram counts magnitudes from 2**LOWEST up to, but not including, 2**HIGHEST, one bin for
+each power of two; what lies beyond is counted as underflow and overflow."""
+
+BINS = HIGHEST - LOWEST
+KINDS = ("nan", "posinf", "neginf", "zero", "underflow", "overflow")
+_BIAS = 127  # of float32's exponent
+_NO_NUMBER = 255  # the exponent of infinities and NaN
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Return a tensor's values as a real vector, whatever its layout; a copy only where it must be.
+
+    The real and imaginary parts of complex numbers stand one after the other.
+    """
+    tensor = whole(tensor.detach())
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()
+    return in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
+
+
+def describe(tensors: Sequence[Tensor]) -> Tensor:
+    """Describe each tensor by norm, mean, deviation, minimum, maximum and the fraction of zeros.
+
+    The deviation is the population's, ``norm(x - mean) / sqrt(n)``, in two passes. A tensor without
+    elements has the norm 0 and no other number.
+
+    Returns:
+        of shape (len(tensors), 6), in the order of :data:`convtrain.gradients.store.STATISTICS`.
+    """
+    if not tensors:
+        return torch.empty(0, 6)
+    return torch.stack([_describe(flat(tensor)) for tensor in tensors])
+
+
+def _describe(values: Tensor) -> Tensor:
+    count = len(values)
+    if not count:
+        return torch.tensor([0.0] + [torch.nan] * 5, device=values.device, dtype=values.dtype)
+    mean = values.mean()
+    norm, spread = gradient_norms([values, values - mean])
+    low, high = values.aminmax()
+    zeros = 1 - torch.count_nonzero(values) / count
+    return torch.stack([norm, mean, spread / count**0.5, low, high, zeros.to(norm.dtype)])
+
+
+def norms_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the L2 norms of ordinary tensors, such as weights; see :func:`gradient_norms`."""
+    return gradient_norms([tensor.detach() for tensor in tensors])
+
+
+def inner_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Return the inner product of each pair; of a complex pair the real part."""
+    return torch.stack([(flat(a) * flat(b)).sum() for a, b in zip(first, second, strict=True)])
+
+
+def largest(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the largest absolute value of each gradient, finite where all values are. (P,)"""
+    if all(is_plain(gradient) for gradient in gradients):
+        return torch.stack(torch._foreach_norm(list(gradients), torch.inf))
+    return torch.stack([_largest(flat(gradient)) for gradient in gradients])
+
+
+def _largest(values: Tensor) -> Tensor:
+    return values.abs().amax() if len(values) else values.new_zeros(())
+
+
+def is_finite(gradient: Tensor) -> bool:
+    """Decide from the values; this waits for the device."""
+    return bool(torch.isfinite(flat(gradient)).all())
+
+
+def exact_norm(gradient: Tensor) -> Tensor:
+    """Return the L2 norm of values whose squares float32 cannot hold, in float64."""
+    return torch.linalg.vector_norm(flat(gradient).double())
+
+
+def histogram(tensor: Tensor) -> Tensor:
+    """Count values by magnitude: a bin for each power of two, then :data:`KINDS`.
+
+    The exponent is read from the bits of a float32, so that a bin's edge is exact. Numbers too
+    small for a normal float32 count as underflow, those too large as overflow.
+
+    Returns:
+        int64 of shape (BINS + 6,), on the tensor's device.
+    """
+    values = flat(tensor)
+    single = values.float()
+    exponents = single.view(torch.int32).bitwise_right_shift(23).bitwise_and_(255)
+    counts = _count(exponents)
+    posinf, neginf = (single == torch.inf).sum(), (single == -torch.inf).sum()
+    if single is not values:  # float64 has larger numbers than float32
+        beyond = single.isinf() & values.isfinite()
+        posinf, neginf = (values == torch.inf).sum(), (values == -torch.inf).sum()
+        too_large = beyond.sum()
+    else:
+        too_large = torch.zeros_like(posinf)
+    zero = len(values) - torch.count_nonzero(values)
+    nan = counts[_NO_NUMBER] - posinf - neginf - too_large
+    low, high = LOWEST + _BIAS, HIGHEST + _BIAS
+    underflow = counts[:low].sum() - zero
+    overflow = counts[high:_NO_NUMBER].sum() + too_large
+    rest = torch.stack([nan, posinf, neginf, zero, underflow, overflow])
+    return torch.cat([counts[low:high], rest])
+
+
+def _count(exponents: Tensor) -> Tensor:
+    if exponents.device.type == "cpu":
+        return torch.bincount(exponents, minlength=_NO_NUMBER + 1)
+    counts = torch.zeros(_NO_NUMBER + 1, dtype=torch.int64, device=exponents.device)
+    return counts.scatter_add_(0, exponents.long(), torch.ones_like(exponents, dtype=torch.int64))
+
+
+def fingerprints(tensors: Sequence[Tensor]) -> Tensor:
+    """Return a number for each tensor that changes when any of its bits does.
+
+    Returns:
+        float64 of shape (len(tensors),); the sum of all bit patterns, read as whole numbers.
+    """
+    sums = [_bits(tensor).sum(dtype=torch.int64) for tensor in tensors]
+    if not sums:
+        return torch.empty(0, dtype=torch.float64)
+    return torch.stack(sums).bitwise_and(2**52 - 1).double()
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    tensor = whole(tensor.detach())
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    values = in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
+    return values.view(
+        {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
+    )
+
+
+def zero_filters(gradient: Tensor) -> Tensor:
+    """Tell which of a convolution's filters have a gradient of exact zeros, a bool for each."""
+    return gradient.detach().flatten(1).abs().amax(1) == 0
+
+
+__all__ = [
+    "BINS", "HIGHEST", "KINDS", "LOWEST", "describe", "exact_norm", "fingerprints", "flat",
+    "histogram", "inner_products", "is_finite", "largest", "norms_of", "zero_filters",
+]  # fmt: skip
