@@ -275,7 +275,8 @@ class Recorder(pl.Callback):
         with self.overhead:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
             if isinstance(loss, Tensor):
-                self._losses.append(loss.detach())
+                parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+                self._losses.append(loss.detach() if parts == 1 else loss.detach() * parts)
             if trainer.global_step != self._steps_done:
                 self._steps_done = trainer.global_step
                 self._end_step()

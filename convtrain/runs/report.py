@@ -37,13 +37,11 @@ def print_report(
     longer = f"trainer.max_epochs={2 * max(result['epochs'], 1)}"
     following = {
         "look at it": "tensorboard --logdir logs",
-        **(
-            {"its gradients": f"python -m convtrain gradients {shlex.quote(run)}"}
-            if recorder
-            else {}
-        ),
+        "its gradients": f"python -m convtrain gradients {shlex.quote(run)}",
         "train longer": f"python train.py resume={shlex.quote(run)} {longer}",
     }
+    if not recorder:
+        del following["its gradients"]
     if style in OTHER_STYLE:
         kept = [o for o in overrides if not o.startswith(("model=", "resume=", "hydra."))]
         command = ["python", "train.py", *kept, f"model={OTHER_STYLE[style]}"]
