@@ -85,9 +85,9 @@ class Capture:
             seen = Seen(f"{layer}[{index}]" if index else layer, _describe(tensor))
             self._seen.append(seen)
             if tensor.grad_fn is not None:
-                seen.grad_fn = tensor.grad_fn.name()
+                seen.grad_fn = type(tensor.grad_fn).__name__
                 after = [function for function, _ in tensor.grad_fn.next_functions]
-                seen.next_functions = tuple(f.name() for f in after if f is not None)
+                seen.next_functions = tuple(type(f).__name__ for f in after if f)
                 tensor.register_hook(lambda gradient, seen=seen: self._take(seen, gradient))
         self.seconds += time.perf_counter() - start
 

@@ -236,7 +236,7 @@ class Recorder(pl.Callback):
 
     def _judge(self, module: pl.LightningModule, row: Row, gradients: list[Tensor]) -> None:
         """Decide whether all is finite: at once where the host sees it, else at the flush."""
-        if row.norms.device.type != "cpu" and self._flush_every > 1:
+        if not seen_by_host(row.norms) and self._flush_every > 1:
             row.largest = largest(gradients)
             return
         norms = row.norms.cpu().numpy()
@@ -391,6 +391,11 @@ class Recorder(pl.Callback):
     def _wait(self) -> None:
         if self._writer is not None:
             self._writer.wait()
+
+
+def seen_by_host(tensor: Tensor) -> bool:
+    """Tell whether the host can read a value without waiting for a device."""
+    return tensor.device.type == "cpu"
 
 
 def _kept(rate: Any) -> Any:

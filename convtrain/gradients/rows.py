@@ -160,8 +160,8 @@ def parameter_columns(flushed: Flushed, chosen: Sequence[bool]) -> dict[str, Any
             known[index, row.columns, :-2] = True
         for place, measured in ((-2, row.update_ratio), (-1, row.cosine)):
             if measured is not None:
-                values[index, row.columns, place] = _host(measured)
-                known[index, row.columns, place] = True
+                values[index, row.columns, place] = numbers = _host(measured)
+                known[index, row.columns, place] = ~np.isnan(numbers)
     for place, name in enumerate(PARAMETER_STATISTICS):
         mask = ~known[..., place][kept]
         columns[name] = pa.array(values[..., place][kept], pa.float32(), mask=mask)

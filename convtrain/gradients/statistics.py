@@ -13,8 +13,8 @@ each power of two; what lies beyond is counted as underflow and overflow."""
 
 BINS = HIGHEST - LOWEST
 KINDS = ("nan", "posinf", "neginf", "zero", "underflow", "overflow")
-_BIAS = 127  # of float32's exponent
-_NO_NUMBER = 255  # the exponent of infinities and NaN
+_EXPONENTS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
+"""By type: whole numbers of its size, bits of the fraction, and the bias of the exponent."""
 
 
 def flat(tensor: Tensor) -> Tensor:
@@ -89,37 +89,39 @@ def exact_norm(gradient: Tensor) -> Tensor:
 def histogram(tensor: Tensor) -> Tensor:
     """Count values by magnitude: a bin for each power of two, then :data:`KINDS`.
 
-    The exponent is read from the bits of a float32, so that a bin's edge is exact. Numbers too
-    small for a normal float32 count as underflow, those too large as overflow.
+    The exponent is read from the bits of each number, so that a bin's edge is exact.
 
     Returns:
         int64 of shape (BINS + 6,), on the tensor's device.
     """
     values = flat(tensor)
-    single = values.float()
-    exponents = single.view(torch.int32).bitwise_right_shift(23).bitwise_and_(255)
-    counts = _count(exponents)
-    posinf, neginf = (single == torch.inf).sum(), (single == -torch.inf).sum()
-    if single is not values:  # float64 has larger numbers than float32
-        beyond = single.isinf() & values.isfinite()
-        posinf, neginf = (values == torch.inf).sum(), (values == -torch.inf).sum()
-        too_large = beyond.sum()
-    else:
-        too_large = torch.zeros_like(posinf)
+    bits, fraction, bias = _EXPONENTS[values.dtype]
+    no_number = 2 * bias + 1  # the exponent of infinities and NaN
+    exponents = values.view(bits).bitwise_right_shift(fraction).bitwise_and_(no_number)
+    counts = _count(exponents, no_number + 1)
+    posinf, neginf = (values == torch.inf).sum(), (values == -torch.inf).sum()
     zero = len(values) - torch.count_nonzero(values)
-    nan = counts[_NO_NUMBER] - posinf - neginf - too_large
-    low, high = LOWEST + _BIAS, HIGHEST + _BIAS
-    underflow = counts[:low].sum() - zero
-    overflow = counts[high:_NO_NUMBER].sum() + too_large
-    rest = torch.stack([nan, posinf, neginf, zero, underflow, overflow])
-    return torch.cat([counts[low:high], rest])
+    low, high = LOWEST + bias, HIGHEST + bias
+    rest = [
+        counts[no_number] - posinf - neginf,
+        posinf,
+        neginf,
+        zero,
+        counts[:low].sum() - zero,
+        counts[high:no_number].sum(),
+    ]
+    return torch.cat([counts[low:high], torch.stack(rest)])
 
 
-def _count(exponents: Tensor) -> Tensor:
-    if exponents.device.type == "cpu":
-        return torch.bincount(exponents, minlength=_NO_NUMBER + 1)
-    counts = torch.zeros(_NO_NUMBER + 1, dtype=torch.int64, device=exponents.device)
+def _count(exponents: Tensor, kinds: int) -> Tensor:
+    if _on_cpu(exponents):  # elsewhere bincount waits, to see the largest value
+        return torch.bincount(exponents, minlength=kinds)
+    counts = torch.zeros(kinds, dtype=torch.int64, device=exponents.device)
     return counts.scatter_add_(0, exponents.long(), torch.ones_like(exponents, dtype=torch.int64))
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def fingerprints(tensors: Sequence[Tensor]) -> Tensor:

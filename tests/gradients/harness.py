@@ -1,4 +1,4 @@
-"""A LightningModule of any network, and the same training written by hand with ``autograd.grad``."""
+"""A LightningModule of any network, and the same training by hand with ``autograd.grad``."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
