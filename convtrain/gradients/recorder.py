@@ -24,7 +24,7 @@ from convtrain.gradients.details import Details
 from convtrain.gradients.mirror import Mirror
 from convtrain.gradients.overhead import Overhead
 from convtrain.gradients.rows import Row, flush_rows, mean_losses
-from convtrain.gradients.schedule import Plan, Sizes, fit, in_words, size_in_words
+from convtrain.gradients.schedule import Length, Plan, Sizes, fit, in_words, size_in_words
 from convtrain.gradients.statistics import (
     exact_norm,
     fingerprints,
@@ -108,13 +108,11 @@ class Recorder(pl.Callback):
         self._details.load_state_dict(self._restored.get("previous", {}), pl_module.device)
         if "watcher" in self._restored:
             self._watcher.load_state_dict(self._restored["watcher"])
-        self.plan, size = fit(
-            self.plan,
-            self._sizes(),
-            steps=int(trainer.estimated_stepping_batches),
-            flush_every_n_steps=self._flush_every,
-            max_bytes=self._max_bytes,
-        )
+        steps = int(trainer.estimated_stepping_batches)
+        batches = max(trainer.num_training_batches // trainer.accumulate_grad_batches, 1)
+        saves = math.ceil(steps / batches) if trainer.checkpoint_callbacks else 0
+        length = Length(steps, self._flush_every, saves)
+        self.plan, size = fit(self.plan, self._sizes(), length, max_bytes=self._max_bytes)
         self._clips = clipping_of(trainer, pl_module)
         for optimizer in trainer.optimizers:
             optimizer.register_step_post_hook(self._after_step)
@@ -153,7 +151,7 @@ class Recorder(pl.Callback):
     def _sizes(self) -> Sizes:
         named = zip(self._names, self._parameters, self._chosen, strict=True)
         trained = {name: p.numel() for name, p, chosen in named if chosen and p.requires_grad}
-        layers = sum(1 for name, _ in self._model.named_modules() if name)
+        layers = sum(not any(module.children()) for module in self._model.modules())
         return Sizes(parameters=len(trained), layers=layers, values=trained)
 
     # --- a step -----------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from convtrain.gradients.statistics import BINS
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -87,41 +85,62 @@ class Sizes:
     values: Mapping[str, int] = field(default_factory=dict)
 
 
-NUMBER = 4.2  # bytes of a float32 that does not repeat, in a compressed column
-PART = 1_100  # bytes of a part's frame, and for each of its columns
-COLUMN = 260
+# Bytes of a compressed part, as measured: a frame that each part has, and what each row adds.
+STEPS = 3650, 26
+NAME = 7.6  # a parameter's or layer's name, in each part
+NORM = 1030, 3.75
+STATISTICS = 1700, 22.5  # beside the norm's
+LAYERS = 3900, 46.5
+HISTOGRAMS = 2900, 27
+DESCRIBED = 100  # a parameter in parameters.json, or a layer in the graph of grad_fns
 
 
-def forecast(plan: Plan, sizes: Sizes, *, steps: int, flush_every_n_steps: int) -> int:
-    """Return about how many bytes the record of ``steps`` optimiser steps takes on disk."""
-    count = {name: sampling.count(steps) for name, sampling in plan.samplings.items()}
+@dataclass(frozen=True)
+class Length:
+    """How long a run is.
+
+    Attributes:
+        steps: optimiser steps.
+        rows_per_flush: rows in memory before they are written.
+        saves: checkpoints, before each of which the rows are written too.
+    """
+
+    steps: int
+    rows_per_flush: int = 50
+    saves: int = 0
+
+
+def forecast(plan: Plan, sizes: Sizes, length: Length) -> int:
+    """Return about how many bytes the record of a run takes on disk."""
+    count = {name: sampling.count(length.steps) for name, sampling in plan.samplings.items()}
     rows = max(count.values(), default=0)
-    parts = -(-rows // flush_every_n_steps)
-    total = parts * (PART + 14 * COLUMN) + rows * 40.0
-    statistics = count.get("statistics", 0)
-    columns = 3 if not statistics else 10
-    total += parts * (PART + columns * COLUMN + 12 * sizes.parameters)
-    total += sizes.parameters * NUMBER * (rows + 7 * statistics)
+    if not rows:
+        return 0
+    tensors, statistics = count.get("tensors", 0), count.get("statistics", 0)
+    parts = min(rows, -(-rows // length.rows_per_flush) + length.saves + tensors)
+    parameters = sizes.parameters
+    total = parts * (STEPS[0] + NORM[0] + NAME * parameters) + DESCRIBED * parameters
+    total += rows * (STEPS[1] + NORM[1] * parameters)
+    total += min(parts, statistics) * STATISTICS[0] + statistics * STATISTICS[1] * parameters
     if sampled := count.get("distributions", 0):
         pieces = min(sampled, parts)
-        total += pieces * (2 * PART + 26 * COLUMN + 12 * (sizes.parameters + sizes.layers))
-        total += sampled * (sizes.layers * 12 * NUMBER + sizes.parameters * BINS * 0.6)
-    whole = sum(4 * n for name, n in sizes.values.items() if matches(name, plan.tensor_names))
-    return round(total + count.get("tensors", 0) * (whole + 100 * len(sizes.values)))
+        total += pieces * (LAYERS[0] + HISTOGRAMS[0] + NAME * (parameters + sizes.layers))
+        total += sampled * (LAYERS[1] * sizes.layers + HISTOGRAMS[1] * parameters)
+        total += DESCRIBED * sizes.layers
+    whole = [n for name, n in sizes.values.items() if matches(name, plan.tensor_names)]
+    return round(total + tensors * (4 * sum(whole) + DESCRIBED * len(whole)))
 
 
-def fit(
-    plan: Plan, sizes: Sizes, *, steps: int, flush_every_n_steps: int, max_bytes: int
-) -> tuple[Plan, int]:
+def fit(plan: Plan, sizes: Sizes, length: Length, *, max_bytes: int) -> tuple[Plan, int]:
     """Thin the plan, its dearest detail first, until its forecast keeps within ``max_bytes``.
 
     Returns:
         the plan and its forecast in bytes.
     """
-    size = forecast(plan, sizes, steps=steps, flush_every_n_steps=flush_every_n_steps)
-    while size > max_bytes and (detail := _thinnable(plan, steps)) is not None:
+    size = forecast(plan, sizes, length)
+    while size > max_bytes and (detail := _thinnable(plan, length.steps)) is not None:
         plan = plan.thinned(detail)
-        size = forecast(plan, sizes, steps=steps, flush_every_n_steps=flush_every_n_steps)
+        size = forecast(plan, sizes, length)
     return plan, size
 
 
@@ -151,16 +170,3 @@ def _ordinal(sampling: Sampling) -> str:
         return "step"
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{'th' if number % 100 in (11, 12, 13) else ending} step"
-
-
-__all__ = [
-    "DETAILS",
-    "Plan",
-    "Sampling",
-    "Sizes",
-    "fit",
-    "forecast",
-    "in_words",
-    "matches",
-    "size_in_words",
-]  # fmt: skip

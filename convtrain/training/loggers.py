@@ -49,11 +49,12 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
-        """Take out the rows that a resumed run writes again."""
+        """Take out the rows that a resumed run writes again, and its test of before."""
         if not self.path.exists():
             return
         with self.path.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if int(row["step"] or 0) <= step]
+            rows = [row for row in csv.DictReader(file) if not row["test/loss"]]
+        kept = [row for row in rows if int(row["step"] or 0) <= step]
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
