@@ -37,9 +37,7 @@ def compare(
     return compare_timed(lambda: _time(first, calls), lambda: _time(second, calls), pairs=pairs)
 
 
-def compare_timed(
-    first: Callable[[], float], second: Callable[[], float], *, pairs: int
-) -> Ratio:
+def compare_timed(first: Callable[[], float], second: Callable[[], float], *, pairs: int) -> Ratio:
     """The same for work that takes its own time, and returns it in seconds."""
     first(), second()
     times: list[tuple[float, float]] = []

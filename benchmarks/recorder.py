@@ -1,8 +1,9 @@
 """What the gradient recorder costs: ``python -m benchmarks.recorder``.
 
 The same training with and without it, in turn, by Lightning's trainer on both sides, with
-TensorBoard open. The time is that of the steps, from the tenth to the last; writing the record is in
-it, starting and ending a run are not. Prints milliseconds a step, and with / without pair by pair.
+TensorBoard open. The time is that of the steps, from the tenth to the last; writing the record is
+in it, starting and ending a run are not. Prints milliseconds a step, and with / without, pair by
+pair.
 """
 
 import argparse

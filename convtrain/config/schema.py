@@ -292,6 +292,11 @@ class Checkpoint(Section):
     mode: Mode = Field(description="whether less or more is better")
     save_top_k: int = Field(ge=0, description="best checkpoints kept")
     every_n_epochs: Count = Field(description="epochs between two checkpoints")
+    every_n_steps: Count | None = Field(description="optimiser steps between two checkpoints")
+    every_n_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        description="minutes between two checkpoints"
+    )
+    keep_last: Count = Field(description="newest checkpoints kept")
     test_with: Literal["best", "last"] = Field(description="checkpoint of the final test")
 
 

@@ -15,7 +15,6 @@ A part is named by its first and last step. It appears under that name when it l
 a whole, so a process that is killed loses what it had not written yet and nothing else.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from convtrain.errors import MissingDataError
+from convtrain.files import written_whole
 
 FOLDER = "gradients"
 TENSORS = "tensors"
@@ -133,20 +133,9 @@ class Store:
         self._replace(path, content.getvalue())
 
     def _replace(self, path: Path, content: Any) -> None:
-        """Put a file in its place when all of it is on the disk."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                self.bytes_written += file.tell()
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with written_whole(path) as sink:
+            sink.write(content)
+        self.bytes_written += sink.size
 
 
 def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
@@ -208,13 +197,3 @@ def _plain(tensor: Any) -> Any:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0].rstrip(".")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a rename itself on the disk; folders cannot be opened on Windows, and need not be."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -16,6 +16,7 @@ from convtrain.gradients.alarms import Alarm, Block, Watch
 from convtrain.gradients.replay import find_birth
 from convtrain.gradients.rows import Flushed, Row
 from convtrain.gradients.store import FOLDER
+from convtrain.training.checkpoint_file import save_checkpoint
 from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
@@ -144,7 +145,6 @@ class Watcher:
         if not trainer.is_global_zero:
             return ""
         path = self._run_dir / FOLDER / f"nonfinite-{row.step:012d}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
         state: dict[str, Any] = {
             "step": row.step,
             "epoch": row.epoch,
@@ -157,9 +157,7 @@ class Watcher:
             "buffers": dict(task.model.named_buffers()),
             "weights": {name: p.detach() for name, p in task.model.named_parameters()},
         }
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        save_checkpoint(state, path)
         return f"; {path} reproduces it"
 
 

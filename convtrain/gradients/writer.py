@@ -71,11 +71,8 @@ class Writer:
         if writing is not None:
             try:
                 writing.result()
-            except OSError as error:
-                raise TrainingError(
-                    f"{self.store.folder}: the gradient record cannot be written ({error}); "
-                    f"make room, or type recorder=off"
-                ) from error
+            except TrainingError as error:
+                raise TrainingError(f"{error}; recorder=off trains without a record") from error
 
     def close(self) -> None:
         self._thread.shutdown()

@@ -1,6 +1,7 @@
 """What a run writes while it trains: TensorBoard events and ``metrics.csv``."""
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from convtrain.files import written_whole
 
 COLUMNS = (
     "step", "epoch", "train/loss", "train/acc", "train/loss_epoch", "train/acc_epoch",
@@ -55,12 +58,12 @@ class MetricsCsv(Logger):
         with self.path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if not row["test/loss"]]
         kept = [row for row in rows if int(row["step"] or 0) <= step]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(kept)
-        temporary.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        with written_whole(self.path) as sink:
+            sink.write(text.getvalue().encode())
 
 
 class TensorBoard(TensorBoardLogger):

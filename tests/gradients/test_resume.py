@@ -1,11 +1,11 @@
 """A record over several lives of a run: each step once, and what a kill may cost."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain import pipeline
+from convtrain.errors import TrainingError
+from convtrain.files import Sink
 from convtrain.gradients import load
 from tests.conftest import REPOSITORY, Train, compose
 
@@ -115,24 +117,21 @@ def test_an_exception_in_training_leaves_all_rows_but_none_twice(
 def test_a_full_disk_ends_the_run_in_one_line(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convtrain.errors import TrainingError
-    from convtrain.gradients.store import Store
+    written: list[int] = []
+    plain = Sink.write
 
-    def full(*_: Any) -> None:
-        raise OSError(28, os.strerror(28))
+    def write(self: Sink, data: Any) -> int:
+        if bytes(data[:4]) == b"PAR1":
+            written.append(len(data))
+            if len(written) > 2:
+                self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(self, data)
 
-    train("logger=none", "recorder.flush_every_n_steps=2", "trainer.max_steps=4")
-    monkeypatch.setattr(Store, "_replace", _after(3, Store._replace, full))
-    with pytest.raises(TrainingError, match="gradient record cannot be written"):
-        train("logger=none", "recorder.flush_every_n_steps=2", name="full")
-    assert [row["step"] for row in load(tmp_path / "full", "steps").to_pylist()] == [1, 2]
-
-
-def _after(count: int, first: Any, then: Any) -> Any:
-    calls = defaultdict(int)
-
-    def call(*arguments: Any) -> Any:
-        calls["all"] += 1
-        return (first if calls["all"] <= count else then)(*arguments)
-
-    return call
+    monkeypatch.setattr(Sink, "write", write)
+    with pytest.raises(TrainingError) as stopped:
+        train("logger=none", "recorder.flush_every_n_steps=2")
+    message = str(stopped.value)
+    assert "\n" not in message
+    assert "no space left on device" in message
+    assert message.endswith("recorder=off trains without a record")
+    assert [row["step"] for row in load(tmp_path / "run", "steps").to_pylist()] == [1, 2]
