@@ -1,4 +1,4 @@
-"""``python -m convtrain``: look at the catalogue of layers, a declared network, or gradients.
+"""``python -m convtrain``: look at layers, networks and gradients, or export a run's weights.
 
 Nothing heavy is imported before there is something to show.
 """
@@ -25,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     layers.add_argument("name", nargs="?", help="such as Conv2d")
     summary = verbs.add_parser("summary", help="a declared network as a table")
     summary.add_argument("overrides", nargs="*", help="as for train.py: network=resnet18")
+    export = verbs.add_parser("export", help="the weights of a run alone, as safetensors")
+    export.add_argument("run", help="a run's directory")
+    export.add_argument(
+        "--checkpoint", default="last", help="last, best, or a file's name in RUN/checkpoints"
+    )
+    export.add_argument("--out", help="the file to write; RUN/weights.safetensors otherwise")
     add_gradients(verbs)
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
@@ -33,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_summary(console, chosen.overrides)
         elif chosen.verb == "gradients":
             show_gradients(console, chosen)
+        elif chosen.verb == "export":
+            export_run(console, chosen.run, chosen.checkpoint, chosen.out)
         elif chosen.name:
             show_layer(console, chosen.name)
         else:
@@ -151,6 +159,14 @@ def warnings_as_lines() -> Iterator[None]:
             f"warning: {message}", file=sys.stderr
         )
         yield
+
+
+def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> None:
+    from convtrain.runs.export import export_weights
+
+    file, source, count = export_weights(run, checkpoint=checkpoint, out=out)
+    size = file.stat().st_size / 1e6
+    console.print(f"{file}: {count} tensors, {size:.1f} MB, from {source.name}", soft_wrap=True)
 
 
 if __name__ == "__main__":

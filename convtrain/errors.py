@@ -32,7 +32,7 @@ class MissingDataError(ConfigError):
 
 
 class CorruptDataError(ConvtrainError):
-    """A file of the dataset exists but cannot be read."""
+    """A file of the dataset, or a checkpoint, exists but cannot be read."""
 
 
 class TrainingError(ConvtrainError):

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError
+from convtrain.files import line_on_full_disk
 from convtrain.runs.directory import RunDirectory
 
 log = logging.getLogger("convtrain")
@@ -36,7 +38,7 @@ def run_job(
         RunDirectory(run_dir).fail(str(error))
         status = error.exit_status
     except Exception as error:
-        log.error("%s", traceback.format_exc())
+        log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
         RunDirectory(run_dir).fail(f"{type(error).__name__}: {error}")
         status = 1
     else:
@@ -74,6 +76,14 @@ def _quiet_libraries() -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+    logging.raiseExceptions = False  # a full disk is one line, not one for each writer it stops
+    threading.excepthook = _report_thread
     logging.captureWarnings(True)
     warnings.filterwarnings("default", module="pytorch_lightning")
     logging.getLogger("py.warnings").setLevel(logging.WARNING)
+
+
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Leave a full disk, which stops TensorBoard's thread, to the training that meets it next."""
+    if failed.exc_value is None or line_on_full_disk(failed.exc_value, Path()) is None:
+        threading.__excepthook__(failed)

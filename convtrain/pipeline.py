@@ -1,5 +1,6 @@
 """The whole story of a run on one page: ``train(config) -> result``."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
@@ -19,6 +20,8 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.gradients.recorder import Recorder
+from convtrain.gradients.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
     Weights,
     build_custom_model,
@@ -30,6 +33,8 @@ from convtrain.models.build import (
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
+from convtrain.training.checkpoint_file import load_checkpoint, newest_good
+from convtrain.training.checkpoints import BestCheckpoints, make_checkpoints
 from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
@@ -37,8 +42,10 @@ from convtrain.training.pictures import Pictures
 from convtrain.training.progress import RunProgress
 from convtrain.training.schedules import make_schedule
 from convtrain.training.task import Task
-from convtrain.training.trainer import make_checkpoint, make_early_stopping, make_trainer
+from convtrain.training.trainer import make_early_stopping, make_trainer
 from convtrain.training.walkthrough import Walkthrough
+
+log = logging.getLogger("convtrain")
 
 
 def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -59,7 +66,8 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     data = make_data(config)
     model = make_model(config)
     task = make_task(config, model)
-    callbacks = make_callbacks(config, run, data)
+    recorder = make_recorder(config, run_dir)
+    callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
     trainer = make_trainer(
         run_dir=run_dir,
         callbacks=callbacks,
@@ -68,7 +76,7 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     )
     _begin(config, run, overrides, trainer)
 
-    checkpoint = str(run.last_checkpoint) if config.resume else None
+    checkpoint = _checkpoint_to_resume(run) if config.resume else None
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if config.trainer.limit_test_batches != 0:
         tested = _load_for_test(config, task, trainer)
@@ -76,7 +84,7 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     else:
         tested = None
 
-    result = {
+    result: dict[str, Any] = {
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
         "steps": trainer.global_step,
@@ -85,6 +93,12 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
         "tested_checkpoint": tested,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+    if recorder is not None:
+        result["gradients"] = recorder.verdict
+        result["recorder"] = {
+            "share_of_time": recorder.overhead_share,
+            "bytes": recorder.bytes_written,
+        }
     _end(config, run, trainer, result)
     return result
 
@@ -177,7 +191,7 @@ def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[C
     checkpoint = chosen.checkpoint.model_dump(exclude={"test_with"})
     callbacks: list[Callback] = []
     if not config.trainer.fast_dev_run:
-        callbacks += [make_checkpoint(run.checkpoints, validates=validates, **checkpoint)]
+        callbacks += make_checkpoints(run.checkpoints, validates=validates, **checkpoint)
     callbacks += make_early_stopping(**chosen.early_stopping.model_dump())
     if chosen.progress_bar:
         callbacks.append(RunProgress())
@@ -202,6 +216,28 @@ def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[C
     return callbacks
 
 
+def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
+    chosen = config.recorder
+    declared = {name: getattr(chosen, name) for name in DETAILS}
+    details = {name: when and Sampling(**when.model_dump()) for name, when in declared.items()}
+    if not any(details.values()):
+        return None
+    plan = Plan(
+        **details,
+        tensor_names=tuple(chosen.tensor_names),
+        include=tuple(chosen.include),
+        exclude=tuple(chosen.exclude),
+    )
+    return Recorder(
+        run_dir=run_dir,
+        plan=plan,
+        flush_every_n_steps=chosen.flush_every_n_steps,
+        max_bytes=round(chosen.max_mib * 2**20),
+        max_overhead=chosen.max_overhead,
+        alarm=config.alarm,
+    )
+
+
 def make_loggers(config: Config, run_dir: Path) -> list[Logger]:
     loggers: list[Logger] = []
     if config.logger.tensorboard:
@@ -224,16 +260,23 @@ def _begin(
         tensorboard.log_text("config", run.config.read_text())
 
 
+def _checkpoint_to_resume(run: RunDirectory) -> str:
+    path, damaged = newest_good(run.checkpoints)
+    if damaged:
+        rank_zero_only(log.warning)("%s; going on from %s", "; ".join(damaged), path.name)
+    return str(path)
+
+
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:
     """Load the weights that the test shall see; return the checkpoint's name."""
     keeper = trainer.checkpoint_callback
-    if config.callbacks.checkpoint.test_with == "last" or not isinstance(keeper, ModelCheckpoint):
+    if config.callbacks.checkpoint.test_with == "last" or not isinstance(keeper, BestCheckpoints):
         return None
     if not keeper.best_model_path:
         return None
     trainer.strategy.barrier()
     path = Path(keeper.best_model_path)
-    task.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    task.load_state_dict(load_checkpoint(path)["state_dict"])
     return path.name
 
 

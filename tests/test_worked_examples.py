@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from convtrain.gradients import load
 from tests.conftest import Train
 
 
@@ -28,6 +30,8 @@ def text_of(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         events.Reload()
         kept = events.Tensors("walkthrough/text_summary")[0].tensor_proto.string_val[0].decode()
         lines = [line.removeprefix("    ") for line in kept.splitlines()]
+        forecast, _, printed = printed.partition("\n")
+        assert forecast.startswith("gradient record: ")
         assert "\n".join(lines) == printed.rstrip("\n"), "the terminal and TensorBoard agree"
         return printed
 
@@ -70,3 +74,20 @@ def test_the_gradient_of_the_input_is_the_weight_to_the_last_bit(style: str) -> 
     assert type(output.grad_fn).__name__ == "ConvolutionBackward0"
     output.sum().backward()
     assert torch.equal(image.grad, model.get_parameter("conv2d_1.weight"))
+
+
+@pytest.mark.parametrize("experiment", ["conv2d_functional", "conv2d_nn"])
+def test_the_recorded_gradients_are_those_that_are_printed(
+    text_of, experiment: str, tmp_path: Path
+) -> None:
+    _, after = text_of(experiment).split("5. Gradients are propagated back.")
+    recorded = load_file(tmp_path / "run" / "gradients" / "tensors" / "000000000001.safetensors")
+    names = {"input": "the input"} | {name: name for name in recorded if name != "input"}
+    assert len(names) == (2 if experiment == "conv2d_functional" else 3)
+    for name, printed in names.items():
+        torch.testing.assert_close(
+            recorded[name], shown(after, f"gradient of {printed}"), atol=1e-6, rtol=0
+        )
+    layers = {row["layer"]: row for row in load(tmp_path / "run", "layers").to_pylist()}
+    assert layers["input"]["gradient_norm"] == pytest.approx(recorded["input"].norm().item())
+    assert layers["conv2d_1"]["gradient_mean"] == 1

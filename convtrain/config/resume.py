@@ -16,6 +16,10 @@ CHANGEABLE = (
     "trainer.devices",
     "trainer.threads",
     "trainer.log_every_n_steps",
+    "callbacks.checkpoint.every_n_epochs",
+    "callbacks.checkpoint.every_n_steps",
+    "callbacks.checkpoint.every_n_minutes",
+    "callbacks.checkpoint.keep_last",
     "callbacks.progress_bar",
     "data.root",
     "data.download",
@@ -29,8 +33,8 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
         ConfigError: there is no run or no checkpoint, or an override would make it another run.
     """
     folder = Path(run_dir)
-    for needed in ("config.yaml", "checkpoints/last.ckpt"):
-        if not (folder / needed).is_file():
+    for needed in ("config.yaml", "checkpoints/*.ckpt"):
+        if not any(folder.glob(needed)):
             raise ConfigError(
                 f"resume={run_dir}: {folder / needed} does not exist; give the directory of a run "
                 f"that has saved a checkpoint"

@@ -268,11 +268,35 @@ class Trainer(Section):
     profiler: Literal["simple", "advanced", "pytorch"] | None = Field(description="profiler")
 
 
+class Sampling(Section):
+    every_n_steps: Count = Field(description="optimiser steps between two samples")
+    first_n_steps: int = Field(ge=0, description="optimiser steps at the start, each a sample")
+
+
+class Recorder(Section):
+    name: Literal["off", "norms", "stats", "full", "debug"]
+    norms: Sampling | None = Field(description="when norms are recorded")
+    statistics: Sampling | None = Field(description="when statistics are recorded")
+    distributions: Sampling | None = Field(description="when distributions are recorded")
+    tensors: Sampling | None = Field(description="when whole gradients are recorded")
+    tensor_names: list[str] = Field(description="globs over parameter names")
+    include: list[str] = Field(description="globs over parameter names")
+    exclude: list[str] = Field(description="globs over parameter names")
+    flush_every_n_steps: Count = Field(description="rows between two flushes")
+    max_mib: float = Field(gt=0, description="MiB of the record on disk")
+    max_overhead: float = Field(gt=0, description="share of the training time")
+
+
 class Checkpoint(Section):
     monitor: Metric = Field(description="metric that names the best checkpoint")
     mode: Mode = Field(description="whether less or more is better")
     save_top_k: int = Field(ge=0, description="best checkpoints kept")
     every_n_epochs: Count = Field(description="epochs between two checkpoints")
+    every_n_steps: Count | None = Field(description="optimiser steps between two checkpoints")
+    every_n_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        description="minutes between two checkpoints"
+    )
+    keep_last: Count = Field(description="newest checkpoints kept")
     test_with: Literal["best", "last"] = Field(description="checkpoint of the final test")
 
 
@@ -308,6 +332,10 @@ class Config(Section):
     loss: Loss
     optimizer: Optimizer
     scheduler: Scheduler
+    recorder: Recorder
+    alarm: Literal["warn", "stop", "checkpoint", "off"] = Field(
+        description="what is done when gradients are in trouble"
+    )
     trainer: Trainer
     callbacks: Callbacks
     logger: Logger

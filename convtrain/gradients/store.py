@@ -6,12 +6,15 @@ Below the run's directory, in ``gradients/``, each table is a folder of parts wr
     gradients/parameters/000000000001-000000000050.parquet   one row a step and parameter
     gradients/layers/...                                     sampled steps: what each layer put out
     gradients/histograms/...                                 sampled steps: log-magnitude histograms
+    gradients/tensors/000000000001.safetensors               chosen steps: whole gradients
+    gradients/graph-000000000001.json                        each layer's grad_fn, and what is next
+    gradients/parameters.json                                shapes, types, names of tied parameters
+    gradients/alarms.jsonl                                   what went wrong, and when
 
 A part is named by its first and last step. It appears under that name when it lies on the disk as
 a whole, so a process that is killed loses what it had not written yet and nothing else.
 """
 
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,8 +26,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from convtrain.errors import MissingDataError
+from convtrain.files import written_whole
 
 FOLDER = "gradients"
+TENSORS = "tensors"
 NAMES = pa.dictionary(pa.int32(), pa.string())
 STATISTICS = ("norm", "mean", "deviation", "minimum", "maximum", "zeros")
 """Of one tensor: L2 norm, mean, standard deviation, extremes, and the fraction that is zero."""
@@ -87,7 +92,12 @@ class Store:
     def append(self, table: str, columns: Mapping[str, Sequence[Any] | Any]) -> None:
         """Write one part. ``columns`` maps names to values, rows in the order of their steps."""
         types = TABLES[table]
-        data = pa.table({name: pa.array(v, types[name]) for name, v in columns.items()})
+        data = pa.table(
+            {
+                name: values if isinstance(values, pa.Array) else pa.array(values, types[name])
+                for name, values in columns.items()
+            }
+        )
         if data.num_rows:
             steps = columns["step"]
             self._write(table, data, int(steps[0]), int(steps[-1]))
@@ -103,22 +113,36 @@ class Store:
                     data = data.filter(pc.less_equal(data["step"], step))
                     self._write(table, data, first, int(data["step"][-1].as_py()))
                 path.unlink()
+        for path in sorted((self.folder / TENSORS).glob("[0-9]*.safetensors")):
+            if int(path.stem) > step:
+                path.unlink()
+
+    def write_tensors(self, step: int, tensors: Mapping[str, Any]) -> None:
+        """Write whole tensors of a step, by name, as ``tensors/STEP.safetensors``.
+
+        Complex ones are written as pairs of real and imaginary parts.
+        """
+        from safetensors.torch import save
+
+        content = save({name: _plain(tensor) for name, tensor in tensors.items()})
+        self._replace(self.folder / TENSORS / f"{step:012d}.safetensors", content)
+
+    def write_text(self, name: str, text: str) -> None:
+        self._replace(self.folder / name, text.encode())
 
     def _write(self, table: str, data: pa.Table, first: int, last: int) -> None:
-        folder = self.folder / table
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{first:012d}-{last:012d}.parquet"
-        temporary = folder / f".{path.name}.tmp"
-        with temporary.open("wb") as file:
-            names = [column for column in KEYS if column in TABLES[table]]
-            pq.write_table(
-                data, file, compression="zstd", use_dictionary=names, write_page_checksum=True
-            )
-            self.bytes_written += file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(folder)
+        names = [column for column in KEYS if column in TABLES[table]]
+        content = pa.BufferOutputStream()
+        pq.write_table(
+            data, content, compression="zstd", use_dictionary=names, write_page_checksum=True
+        )
+        path = self.folder / table / f"{first:012d}-{last:012d}.parquet"
+        self._replace(path, content.getvalue())
+
+    def _replace(self, path: Path, content: Any) -> None:
+        with written_whole(path) as sink:
+            sink.write(content)
+        self.bytes_written += sink.size
 
 
 def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
@@ -181,15 +205,16 @@ def _steps_of(path: Path) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _plain(tensor: Any) -> Any:
+    """Return a torch tensor as the file takes it: dense, contiguous, on the host, real."""
+    tensor = tensor.detach()
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    if tensor.is_complex():
+        import torch
+
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.cpu().contiguous().clone()
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0].rstrip(".")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a rename itself on the disk; folders cannot be opened on Windows, and need not be."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

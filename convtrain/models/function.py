@@ -76,8 +76,9 @@ class Function:
         return self._observed(self._twin(*inputs, **arguments, **keywords))
 
     def _observed(self, output: Any) -> Any:
-        if self.model.observer is not None and self.path:
-            self.model.observer(self.path, output)  # type: ignore[operator]
+        if self.path:
+            for observe in self.model.observers:  # type: ignore[union-attr]
+                observe(self.path, output)
         return output
 
     def bind(self, values: Tensors) -> "Function":
@@ -127,7 +128,7 @@ class Function:
 
 _ASKED: dict[str, Callable[[Function], Any]] = {
     "training": lambda layer: layer.holder.training,
-    "observed": lambda layer: layer.model.observer is not None,
+    "observed": lambda layer: bool(layer.model.observers),
     "children": lambda layer: layer._children.values(),
     "parameters": lambda layer: [
         layer._tensor(name)

@@ -31,7 +31,7 @@ class FunctionalModel(nn.Module):
 
     def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
         super().__init__()
-        self.observer: Callable[[str, Any], None] | None = None
+        self.observers: tuple[Callable[[str, Any], None], ...] = ()
         self._function = self._convert(module, self, "", carry, {}, {})
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:

@@ -15,11 +15,11 @@ Observer = Callable[[str, Any], None]
 def observe_outputs(model: nn.Module, observer: Observer) -> Iterator[None]:
     """Call ``observer(name, output)`` for every layer of every forward pass inside the block."""
     if isinstance(model, FunctionalModel):
-        before, model.observer = model.observer, observer
+        model.observers = (*model.observers, observer)
         try:
             yield
         finally:
-            model.observer = before
+            model.observers = tuple(o for o in model.observers if o is not observer)
         return
     handles = [
         module.register_forward_hook(lambda _m, _i, output, name=name: observer(name, output))

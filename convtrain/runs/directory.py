@@ -1,12 +1,15 @@
 """The files of a run. ``result.json`` is written last: where it stands, the run is finished."""
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from convtrain.errors import TrainingError
+from convtrain.files import sweep_strays, written_whole
 
 
 class RunDirectory:
@@ -26,9 +29,9 @@ class RunDirectory:
         self, config: dict[str, Any], overrides: Sequence[str], provenance: dict[str, Any]
     ) -> None:
         """Write down what is about to run; a result or an error of before is withdrawn."""
-        self.path.mkdir(parents=True, exist_ok=True)
         for stale in (self.result, self.error):
             stale.unlink(missing_ok=True)
+        sweep_strays(self.checkpoints, ".ckpt")
         write_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
         write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
         write_atomically(self.provenance, json.dumps(provenance, indent=2) + "\n")
@@ -37,8 +40,8 @@ class RunDirectory:
         write_atomically(self.result, json.dumps(result, indent=2) + "\n")
 
     def fail(self, message: str) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.error, message.rstrip() + "\n")
+        with suppress(TrainingError):  # a full disk may be the very reason
+            write_atomically(self.error, message.rstrip() + "\n")
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the result, or None where the run is not finished."""
@@ -50,9 +53,5 @@ class RunDirectory:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that whoever reads it, at whatever moment, finds the old or the new text."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with written_whole(path) as sink:
+        sink.write(text.encode())

@@ -26,14 +26,22 @@ def print_report(
     table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
     table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
     table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
+    if recorder := result.get("recorder"):
+        size = f"{recorder['bytes'] / 1000:,.0f} kB"
+        table.add_row("recording", f"{recorder['share_of_time']:.1%} of the training time, {size}")
     table.add_row("run directory", run)
     console.print()
     console.print(table)
+    for line in result.get("gradients", []):
+        console.print(line, markup=False)
     longer = f"trainer.max_epochs={2 * max(result['epochs'], 1)}"
     following = {
         "look at it": "tensorboard --logdir logs",
+        "its gradients": f"python -m convtrain gradients {shlex.quote(run)}",
         "train longer": f"python train.py resume={shlex.quote(run)} {longer}",
     }
+    if not recorder:
+        del following["its gradients"]
     if style in OTHER_STYLE:
         kept = [o for o in overrides if not o.startswith(("model=", "resume=", "hydra."))]
         command = ["python", "train.py", *kept, f"model={OTHER_STYLE[style]}"]

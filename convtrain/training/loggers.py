@@ -1,12 +1,16 @@
 """What a run writes while it trains: TensorBoard events and ``metrics.csv``."""
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from convtrain.files import written_whole
 
 COLUMNS = (
     "step", "epoch", "train/loss", "train/acc", "train/loss_epoch", "train/acc_epoch",
@@ -46,6 +50,21 @@ class MetricsCsv(Logger):
                 writer.writeheader()
             writer.writerow({**metrics, "step": step})
 
+    @rank_zero_only
+    def forget_after(self, step: int) -> None:
+        """Take out the rows that a resumed run writes again, and its test of before."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if not row["test/loss"]]
+        kept = [row for row in rows if int(row["step"] or 0) <= step]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        with written_whole(self.path) as sink:
+            sink.write(text.getvalue().encode())
+
 
 class TensorBoard(TensorBoardLogger):
     """Lightning's TensorBoardLogger, writing straight into the run directory."""
@@ -56,6 +75,13 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Write no hparams.yaml beside ``config.yaml``, which says the same."""
+
+    @rank_zero_only
+    def forget_after(self, step: int) -> None:
+        """Tell TensorBoard to forget the points that a resumed run writes again."""
+        writer = self.experiment._get_file_writer()
+        restart = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        writer.add_event(restart, step + 1)
 
     @rank_zero_only
     def log_results(self, settings: dict[str, Any], metrics: dict[str, float], step: int) -> None:

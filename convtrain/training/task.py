@@ -6,11 +6,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed
+from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.losses import Loss
+from convtrain.training.norms import gradient_norms, total_norm
 from convtrain.training.optimizers import MakeOptimizer
 from convtrain.training.schedules import MakeSchedule
 from convtrain.training.totals import Totals, means
@@ -54,6 +57,7 @@ class Task(pl.LightningModule):
         self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds = 0.0, 0.0
+        self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
         self._logged_step, self._logged_time = 0, time.perf_counter()
         self._paused_time = 0.0
 
@@ -63,11 +67,19 @@ class Task(pl.LightningModule):
         return self.model(images)  # step 3
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
-        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
-        scores = self(batch.images)
-        loss = self.loss(scores, batch.targets)  # step 4
+        loss, scores = self.loss_and_scores(batch, batch_idx)
         self._totals("fit").add(loss, scores, batch.targets)
         return loss * batch.share if batch.share != 1 else loss
+
+    def loss_and_scores(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Process a batch; all that is random in it follows from the seed, the epoch and its place.
+
+        Returns:
+            the loss, a scalar, and the scores (N, classes).
+        """
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        scores = self(batch.images)
+        return self.loss(scores, batch.targets), scores  # step 4
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # step 5
@@ -76,6 +88,26 @@ class Task(pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         optimizer.step(closure=optimizer_closure)  # step 6
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        norm, self.gradient_norm = self.gradient_norm, None
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        # A fused optimiser unscales by itself, later: Lightning then refuses to clip.
+        measurable = scaler is None or not fused
+        if gradient_clip_val and gradient_clip_algorithm == "norm" and measurable:
+            groups = optimizer.param_groups
+            parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+            if norm is None:
+                norm = total_norm(gradient_norms([p.grad for p in parameters]))
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
@@ -100,6 +132,12 @@ class Task(pl.LightningModule):
             self._totals(stage).add(self.loss(scores, batch.targets), scores, batch.targets)
 
     # --- epochs, and what is logged ---------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        if self.global_step:  # the run goes on from a checkpoint
+            for logger in self.loggers:
+                if isinstance(logger, TensorBoard | MetricsCsv):
+                    logger.forget_after(self.global_step)
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader

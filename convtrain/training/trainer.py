@@ -6,17 +6,33 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, TrainingError
+from convtrain.training.checkpoints import CheckpointFiles
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
+
+
+class Trainer(pl.Trainer):
+    """Lightning's, which stops on every device where the first one cannot save."""
+
+    def save_checkpoint(self, *args: Any, **options: Any) -> None:
+        failed: str | None = None
+        try:
+            super().save_checkpoint(*args, **options)
+        except TrainingError as error:  # of the first device alone; the others wait for it
+            failed = str(error)
+            self.strategy.barrier("Trainer.save_checkpoint")
+        failed = self.strategy.broadcast(failed)
+        if failed is not None:
+            raise TrainingError(failed)
 
 
 def make_trainer(
@@ -30,7 +46,7 @@ def make_trainer(
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
     **settings: Any,
-) -> pl.Trainer:
+) -> Trainer:
     """Make the trainer; further settings are ``pytorch_lightning.Trainer``'s own.
 
     Raises:
@@ -39,7 +55,7 @@ def make_trainer(
     check_devices(accelerator, devices)
     if threads is not None:
         torch.set_num_threads(threads)
-    return pl.Trainer(
+    return Trainer(
         accelerator=accelerator,
         devices=devices,
         max_steps=-1 if max_steps is None else max_steps,
@@ -50,7 +66,8 @@ def make_trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        plugins=[CheckpointFiles()],
         use_distributed_sampler=False,
         **settings,
     )
@@ -73,32 +90,6 @@ def check_devices(accelerator: str, devices: int | str) -> None:
         raise ConfigError(
             f"trainer.devices={devices}: this machine has {found}; type trainer.devices={found}"
         )
-
-
-def make_checkpoint(
-    folder: Path,
-    *,
-    monitor: str,
-    mode: str,
-    save_top_k: int,
-    every_n_epochs: int,
-    validates: bool,
-) -> ModelCheckpoint:
-    """Make the callback that keeps ``last.ckpt`` and the best checkpoints.
-
-    Without validation there is nothing to tell the best by, and ``last.ckpt`` alone is kept.
-    """
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best-epoch{epoch:03d}",
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        monitor=monitor if validates else None,
-        mode=mode,
-        save_top_k=save_top_k if validates else 0,
-        save_last=True,
-        every_n_epochs=every_n_epochs,
-    )
 
 
 def make_early_stopping(

@@ -146,3 +146,24 @@ def test_importing_the_package_imports_no_torch(python: str, tmp_path: Path) -> 
 
     code = "import sys, convtrain; assert 'torch' not in sys.modules; convtrain.build_model"
     subprocess.run([python, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("style", ["nn", "functional"])
+def test_several_may_observe_at_once_and_leave_in_any_order(style: Any) -> None:
+    from convtrain.models.observe import observe_outputs
+
+    model = convtrain.build_model(
+        ["Flatten", {"Linear": {"out_features": 2}}], (1, 2, 2), style=style
+    )
+    seen: dict[str, list[str]] = {"first": [], "second": []}
+    first = observe_outputs(model, lambda name, _: seen["first"].append(name))
+    second = observe_outputs(model, lambda name, _: seen["second"].append(name))
+    first.__enter__()
+    second.__enter__()
+    model(torch.ones(1, 1, 2, 2))
+    first.__exit__(None, None, None)
+    model(torch.ones(1, 1, 2, 2))
+    second.__exit__(None, None, None)
+    model(torch.ones(1, 1, 2, 2))
+    layers = ["flatten_1", "linear_1"]
+    assert seen == {"first": layers, "second": layers * 2}

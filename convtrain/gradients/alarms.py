@@ -1,0 +1,386 @@
+"""What is wrong with the gradients, told as soon as the recorder has written them down.
+
+A :class:`Watch` looks at one :class:`Block` after the other, always on the host and never during a
+step. It knows five kinds of trouble:
+
+- ``nonfinite``: NaN or infinity that no scaler of mixed precision caught;
+- ``exploding``: a total norm far above that of the steps before it;
+- ``vanishing``: a parameter's norm that is nothing beside the other parameters';
+- ``dead``: a gradient of exactly zero, of a parameter or of some filters of a convolution;
+- ``still``: a parameter that has a gradient and whose weights do not move.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+LEAST_MAD = 0.2  # of log norms; below it, a flat series would make an explosion of a ripple
+LARGE, SUDDEN = math.log(100), math.log(3)  # above the median, and above any of the RECENT steps
+RECENT = 10
+SEPARATE = 4  # alarms of one kind; where a block has more, one alarm tells of them all
+LISTED = 8  # names or numbers in one message
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One trouble, found at one step.
+
+    Args:
+        kind: ``nonfinite``, ``exploding``, ``vanishing``, ``dead`` or ``still``.
+        step: the optimiser step, counted from 1.
+        parameter: whose gradient it is; the first one where there are several, and None where it is
+            the total of all.
+        message: one line with the step, the thing, its value and what to try.
+    """
+
+    kind: str
+    step: int
+    parameter: str | None
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What one flush of the recorder wrote: a row for each optimiser step, in order.
+
+    Args:
+        names: the parameters, P of them; later blocks may have more, or others.
+        step: int64 (S,), counted from 1.
+        norm: float64 (S,), L2 norm of all gradients together, before clipping.
+        norms: float64 (S, P), L2 norm of each gradient; NaN where there is none.
+        present: bool (S, P), whether there is a gradient at all.
+        skipped: bool (S,), steps that the scaler of mixed precision left out.
+        nonfinite: int (S,), parameters whose gradient holds NaN or infinity.
+        first_nonfinite: name of the first of them, for each step; None where there is none.
+        batches: for each step, the dataset's indices of its images; empty where unknown.
+        fingerprints: float64 (P,), any number that changes when the weights do, taken at the flush;
+            NaN where unknown.
+        zero_filters: of some convolutions' weights, bool (filters,): whether the filter's gradient
+            was exactly zero in every step of the block.
+    """
+
+    names: tuple[str, ...]
+    step: np.ndarray
+    norm: np.ndarray
+    norms: np.ndarray
+    present: np.ndarray
+    skipped: np.ndarray
+    nonfinite: np.ndarray
+    first_nonfinite: tuple[str | None, ...]
+    batches: tuple[tuple[int, ...], ...] = ()
+    fingerprints: np.ndarray | None = None
+    zero_filters: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Watch:
+    """Looks for trouble, block after block, and tells of each once.
+
+    The same trouble of the same parameter is told again after it was gone for ``patience`` steps,
+    or, if it stays, after ``patience`` steps more, then twice as many, and so on.
+
+    Args:
+        window: how many normal steps say what the total norm usually is.
+        warmup: how many of them it takes before their spread is trusted. Until then, and wherever
+            the norm grows little by little, only 100 times the usual norm is an explosion.
+        threshold: a total norm explodes when its logarithm lies this many robust standard
+            deviations, 1.4826 times the median absolute deviation, above the median (Iglewicz and
+            Hoaglin, "How to Detect and Handle Outliers", 1993), and when it is larger than the
+            norms that training began with.
+        vanishing: a parameter's norm vanishes below this part of the median parameter's.
+        patience: steps in a row before a parameter counts as vanishing, dead or still.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 100,
+        warmup: int = 50,
+        threshold: float = 6.0,
+        vanishing: float = 1e-7,
+        patience: int = 100,
+    ) -> None:
+        self._usual = _Usual(window, max(1, min(warmup, window)), threshold)
+        self._reports = _Reports(patience)
+        self.vanishing, self.patience = vanishing, patience
+        self._runs: dict[str, dict[str, int]] = {"vanishing": {}, "dead": {}, "still": {}}
+        self._filter_runs: dict[str, list[int]] = {}
+        self._fingerprints: dict[str, float] = {}
+
+    def look(self, block: Block) -> list[Alarm]:
+        """Return what is wrong in a block, in the order of steps; blocks come in order too."""
+        if not len(block.step):
+            return []
+        usable = ~block.skipped & (block.nonfinite == 0)
+        counted = usable[:, None] & block.present & np.isfinite(block.norms)
+        found = [
+            *self._nonfinite(block),
+            *self._exploding(block, usable),
+            *self._vanishing(block, counted),
+            *self._dead(block, counted),
+            *self._dead_filters(block, counted),
+            *self._still(block, counted),
+        ]
+        return sorted(found, key=lambda alarm: alarm.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the watch remembers, as dicts, lists, strings and numbers."""
+        return {
+            "usual": self._usual.state_dict(),
+            "reports": [[*key, *value] for key, value in self._reports.told.items()],
+            "runs": {kind: dict(runs) for kind, runs in self._runs.items()},
+            "filter_runs": {name: list(runs) for name, runs in self._filter_runs.items()},
+            "fingerprints": dict(self._fingerprints),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another watch's :meth:`state_dict` was taken."""
+        self._usual.load_state_dict(state["usual"])
+        self._reports.told = {
+            (kind, name): (last, due, wait) for kind, name, last, due, wait in state["reports"]
+        }
+        self._runs = {kind: dict(runs) for kind, runs in state["runs"].items()}
+        self._filter_runs = {name: list(runs) for name, runs in state["filter_runs"].items()}
+        self._fingerprints = dict(state["fingerprints"])
+
+    # --- of all gradients together ----------------------------------------------------------------
+
+    def _nonfinite(self, block: Block) -> Iterator[Alarm]:
+        for row in np.flatnonzero(~block.skipped & (block.nonfinite > 0)).tolist():
+            step, count = int(block.step[row]), int(block.nonfinite[row])
+            if not self._reports.due("nonfinite", "", step):
+                continue
+            first = block.first_nonfinite[row]
+            who = first or "some parameter"
+            more = f" and of {count - 1} more" if count > 1 else ""
+            images = block.batches[row] if block.batches else ()
+            where = f", at images {shortened(images)}" if images else ""
+            yield Alarm(
+                "nonfinite",
+                step,
+                first,
+                f"step {step}: NaN or infinity in the gradient of {who}{more}{where}; "
+                "try a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32",
+            )
+
+    def _exploding(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
+        for row in np.flatnonzero(usable).tolist():
+            step, norm = int(block.step[row]), float(block.norm[row])
+            usual = self._usual.exceeded_by(norm)
+            if usual is None or not self._reports.due("exploding", "", step):
+                continue
+            norms = block.norms[row]
+            largest = f", most in {block.names[np.nanargmax(norms)]}" if (norms > 0).any() else ""
+            yield Alarm(
+                "exploding",
+                step,
+                None,
+                f"step {step}: gradient norm {norm:.3g}, {norm / usual:.3g} times the usual "
+                f"{usual:.3g}{largest}; try a lower optimizer.lr or "
+                f"trainer.gradient_clip_val={one_digit(3 * usual)}",
+            )
+
+    # --- of one parameter -------------------------------------------------------------------------
+
+    def _vanishing(self, block: Block, counted: np.ndarray) -> list[Alarm]:
+        counted = counted & (block.norms > 0)
+        with np.errstate(invalid="ignore"):
+            parts = block.norms / _median_of_rows(block.norms, counted)
+        found = [
+            (
+                int(block.step[row]),
+                block.names[column],
+                f"gradient norm {block.norms[row, column]:.2g}, {parts[row, column]:.2g} of the "
+                f"median parameter's, for {run} steps",
+            )
+            for row, column, run in self._lasting(
+                "vanishing", block, parts < self.vanishing, counted
+            )
+        ]
+        advice = "try BatchNorm2d or Residual in the network, or other init"
+        if found and all(name.endswith("bias") for _, name, _ in found):
+            advice = "a bias right before a batch norm never has more: write bias: false there"
+        return _told("vanishing", found, advice, block)
+
+    def _dead(self, block: Block, counted: np.ndarray) -> list[Alarm]:
+        found = [
+            (int(block.step[row]), block.names[column], f"gradient exactly zero for {run} steps")
+            for row, column, run in self._lasting("dead", block, block.norms == 0, counted)
+        ]
+        advice = "try a lower optimizer.lr, LeakyReLU in place of ReLU, or BatchNorm2d before it"
+        if len(found) >= block.present[-1].sum():
+            advice = "the loss asks nothing more of the weights, or does not depend on them"
+        return _told("dead", found, advice, block)
+
+    def _dead_filters(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
+        first, step = int(block.step[0]), int(block.step[-1])
+        steps = dict(zip(block.names, counted.sum(0).tolist(), strict=True))
+        for name, zero in block.zero_filters.items():
+            if not (new := steps.get(name, 0)):
+                continue
+            before = self._filter_runs.get(name) or [0] * len(zero)
+            runs = [run + new if z else 0 for run, z in zip(before, zero.tolist(), strict=True)]
+            self._filter_runs[name] = runs
+            dead = [number for number, run in enumerate(runs) if run >= self.patience]
+            # Without any living filter it is the parameter that is dead, which is told of above.
+            if not dead or zero.all() or not self._reports.due("dead filters", name, step, first):
+                continue
+            yield Alarm(
+                "dead",
+                step,
+                name,
+                f"step {step}: {len(dead)} of {len(zero)} filters of {name}: {shortened(dead)}: "
+                f"gradient exactly zero for {min(runs[number] for number in dead)} steps; unless "
+                "they are pruned, try a lower optimizer.lr or LeakyReLU in place of ReLU",
+            )
+
+    def _still(self, block: Block, counted: np.ndarray) -> list[Alarm]:
+        if block.fingerprints is None:
+            return []
+        first, step = int(block.step[0]), int(block.step[-1])
+        steps = (counted & (block.norms > 0)).sum(0).tolist()
+        runs, found = self._runs["still"], []
+        for name, mark, new in zip(block.names, block.fingerprints.tolist(), steps, strict=True):
+            if not math.isfinite(mark):
+                continue
+            same = self._fingerprints.get(name) == mark
+            self._fingerprints[name] = mark
+            runs[name] = runs.get(name, 0) + new if same else 0
+            lasting = new and runs[name] >= self.patience
+            if lasting and self._reports.due("still", name, step, first):
+                what = f"has a gradient, and its weights have not moved for {runs[name]} steps"
+                found.append((step, name, what))
+        advice = "is it in the optimiser, with a learning rate above 0? See optimizer.lr, scheduler"
+        return _told("still", found, advice, block)
+
+    def _lasting(
+        self, kind: str, block: Block, holds: np.ndarray, counted: np.ndarray
+    ) -> list[tuple[int, int, int]]:
+        """Return row, column and length of what has lasted ``patience`` steps and is to be told.
+
+        Steps that are not counted neither lengthen nor end what lasts.
+        """
+        known = self._runs[kind]
+        run = np.array([known.get(name, 0) for name in block.names], np.int64)
+        runs = np.zeros(holds.shape, np.int64)
+        for row in range(len(runs)):
+            run = np.where(counted[row], np.where(holds[row], run + 1, 0), run)
+            runs[row] = run
+        known.update(zip(block.names, run.tolist(), strict=True))
+        return [
+            (row, column, int(runs[row, column]))
+            for row, column in np.argwhere(counted & (runs >= self.patience)).tolist()
+            if self._reports.due(kind, block.names[column], int(block.step[row]))
+        ]
+
+
+class _Usual:
+    """Log norms of the last normal steps, to which a new one is compared.
+
+    Three sequences: ``normal`` steps, the latest ``window`` of them; the first normal ones, of the
+    ``start``; and the ``high`` ones since the last normal step. When the norm stays high for
+    ``warmup`` steps, that is what is normal from then on.
+    """
+
+    def __init__(self, window: int, warmup: int, threshold: float) -> None:
+        self.window, self.warmup, self.threshold = window, warmup, threshold
+        self.normal: list[float] = []
+        self.start: list[float] = []
+        self.high: list[float] = []
+
+    def exceeded_by(self, norm: float) -> float | None:
+        """Take note of a norm; return the usual one, the median, if this one explodes."""
+        if not norm > 0 or (norm == math.inf and not self.normal):
+            return None  # zero and NaN have no logarithm
+        value = math.log(norm)
+        if not self._explodes(value):
+            self.high = []
+            self.normal.append(value)
+            del self.normal[: -self.window]
+            if len(self.start) < self.warmup:
+                self.start.append(value)
+            return None
+        usual = math.exp(median(self.normal))
+        if math.isfinite(value):
+            self.high.append(value)
+        if len(self.high) >= self.warmup:
+            self.normal, self.high = self.high, []
+        return usual
+
+    def _explodes(self, value: float) -> bool:
+        sudden = value > max(self.normal[-RECENT:], default=value) + SUDDEN
+        # Nearly all steps end here, without the median, which costs more than all the rest.
+        if not sudden and value <= min(self.normal, default=value) + LARGE:
+            return False
+        middle, trusted = median(self.normal), len(self.normal) >= self.warmup
+        if value <= median(self.start) or not (value > middle + LARGE or (sudden and trusted)):
+            return False
+        mad = max(LEAST_MAD, median(abs(known - middle) for known in self.normal))
+        return not trusted or value > middle + self.threshold * MAD_TO_DEVIATION * mad
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"normal": [*self.normal], "start": [*self.start], "high": [*self.high]}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        self.normal = list(state["normal"][-self.window :])
+        self.start, self.high = list(state["start"]), list(state["high"])
+
+
+class _Reports:
+    """Which trouble was told of: by kind and name, its last step, the next report's, the wait."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.told: dict[tuple[str, str], tuple[int, int, int]] = {}
+
+    def due(self, kind: str, name: str, step: int, first: int | None = None) -> bool:
+        """Take note of trouble at a step, or from ``first`` to it; return whether to tell of it."""
+        last, due, wait = self.told.get((kind, name), (-math.inf, 0, 0))
+        if (step if first is None else first) - last > self.patience:
+            due, wait = step, self.patience
+        tell = step >= due
+        self.told[kind, name] = (step, step + wait, 2 * wait) if tell else (step, due, wait)
+        return tell
+
+
+def shortened(things: Iterable[Any]) -> str:
+    """Return a list for a message, its first eight and their number: ``0, 4, 7``."""
+    listed = [str(thing) for thing in things]
+    if len(listed) <= LISTED:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:LISTED])}, ... ({len(listed)} in all)"
+
+
+def one_digit(value: float) -> str:
+    """Return a positive number with one significant digit: ``0.03``, ``200``."""
+    return f"{float(f'{value:.0e}'):g}"
+
+
+def _told(
+    kind: str, found: Sequence[tuple[int, str, str]], advice: str, block: Block
+) -> list[Alarm]:
+    """Make alarms of steps, parameters and what is wrong with each; one of all if they are many."""
+    if len(found) <= SEPARATE:
+        return [
+            Alarm(kind, step, name, f"step {step}: {name}: {what}; {advice}")
+            for step, name, what in found
+        ]
+    step, first, what = found[0]
+    names = dict.fromkeys(name for _, name, _ in found)
+    who = f"{len(names)} of {len(block.names)} parameters, {first} to {[*names][-1]}"
+    return [Alarm(kind, step, first, f"step {step}: {who}: {what}; {advice}")]
+
+
+def _median_of_rows(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return (S, 1): the median of what is counted in each row, NaN where nothing is.
+
+    The upper one of two in the middle, so that of two parameters the weaker one can vanish.
+    """
+    if not values.shape[1]:
+        return np.full((len(values), 1), np.nan)
+    ordered = np.sort(np.where(counted, values, np.nan), axis=1)
+    return np.take_along_axis(ordered, counted.sum(1, keepdims=True) // 2, axis=1)

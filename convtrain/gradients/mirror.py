@@ -1,0 +1,130 @@
+"""The record in TensorBoard: a view of what the store holds, written when it is flushed."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from convtrain.gradients.capture import LayerRecord
+from convtrain.gradients.rows import Flushed, Row
+from convtrain.gradients.statistics import BINS, LOWEST
+from convtrain.training.pictures import filter_grid
+
+STEP_TAGS = {
+    "norm": "gradients/norm",
+    "clipped_norm": "gradients/norm_after_clipping",
+    "clip_coefficient": "gradients/clip_coefficient",
+    "nonfinite": "gradients/nonfinite",
+    "loss_scale": "gradients/loss_scale",
+}
+"""Columns of the table of steps, by the tag they have in TensorBoard."""
+
+
+class Mirror:
+    """Writes rows as TensorBoard events, one for each step, with the step's own time.
+
+    Args:
+        writer: of the run's events.
+        every_n_steps: steps between two points of a curve. TensorBoard draws at most 1,000 of each
+            tag, so that more of them cost time and show nothing.
+    """
+
+    def __init__(self, writer: SummaryWriter, *, every_n_steps: int) -> None:
+        self._writer, self.every_n_steps = writer, every_n_steps
+        self._graph: dict[str, list[str]] = {}
+
+    def write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
+        """Write the rows of a flush.
+
+        Args:
+            chosen: whether a parameter is recorded, for each name.
+        """
+        tags = [f"grad_norm/{name}" for name in flushed.names]
+        file = self._writer._get_file_writer()
+        assert file is not None
+        for index, row in enumerate(flushed.rows):
+            values: list[Summary.Value] = []
+            if row.step % self.every_n_steps == 0 or row.step == 1:
+                for column in np.flatnonzero(flushed.present[index] & np.array(chosen)):
+                    norm = flushed.norms[index, column]
+                    values.append(Summary.Value(tag=tags[column], simple_value=norm))
+                values += _step_values(flushed, index)
+            values += _histograms(row, flushed.names, chosen)
+            if row.layers is not None:
+                values += _layer_values(row.layers)
+            if values:
+                event = Event(step=row.step, wall_time=row.time, summary=Summary(value=values))
+                file.event_writer.add_event(event)
+            self._show_pictures(row)
+            if row.layers is not None and row.layers.graph != self._graph:
+                self._graph = row.layers.graph
+                self._writer.add_text(
+                    "gradients/graph", graph_text(self._graph), row.step, row.time
+                )
+
+    def _show_pictures(self, row: Row) -> None:
+        for name, (weight, gradient) in row.pictures.items():
+            for what, tensor in (("filters", weight), ("filter_gradients", gradient)):
+                if torch.isfinite(tensor).all():
+                    grid = filter_grid(tensor.cpu())
+                    self._writer.add_image(f"{what}/{name}", grid, row.step, row.time)
+
+
+def graph_text(graph: dict[str, list[str]]) -> str:
+    """Return the grad_fn of every layer and those that come next on the way back, as Markdown."""
+    lines = ["| layer | grad_fn | next functions |", "| --- | --- | --- |"]
+    for layer, (grad_fn, *after) in graph.items():
+        lines.append(f"| {layer} | {grad_fn} | {', '.join(after)} |")
+    return "\n".join(lines)
+
+
+def _step_values(flushed: Flushed, index: int) -> Iterator[Summary.Value]:
+    clips = flushed.steps["clip_coefficient"][index] != 1.0
+    for column, tag in STEP_TAGS.items():
+        value = flushed.steps[column][index]
+        if column.startswith("clip") and not clips and column != "clipped_norm":
+            continue
+        if not (column == "loss_scale" and np.isnan(value)):
+            yield Summary.Value(tag=tag, simple_value=float(value))
+
+
+def _layer_values(layers: LayerRecord) -> Iterator[Summary.Value]:
+    for place, name in enumerate(layers.names):
+        gradient = float(layers.gradients[place, 0])
+        yield Summary.Value(tag=f"output_grad_norm/{name}", simple_value=gradient)
+
+
+def _histograms(row: Row, names: Sequence[str], chosen: Sequence[bool]) -> Iterator[Summary.Value]:
+    """Yield histograms over log2 of the magnitude."""
+    if row.histograms is None:
+        return
+    for column, counts in zip(row.columns, _on_host(row.histograms), strict=True):
+        if chosen[column] and counts[:BINS].any():
+            histogram = log_histogram(counts[:BINS])
+            yield Summary.Value(tag=f"grad_log2_magnitude/{names[column]}", histo=histogram)
+
+
+def log_histogram(counts: np.ndarray) -> HistogramProto:
+    """Return a TensorBoard histogram over log2 of the magnitude, without its empty ends."""
+    filled = np.flatnonzero(counts)
+    first, last = filled[0], filled[-1] + 1
+    lefts = np.arange(first, last) + LOWEST
+    kept = counts[first:last].astype(float)
+    middles = lefts + 0.5
+    return HistogramProto(
+        min=float(lefts[0]),
+        max=float(lefts[-1] + 1),
+        num=float(kept.sum()),
+        sum=float((kept * middles).sum()),
+        sum_squares=float((kept * middles**2).sum()),
+        bucket_limit=[float(lefts[0]), *(lefts + 1.0).tolist()],
+        bucket=[0.0, *kept.tolist()],
+    )
+
+
+def _on_host(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

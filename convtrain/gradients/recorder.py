@@ -1,0 +1,400 @@
+"""The gradient recorder: a row for every optimiser step, at the cost of a kernel or two.
+
+It reads ``p.grad`` in ``on_before_optimizer_step``: after the last backward of a step, after the
+scaler has unscaled, after devices have been averaged, and before clipping. What it computes stays
+on the device until it is flushed, by default every 50 rows, and a thread then writes it.
+"""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from convtrain.data.batches import Batch
+from convtrain.errors import TrainingError
+from convtrain.gradients.capture import INPUT, Capture
+from convtrain.gradients.details import Details
+from convtrain.gradients.mirror import Mirror
+from convtrain.gradients.overhead import Overhead
+from convtrain.gradients.rows import Row, flush_rows, mean_losses
+from convtrain.gradients.schedule import Length, Plan, Sizes, fit, in_words, size_in_words
+from convtrain.gradients.statistics import (
+    exact_norm,
+    fingerprints,
+    is_finite,
+    largest,
+    zero_filters,
+)
+from convtrain.gradients.store import load
+from convtrain.gradients.surroundings import (
+    clipping_of,
+    is_compiled,
+    loss_scale,
+    unscales_itself,
+)
+from convtrain.gradients.verdict import verdict
+from convtrain.gradients.watcher import AlarmMode, Watcher
+from convtrain.gradients.writer import Writer
+from convtrain.training.loggers import tensorboard_of
+from convtrain.training.norms import gradient_norms, total_norm
+from convtrain.training.task import Task
+
+log = logging.getLogger("convtrain")
+
+CURVE_POINTS = 1000  # that TensorBoard draws of a curve
+
+
+class Recorder(pl.Callback):
+    """Records the gradients of a run; see :mod:`convtrain.gradients.store` for what is kept.
+
+    It works on any LightningModule, under automatic and manual optimisation, with one optimiser or
+    several. It changes nothing: weights, optimiser and random state are the same bits without it.
+
+    Args:
+        run_dir: the run's directory.
+        plan: what is recorded, and when.
+        flush_every_n_steps: rows between two flushes. A process that is killed loses no more.
+        max_bytes: of the record on disk; the plan is thinned until its forecast keeps within.
+        max_overhead: share of the training time; above it the plan is thinned as training goes on.
+        alarm: what is done when gradients are in trouble.
+
+    Attributes:
+        overhead: how long recording took, and how much of the training time that was.
+        verdict: lines on the health of the gradients, when training is over.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        plan: Plan,
+        flush_every_n_steps: int = 50,
+        max_bytes: int = 2**30,
+        max_overhead: float = 0.1,
+        alarm: AlarmMode = "warn",
+    ) -> None:
+        self.plan, self._run_dir = plan, Path(run_dir)
+        self._flush_every, self._max_bytes = flush_every_n_steps, max_bytes
+        self._max_overhead = max_overhead
+        self.overhead, self.overhead_share = Overhead(), 0.0
+        self.verdict: list[str] = []
+        self.bytes_written = 0
+        self._watcher = Watcher(alarm, self._run_dir)
+        self._trainer: Any = None
+        self._writer: Writer | None = None  # of the one process that writes
+        self._restored: dict[str, Any] = {}
+        self._rows: list[Row] = []
+        # Of the step at hand: its rows, and the micro-batches that it is made of.
+        self._fresh: list[Row] = []
+        self._batches: list[tuple[Any, int]] = []
+        self._losses: list[Tensor] = []
+        self._capture: Capture | None = None
+        self._zero_filters: dict[str, Tensor] = {}
+
+    # --- the run's beginning ----------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._trainer, self._steps_done = trainer, trainer.global_step
+        self._model = pl_module.model if isinstance(pl_module, Task) else pl_module
+        self._list_parameters()
+        self._details = Details(self.plan, self._names)
+        self._details.load_state_dict(self._restored.get("previous", {}), pl_module.device)
+        if "watcher" in self._restored:
+            self._watcher.load_state_dict(self._restored["watcher"])
+        steps = int(trainer.estimated_stepping_batches)
+        batches = max(trainer.num_training_batches // trainer.accumulate_grad_batches, 1)
+        saves = math.ceil(steps / batches) if trainer.checkpoint_callbacks else 0
+        length = Length(steps, self._flush_every, saves)
+        self.plan, size = fit(self.plan, self._sizes(), length, max_bytes=self._max_bytes)
+        self._clips = clipping_of(trainer, pl_module)
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(self._after_step)
+        self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
+        self._compiled = is_compiled(self._model)
+        if trainer.is_global_zero:
+            self._begin(trainer, size)
+        self.overhead.start()
+
+    def _begin(self, trainer: pl.Trainer, size: int) -> None:
+        tensorboard, mirror = tensorboard_of(trainer.loggers), None
+        if tensorboard is not None:
+            every = math.ceil(trainer.estimated_stepping_batches / CURVE_POINTS)
+            mirror = Mirror(tensorboard.experiment, every_n_steps=max(1, every))
+        self._writer = Writer(self._run_dir, mirror)
+        self._writer.begin(trainer.global_step, self._model)
+        if self._compiled and self.plan.distributions is not None:
+            log.warning("the model is compiled: what its layers put out is not recorded")
+        if idle := self._without_optimizer(trainer):
+            log.warning("no optimiser has %s: these weights will not move", ", ".join(idle))
+        if self.plan.samplings:
+            print(f"gradient record: {in_words(self.plan)}; about {size_in_words(size)}")
+
+    def _list_parameters(self) -> None:
+        named = dict(self._model.named_parameters())
+        self._names, self._parameters = tuple(named), tuple(named.values())
+        self._column = {id(parameter): i for i, parameter in enumerate(self._parameters)}
+        self._chosen = [self.plan.selects(name) for name in self._names]
+
+    def _without_optimizer(self, trainer: pl.Trainer) -> list[str]:
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        named = zip(self._names, self._parameters, strict=True)
+        return [name for name, p in named if p.requires_grad and id(p) not in held]
+
+    def _sizes(self) -> Sizes:
+        named = zip(self._names, self._parameters, self._chosen, strict=True)
+        trained = {name: p.numel() for name, p, chosen in named if chosen and p.requires_grad}
+        layers = sum(not any(module.children()) for module in self._model.modules())
+        return Sizes(parameters=len(trained), layers=layers, values=trained)
+
+    # --- a step -----------------------------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        with self.overhead:
+            self._batches.append((batch, batch_idx))
+            if len(self._batches) == 1 and not self._compiled:
+                due = self.plan.due(trainer.global_step + 1)
+                if "distributions" in due or "tensors" in due:
+                    self._capture = Capture(self._model, batch)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        with self.overhead, torch.no_grad():
+            step = trainer.global_step + 1
+            due = self.plan.due(step)
+            following = self.plan.due(step + len(self._optimizers))
+            if due or "statistics" in following:
+                self._record(pl_module, optimizer, step, due, keep="statistics" in following)
+
+    def _record(
+        self,
+        module: pl.LightningModule,
+        optimizer: Optimizer,
+        step: int,
+        due: frozenset[str],
+        *,
+        keep: bool,
+    ) -> None:
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for p in held if p.grad is not None]
+        if not parameters:
+            return
+        gradients = [p.grad for p in parameters]
+        scale, norms = loss_scale(self._trainer), gradient_norms(gradients)
+        still_scaled = scale is not None and unscales_itself(optimizer)
+        if self._clips == "norm" and isinstance(module, Task) and not still_scaled:
+            module.gradient_norm = total_norm(norms)  # clipping need not measure it again
+        if scale is not None and still_scaled:
+            norms = norms / scale
+            if keep or due - {"norms"}:
+                gradients = [gradient / scale for gradient in gradients]
+        row = Row(
+            step=step,
+            epoch=self._trainer.current_epoch,
+            time=time.time(),
+            optimizer=self._optimizers.get(id(optimizer), 0),
+            micro_batches=max(len(self._batches), 1),
+            lr=[_kept(group["lr"]) for group in optimizer.param_groups],
+            columns=self._columns_of(parameters),
+            norms=norms,
+            loss_scale=scale,
+            clip_value=self._trainer.gradient_clip_val if self._clips == "norm" else None,
+            batches=[batch.indices for batch, _ in self._batches if isinstance(batch, Batch)],
+        )
+        self._details.before_step(row, due, keep=keep, parameters=parameters, gradients=gradients)
+        if due:
+            self._add(row)
+            self._judge(module, row, gradients)
+            if len(self._rows) == self._flush_every:
+                self._look_at_filters(row, gradients)
+
+    def _add(self, row: Row) -> None:
+        if self._rows and self._rows[-1].step == row.step:
+            self._rows.pop()  # an optimiser that evaluates its closure several times a step
+        self._rows.append(row)
+        self._fresh.append(row)
+
+    def _columns_of(self, parameters: list[Tensor]) -> list[int]:
+        try:
+            return [self._column[id(parameter)] for parameter in parameters]
+        except KeyError:  # a parameter that the model did not have before
+            self._flush(together=False)
+            self._list_parameters()
+            return [self._column[id(parameter)] for parameter in parameters]
+
+    def _judge(self, module: pl.LightningModule, row: Row, gradients: list[Tensor]) -> None:
+        """Decide whether all is finite: at once where the host sees it, else at the flush."""
+        if not seen_by_host(row.norms) and self._flush_every > 1:
+            row.largest = largest(gradients)
+            return
+        norms = row.norms.cpu().numpy()
+        if math.isfinite(float(np.dot(norms, norms))):
+            row.broken = []
+            return
+        row.broken = [c for c, g in zip(row.columns, gradients, strict=True) if not is_finite(g)]
+        row.norms = torch.stack([exact_norm(gradient) for gradient in gradients])
+        if row.broken and row.loss_scale is None:
+            self._watcher.look_at_broken_step(
+                self._trainer, module, row, self._names, self._batches
+            )
+            self._watcher.act(self._trainer)
+
+    def _look_at_filters(self, row: Row, gradients: list[Tensor]) -> None:
+        for column, gradient in zip(row.columns, gradients, strict=True):
+            if gradient.ndim == 4 and not gradient.is_sparse:
+                self._zero_filters[self._names[column]] = zero_filters(gradient)
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        with self.overhead, torch.no_grad():
+            self._details.after_step()
+            if self._fresh and self._clips in ("value", "unknown"):
+                held = [p for group in optimizer.param_groups for p in group["params"]]
+                gradients = [p.grad for p in held if p.grad is not None]
+                self._fresh[-1].clipped = total_norm(gradient_norms(gradients))
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        with self.overhead:
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+            if isinstance(loss, Tensor):
+                parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+                self._losses.append(loss.detach() if parts == 1 else loss.detach() * parts)
+            if trainer.global_step != self._steps_done:
+                self._steps_done = trainer.global_step
+                self._end_step()
+            elif self._capture is not None:
+                self._capture.stop()  # it watches the first of several micro-batches
+
+    def _end_step(self) -> None:
+        with torch.no_grad():
+            self._details.after_step()  # of a step that the scaler skipped
+        if self._capture is not None:
+            self._finish_capture(self._capture)
+        for row in self._fresh:
+            row.losses = row.losses or self._losses
+        full = len(self._rows) >= self._flush_every or any(row.tensors for row in self._fresh)
+        self._losses, self._batches, self._fresh = [], [], []
+        if full:
+            self._flush(together=True)
+            self._watcher.act(self._trainer)
+            self._throttle()
+
+    def _finish_capture(self, capture: Capture) -> None:
+        self._capture = None
+        gradient = capture.input_gradient
+        kept = None if gradient is None else gradient.detach().clone()
+        layers = capture.finish()
+        self.overhead.seconds += capture.seconds
+        for row in self._fresh[:1]:
+            if row.tensors and kept is not None:
+                row.tensors[INPUT] = kept
+            if row.histograms is not None:
+                row.layers = layers
+
+    # --- flushing ---------------------------------------------------------------------------------
+
+    def _flush(self, *, together: bool) -> None:
+        """Move the rows to the host, look for trouble, and hand them to the writer.
+
+        Args:
+            together: all processes flush now, so that they may exchange what they know.
+        """
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        losses, marks = mean_losses(rows), torch.full((len(self._names),), torch.nan)
+        if together:
+            marks = fingerprints(self._parameters)
+            if self._trainer.world_size > 1:
+                losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
+        flushed = flush_rows(rows, self._names, losses.cpu().numpy())
+        filters = {name: zero.cpu().numpy() for name, zero in self._zero_filters.items()}
+        self._zero_filters = {}
+        self._watcher.look(flushed, marks.cpu().numpy(), filters)
+        if self._writer is not None:
+            self._writer.write(flushed, self._chosen)
+
+    def _throttle(self) -> None:
+        """Record less where recording takes too large a share of the time."""
+        share = self.overhead.recent_share()
+        if self._trainer.world_size > 1:  # all must flush at the same steps
+            share = self._trainer.strategy.broadcast(share)
+        details = list(self.plan.samplings)
+        if share > self._max_overhead and details:
+            self.plan = self.plan.thinned(details[-1])
+            log.warning(
+                "gradient record: took %.1f %% of the last steps' time, more than "
+                "recorder.max_overhead=%g; from now on %s",
+                100 * share, self._max_overhead, in_words(self.plan),
+            )  # fmt: skip
+
+    # --- the run's end, and checkpoints -----------------------------------------------------------
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with self.overhead:
+            self._flush(together=True)
+            self._wait()
+        self.overhead_share = self.overhead.share()
+        self._watcher.act(trainer)
+        if self._writer is not None and self._writer.recorded:
+            self.bytes_written = self._writer.store.bytes_written
+            self.verdict = verdict(load(self._run_dir, "steps"), load(self._run_dir))
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if self._trainer is None:
+            return
+        if self._capture is not None:
+            self._capture.finish()
+        try:
+            self._flush(together=False)
+            self._wait()
+        except TrainingError as error:
+            log.error("%s", error)  # the run ends with the first exception, and its own message
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flush, so that all up to the checkpoint is on disk, and return what goes on after it."""
+        if self._trainer is None:
+            return self._restored
+        with self.overhead:
+            self._flush(together=True)
+            self._wait()
+        return {"watcher": self._watcher.state_dict(), "previous": self._details.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict
+
+    def _wait(self) -> None:
+        if self._writer is not None:
+            self._writer.wait()
+
+
+def seen_by_host(tensor: Tensor) -> bool:
+    """Tell whether the host can read a value without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
+def _kept(rate: Any) -> Any:
+    return rate.clone() if isinstance(rate, Tensor) else rate

@@ -1,0 +1,40 @@
+"""What Lightning does to gradients around a step: scaling, clipping, compiling."""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from convtrain.training.task import Task
+
+Clipping = Literal["none", "norm", "value", "unknown"]
+
+
+def clipping_of(trainer: pl.Trainer, module: pl.LightningModule) -> Clipping:
+    """Tell how gradients are clipped; ``unknown`` where the module's own code may do it."""
+    own = type(module).configure_gradient_clipping
+    known = (pl.LightningModule.configure_gradient_clipping, Task.configure_gradient_clipping)
+    if not module.automatic_optimization or own not in known:
+        return "unknown"
+    if not trainer.gradient_clip_val:
+        return "none"
+    return "value" if trainer.gradient_clip_algorithm == "value" else "norm"
+
+
+def loss_scale(trainer: pl.Trainer) -> Tensor | None:
+    """Return the factor that mixed precision has put on the loss, on its device."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scale = None if scaler is None or not scaler.is_enabled() else scaler._scale
+    return None if scale is None else scale.clone()
+
+
+def unscales_itself(optimizer: Any) -> bool:
+    """Tell whether a fused optimiser takes the scale off in its step, later than others."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def is_compiled(model: nn.Module) -> bool:
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )

@@ -1,0 +1,93 @@
+"""Writing the record beside the training, in a thread of its own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from torch import nn
+
+from convtrain.errors import TrainingError
+from convtrain.gradients.mirror import Mirror
+from convtrain.gradients.rows import (
+    Flushed,
+    histogram_columns,
+    layer_columns,
+    parameter_columns,
+    step_columns,
+)
+from convtrain.gradients.store import Store
+
+
+class Writer:
+    """Writes what is flushed, to the store first and then to TensorBoard, one flush at a time.
+
+    Args:
+        run_dir: the run's directory.
+        mirror: the view in TensorBoard, if there is one.
+    """
+
+    def __init__(self, run_dir: Path, mirror: Mirror | None) -> None:
+        self.store, self._mirror = Store(run_dir), mirror
+        self._thread = ThreadPoolExecutor(1, "gradient-record")
+        self._writing: Future[None] | None = None
+        self.recorded = False
+        self._graph: Mapping[str, list[str]] = {}
+
+    def begin(self, step: int, model: nn.Module) -> None:
+        """Forget what was recorded after ``step``, and write down what the parameters are."""
+        self.store.keep_until(step)
+        aliases: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            aliases.setdefault(id(parameter), []).append(name)
+        described = [
+            {
+                "parameter": name,
+                "shape": list(parameter.shape),
+                "dtype": str(parameter.dtype).removeprefix("torch."),
+                "also": aliases[id(parameter)][1:],
+            }
+            for name, parameter in model.named_parameters()
+        ]
+        self.store.write_text("parameters.json", json.dumps(described, indent=1) + "\n")
+
+    def write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
+        """Write a flush when the one before is written.
+
+        Raises:
+            TrainingError: the flush before could not be written.
+        """
+        self.wait()
+        self.recorded = True
+        self._writing = self._thread.submit(self._write, flushed, chosen)
+
+    def wait(self) -> None:
+        """Return when everything is on disk.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            try:
+                writing.result()
+            except TrainingError as error:
+                raise TrainingError(f"{error}; recorder=off trains without a record") from error
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
+        self.store.append("steps", step_columns(flushed))
+        self.store.append("parameters", parameter_columns(flushed, chosen))
+        self.store.append("histograms", histogram_columns(flushed, chosen))
+        self.store.append("layers", layer_columns(flushed))
+        for row in flushed.rows:
+            if row.tensors:
+                self.store.write_tensors(row.step, row.tensors)
+            if row.layers is not None and row.layers.graph != self._graph:
+                self._graph = row.layers.graph
+                text = json.dumps(self._graph, indent=1) + "\n"
+                self.store.write_text(f"graph-{row.step:012d}.json", text)
+        if self._mirror is not None:
+            self._mirror.write(flushed, chosen)

@@ -1,0 +1,232 @@
+"""A checkpoint as a file: torch's archive of tensors and plain containers, with its checksum.
+
+The file is what ``torch.save`` writes, a zip archive, and ``torch.load(path, weights_only=True)``
+reads it. Its SHA-256 stands in the archive's comment, the last bytes of the file, so that content
+and checksum are one file and appear by one rename. ``unzip -z last.ckpt`` shows it.
+"""
+
+import hashlib
+import io
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import torch
+from torch import nn
+
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
+from convtrain.files import Sink, written_whole
+
+PREFIX = b"convtrain sha256 "
+COMMENT_BYTES = len(PREFIX) + 64
+END_BYTES = 22  # of a zip archive's last record; the last two give the length of the comment
+CHUNK_BYTES = 1 << 20
+
+RANKING = "BestCheckpoints"  # where the callback that keeps the best ones has its state
+
+SCALARS = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
+CONTAINERS = (dict, OrderedDict, list, tuple, set, torch.Size)
+TENSORS = (torch.Tensor, nn.Parameter)
+
+
+def save_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
+    """Write a checkpoint, which is seen whole or not at all.
+
+    Args:
+        checkpoint: tensors and plain containers.
+        path: a local file; its folder is made if it does not exist.
+
+    Raises:
+        TrainingError: it holds something else, which is named; or the disk is full.
+        ConfigError: ``path`` is not local.
+    """
+    if _is_remote(path):
+        raise ConfigError(f"{path}: checkpoints are written into local folders only")
+    for name, kind in _foreign(checkpoint, ""):
+        raise TrainingError(
+            f"{path}: not written, {name} is a {kind.__module__}.{kind.__qualname__}; a checkpoint "
+            f"holds tensors and plain containers only: store a str, a number, a list or a dict"
+        )
+    with written_whole(Path(path)) as sink:
+        archive = _Archive(sink)
+        torch.save(checkpoint, archive)  # type: ignore[arg-type]  # all it asks for is write()
+        archive.finish()
+
+
+def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint and check it. Nothing that it contains is ever executed.
+
+    Args:
+        path: a local file, or an address that fsspec can read.
+        map_location: as for ``torch.load``; with ``"meta"`` the tensors' data is not read.
+
+    Raises:
+        MissingDataError: there is no such file.
+        CorruptDataError: it is damaged, or holds more than tensors and plain containers.
+    """
+    with _open(path) as file:
+        try:
+            _verify(file, path)
+            file.seek(0)
+        except OSError as error:
+            raise CorruptDataError(f"{path}: cannot be read, {error.strerror}") from None
+        try:
+            loaded = torch.load(file, map_location=map_location, weights_only=True)
+        except Exception as error:  # a forged file can make the reader stumble in any way
+            raise CorruptDataError(f"{path}: refused, {_why_refused(error)}") from None
+    if not isinstance(loaded, dict):
+        raise CorruptDataError(f"{path}: refused, it holds a {type(loaded).__name__}, not a dict")
+    return loaded
+
+
+def newest_good(folder: Path) -> tuple[Path, list[str]]:
+    """Return the checkpoint to go on from, and a line on each newer one that is damaged.
+
+    That is ``last.ckpt`` or, if it cannot be read, the one with the most steps in its name.
+
+    Raises:
+        CorruptDataError: none can be read.
+    """
+    damaged: list[str] = []
+    for path in [folder / "last.ckpt", *sorted(checkpoints_in(folder), key=_age)]:
+        try:
+            load_checkpoint(path, map_location="meta")
+        except (CorruptDataError, MissingDataError) as error:
+            damaged.append(str(error))
+        else:
+            return path, damaged
+    raise CorruptDataError(f"no checkpoint of this run can be read: {'; '.join(damaged)}")
+
+
+def best_in(folder: Path) -> Path:
+    """Return the best checkpoint of a run.
+
+    The newest of the best knows the ranking: whatever had changed it would have been saved.
+
+    Raises:
+        MissingDataError: the run has kept none.
+        CorruptDataError: the newest of them is damaged.
+    """
+    best = [path for path in checkpoints_in(folder) if path.name.startswith("best")]
+    if not best:
+        raise MissingDataError(f"{folder}: there is no best checkpoint")
+    newest = max(best, key=step_of)
+    ranking = load_checkpoint(newest, map_location="meta").get("callbacks", {}).get(RANKING, {})
+    return folder / Path(ranking.get("best_model_path", newest)).name
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return a run's checkpoints other than ``last.ckpt``."""
+    return sorted(path for path in folder.glob("*.ckpt") if path.name != "last.ckpt")
+
+
+def step_of(path: Path) -> int:
+    """Return the optimiser steps in a checkpoint's name, or -1 where it does not say."""
+    found = re.search(r"step(\d+)", path.stem)
+    return int(found[1]) if found else -1
+
+
+class _Archive:
+    """Passes torch's archive on, computes its checksum, and adds the checksum as its comment.
+
+    The end is held back, because the length of the comment belongs into the archive's last bytes.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._digest, self._end = sink, hashlib.sha256(), b""
+
+    def write(self, data: memoryview) -> int:
+        if len(data) >= END_BYTES:
+            self._pass_on(self._end)
+            self._pass_on(data[:-END_BYTES])
+            self._end = bytes(data[-END_BYTES:])
+        else:
+            joined = self._end + bytes(data)
+            self._pass_on(joined[:-END_BYTES])
+            self._end = joined[-END_BYTES:]
+        return len(data)
+
+    def finish(self) -> None:
+        assert self._end.startswith(b"PK\x05\x06"), "torch.save no longer ends with a zip directory"
+        assert self._end.endswith(b"\0\0"), "torch.save writes a comment of its own"
+        self._pass_on(self._end[:-2] + COMMENT_BYTES.to_bytes(2, "little"))
+        self._sink.write(PREFIX + self._digest.hexdigest().encode())
+
+    def flush(self) -> None: ...
+
+    def _pass_on(self, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        self._sink.write(data)
+
+
+def _is_remote(path: Path | str) -> bool:
+    return "://" in str(path)
+
+
+def _open(path: Path | str) -> BinaryIO:
+    try:
+        if _is_remote(path):
+            with fsspec.open(str(path), "rb") as file:
+                return io.BytesIO(file.read())
+        return Path(path).open("rb")
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: there is no such checkpoint") from None
+    except Exception as error:  # what a remote file system raises is its own affair
+        raise CorruptDataError(f"{path}: cannot be read, {_first_line(error)}") from None
+
+
+def _verify(file: BinaryIO, path: Path | str) -> None:
+    size = file.seek(0, io.SEEK_END)
+    if size == 0:
+        raise CorruptDataError(f"{path}: damaged, the file is empty")
+    file.seek(max(size - COMMENT_BYTES, 0))
+    comment = file.read()
+    if size < COMMENT_BYTES or not comment.startswith(PREFIX):
+        raise CorruptDataError(
+            f"{path}: damaged or no checkpoint of convtrain, there is no checksum at its end"
+        )
+    file.seek(0)
+    digest, left = hashlib.sha256(), size - COMMENT_BYTES
+    while chunk := file.read(min(CHUNK_BYTES, left)):
+        digest.update(chunk)
+        left -= len(chunk)
+    if comment != PREFIX + digest.hexdigest().encode():
+        raise CorruptDataError(f"{path}: damaged, its content does not match its checksum")
+
+
+def _foreign(value: Any, name: str) -> Iterator[tuple[str, type]]:
+    """Yield name and type of everything that is neither a tensor nor a plain container."""
+    kind = type(value)
+    if kind in SCALARS:
+        return
+    if kind not in CONTAINERS + TENSORS:
+        yield name, kind
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            inner = f"{name}.{key}" if name else str(key)
+            yield from _foreign(key, f"the key {inner}")
+            yield from _foreign(item, inner)
+    elif isinstance(value, list | tuple | set):
+        for index, item in enumerate(value):
+            yield from _foreign(item, f"{name}.{index}")
+    if attributes := getattr(value, "__dict__", None):  # of a tensor or a state_dict; saved too
+        yield from _foreign(dict(attributes), name)
+
+
+def _why_refused(error: Exception) -> str:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named is None:
+        return _first_line(error)
+    return f"it holds {named[1]}, and a checkpoint holds tensors and plain containers only"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _age(path: Path) -> tuple[int, bool]:
+    return -step_of(path), path.name.startswith("best")

@@ -1,0 +1,106 @@
+"""When to record, and how much space that takes."""
+
+from pathlib import Path
+
+import pytest
+
+from convtrain.gradients.schedule import (
+    Length,
+    Plan,
+    Sampling,
+    Sizes,
+    fit,
+    forecast,
+    in_words,
+    size_in_words,
+)
+from tests.conftest import Train
+
+
+@pytest.mark.parametrize(
+    ("every", "first", "expected"),
+    [(1, 0, [1, 2, 3, 4, 5, 6, 7]), (3, 0, [3, 6]), (3, 2, [1, 2, 3, 6]), (100, 1, [1]),
+     (100, 0, []), (2, 100, [1, 2, 3, 4, 5, 6, 7])],
+)  # fmt: skip
+def test_a_sampling_is_its_list_of_steps(every: int, first: int, expected: list[int]) -> None:
+    sampling = Sampling(every, first)
+    assert [step for step in range(1, 8) if sampling(step)] == expected
+    assert sampling.count(7) == len(expected)
+
+
+def written(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("recorder=norms",),
+        ("recorder=norms", "recorder.flush_every_n_steps=10"),
+        ("recorder=norms", "recorder.include=[*weight]"),
+        ("recorder=stats",),
+        ("recorder=full", "recorder.distributions.every_n_steps=10"),
+        ("recorder=debug",),
+        ("recorder=norms", "network=resnet8"),
+        ("recorder=full", "network=resnet8"),
+    ],
+    ids=" ".join,
+)
+def test_the_forecast_is_within_a_fifth_of_what_is_written(
+    overrides: tuple[str, ...], train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train(
+        *overrides, "trainer.max_steps=150", "trainer.max_epochs=100", "data.batch_size=8",
+        "data.limit=1200", "logger=none", "trainer.limit_val_batches=0",
+        "trainer.limit_test_batches=0", "recorder.max_overhead=1000",
+    )  # fmt: skip
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "gradient record" in line]
+    number, unit = line.split("about ")[1].split()
+    promised = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]
+    size = written(tmp_path / "run" / "gradients")
+    assert result["recorder"]["bytes"] == pytest.approx(size, rel=0.02)
+    assert promised == pytest.approx(size, rel=0.2)
+
+
+def test_the_default_takes_less_than_64_bytes_a_parameter_and_step(
+    train: Train, tmp_path: Path
+) -> None:
+    train("trainer.max_steps=150", "data.batch_size=8", "logger=none", "trainer.max_epochs=100")
+    rows = 150 * len([n for n in _parameters() if n])
+    assert written(tmp_path / "run" / "gradients") / rows < 64
+
+
+def _parameters() -> list[str]:
+    from convtrain.pipeline import make_model
+    from tests.conftest import compose
+
+    return [name for name, _ in make_model(compose()).named_parameters()]
+
+
+def test_a_budget_thins_the_dearest_detail_first() -> None:
+    sizes = Sizes(parameters=60, layers=60, values={"w": 1_000_000})
+    plan = Plan(statistics=Sampling(), distributions=Sampling(), tensors=Sampling())
+    length = Length(steps=1000)
+    whole = forecast(plan, sizes, length)
+    thinned, size = fit(plan, sizes, length, max_bytes=whole // 10)
+    assert size <= whole // 10
+    assert thinned.tensors is not None
+    assert thinned.tensors.every_n_steps > 1
+    assert thinned.norms == plan.norms
+    assert fit(plan, sizes, length, max_bytes=whole) == (plan, whole)
+    least, _ = fit(plan, sizes, length, max_bytes=1)
+    assert all(s.every_n_steps > 1000 for s in least.samplings.values())
+
+
+def test_a_budget_is_kept_by_a_run(train: Train, tmp_path: Path) -> None:
+    train("recorder=full", "recorder.max_mib=0.02", "trainer.max_epochs=3", "logger=none")
+    assert written(tmp_path / "run" / "gradients") < 1.25 * 0.02 * 2**20
+
+
+def test_words() -> None:
+    plan = Plan(statistics=Sampling(2), distributions=Sampling(13), tensors=Sampling(101))
+    assert in_words(plan) == (
+        "norms at every step, statistics at every 2nd step, distributions at every 13th step, "
+        "tensors at every 101st step"
+    )
+    assert [size_in_words(n) for n in (12, 1234, 5_600_000)] == ["12 B", "1.23 kB", "5.6 MB"]

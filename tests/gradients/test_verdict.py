@@ -1,0 +1,173 @@
+"""The verdict on records whose trouble is known, in whatever columns a tier leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from convtrain.gradients import load
+from convtrain.gradients.store import TABLES, Store
+from convtrain.gradients.verdict import verdict
+
+NAMES = ("conv1.weight", "conv2.weight", "conv3.weight", "fc.weight", "fc.bias")
+EMPTY = pa.table({})
+
+
+def table(kind: str, **columns: Any) -> pa.Table:
+    types = TABLES[kind]
+    return pa.table({name: pa.array(v, types[name]) for name, v in columns.items()})
+
+
+def steps_of(norm: Any, **columns: Any) -> pa.Table:
+    return table("steps", step=range(1, len(norm) + 1), norm=norm, **columns)
+
+
+def parameters_of(norms: Any, steps: int = 100, **columns: Any) -> pa.Table:
+    """Return a table in which every step has these norms, one for each of NAMES."""
+    return table(
+        "parameters",
+        step=np.repeat(np.arange(1, steps + 1), len(NAMES)),
+        parameter=list(NAMES) * steps,
+        norm=np.tile(np.asarray(norms, float), steps),
+        **{name: np.tile(np.asarray(v, float), steps) for name, v in columns.items()},
+    )
+
+
+def told(lines: list[str], start: str) -> str:
+    (line,) = [line for line in lines if line.startswith(start)]
+    return line
+
+
+FLAT = np.full(100, 2.0)
+EVEN = parameters_of([1, 0.5, 0.5, 2, 0.1])
+
+
+def test_a_healthy_run_has_two_lines() -> None:
+    norm = np.linspace(2, 1, 100)
+    record = steps_of(
+        norm, skipped=[False] * 100, nonfinite=[0] * 100, clip_coefficient=[1.0] * 96 + [0.5] * 4
+    )
+    ratios = [1e-3, 1e-3, 2e-3, 4e-3, 0.7]  # the last one is a bias
+    lines = verdict(record, parameters_of([1, 0.5, 0.5, 2, 0.1], update_ratio=ratios))
+    assert len(lines) == 2
+    assert lines[0].startswith("Healthy: 100 steps recorded (1 to 100), none with NaN or infinity")
+    assert "1.5 in the median, from 1.95 at first to 1.05 at last" in lines[0]
+    assert "conv1's gradient norm is 0.5 of fc's" in lines[1]
+    assert "1.5e-03 of their size" in lines[1]
+    assert "4.0% of the steps were clipped" in lines[1]
+
+
+@pytest.mark.parametrize("parameters", [EMPTY, EVEN], ids=["none", "norms"])
+def test_a_tier_of_norms_alone_is_enough(parameters: pa.Table) -> None:
+    lines = verdict(steps_of(FLAT), parameters)
+    assert lines[0].startswith("Healthy: ")
+    assert len(lines) == (1 if parameters is EMPTY else 2)
+
+
+def test_an_empty_record_says_so() -> None:
+    assert verdict(EMPTY, EMPTY) == ["No step was recorded."]
+    assert verdict(steps_of([]), parameters_of([], steps=0)) == ["No step was recorded."]
+
+
+def test_a_record_of_steps_without_norms_is_not_called_healthy() -> None:
+    assert verdict(table("steps", step=[1, 2], nonfinite=[0, 0]), EMPTY) == [
+        "2 steps recorded (1 to 2), none with NaN or infinity."
+    ]
+
+
+def test_nothing_but_nan_is_told_from_either_column() -> None:
+    nans = np.full(30, np.nan)
+    for columns in ({}, {"nonfinite": [4] * 30, "first_nonfinite": ["fc.weight"] * 30}):
+        lines = verdict(steps_of(nans, **columns), parameters_of([np.nan] * 5, steps=30))
+        trouble = told(lines, "NaN or infinity: in 30 of 30 steps, first in step 1")
+        assert ("in the gradient of fc.weight" in trouble) == bool(columns)
+        assert "optimizer.lr" in trouble
+
+
+def test_skips_of_the_scaler_are_counted_and_trouble_only_where_they_go_on() -> None:
+    skipped = np.isin(np.arange(100), [0, 1, 2, 3, 4, 5, 6, 80])
+    lines = verdict(steps_of(np.where(skipped, np.inf, 2.0), skipped=skipped), EMPTY)
+    assert lines[0].startswith("Healthy: ")
+    assert "8 of them skipped" in lines[0]
+    lines = verdict(steps_of(FLAT, skipped=np.arange(100) % 3 == 0), EMPTY)
+    assert "bf16-mixed" in told(lines, "Skipped: 17 of the last 50 steps")
+
+
+def test_explosions_are_those_of_the_alarms() -> None:
+    norm = FLAT.copy()
+    norm[72] = 900
+    exploding = told(verdict(steps_of(norm), EVEN), "Exploding")
+    assert "step 73: gradient norm 900, 450 times the usual 2" in exploding
+
+
+def test_a_norm_that_only_grows_is_told() -> None:
+    growing = told(verdict(steps_of(np.geomspace(0.1, 10, 100)), EVEN), "Growing")
+    assert "times what it was at first" in growing
+
+
+def test_clipping_of_most_steps_is_told_by_coefficient_and_by_norm() -> None:
+    by_coefficient = steps_of(FLAT, clip_coefficient=[0.25] * 90 + [1.0] * 10)
+    by_norm = steps_of(FLAT, clipped_norm=[0.5] * 90 + [2.0] * 10)
+    for record in (by_coefficient, by_norm):
+        trouble = told(verdict(record, EMPTY), "Clipping: 90% of the steps were cut, to 0.25")
+        assert "trainer.gradient_clip_val=2" in trouble
+
+
+def test_vanishing_layers_are_named_with_what_they_get() -> None:
+    lines = verdict(steps_of(FLAT), parameters_of([1e-6, 1e-4, 0.1, 1, 0]))
+    assert told(lines, "Vanishing") == (
+        "Vanishing: of fc's gradient norm, conv1 has 1e-06, conv2 has 0.0001 (0.01 from layer to "
+        "layer on the way to the first). Try BatchNorm2d or Residual in the network, ReLU for "
+        "Sigmoid or Tanh, or init with kaiming_normal."
+    )
+    assert "fc.bias" in told(lines, "Dead")
+
+
+def test_a_weak_layer_in_the_middle_is_named() -> None:
+    lines = verdict(steps_of(FLAT), parameters_of([1, 1e-5, 1, 1, 1]))
+    assert "conv2 has 7.1e-06 (" in told(lines, "Vanishing")
+
+
+def test_gradients_that_grow_backwards_are_told() -> None:
+    lines = verdict(steps_of(FLAT), parameters_of([1e6, 1e4, 10, 1, 0.1]))
+    assert "conv1 has 1e+06, conv2 has 1e+04" in told(lines, "Exploding backwards")
+
+
+def test_dead_parameters_are_named_and_a_step_without_any_gradient_kills_none() -> None:
+    dead = parameters_of([0, 0, 0, 1, 1], update_ratio=[0, 0, 0, 1e-3, 1])
+    lines = verdict(steps_of(FLAT), dead)
+    assert "conv1.weight, conv2.weight, conv3.weight is" in told(lines, "Dead")
+    assert len(lines) == 3  # that they do not move either goes without saying
+    norms = np.tile([1, 0.5, 0.5, 2, 0.1], (100, 1)) * (np.arange(100) < 30)[:, None]
+    idle = parameters_of([1] * 5).set_column(2, "norm", pa.array(norms.ravel(), pa.float32()))
+    assert verdict(steps_of(norms.sum(1)), idle)[0].startswith("Healthy: ")
+    nothing = verdict(steps_of(np.zeros(100)), parameters_of([0] * 5))
+    assert told(nothing, "No gradient: exactly zero in every step")
+
+
+@pytest.mark.parametrize(("ratio", "start"), [(1e-8, "Slow"), (0.3, "Hasty")])
+def test_updates_far_from_a_thousandth_are_told(ratio: float, start: str) -> None:
+    even = parameters_of([1, 0.5, 0.5, 2, 0.1], update_ratio=[ratio] * 5)
+    assert "optimizer.lr" in told(verdict(steps_of(FLAT), even), start)
+
+
+def test_a_record_of_several_parts_is_read_in_the_order_of_the_network(tmp_path: Path) -> None:
+    """Parts have dictionaries and columns of their own; what is thawed late stands first."""
+    store = Store(tmp_path)
+    store.append("steps", {"step": [1], "norm": [1.0]})
+    store.append("steps", {"step": [2], "norm": [1.0], "skipped": [False]})
+    late = {"step": [1, 1], "parameter": ["fc.weight", "fc.bias"], "norm": [0.5, 0.0]}
+    store.append("parameters", late)
+    whole = {"step": [2] * 5, "parameter": [*NAMES], "norm": [0.25, 1, 1, 0.5, 0.1]}
+    store.append("parameters", {**whole, "update_ratio": [1e-3] * 5})
+    lines = verdict(load(tmp_path, "steps"), load(tmp_path, "parameters"))
+    assert len(lines) == 2
+    assert "conv1's gradient norm is 0.5 of fc's" in lines[1]
+
+
+def test_a_dictionary_may_hold_names_without_rows() -> None:
+    some = EVEN.slice(0, 3)
+    plain = some.set_column(1, "parameter", pa.array(NAMES[:3]))
+    assert verdict(steps_of(FLAT), some) == verdict(steps_of(FLAT), plain)

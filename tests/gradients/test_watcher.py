@@ -1,0 +1,173 @@
+"""What happens when gradients are in trouble, and whether the layer at fault is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from convtrain.errors import TrainingError
+from convtrain.gradients import load
+from convtrain.gradients.recorder import Recorder
+from convtrain.gradients.replay import find_birth
+from convtrain.gradients.schedule import Plan
+from tests.conftest import Train, compose
+
+TROUBLED = 5  # the step at which something breaks
+
+
+class Breaks(nn.Module):
+    """Hands its input on, but at one call what it returns, or its gradient, is not finite."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.calls = how, 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.calls += self.training
+        if self.calls < TROUBLED or not self.training:
+            return input * 1.0
+        if self.how == "forward":
+            return torch.log(input - input)  # log of 0
+        return torch.sqrt((input - input) ** 2) + input  # the gradient of sqrt at 0
+
+
+def task_with(how: str, **overrides: Any) -> tuple[Any, Any]:
+    from convtrain.pipeline import make_data, make_task
+
+    config = compose("trainer=cpu", "data.batch_size=32", "trainer.max_epochs=1")
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("flatten", nn.Flatten())
+    model.add_module("first", nn.Linear(64, 16))
+    model.add_module("norm", nn.BatchNorm1d(16))
+    model.add_module("breaks", Breaks(how))
+    model.add_module("last", nn.Linear(16, 10))
+    return make_task(config, model), make_data(config)
+
+
+def run(how: str, run_dir: Path, alarm: Any) -> Any:
+    task, data = task_with(how)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        callbacks=[Recorder(run_dir=run_dir, plan=Plan(), alarm=alarm)],
+    )  # fmt: skip
+    trainer.fit(task, datamodule=data)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("how", "born"),
+    [("forward", "forward pass of breaks"), ("backward", "backward pass of breaks")],
+)
+def test_the_layer_in_which_a_nan_was_born_is_named_before_the_weights_are_lost(
+    how: str, born: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError) as stopped:
+        run(how, tmp_path, "stop")
+    message = str(stopped.value)
+    assert "\n" not in message
+    assert f"step {TROUBLED}: the gradient of first." in message
+    assert f"born in the {born}" in message
+    assert "alarm=stop" in message
+    rows = load(tmp_path, "steps").to_pylist()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[-1]["nonfinite"] > 0
+    assert rows[-1]["first_nonfinite"].startswith("first.")
+    (alarm,) = map(json.loads, (tmp_path / "gradients" / "alarms.jsonl").read_text().splitlines())
+    assert (alarm["kind"], alarm["step"]) == ("nonfinite", TROUBLED)
+
+
+def test_what_is_saved_reproduces_the_step(tmp_path: Path) -> None:
+    """From the file alone: the weights before the step, and which images it saw."""
+    with pytest.raises(TrainingError):
+        run("backward", tmp_path, "stop")
+    saved = torch.load(tmp_path / "gradients" / "nonfinite-000000000005.pt", weights_only=True)
+    task, data = task_with("backward")
+    task.model.load_state_dict({**saved["weights"], **saved["buffers"]})
+    task.model.breaks.calls = TROUBLED
+    data.setup("fit")
+    train = data.splits.train
+    (indices,), (batch_idx,) = saved["indices"], saved["batch_idx"]
+    images = data.normalise(train.pixels[indices])
+    loss = task.loss(task.model(images), train.labels[indices])
+    gradients = torch.autograd.grad(loss, list(task.model.first.parameters()))
+    assert not any(torch.isfinite(gradient).all() for gradient in gradients)
+    assert all(torch.isfinite(p).all() for p in task.model.parameters())
+    assert (saved["step"], batch_idx) == (TROUBLED, TROUBLED - 1)
+    assert saved["born_in"] == "backward pass of breaks"
+
+
+def test_a_replay_leaves_nothing_behind() -> None:
+    from contextlib import nullcontext
+
+    task, data = task_with("forward")
+    trainer = pl.Trainer(accelerator="cpu", logger=False)
+    task.trainer = trainer
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    task.model.breaks.calls = TROUBLED
+    before = [tensor.clone() for tensor in task.state_dict().values()]
+    state = torch.get_rng_state()
+    birth = find_birth(task, [(batch, 0)], nullcontext())
+    assert birth.where == "forward pass of breaks"
+    assert torch.equal(torch.get_rng_state(), state)
+    for mine, theirs in zip(task.state_dict().values(), before, strict=True):
+        assert torch.equal(mine, theirs)
+    assert all(p.grad is None for p in task.parameters())
+
+
+def test_a_warning_lets_the_run_go_on_and_is_given_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("forward", tmp_path, "warn")
+    warnings = [r for r in caplog.records if "not finite" in r.message or "NaN" in r.message]
+    assert len([w for w in warnings if f"step {TROUBLED}" in w.message]) == 1
+    assert len(load(tmp_path, "steps")) > TROUBLED
+
+
+def test_off_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run("forward", tmp_path, "off")
+    assert not [r for r in caplog.records if r.name == "convtrain" and "finite" in r.message]
+    assert not (tmp_path / "gradients" / "alarms.jsonl").exists()
+    assert load(tmp_path, "steps").to_pylist()[TROUBLED - 1]["nonfinite"] > 0
+
+
+def test_a_checkpoint_holds_the_weights_of_before(train: Train, tmp_path: Path) -> None:
+    """A learning rate that no network survives: the alarm's checkpoint still has good weights."""
+    train("optimizer.lr=1e30", "alarm=checkpoint", "trainer.max_steps=6", "logger=none")
+    (path,) = (tmp_path / "run" / "checkpoints").glob("alarm-step*.ckpt")
+    step = int(path.stem.removeprefix("alarm-step"))
+    saved = torch.load(path, weights_only=True)
+    assert saved["global_step"] == step - 1
+    rows = load(tmp_path / "run", "steps").to_pylist()
+    first = next(row["step"] for row in rows if row["nonfinite"])
+    assert first == step
+
+
+def test_a_stopped_run_says_so_in_one_line_and_keeps_its_record(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="alarm=stop: step"):
+        train("optimizer.lr=1e30", "alarm=stop", "logger=none")
+    assert load(tmp_path / "run", "steps").to_pylist()[-1]["nonfinite"] > 0
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_what_no_optimizer_has_is_told_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.gradients.harness import Module, fit, squares
+
+    class Half(Module):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.model[0].parameters(), lr=0.1)
+
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    fit(Half(model, [torch.ones(2, 3)], squares), tmp_path)
+    assert "no optimiser has model.1.weight, model.1.bias" in caplog.text
