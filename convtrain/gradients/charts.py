@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, TrainingError
+from convtrain.files import written_whole
 from convtrain.gradients.folding import fold_names
 from convtrain.gradients.reading import Norms
 
@@ -101,22 +102,18 @@ def draw_flow(norms: Norms) -> Figure:
 
 
 def write_chart(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, all at once, and return its path.
+    """Write a figure as PNG and return its path.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     content = BytesIO()
     figure.savefig(content, format="png")
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder with --out DIR"
-        ) from None
+        with written_whole(path) as sink:
+            sink.write(content.getbuffer())
+    except TrainingError as error:
+        raise ConfigError(f"{error}; choose another folder with --out DIR") from None
     return path
 
 

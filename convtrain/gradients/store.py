@@ -113,8 +113,8 @@ class Store:
                     data = data.filter(pc.less_equal(data["step"], step))
                     self._write(table, data, first, int(data["step"][-1].as_py()))
                 path.unlink()
-        for path in sorted((self.folder / TENSORS).glob("[0-9]*.safetensors")):
-            if int(path.stem) > step:
+        for path in sorted((self.folder / TENSORS).glob("*.safetensors")):
+            if path.stem.isdecimal() and int(path.stem) > step:
                 path.unlink()
 
     def write_tensors(self, step: int, tensors: Mapping[str, Any]) -> None:

@@ -338,7 +338,7 @@ def test_a_mistake_is_one_line(
 def test_pictures_that_cannot_be_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gradients", str(run), "--out", "/dev/null/pictures"]) == 2
     printed = capsys.readouterr().err
-    assert "choose a folder with --out DIR" in printed
+    assert "choose another folder with --out DIR" in printed
     assert printed.count("\n") == 1
 
 

@@ -196,6 +196,9 @@ def test_other_files_are_no_parts(store: Store, tmp_path: Path) -> None:
     part = parts_of(tmp_path / "gradients" / "parameters")[0]
     for name in (f".{part.name}.tmp", f"{part.stem} (1).parquet", "1-2-3.parquet", "notes.txt"):
         part.with_name(name).write_bytes(b"half a file")
+    copy = tmp_path / "gradients" / "tensors" / "000000000009 (1).safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes(b"a copy")
     assert loaded(tmp_path) == rows_of(1, 12)
     store.keep_until(6)
     assert loaded(tmp_path) == rows_of(1, 6)
