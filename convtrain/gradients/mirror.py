@@ -29,8 +29,7 @@ class Mirror:
 
     Args:
         writer: of the run's events.
-        every_n_steps: steps between two points of a curve. TensorBoard draws at most 1,000 of each
-            tag, so that more of them cost time and show nothing.
+        every_n_steps: steps between two points of a curve.
     """
 
     def __init__(self, writer: SummaryWriter, *, every_n_steps: int) -> None:

@@ -122,10 +122,13 @@ def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) ->
 
 def mean_losses(rows: Sequence[Row]) -> Tensor:
     """Return each row's loss, the mean over its micro-batches; NaN where none is known. (S,)"""
-    nothing = torch.tensor(torch.nan)
-    return torch.stack(
-        [torch.stack(r.losses).float().mean() if r.losses else nothing for r in rows]
-    )
+    device = next((r.losses[0].device for r in rows if r.losses), torch.device("cpu"))
+    nothing = torch.full((), torch.nan, device=device)
+    return torch.stack([_mean(r.losses).float() if r.losses else nothing for r in rows])
+
+
+def _mean(losses: Sequence[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(list(losses)).float().mean()
 
 
 def step_columns(flushed: Flushed) -> dict[str, Any]:
