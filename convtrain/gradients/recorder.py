@@ -127,7 +127,7 @@ class Recorder(pl.Callback):
         if tensorboard is not None:
             every = math.ceil(trainer.estimated_stepping_batches / CURVE_POINTS)
             mirror = Mirror(tensorboard.experiment, every_n_steps=max(1, every))
-        self._writer = Writer(self._run_dir, mirror)
+        self._writer = Writer(self._run_dir, mirror, statistics=bool(self.plan.statistics))
         self._writer.begin(trainer.global_step, self._model)
         if self._compiled and self.plan.distributions is not None:
             log.warning("the model is compiled: what its layers put out is not recorded")

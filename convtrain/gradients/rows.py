@@ -143,8 +143,14 @@ def step_columns(flushed: Flushed) -> dict[str, Any]:
     }
 
 
-def parameter_columns(flushed: Flushed, chosen: Sequence[bool]) -> dict[str, Any]:
-    """Return the rows of the table of parameters: one for each step and chosen parameter."""
+def parameter_columns(
+    flushed: Flushed, chosen: Sequence[bool], *, statistics: bool
+) -> dict[str, Any]:
+    """Return the rows of the table of parameters: one for each step and chosen parameter.
+
+    Args:
+        statistics: whether the record has them at some steps; all its parts have the same columns.
+    """
     kept = flushed.present & np.array(chosen, dtype=bool)
     steps = flushed.steps["step"]
     row_index, column_index = np.nonzero(kept)
@@ -153,7 +159,7 @@ def parameter_columns(flushed: Flushed, chosen: Sequence[bool]) -> dict[str, Any
         "parameter": named(column_index, flushed.names),
         "norm": flushed.norms[kept].astype(np.float32),
     }
-    if all(row.described is None for row in flushed.rows):
+    if not statistics:
         return columns
     shape = (*flushed.norms.shape, len(PARAMETER_STATISTICS))
     values, known = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)

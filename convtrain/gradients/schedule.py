@@ -121,7 +121,8 @@ def forecast(plan: Plan, sizes: Sizes, length: Length) -> int:
     parameters = sizes.parameters
     total = parts * (STEPS[0] + NORM[0] + NAME * parameters) + DESCRIBED * parameters
     total += rows * (STEPS[1] + NORM[1] * parameters)
-    total += min(parts, statistics) * STATISTICS[0] + statistics * STATISTICS[1] * parameters
+    total += parts * STATISTICS[0] * (plan.statistics is not None)
+    total += statistics * STATISTICS[1] * parameters
     if sampled := count.get("distributions", 0):
         pieces = min(sampled, parts)
         total += pieces * (LAYERS[0] + HISTOGRAMS[0] + NAME * (parameters + sizes.layers))

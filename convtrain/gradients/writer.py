@@ -25,10 +25,11 @@ class Writer:
     Args:
         run_dir: the run's directory.
         mirror: the view in TensorBoard, if there is one.
+        statistics: whether more than norms is recorded at some steps.
     """
 
-    def __init__(self, run_dir: Path, mirror: Mirror | None) -> None:
-        self.store, self._mirror = Store(run_dir), mirror
+    def __init__(self, run_dir: Path, mirror: Mirror | None, *, statistics: bool) -> None:
+        self.store, self._mirror, self._statistics = Store(run_dir), mirror, statistics
         self._thread = ThreadPoolExecutor(1, "gradient-record")
         self._writing: Future[None] | None = None
         self.recorded = False
@@ -79,7 +80,8 @@ class Writer:
 
     def _write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
         self.store.append("steps", step_columns(flushed))
-        self.store.append("parameters", parameter_columns(flushed, chosen))
+        columns = parameter_columns(flushed, chosen, statistics=self._statistics)
+        self.store.append("parameters", columns)
         self.store.append("histograms", histogram_columns(flushed, chosen))
         self.store.append("layers", layer_columns(flushed))
         for row in flushed.rows:
