@@ -27,6 +27,7 @@ from convtrain.models.build import build_model
 from convtrain.pipeline import make_data, make_loggers, make_model, make_recorder, make_task
 
 WARM = 10
+HORIZON = 2000  # steps that a training is set up for, of which the first are timed
 CONV = {"kernel_size": 3, "padding": 1}
 SMALL = [
     {"Conv2d": {"out_channels": 16, **CONV}},
@@ -78,7 +79,7 @@ def main() -> None:
 def _training(network: str, steps: int, overrides: list[str]) -> Any:
     """Return a function that trains for some steps, and returns the seconds of one of them."""
     common = ("data=synthetic", "data.train_size=4000", "data.test_size=64", "trainer=cpu")
-    typed = [*common, *DATA[network], f"trainer.max_steps={steps}", *overrides]
+    typed = [*common, *DATA[network], f"trainer.max_steps={HORIZON}", *overrides]
     (composed,) = compose_leniently(CommandLine(overrides=typed))
     config = resolve_config(composed.config, typed)
     torch.manual_seed(0)
@@ -96,10 +97,10 @@ def _training(network: str, steps: int, overrides: list[str]) -> Any:
             trainer = pl.Trainer(
                 accelerator="cpu",
                 devices=1,
-                max_steps=steps,
+                max_steps=HORIZON,
                 max_epochs=100,
                 gradient_clip_val=config.trainer.gradient_clip_val,
-                callbacks=[clock, *([recorder] if recorder else [])],
+                callbacks=[clock, _Stop(steps), *([recorder] if recorder else [])],
                 logger=make_loggers(config, Path(folder)),
                 limit_val_batches=0,
                 enable_checkpointing=False,
@@ -111,6 +112,14 @@ def _training(network: str, steps: int, overrides: list[str]) -> Any:
         return clock.seconds / (steps - WARM)
 
     return train
+
+
+class _Stop(pl.Callback):
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == self._steps
 
 
 class Clock(pl.Callback):

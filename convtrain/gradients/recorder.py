@@ -48,7 +48,7 @@ from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
 
-CURVE_POINTS = 500  # in TensorBoard, which draws no more than 1,000; the store has all
+CURVE_POINTS = 250  # in TensorBoard, so that a run's cost is bounded; the store has all
 
 
 class Recorder(pl.Callback):
