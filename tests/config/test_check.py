@@ -35,10 +35,13 @@ WRONG = {
     "unknown experiment": (["experiment=nope"], ["experiment=nope", "conv2d_functional"]),
     "sweep without -m": (["optimizer.lr=0.1,0.2"], ["optimizer.lr=0.1,0.2", "add -m"]),
     "classes that do not match": (["data.num_classes=7"], ["data.num_classes=7", "10 names"]),
-    "means that do not match": (["data.mean=[0.1,0.2]"], ["data.mean has 2 values", "1 channel"]),
+    "means that do not match": (
+        ["data.mean=[0.1,0.2]"],
+        ["data.mean=[0.1, 0.2]", "has 2 values", "1 channel;"],
+    ),
     "nesterov alone": (
         ["optimizer=sgd_momentum", "optimizer.momentum=0"],
-        ["optimizer.nesterov=true needs optimizer.momentum"],
+        ["optimizer.nesterov=true", "needs optimizer.momentum"],
     ),
     "null for a number": (["data.batch_size=null"], ["data.batch_size=null", "integer"]),
     "deleted key": (["~optimizer.lr"], ["optimizer.lr", "missing"]),
