@@ -60,9 +60,10 @@ def check_command(command: CommandLine) -> tuple[list[Config], list[str]]:
         except ConfigError as error:
             lines += error.lines
         raw = {"hydra": OmegaConf.to_container(composed.hydra)}
-        trust = composed.config.get("trust")
+        trust, resume = composed.config.get("trust"), composed.config.get("resume")
         for mistake in hydra_mistakes(composed.hydra, trust, command.overrides):
-            lines.append(line(mistake, raw, composed.origin))
+            if mistake.key != "hydra.run.dir" or not resume:  # which is then the run's directory
+                lines.append(line(mistake, raw, composed.origin))
         forced += composed.forced
     if lines:
         raise ConfigError(*dict.fromkeys(lines))

@@ -86,11 +86,11 @@ def _paths(hydra: DictConfig, raw: Any, typed: Sequence[str]) -> Iterator[Mistak
             yield Mistake(f"hydra.{key}", "must stay inside the run's directory")
     for key in ("run.dir", "sweep.dir"):
         try:
-            folder = Path(str(OmegaConf.select(hydra, key)))
+            folder = str(OmegaConf.select(hydra, key))
         except (OmegaConfBaseException, ValueError):
             continue  # what it is made of is wrong, and is reported by itself
-        if (reason := _unwritable(folder)) is not None:
-            yield Mistake(f"hydra.{key}", reason)
+        if (reason := _unwritable(Path(folder))) is not None:
+            yield Mistake(f"hydra.{key}", f"{folder[:200]} cannot be a directory: {reason}")
 
 
 def _unwritable(folder: Path) -> str | None:
@@ -98,10 +98,10 @@ def _unwritable(folder: Path) -> str | None:
     try:
         existing = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
         if not existing.is_dir():
-            return f"cannot be a directory: {existing} is a file"
+            return f"{existing} is a file"
         Path(tempfile.mkdtemp(prefix=".convtrain-check-", dir=existing)).rmdir()
     except (OSError, ValueError) as error:
-        return f"cannot be made: {getattr(error, 'strerror', None) or error}"
+        return str(getattr(error, "strerror", None) or error)
     return None
 
 

@@ -263,7 +263,7 @@ class Trainer(Section):
     )
     gradient_clip_algorithm: Literal["norm", "value"] = Field(description="what is clipped")
     accumulate_grad_batches: Count = Field(description="batches per optimiser step")
-    val_check_interval: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = Field(
+    val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] = Field(
         description=TIMES_AN_EPOCH
     )
     log_every_n_steps: Count = Field(description="optimiser steps between two log entries")
