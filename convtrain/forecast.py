@@ -19,8 +19,8 @@ from convtrain.training.optimizers import make_optimizer
 
 CHECKPOINT_OVERHEAD, TENSOR_OVERHEAD = 10_000, 500  # bytes of a checkpoint, besides its numbers
 CSV_ENTRY, TENSORBOARD_ENTRY = 90, 250  # bytes of one entry of the log
-PICTURES, PICTURE = 25_000, 1_000  # bytes of TensorBoard's filters, and of each test image
-RECORDS = 20_000  # bytes of configuration, provenance, log and result
+PICTURES, PICTURE = 15_000, 700  # bytes of TensorBoard's filters, and of each test image
+RECORDS = 12_000  # bytes of configuration, provenance, log and result
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def forecast(config: Config) -> Forecast:
         disk=_disk(
             config,
             steps=int(steps),
-            epochs=math.ceil(steps / max(epoch_steps, 1)),
+            epoch_steps=epoch_steps,
             checkpoint=width * _bytes(numbers)
             + CHECKPOINT_OVERHEAD
             + TENSOR_OVERHEAD * len(numbers),
@@ -168,14 +168,16 @@ def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Ten
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
 
-def _disk(config: Config, *, steps: int, epochs: int, checkpoint: int) -> dict[str, int]:
-    entries = steps // config.trainer.log_every_n_steps + 3 * epochs
+def _disk(config: Config, *, steps: int, epoch_steps: int, checkpoint: int) -> dict[str, int]:
     found = {"records": RECORDS}
-    if not config.trainer.fast_dev_run:
-        kept = config.callbacks.checkpoint
-        best = min(kept.save_top_k, epochs // kept.every_n_epochs)
-        count = 1 + (best if config.trainer.limit_val_batches else 0)
-        found[f"{count} checkpoint{'s' * (count > 1)}"] = count * checkpoint
+    if config.trainer.fast_dev_run:
+        return found  # it saves and logs nothing
+    epochs = steps // max(epoch_steps, 1)
+    kept = config.callbacks.checkpoint
+    best = min(kept.save_top_k, epochs // kept.every_n_epochs)
+    count = 1 + (best if config.trainer.limit_val_batches else 0)
+    found[f"{count} checkpoint{'s' * (count > 1)}"] = count * checkpoint
+    entries = steps // config.trainer.log_every_n_steps + 3 * (epochs + 1)
     if config.logger.csv:
         found["metrics.csv"] = CSV_ENTRY * entries
     if config.logger.tensorboard:

@@ -64,7 +64,8 @@ def check_command(command: CommandLine) -> tuple[list[Config], list[str]]:
         for mistake in hydra_mistakes(composed.hydra, trust, command.overrides):
             if mistake.key != "hydra.run.dir" or not resume:  # which is then the run's directory
                 lines.append(line(mistake, raw, composed.origin))
-        forced += composed.forced
+        if not lines:
+            forced += composed.added()
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
     return configs, forced

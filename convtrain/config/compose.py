@@ -1,7 +1,7 @@
 """Hydra's side of the configuration: compose it, and say which file or override set a key."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.anchors import refuse_explosions
 from convtrain.config.command_line import CONFIGS, CommandLine
@@ -29,7 +31,8 @@ class Composed:
         config: without Hydra's own node, which is ``hydra``.
         choices: the choice of each group.
         folders: where files are looked for.
-        forced: overrides of keys that no file has, though the schema may know them.
+        added: returns the overrides of keys that no file has, though the schema may know them;
+            to be called before the next configuration is asked for.
     """
 
     config: DictConfig
@@ -37,7 +40,7 @@ class Composed:
     choices: dict[str, Any]
     overrides: list[Override]
     folders: list[Path] = field(default_factory=lambda: [CONFIGS])
-    forced: list[str] = field(default_factory=list)
+    added: Callable[[], list[str]] = list
 
     def origin(self, key: str) -> str:
         """Return what set ``key``: the command line, or a file."""
@@ -110,7 +113,7 @@ def compose_leniently(
         raise ConfigError(*lines)
     with initialize_config_dir(version_base="1.3", config_dir=str(command.config_dir)):
         for chosen in variants:
-            composed, forced = _compose(command, chosen, groups, lines)
+            composed, added = _compose(command, chosen, groups, lines)
             if lines and mistakes is None:
                 raise ConfigError(*lines)
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
@@ -119,13 +122,13 @@ def compose_leniently(
             OmegaConf.set_struct(composed, False)
             config = composed.copy()
             config.pop("hydra")
-            yield Composed(config, composed.hydra, named, overrides, command.folders, forced)
+            yield Composed(config, composed.hydra, named, overrides, command.folders, added)
 
 
 def _compose(
     command: CommandLine, chosen: Chosen, groups: dict[str, list[str]], mistakes: list[str]
-) -> tuple[DictConfig, list[str]]:
-    """Compose with overrides of one value each; return also those that had to be forced.
+) -> tuple[DictConfig, Callable[[], list[str]]]:
+    """Compose with overrides of one value each; return also what tells which keys are new.
 
     An override that stands in the way is reported and left out.
     """
@@ -137,7 +140,7 @@ def _compose(
             composed = compose(command.config_name, texts + search, return_hydra_config=True)
         # Hydra raises whatever a broken file leads to: errors of its own, YAML's, TypeErrors.
         except Exception as error:
-            if not force:
+            if not force and isinstance(error, HydraException | OmegaConfBaseException):
                 force = True
                 continue
             culprit = culprit_of(error, [override for override, _ in chosen])
@@ -146,15 +149,19 @@ def _compose(
                 raise ConfigError(*mistakes) from error
             chosen = [(override, text) for override, text in chosen if override is not culprit]
             continue
-        if not force or mistakes:
-            return composed, []
-        plain = [text for o, text in chosen if is_choice(o, text, groups)]
-        files = compose(command.config_name, plain + search)
-        return composed, [
-            o.input_line or ""
-            for (o, text), used in zip(chosen, texts, strict=True)
-            if used != text and OmegaConf.select(files, o.key_or_group, default=_ABSENT) is _ABSENT
+        break
+
+    def added() -> list[str]:
+        choices = [text for override, text in chosen if is_choice(override, text, groups)]
+        files = compose(command.config_name, choices + search)
+        return [
+            override.input_line or ""
+            for (override, text), used in zip(chosen, texts, strict=True)
+            if used != text
+            and OmegaConf.select(files, override.key_or_group, default=_ABSENT) is _ABSENT
         ]
+
+    return composed, added if force else list
 
 
 _ABSENT = object()

@@ -42,6 +42,8 @@ def hydra_mistakes(hydra: DictConfig, trust: Any, typed: Sequence[str]) -> Itera
                 yield Mistake(key, reason)
         elif key.startswith(("hydra.job_logging.", "hydra.hydra_logging.")):
             yield from _logging(key, text)
+        elif key.startswith("hydra.overrides."):
+            continue  # a record of what was typed
         elif not all(_is_known(*found) for found in _INTERPOLATION.findall(text)):
             yield Mistake(key, f"may use no other resolvers than {', '.join(RESOLVERS)}")
         elif key.startswith(VARIABLES) and not key.removeprefix(VARIABLES).startswith(ENVIRONMENT):

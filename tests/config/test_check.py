@@ -35,94 +35,6 @@ WRONG = {
     "unknown experiment": (["experiment=nope"], ["experiment=nope", "conv2d_functional"]),
     "sweep without -m": (["optimizer.lr=0.1,0.2"], ["optimizer.lr=0.1,0.2", "add -m"]),
     "classes that do not match": (["data.num_classes=7"], ["data.num_classes=7", "10 names"]),
-    "classes of another dataset": (
-        ["data.num_classes=7", "data.classes=null"],
-        ["data.num_classes=7", "digits has 10 classes"],
-    ),
-    "images of another dataset": (["data.shape=[1,9,9]"], ["data.shape=[1, 9, 9]", "[1, 8, 8]"]),
-    "batch larger than the data": (
-        ["data.batch_size=1296"],
-        ["data.batch_size=1296", "1295 images", "set data.batch_size=1295"],
-    ),
-    "batch larger than what is left": (
-        ["data=mnist", "data.limit=50"],
-        ["data.batch_size=64", "50 images that data.limit leaves", "data/_base.yaml"],
-    ),
-    "fewer images than devices": (
-        ["data.batch_size=2", "trainer.devices=3"],
-        ["data.batch_size=2", "3 devices", "trainer.devices=3"],
-    ),
-    "too few images for a split": (
-        ["data=synthetic", "data.train_size=19"],
-        ["data.train_size=19", "at least 20", "data.num_classes=10"],
-    ),
-    "part of no batch": (
-        ["trainer.limit_val_batches=0.1"],
-        ["trainer.limit_val_batches=0.1", "less than one of the 1 batches"],
-    ),
-    "validation after the epoch": (
-        ["trainer.val_check_interval=22"],
-        ["trainer.val_check_interval=22", "an epoch has 21 batches"],
-    ),
-    "unknown monitor": (
-        ["callbacks.checkpoint.monitor=val/f1"],
-        ["callbacks.checkpoint.monitor=val/f1", "'val/loss' or 'val/acc'"],
-    ),
-    "early stopping without validation": (
-        ["trainer.limit_val_batches=0", "callbacks.early_stopping.patience=3"],
-        ["callbacks.early_stopping.monitor=val/loss", "does not exist", "callbacks/default.yaml"],
-    ),
-    "plateau without validation": (
-        ["trainer.limit_val_batches=0", "scheduler=plateau"],
-        ["scheduler.monitor=val/loss", "does not exist", "scheduler/plateau.yaml"],
-    ),
-    "crop beyond the image": (
-        ["augment.random_crop=8"],
-        ["augment.random_crop=8", "less than the 8 pixels"],
-    ),
-    "infinite": (["optimizer.lr=inf"], ["optimizer.lr=.inf", "finite"]),
-    "key of another choice": (
-        ["optimizer.betas=[0.9,0.99]"],
-        ["optimizer.betas=[0.9, 0.99]", "it belongs to optimizer=adam, adamw"],
-    ),
-    "callback without a target": (
-        ["callbacks.custom=[{a: 1}]"],
-        ["callbacks.custom.0", "_target_"],
-    ),
-    "misspelt key of Hydra's": (["hydra.verbos=true"], ["did you mean hydra.verbose?"]),
-    "wrong value of Hydra's": (["hydra.job.num=abc"], ["hydra.job.num=abc", "Integer"]),
-    "wrong group of Hydra's": (["hydra/launchr=basic"], ["hydra/launchr=basic", "no such group"]),
-    "wrong choice of Hydra's": (["hydra/launcher=nope"], ["hydra/launcher=nope", "choose from"]),
-    "group in another place": (["model@foo=nn"], ["model@foo=nn", "no such group"]),
-    "several choices": (["experiment=[mnist,conv2d_nn]"], ["experiment=[mnist,conv2d_nn]"]),
-    "no choice": (["data=null"], ["data=null", "choose from"]),
-    "deleting nothing": (["~data.nope"], ["~data.nope", "no such key to delete"]),
-    "without end": (["seed=" + "{a:" * 500 + "1" + "}" * 500], ["cannot be read as key=value"]),
-    "long name of a run": (["resume=" + "a" * 5000], ["does not exist"]),
-    "long name of a folder": (
-        ["data=image_folder", "data.root=" + "a" * 3000],
-        ["data.root=", "name too long"],
-    ),
-    "name that leads elsewhere": (["network.name=../../x"], ["network.name=../../x", "characters"]),
-    "log that leads elsewhere": (["hydra.job.name=../x"], ["hydra.job.name=../x", "stay inside"]),
-    "jobs that lead elsewhere": (
-        ["hydra.sweep.subdir=../${hydra.job.num}"],
-        ["hydra.sweep.subdir=", "stay inside"],
-    ),
-    "directory in a file": (
-        [f"hydra.run.dir={__file__}/run"],
-        ["hydra.run.dir=", "test_check.py is a file"],
-    ),
-    "directory that cannot be made": (
-        ["hydra.run.dir=/proc/no/run"],
-        ["/proc/no/run cannot be a directory"],
-    ),
-    "no folder of configurations": (
-        ["--config-dir", "nowhere"],
-        ["--config-dir=nowhere", "folder"],
-    ),
-    "no such main file": (["--config-name", "nope"], ["primary config 'nope'"]),
-    "pickled job": (["--experimental-rerun", "job.pickle"], ["a pickle can run any code"]),
     "means that do not match": (
         ["data.mean=[0.1,0.2]"],
         ["data.mean=[0.1, 0.2]", "has 2 values", "1 channel;"],
@@ -175,6 +87,99 @@ def test_mistakes_of_every_kind_are_reported_together(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().err.splitlines()
     assert {line.split("=")[0] for line in shown} == set(NINE)
     assert all(line.endswith("[set in: command line]") for line in shown)
+
+
+TOGETHER: dict[str, list[tuple[str, str]]] = {
+    "data and training": [
+        ("data.shape=[1,9,9]", "data.shape=[1, 9, 9]: the images of digits are [1, 8, 8]"),
+        ("data.classes=null", ""),
+        ("data.num_classes=7", "data.num_classes=7: digits has 10 classes"),
+        ("augment.random_crop=9", "augment.random_crop=9: must be less than the 9 pixels"),
+        ("augment.cutout=10", "augment.cutout=10: must be at most the 9 pixels"),
+        ("trainer.devices=65", "data.batch_size=64: is too small for every one of 65 devices"),
+        ("callbacks.custom=[{a: 1}]", "callbacks.custom.0={a: 1}: needs a _target_"),
+        ("optimizer.lr=inf", "optimizer.lr=.inf: must be a finite number"),
+        ("seed=4294967296", "seed=4294967296: must be less than 4294967296"),
+    ],
+    "batches": [
+        ("trainer.limit_val_batches=0.1", "trainer.limit_val_batches=0.1: is less than one of"),
+        ("trainer.val_check_interval=22", "trainer.val_check_interval=22: an epoch has 21 batch"),
+        ("model=nope", "model=nope: no such choice; choose from custom, functional, nn, "),
+        ("optimizer=admw", "optimizer=admw: no such choice; did you mean adamw?"),
+        ("optimizer.betas=[0.9]", "optimizer.betas=[0.9]: must have at least 2 items"),
+        ("scheduler.gamma=0.5", "scheduler.gamma=0.5: no such key here; it belongs to scheduler=s"),
+    ],
+    "no validation": [
+        ("trainer.limit_val_batches=0", ""),
+        ("callbacks.early_stopping.patience=3", "callbacks.early_stopping.monitor=val/loss: does"),
+        ("scheduler=plateau", "scheduler.monitor=val/loss: does not exist"),
+        ("data=mnist", ""),
+        ("data.limit=50", "data.batch_size=64: larger than the training data of 50 images that d"),
+    ],
+    "Hydra's own": [
+        ("hydra.verbos=true", "hydra.verbos=true: no such key; did you mean hydra.verbose?"),
+        ("hydra.verbose=3", "hydra.verbose=3: must be true, false, or the names of loggers"),
+        ("hydra.job.num=abc", "hydra.job.num=abc: Value 'abc' of type 'str' could not be"),
+        ("hydra/launchr=basic", "hydra/launchr=basic: no such group of choices"),
+        ("model@foo=nn", "model@foo=nn: no such group of choices"),
+        ("~data.nope", "~data.nope: there is no such key to delete"),
+        ("experiment=[mnist,conv2d_nn]", "experiment=[mnist,conv2d_nn]: no such choice"),
+        ("debug=null", "debug=null: no such choice; choose from"),
+        ("seed=" + "{a:" * 500 + "1" + "}" * 500, "seed={a:{a:"),
+    ],
+    "paths": [
+        ("network.name=../../x", "network.name=../../x: has characters that are not allowed"),
+        ("hydra.job.name=../x", "hydra.job.name=../x: must stay inside the run's directory"),
+        ("hydra.output_subdir=/tmp", "hydra.output_subdir=/tmp: must stay inside"),
+        ("hydra.sweep.subdir=../${hydra.job.num}", "hydra.sweep.subdir=../"),
+        ("hydra.sweep.dir=/proc/no/run", "hydra.sweep.dir=/proc/no/run: /proc/no/run cannot be"),
+        (f"hydra.run.dir={__file__}/run", f"hydra.run.dir={__file__}/run: "),
+        ("data=image_folder", ""),
+        ("data.root=" + "a" * 3000, "data.root=" + "a" * 100),
+    ],
+}
+
+
+@pytest.mark.parametrize("mistakes", TOGETHER.values(), ids=TOGETHER.keys())
+def test_mistakes_side_by_side_have_a_line_each(
+    mistakes: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        check_command_line([override for override, _ in mistakes])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err.splitlines()
+    expected = [start for _, start in mistakes if start]
+    for start in expected:
+        assert [line for line in shown if line.startswith(start)], (start, shown)
+    assert len(shown) == len(expected), shown
+
+
+def test_a_mistake_is_traced_to_the_file_below_the_one_that_was_chosen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        check_command_line(["data=mnist", "data.limit=50"])
+    assert "[set in: configs/data/_base.yaml]" in capsys.readouterr().err
+
+
+ALONE = {
+    "run": (["resume=" + "a" * 5000], "does not exist; give the directory of a run"),
+    "choice of Hydra's": (["hydra/launcher=nope"], "hydra/launcher=nope: no such choice"),
+    "folder of configurations": (["--config-dir", "nowhere"], "--config-dir=nowhere: no such f"),
+    "main file": (["--config-name", "nope"], "primary config 'nope'"),
+    "pickled job": (["--experimental-rerun", "job.pickle"], "a pickle can run any code"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), ALONE.values(), ids=ALONE.keys())
+def test_what_keeps_everything_from_being_read_is_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        check_command_line(arguments)
+    assert stopped.value.code == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert says in shown
 
 
 BROKEN = {

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from convtrain.config.command_line import CONFIGS
 from convtrain.config.datasets import PUBLISHED, split_sizes
 from convtrain.data.images import Splits
 from convtrain.data.sources import FILES
@@ -19,12 +21,9 @@ def counted(splits: Splits) -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     "overrides",
     [
-        [],
         ["data.val_fraction=0.37", "data.test_fraction=0.05"],
         ["data.val_fraction=0.999", "data.batch_size=1"],
-        ["data.limit=200"],
-        ["data.overfit_batches=2"],
-        ["data=synthetic"],
+        ["data.limit=200", "data.overfit_batches=2"],
         ["data=synthetic", "data.train_size=103", "data.test_size=7", "data.num_classes=7"],
         ["data=synthetic", "data.train_size=100", "data.fill=ones", "data.test_size=500"],
         ["data=synthetic", "data.classes=[a,b]", "data.num_classes=null", "data.limit=90"],
@@ -39,9 +38,9 @@ def test_the_sizes_of_the_splits_are_those_of_the_data(overrides: list[str]) -> 
 def test_every_dataset_is_known() -> None:
     assert set(PUBLISHED) == {*FILES, "digits"}
     for name, published in PUBLISHED.items():
-        config = compose(f"data={name}", "network=conv2d")
-        assert tuple(config.data.shape) == published.shape
-        assert config.data.num_classes == len(published.training)
+        file = yaml.safe_load((CONFIGS / "data" / f"{name}.yaml").read_text())
+        assert tuple(file["shape"]) == published.shape
+        assert file["num_classes"] == len(file["classes"]) == len(published.training)
     totals = {name: (sum(p.training), p.test) for name, p in PUBLISHED.items()}
     assert totals["svhn"] == (73_257, 26_032)
     assert totals["digits"] == (1797, 0)

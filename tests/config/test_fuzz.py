@@ -144,7 +144,7 @@ def test_a_mutated_configuration_is_refused_in_lines_or_is_what_it_says(
 ) -> None:
     outcomes = Counter[str]()
     complaints = []
-    for base, what, key, value, allows in mutants(bases, 200, seed):
+    for base, what, key, value, allows in mutants(bases, 130, seed):
         changed, touched = change(base, what, key, value)
         try:
             container = OmegaConf.create(changed)
@@ -166,8 +166,8 @@ def test_a_mutated_configuration_is_refused_in_lines_or_is_what_it_says(
         if wrong:
             complaints.append(f"{what} {touched}={value!r:.80}: {wrong}")
     assert not complaints, "\n".join(complaints)
-    assert outcomes["refused"] > 100
-    assert outcomes["accepted"] > 10
+    assert outcomes["refused"] > 60
+    assert outcomes["accepted"] > 5
 
 
 def is_fine(base: Plain, what: str, key: str, value: Any, allows: Allows) -> bool:
