@@ -24,7 +24,7 @@ def main(composed: DictConfig) -> float | None:
 
     job = HydraConfig.get()
     return run_job(
-        resolve_config(composed, job.overrides.task),
+        lambda: resolve_config(composed, job.overrides.task),
         run_dir=Path(job.runtime.output_dir),
         overrides=list(job.overrides.task),
         multirun=job.mode == RunMode.MULTIRUN,
@@ -32,5 +32,5 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    check_command_line(sys.argv[1:])
+    sys.argv[1:] = check_command_line(sys.argv[1:])
     main()

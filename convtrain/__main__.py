@@ -1,4 +1,4 @@
-"""``python -m convtrain``: look at layers, networks and gradients, or export a run's weights.
+"""``python -m convtrain``: check a configuration, look at layers, networks and gradients, export.
 
 Nothing heavy is imported before there is something to show.
 """
@@ -9,12 +9,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from convtrain.errors import ConfigError, ConvtrainError
+
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     export.add_argument("--out", help="the file to write; RUN/weights.safetensors otherwise")
     add_gradients(verbs)
-    chosen = parser.parse_args(arguments)
+    check = verbs.add_parser(
+        "check", help="what is wrong with a configuration", allow_abbrev=False,
+        usage="python -m convtrain check [--build] [as for train.py: model=nn -m seed=1,2]",
+    )  # fmt: skip
+    check.add_argument("--build", action="store_true", help="also build it and tell what it takes")
+    chosen, rest = parser.parse_known_args(arguments)
+    if rest and chosen.verb != "check":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
-        if chosen.verb == "summary":
+        if chosen.verb == "check":
+            show_check(console, rest, build=chosen.build)
+        elif chosen.verb == "summary":
             show_summary(console, chosen.overrides)
         elif chosen.verb == "gradients":
             show_gradients(console, chosen)
@@ -46,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             show_layers(console)
     except ConvtrainError as error:
-        print(error, file=sys.stderr)
+        from convtrain.config.check import print_error
+
+        print_error(error)
         return error.exit_status
     return 0
 
@@ -94,7 +109,8 @@ def show_layer(console: Console, name: str) -> None:
 
 def show_summary(console: Console, overrides: Sequence[str]) -> None:
     from convtrain.config.check import resolve_config
-    from convtrain.config.compose import CommandLine, compose_leniently
+    from convtrain.config.command_line import CommandLine
+    from convtrain.config.compose import compose_leniently
     from convtrain.config.names import register_resolvers
     from convtrain.config.schema import DeclaredModel
 
@@ -167,6 +183,45 @@ def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> 
     file, source, count = export_weights(run, checkpoint=checkpoint, out=out)
     size = file.stat().st_size / 1e6
     console.print(f"{file}: {count} tensors, {size:.1f} MB, from {source.name}", soft_wrap=True)
+
+
+def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> None:
+    from convtrain.config.check import check_command
+    from convtrain.config.command_line import CommandLine
+    from convtrain.config.names import register_resolvers
+
+    register_resolvers()
+    configs, _ = check_command(CommandLine.parse(arguments))
+    for config in configs:
+        built = make_forecast_table(config) if build else None
+        console.print(
+            f"ok: data={config.data.name}, network={config.network.name}, "
+            f"model={config.model.style}, loss={config.loss.name}, "
+            f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
+            soft_wrap=True,
+        )
+        if built is not None:
+            console.print(built)
+
+
+def make_forecast_table(config: "Config") -> Table:
+    from convtrain.forecast import forecast
+
+    found = forecast(config)
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_row("parameters", f"{found.parameters:,}")
+    train, val, test = found.images
+    table.add_row("images", f"{train:,} to train, {val:,} to validate, {test:,} to test")
+    steps = f"{found.steps:,}, {found.epoch_steps:,} an epoch"
+    table.add_row("optimiser steps, at most", steps)
+    for what, sizes in (("memory", found.memory), ("disk", found.disk)):
+        table.add_section()
+        table.add_row(f"{what}, about", f"{sum(sizes.values()) / 1e6:,.1f} MB")
+        for name, size in sizes.items():
+            table.add_row(f"  {name}", f"{size / 1e6:,.1f} MB")
+    if "activations" not in found.memory:
+        table.add_row("  activations", "not known: the model computes with values")
+    return table
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ A message is one line: the thing, its value, what is allowed, and what to type n
 import difflib
 from collections.abc import Iterable
 
+LONGEST_WORD = 100  # characters; comparing spellings takes the square of it
+
 
 class ConvtrainError(Exception):
     """Something a user can mend; shown as one line, without a traceback."""
@@ -19,8 +21,8 @@ class ConfigError(ConvtrainError, ValueError):
     exit_status = 2
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(one_line(text) for text in lines)
+        super().__init__("\n".join(self.lines))
 
 
 class NetworkError(ConfigError):
@@ -39,8 +41,20 @@ class TrainingError(ConvtrainError):
     """Training could not go on."""
 
 
+def one_line(text: str) -> str:
+    """Return a text without line breaks and other characters that do not print."""
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` for the closest known spelling, or an empty string."""
+    near = closest(wrong, known)
+    return "" if near is None else f"; did you mean {near}?"
+
+
+def closest(wrong: str, known: Iterable[str]) -> str | None:
+    """Return the known spelling that is closest to a wrong one, if any is close."""
     by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+    close = difflib.get_close_matches(wrong.lower()[:LONGEST_WORD], by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None

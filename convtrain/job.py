@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,23 @@ log = logging.getLogger("convtrain")
 
 
 def run_job(
-    config: Config, *, run_dir: Path, overrides: Sequence[str], multirun: bool
+    read_config: Callable[[], Config], *, run_dir: Path, overrides: Sequence[str], multirun: bool
 ) -> float | None:
     """Train, print the report, and return the validation accuracy for sweepers.
 
-    What a user can mend is shown as one line; anything else with its traceback. Both stand in the
-    run's log and in ``error.txt``. A single run then exits with status 2 for a wrong configuration
-    and 1 for a failed training; in a sweep the other jobs go on.
+    What a user can mend is shown as one line, unless ``HYDRA_FULL_ERROR=1``; anything else with
+    its traceback. Both stand in the run's log and in ``error.txt``. A single run then exits with
+    status 2 for a wrong configuration and 1 for a failed training; in a sweep the other jobs go on.
     """
-    _quiet_libraries()
-    from convtrain.pipeline import train
-    from convtrain.runs.report import print_line, print_report
-
     try:
+        config = read_config()
+        _quiet_libraries()
+        from convtrain.pipeline import train
+        from convtrain.runs.report import print_line, print_report
+
         result = _finished_result(config, run_dir) or train(config, run_dir, overrides)
     except ConvtrainError as error:
-        log.error("%s", error)
+        log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
         RunDirectory(run_dir).fail(str(error))
         status = error.exit_status
     except Exception as error:

@@ -13,6 +13,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
+from convtrain.config.agreement import check_sizes
+from convtrain.config.datasets import Sizes
 from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation
@@ -20,6 +22,7 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.errors import NetworkError
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
@@ -105,7 +108,7 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
 
 def make_data(config: Config) -> ImageData:
     data = config.data
-    return ImageData(
+    made = ImageData(
         _load_splits(config),
         normalise=Normalisation(data.mean, data.std),
         augmentation=Augmentation(**config.augment.model_dump()),
@@ -116,6 +119,9 @@ def make_data(config: Config) -> ImageData:
         limit=data.limit,
         overfit_batches=data.overfit_batches,
     )
+    splits = made.splits
+    check_sizes(config, Sizes(len(splits.train), len(splits.val), len(splits.test)))
+    return made
 
 
 def _load_splits(config: Config) -> Splits:
@@ -156,7 +162,30 @@ def class_names(config: Config) -> list[str]:
     return config.data.classes or [str(index) for index in range(num_classes(config))]
 
 
+def model_name(config: Config) -> str:
+    """Return what was chosen: a declared network, a model of torchvision's, or an import path."""
+    match config.model:
+        case TorchvisionModel(name=name):
+            return f"model.name={name}"
+        case CustomModel(target=target):
+            return f"model._target_={target}"
+        case _:
+            return f"network={config.network.name}"
+
+
 def make_model(config: Config) -> nn.Module:
+    """Make the model.
+
+    Raises:
+        NetworkError: it cannot be built, or has nothing to learn.
+    """
+    model = _build_model(config)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise NetworkError(f"{model_name(config)}: has no parameters to learn")
+    return model
+
+
+def _build_model(config: Config) -> nn.Module:
     model, shape = config.model, config.data.shape
     if isinstance(model, TorchvisionModel):
         return build_torchvision_model(model.name, shape, num_classes(config))
@@ -216,18 +245,21 @@ def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[C
     return callbacks
 
 
-def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
+def make_plan(config: Config) -> Plan:
     chosen = config.recorder
     declared = {name: getattr(chosen, name) for name in DETAILS}
-    details = {name: when and Sampling(**when.model_dump()) for name, when in declared.items()}
-    if not any(details.values()):
-        return None
-    plan = Plan(
-        **details,
+    return Plan(
+        **{name: when and Sampling(**when.model_dump()) for name, when in declared.items()},
         tensor_names=tuple(chosen.tensor_names),
         include=tuple(chosen.include),
         exclude=tuple(chosen.exclude),
     )
+
+
+def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
+    chosen, plan = config.recorder, make_plan(config)
+    if not plan.samplings:
+        return None
     return Recorder(
         run_dir=run_dir,
         plan=plan,

@@ -38,10 +38,10 @@ def test_a_run_ends_with_its_results_and_the_commands_that_come_next(tmp_path: P
 
 
 def test_a_mistake_found_while_building_is_one_line_with_status_2(tmp_path: Path) -> None:
-    done = run("data.batch_size=5000", f"hydra.run.dir={tmp_path / 'run'}")
+    done = run("network=vgg16_bn", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "data.batch_size=5000" in done.stderr
+    assert "Output size is too small" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "run" / "result.json").exists()
 
@@ -66,12 +66,12 @@ def test_a_sweep_trains_every_combination_and_ends_with_one_table(tmp_path: Path
 
 
 def test_a_failing_job_stops_no_other_and_the_status_tells(tmp_path: Path) -> None:
-    done = run("-m", "data.batch_size=5000,64", *SHORT, f"hydra.sweep.dir={tmp_path}")
+    done = run("-m", "network=vgg16_bn,convnet", *SHORT, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["failed", "finished"]
-    assert "data.batch_size=5000" in rows[0]["error"]
+    assert "Output size is too small" in rows[0]["error"]
     assert "Traceback" not in done.stdout + done.stderr
 
 

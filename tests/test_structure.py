@@ -24,6 +24,7 @@ ORDER = (
     "gradients",
     "runs",
     "pipeline",
+    "forecast",
     "job",
 )
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "matplotlib", "sklearn")

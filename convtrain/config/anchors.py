@@ -12,25 +12,31 @@ MAX_VALUES = 100_000
 
 
 def refuse_explosions(folders: Iterable[Path]) -> None:
-    """Refuse configuration files that would unfold into more than ``MAX_VALUES`` values.
+    """Refuse the configuration files of some folders; see :func:`refuse_explosion`."""
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            refuse_explosion(path)
+
+
+def refuse_explosion(path: Path) -> None:
+    """Refuse a file that would unfold into more than ``MAX_VALUES`` values.
 
     Raises:
         ConfigError: names the file.
     """
-    for folder in folders:
-        for path in sorted(folder.rglob("*.yaml")):
-            text = path.read_text(errors="replace")
-            if "&" not in text or "*" not in text:
-                continue
-            try:
-                root = yaml.compose(text, Loader=yaml.SafeLoader)
-            except yaml.YAMLError:
-                continue  # Hydra says what is wrong with it, should it be chosen
-            if root is not None and (size := _unfolded(root, {})) > MAX_VALUES:
-                times = "without end" if math.isinf(size) else f"into {size:.3g} values"
-                raise ConfigError(
-                    f"{path}: its anchors unfold {times}; at most {MAX_VALUES:,} are allowed"
-                )
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    if "&" not in text or "*" not in text:
+        return
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        size = 0.0 if root is None else _unfolded(root, {})
+    except yaml.YAMLError:
+        return  # whoever reads it says what is wrong with it
+    except RecursionError as error:
+        raise ConfigError(f"{path}: its values lie too deep in one another") from error
+    if size > MAX_VALUES:
+        times = "without end" if math.isinf(size) else f"into {size:.3g} values"
+        raise ConfigError(f"{path}: its anchors unfold {times}; at most {MAX_VALUES:,} are allowed")
 
 
 def _unfolded(node: yaml.Node, known: dict[int, float]) -> float:

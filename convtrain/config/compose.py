@@ -1,86 +1,65 @@
 """Hydra's side of the configuration: compose it, and say which file or override set a key."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.anchors import refuse_explosions
-from convtrain.errors import ConfigError, did_you_mean
+from convtrain.config.command_line import CONFIGS, CommandLine
+from convtrain.config.hydra_errors import culprit_of, explain
+from convtrain.config.hydra_node import searchpath_mistakes
+from convtrain.config.overrides import Chosen, choices_of, is_choice, let_through, one_value_each
+from convtrain.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, strongest first
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """What was typed after ``train.py``, as Hydra reads it."""
-
-    overrides: list[str] = field(default_factory=list)
-    config_dir: Path = CONFIGS
-    config_name: str = "train"
-    extra_dir: Path | None = None
-    multirun: bool = False
-    trains: bool = True  # false for --help, --cfg and the like
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str]) -> "CommandLine":
-        args = get_args_parser().parse_args(list(arguments))
-        shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-        return cls(
-            overrides=args.overrides,
-            config_dir=CONFIGS if args.config_path is None else Path(args.config_path).resolve(),
-            config_name=args.config_name or "train",
-            extra_dir=Path(args.config_dir).resolve() if args.config_dir else None,
-            multirun=args.multirun,
-            trains=not shows,
-        )
-
-    def parsed(self) -> list[Override]:
-        parser = OverridesParser.create()
-        parsed, lines = [], []
-        for text in self.overrides:
-            try:
-                parsed.append(parser.parse_override(text))
-            except HydraException:
-                lines.append(
-                    f"{text}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
-                )
-        if lines:
-            raise ConfigError(*lines)
-        return parsed
-
-
-@dataclass(frozen=True)
 class Composed:
-    """A composed configuration, and where its keys come from."""
+    """A composed configuration, and where its keys come from.
+
+    Attributes:
+        config: without Hydra's own node, which is ``hydra``.
+        choices: the choice of each group.
+        folders: where files are looked for.
+        added: returns the overrides of keys that no file has, though the schema may know them;
+            to be called before the next configuration is asked for.
+    """
 
     config: DictConfig
-    choices: dict[str, str | None]
+    hydra: DictConfig
+    choices: dict[str, Any]
     overrides: list[Override]
     folders: list[Path] = field(default_factory=lambda: [CONFIGS])
+    added: Callable[[], list[str]] = list
 
     def origin(self, key: str) -> str:
         """Return what set ``key``: the command line, or a file."""
         for override in self.overrides:
-            typed = override.key_or_group
-            if key == typed or key.startswith(typed + ".") or typed.startswith(key + "."):
+            typed, choice = override.key_or_group, self.choices.get(override.key_or_group)
+            chooses = choice is not None and choice == override.value()
+            above = f"{key}.".startswith(f"{typed}.") and not chooses
+            if key == typed or above or typed.startswith(f"{key}."):
                 return "command line"
         for strong in LAST_WORD:
             file = self._file(strong)
             if file is not None and _mentions(file, key):
-                return _shown(file)
-        file = self._file(key.split(".", maxsplit=1)[0])
-        return _shown(file) if file is not None else "configs/train.yaml"
+                return shown(file)
+        group, _, inside = key.partition(".")
+        file = self._file(group)
+        if file is None:
+            return "configs/train.yaml"
+        base = file.with_name("_base.yaml")
+        return shown(base if not _mentions(file, inside) and _mentions(base, inside) else file)
 
     def _file(self, group: str) -> Path | None:
         """Return the file that was chosen for a group."""
@@ -88,119 +67,113 @@ class Composed:
         return next((path for path in candidates if path.is_file()), None)
 
 
-def _shown(file: Path) -> str:
+def shown(file: Path) -> str:
+    """Return a path as an error shows it: convtrain's own files from its folder on."""
     home = CONFIGS.parent
     return str(file.relative_to(home) if file.is_relative_to(home) else file)
 
 
 def _mentions(path: Path, key: str) -> bool:
-    node: Any = yaml.safe_load(path.read_text())
+    try:
+        node: Any = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
     for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict) and part in node:
+            node = node[part]
+        else:
             return False
-        node = node[part]
     return True
 
 
-def compose_leniently(command: CommandLine) -> Iterator[Composed]:
+def compose_leniently(
+    command: CommandLine, mistakes: list[str] | None = None
+) -> Iterator[Composed]:
     """Compose what ``command`` asks for, once for each value of a sweep.
 
     Unknown keys are let through, so that the schema can report all mistakes together.
 
+    Args:
+        command: what was typed.
+        mistakes: gains a line for each override that cannot be carried out, and the others are
+            composed without it; where it is None, such a line is raised.
+
     Raises:
-        ConfigError: an override cannot be read, or names a choice that does not exist.
+        ConfigError: a file cannot be read, or an override cannot be carried out.
     """
-    overrides = command.parsed()
-    folders = [folder for folder in (command.extra_dir, command.config_dir) if folder]
-    refuse_explosions(folders)
-    groups = _groups(folders)
-    extra = [f"hydra.searchpath=[file://{command.extra_dir}]"] if command.extra_dir else []
+    lines: list[str] = [] if mistakes is None else mistakes
+    overrides = command.parsed(lines)
+    refuse_explosions(command.folders)
+    _refuse_packages(command, overrides)
+    groups = choices_of(command.folders)
+    variants = list(one_value_each(overrides, command.multirun, groups, lines))
+    if lines and mistakes is None:
+        raise ConfigError(*lines)
     with initialize_config_dir(version_base="1.3", config_dir=str(command.config_dir)):
-        for chosen in _one_value_each(overrides, command.multirun, groups):
-            texts = [text for _, text in chosen]
-            try:
-                composed = compose(command.config_name, texts + extra, return_hydra_config=True)
-            except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(_one_line(error)) from error
+        for chosen in variants:
+            composed, added = _compose(command, chosen, groups, lines)
+            if lines and mistakes is None:
+                raise ConfigError(*lines)
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-            OmegaConf.set_struct(composed, False)
-            composed.pop("hydra")
             assert isinstance(choices, dict)
             named = {str(group): choice for group, choice in choices.items()}
-            yield Composed(composed, named, overrides, folders)
+            OmegaConf.set_struct(composed, False)
+            config = composed.copy()
+            config.pop("hydra")
+            yield Composed(config, composed.hydra, named, overrides, command.folders, added)
 
 
-def _groups(folders: list[Path]) -> dict[str, list[str]]:
-    """Return the choices of each group, as the folders list them."""
-    files = [path for folder in folders for path in sorted(folder.glob("*/*.yaml"))]
-    groups: dict[str, list[str]] = {path.parent.name: [] for path in files}
-    for path in files:
-        if not path.name.startswith("_"):
-            groups[path.parent.name].append(path.stem)
-    return groups
+def _compose(
+    command: CommandLine, chosen: Chosen, groups: dict[str, list[str]], mistakes: list[str]
+) -> tuple[DictConfig, Callable[[], list[str]]]:
+    """Compose with overrides of one value each; return also what tells which keys are new.
 
-
-def _one_value_each(
-    overrides: list[Override], multirun: bool, groups: dict[str, list[str]]
-) -> Iterator[list[tuple[Override, str]]]:
-    """Yield lists of overrides without sweeps; in turn each value of each sweep appears once."""
-    values: list[list[str]] = []
-    lines: list[str] = []
-    for override in overrides:
-        key, text = override.key_or_group, override.input_line or ""
-        if override.is_sweep_override() and not multirun:
-            lines.append(
-                f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
-            )
+    An override that stands in the way is reported and left out.
+    """
+    search = [f"hydra.searchpath=[file://{command.extra_dir}]"] if command.extra_dir else []
+    force = False
+    while True:
+        texts = [let_through(o, text, groups) if force else text for o, text in chosen]
+        try:
+            composed = compose(command.config_name, texts + search, return_hydra_config=True)
+        # Hydra raises whatever a broken file leads to: errors of its own, YAML's, TypeErrors.
+        except Exception as error:
+            if not force and isinstance(error, HydraException | OmegaConfBaseException):
+                force = True
+                continue
+            culprit = culprit_of(error, [override for override, _ in chosen])
+            mistakes.append(explain(error, culprit, command.folders))
+            if culprit is None:
+                raise ConfigError(*mistakes) from error
+            chosen = [(override, text) for override, text in chosen if override is not culprit]
             continue
-        raw = _elements(override)
-        lines += [line for value in raw if (line := _unknown_choice(key, value, groups))]
-        values.append([_let_through(override, value, groups) for value in raw])
-    if lines:
-        raise ConfigError(*lines)
-    first = [v[0] for v in values if v]
-    kept = [o for o, v in zip(overrides, values, strict=True) if v]
-    yield list(zip(kept, first, strict=True))
-    for position, options in enumerate(v for v in values if v):
-        for option in options[1:]:
-            variant = [*first[:position], option, *first[position + 1 :]]
-            yield list(zip(kept, variant, strict=True))
+        break
+
+    def added() -> list[str]:
+        choices = [text for override, text in chosen if is_choice(override, text, groups)]
+        files = compose(command.config_name, choices + search)
+        return [
+            override.input_line or ""
+            for (override, text), used in zip(chosen, texts, strict=True)
+            if used != text
+            and OmegaConf.select(files, override.key_or_group, default=_ABSENT) is _ABSENT
+        ]
+
+    return composed, added if force else list
 
 
-def _elements(override: Override) -> list[str | None]:
-    """Return the values of an override as text: one, or each of a sweep's."""
-    if override.is_delete():
-        return [None]
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    if override.is_interval_sweep():
-        return []  # the sweeper draws from it; the key keeps its default in the check
-    return [str(value) for value in override.sweep_string_iterator()]
+_ABSENT = object()
 
 
-def _unknown_choice(key: str, value: str | None, groups: dict[str, list[str]]) -> str | None:
-    group = key.split("@", maxsplit=1)[0]
-    if group not in groups or value is None or value in groups[group] or value == "null":
-        return None
-    if value[:1] in "[{":
-        return None
-    options = ", ".join(groups[group])
-    return (
-        f"{key}={value}: no such choice{did_you_mean(value, groups[group])}; choose from {options}"
-    )
-
-
-def _let_through(override: Override, value: str | None, groups: dict[str, list[str]]) -> str:
-    """Return an override of one value, forced where it names a key that may not exist."""
-    typed = override.input_line or ""
-    if value is None or override.is_delete():
-        return typed
-    key = typed.split("=", maxsplit=1)[0]
-    bare = key.lstrip("+")
-    if override.key_or_group in groups or bare.startswith("hydra"):
-        return f"{key}={value}"
-    return f"++{bare}={value}"
-
-
-def _one_line(error: Exception) -> str:
-    return next(line for line in str(error).splitlines() if line.strip())
+def _refuse_packages(command: CommandLine, overrides: list[Override]) -> None:
+    """Refuse to search packages for files, which would import them."""
+    searched = [o.value() for o in overrides if o.key_or_group.startswith("hydra.searchpath")]
+    primary = command.config_dir / f"{command.config_name.removesuffix('.yaml')}.yaml"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        if "searchpath" in (text := primary.read_text()):
+            searched.append(yaml.safe_load(text)["hydra"]["searchpath"])
+    wrong = [mistake for folders in searched for mistake in searchpath_mistakes(folders)]
+    if wrong:
+        raise ConfigError(*(f"{key}: {text}" for key, text in wrong))

@@ -1,6 +1,7 @@
 """Where a run or a sweep keeps its files: the resolvers that ``configs/train.yaml`` names."""
 
 import datetime
+import re
 import secrets
 
 from omegaconf import OmegaConf
@@ -14,8 +15,12 @@ def _stamp() -> str:
 
 
 def _run_name(*candidates: str | None) -> str:
-    """Return the first name given: the experiment's, else the model's, else the network's."""
-    return next(str(name) for name in candidates if name is not None)
+    """Return the first name given: the experiment's, else the model's, else the network's.
+
+    It becomes a folder's name, so what could lead elsewhere is left out of it.
+    """
+    name = next(str(name) for name in candidates if name is not None)
+    return re.sub(r"[^\w+.-]", "_", name).lstrip(".")[:100] or "run"
 
 
 def _run_dir(resume: str | None, name: str) -> str:

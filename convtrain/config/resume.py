@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from convtrain.config.anchors import refuse_explosion
 from convtrain.errors import ConfigError
 
 CHANGEABLE = (
@@ -34,13 +37,12 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     """
     folder = Path(run_dir)
     for needed in ("config.yaml", "checkpoints/*.ckpt"):
-        if not any(folder.glob(needed)):
+        if not _any_file(folder, needed):
             raise ConfigError(
                 f"resume={run_dir}: {folder / needed} does not exist; give the directory of a run "
                 f"that has saved a checkpoint"
             )
-    stored = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(stored, DictConfig)
+    stored = _read(folder / "config.yaml")
     parser, lines = OverridesParser.create(), []
     for override in parser.parse_overrides(list(overrides)):
         key = override.key_or_group
@@ -55,4 +57,24 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
         OmegaConf.update(stored, key, override.value())
     if lines:
         raise ConfigError(*lines)
+    return stored
+
+
+def _any_file(folder: Path, pattern: str) -> bool:
+    try:
+        return any(folder.glob(pattern))
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _read(path: Path) -> DictConfig:
+    """Read a configuration that may come from anybody."""
+    refuse_explosion(path)
+    try:
+        stored = OmegaConf.load(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    if not isinstance(stored, DictConfig):
+        raise ConfigError(f"{path}: is not the configuration of a run")
     return stored

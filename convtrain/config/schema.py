@@ -6,78 +6,72 @@ description completes the line an error shows; unknown keys are refused.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+LARGEST = 2**31 - 1  # of what is counted: images, pixels, steps
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-BatchLimit = Annotated[int, Field(ge=0)] | Fraction
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BatchLimit = Whole | Fraction
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+FileName = Annotated[str, Field(max_length=100, pattern=r"^[\w+-][\w+.-]*$")]
 TIMES_AN_EPOCH = "a part of an epoch in 0.0-1.0, or a number of batches"
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 # --- data -----------------------------------------------------------------------------------------
 
 
 class BaseData(Section):
-    root: str = Field(description="folder of the dataset's files")
+    root: Text = Field(description="folder of the dataset's files")
     download: bool = Field(description="fetch files that are missing")
-    batch_size: Count = Field(description="images per optimiser step over all devices")
+    batch_size: Count = Field(description="images per batch over all devices")
     eval_batch_size: Count = Field(description="images per validation and test batch")
-    val_fraction: float = Field(gt=0, lt=1, description="part of the training images")
-    split_seed: int = Field(ge=0, description="seed of the splits")
+    val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
+    split_seed: Seed = Field(description="seed of the splits")
     limit: Count | None = Field(description="first N images of each split")
     drop_last: bool = Field(description="leave out an epoch's last, smaller batch")
     overfit_batches: Count | None = Field(description="train on the first N batches alone")
-    memory_gib: float = Field(gt=0, description="GiB of decoded images kept in memory")
-    shape: list[Count] = Field(
+    memory_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept in memory")
+    shape: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
         min_length=3, max_length=3, description="channels, height and width in pixels"
     )
-    num_classes: Count | None = Field(description="number of classes")
-    classes: list[str] | None = Field(description="a name for each class")
-    mean: list[float] = Field(description="mean of each channel, images in 0-1")
-    std: list[Annotated[float, Field(gt=0)]] = Field(
-        description="deviation of each channel, images in 0-1"
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        description="number of classes"
     )
-
-    @model_validator(mode="after")
-    def _agree(self) -> "BaseData":
-        channels = self.shape[0]
-        for key in ("mean", "std"):
-            found = len(getattr(self, key))
-            if found != channels:
-                raise ValueError(
-                    f"data.{key} has {found} values, data.shape={self.shape} has {channels} "
-                    f"channels; give one value for each channel"
-                )
-        if self.classes is not None and self.num_classes not in (None, len(self.classes)):
-            raise ValueError(
-                f"data.num_classes={self.num_classes} does not match the "
-                f"{len(self.classes)} names in data.classes"
-            )
-        return self
+    classes: list[Text] | None = Field(min_length=1, description="a name for each class")
+    mean: list[Annotated[float, Field(ge=-1000, le=1000)]] = Field(
+        description="mean of each channel, on images in 0-1"
+    )
+    std: list[Annotated[float, Field(ge=1e-6, le=1000)]] = Field(
+        description="deviation of each channel, on images in 0-1"
+    )
 
 
 class Digits(BaseData):
-    name: Literal["digits"]
-    test_fraction: float = Field(gt=0, lt=1, description="part of all images")
+    name: Literal["digits"] = Field(description="where the images come from")
+    test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
 
 
 class TorchvisionData(BaseData):
-    name: Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"]
+    name: Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"] = Field(
+        description="where the images come from"
+    )
 
 
 class ImageFolder(BaseData):
-    name: Literal["image_folder"]
+    name: Literal["image_folder"] = Field(description="where the images come from")
     resize: Literal["crop", "stretch"] = Field(description="how an image is brought to data.shape")
-    test_fraction: float = Field(gt=0, lt=1, description="part of all images")
-    max_pixels: Count = Field(description="largest image accepted, in pixels")
+    test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
+    max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
 
 
 class Synthetic(BaseData):
-    name: Literal["synthetic"]
+    name: Literal["synthetic"] = Field(description="where the images come from")
     fill: Literal["noise", "ones"] = Field(description="what the images show")
     train_size: Count = Field(description="training and validation images")
     test_size: Count = Field(description="test images")
@@ -90,7 +84,9 @@ Data = Annotated[Digits | TorchvisionData | ImageFolder | Synthetic, Field(discr
 
 
 class Network(Section):
-    name: str = Field(description="name of the network")
+    name: FileName = Field(
+        description="name of the network and of its runs' folder: letters, digits, _ + - ."
+    )
     layers: list[Any] = Field(min_length=1, description="layers, each named by its torch.nn class")
     blocks: dict[str, Any] = Field(
         default_factory=dict, description="name of a block: its layers, and what it takes"
@@ -107,17 +103,17 @@ class Network(Section):
 
 
 class DeclaredModel(Section):
-    style: Literal["functional", "nn"]
+    style: Literal["functional", "nn"] = Field(description="how weights are held")
 
 
 class TorchvisionModel(Section):
-    style: Literal["torchvision"]
-    name: str = Field(description="name of a torchvision classification model")
+    style: Literal["torchvision"] = Field(description="how weights are held")
+    name: FileName = Field(description="name of a torchvision classification model")
 
 
 class CustomModel(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
-    style: Literal["custom"]
+    style: Literal["custom"] = Field(description="how weights are held")
     target: str = Field(alias="_target_", description="import path of a torch.nn.Module")
 
 
@@ -125,67 +121,72 @@ Model = Annotated[DeclaredModel | TorchvisionModel | CustomModel, Field(discrimi
 
 
 class Augment(Section):
-    random_crop: int = Field(ge=0, description="padding on each side, in pixels")
-    horizontal_flip: Fraction = Field(description="probability")
-    cutout: int = Field(ge=0, description="side of the blanked square, in pixels")
+    random_crop: Whole = Field(description="padding on each side, in pixels; 0 is off")
+    horizontal_flip: Fraction = Field(description="probability; 0 is off")
+    cutout: Whole = Field(description="side of the blanked square, in pixels; 0 is off")
 
 
 # --- loss, optimiser, schedule --------------------------------------------------------------------
 
 
 class CrossEntropy(Section):
-    name: Literal["cross_entropy"]
-    label_smoothing: Fraction = Field(description="part of the target spread over all classes")
+    name: Literal["cross_entropy"] = Field(description="loss function")
+    label_smoothing: Fraction = Field(description="part of the target spread over all classes, 0-1")
 
 
 class MultiMargin(Section):
-    name: Literal["multi_margin"]
-    margin: float = Field(ge=0, description="margin between the right score and the others")
-    p: Literal[1, 2] = Field(description="exponent")
+    name: Literal["multi_margin"] = Field(description="loss function")
+    margin: float = Field(
+        ge=0, le=1e6, description="margin between the right score and the others, in scores"
+    )
+    p: int = Field(ge=1, le=2, description="exponent of the margin")
 
 
 class PlainLoss(Section):
-    name: Literal["nll", "mse", "sum"]
+    name: Literal["nll", "mse", "sum"] = Field(description="loss function")
 
 
 Loss = Annotated[CrossEntropy | MultiMargin | PlainLoss, Field(discriminator="name")]
 
-LearningRate = Annotated[float, Field(gt=0, description="learning rate")]
-WeightDecay = Annotated[float, Field(ge=0, description="weight decay")]
-Epsilon = Annotated[float, Field(gt=0, description="added to the denominator")]
-Momentum = Annotated[float, Field(ge=0, lt=1, description="momentum")]
+LearningRate = Annotated[
+    float, Field(gt=0, le=1e6, description="learning rate, a factor of the gradient")
+]
+WeightDecay = Annotated[
+    float, Field(ge=0, le=1e6, description="weight decay, a factor of the weights")
+]
+Epsilon = Annotated[
+    float, Field(ge=1e-30, le=1e6, description="added to the denominator, in units of the gradient")
+]
+Momentum = Annotated[
+    float, Field(ge=0, lt=1, description="momentum, the part of a step kept for the next")
+]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SGD(Section):
-    name: Literal["sgd"]
+    name: Literal["sgd"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
     momentum: Momentum
     nesterov: bool = Field(description="Nesterov momentum")
     weight_decay: WeightDecay
 
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SGD":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError(
-                "optimizer.nesterov=true needs optimizer.momentum above 0; "
-                "add optimizer.nesterov=false"
-            )
-        return self
-
 
 class Adam(Section):
-    name: Literal["adam", "adamw"]
+    name: Literal["adam", "adamw"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
-    betas: list[Beta] = Field(min_length=2, max_length=2, description="decay of both averages")
+    betas: list[Beta] = Field(
+        min_length=2, max_length=2, description="decay of both averages per step, 0-1"
+    )
     eps: Epsilon
     weight_decay: WeightDecay
 
 
 class RMSprop(Section):
-    name: Literal["rmsprop"]
+    name: Literal["rmsprop"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
-    alpha: float = Field(ge=0, lt=1, description="smoothing of the squared gradient")
+    alpha: float = Field(
+        ge=0, lt=1, description="decay of the squared gradient's average per step, 0-1"
+    )
     eps: Epsilon
     momentum: Momentum
     weight_decay: WeightDecay
@@ -193,43 +194,49 @@ class RMSprop(Section):
 
 Optimizer = Annotated[SGD | Adam | RMSprop, Field(discriminator="name")]
 
-WarmUp = Annotated[float, Field(ge=0, description="epochs of linear warm-up")]
+WarmUp = Annotated[float, Field(ge=0, le=1e9, description="epochs of linear warm-up")]
 Metric = Literal["val/loss", "val/acc"]
 Mode = Literal["min", "max"]
 
 
 class Constant(Section):
-    name: Literal["none"]
+    name: Literal["none"] = Field(description="course of the learning rate")
     warmup_epochs: WarmUp
 
 
 class Step(Section):
-    name: Literal["step"]
-    step_epochs: float = Field(gt=0, description="epochs between two drops")
-    gamma: float = Field(gt=0, description="factor of each drop")
+    name: Literal["step"] = Field(description="course of the learning rate")
+    step_epochs: float = Field(gt=0, le=1e9, description="epochs between two drops")
+    gamma: float = Field(gt=0, le=1, description="factor of the learning rate at each drop")
     warmup_epochs: WarmUp
 
 
 class Cosine(Section):
-    name: Literal["cosine"]
-    final_fraction: Fraction = Field(description="last learning rate as a part of optimizer.lr")
+    name: Literal["cosine"] = Field(description="course of the learning rate")
+    final_fraction: Fraction = Field(
+        description="last learning rate as a part of optimizer.lr, 0-1"
+    )
     warmup_epochs: WarmUp
 
 
 class OneCycle(Section):
-    name: Literal["onecycle"]
-    pct_start: Fraction = Field(description="part of the training spent rising")
-    div_factor: float = Field(ge=1, description="optimizer.lr / first learning rate")
-    final_div_factor: float = Field(ge=1, description="first / last learning rate")
+    name: Literal["onecycle"] = Field(description="course of the learning rate")
+    pct_start: Fraction = Field(description="part of the training spent rising, 0-1")
+    div_factor: float = Field(
+        ge=1, le=1e12, description="factor from the first learning rate to optimizer.lr"
+    )
+    final_div_factor: float = Field(
+        ge=1, le=1e12, description="factor from the last learning rate to the first"
+    )
     anneal_strategy: Literal["cos", "linear"] = Field(description="shape of the two slopes")
 
 
 class Plateau(Section):
-    name: Literal["plateau"]
+    name: Literal["plateau"] = Field(description="course of the learning rate")
     monitor: Metric = Field(description="metric that is watched")
     mode: Mode = Field(description="whether less or more is better")
-    factor: float = Field(gt=0, lt=1, description="factor of each drop")
-    patience: int = Field(ge=0, description="epochs without improvement")
+    factor: float = Field(gt=0, lt=1, description="factor of the learning rate at each drop")
+    patience: Whole = Field(description="epochs without improvement")
 
 
 Scheduler = Annotated[
@@ -245,58 +252,66 @@ class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(description="kind of device")
     devices: Count | Literal["auto"] = Field(description="number of devices, or auto for all")
     strategy: Literal["auto", "ddp"] = Field(description="how several devices work together")
-    num_nodes: Count = Field(description="machines")
-    max_epochs: Count = Field(description="epochs")
-    max_steps: Count | None = Field(description="optimiser steps")
+    num_nodes: Count = Field(description="number of machines")
+    max_epochs: Count = Field(description="epochs of training")
+    max_steps: Count | None = Field(description="optimiser steps at most")
     precision: Literal[32, "32-true", "bf16-mixed", "16-mixed", 64, "64-true"] = Field(
-        description="floating-point precision"
+        description="floating-point precision, in bits"
     )
-    gradient_clip_val: Annotated[float, Field(gt=0)] | None = Field(description="largest gradient")
+    gradient_clip_val: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
+        description="largest gradient norm or value"
+    )
     gradient_clip_algorithm: Literal["norm", "value"] = Field(description="what is clipped")
     accumulate_grad_batches: Count = Field(description="batches per optimiser step")
-    val_check_interval: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = Field(
+    val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] = Field(
         description=TIMES_AN_EPOCH
     )
     log_every_n_steps: Count = Field(description="optimiser steps between two log entries")
     deterministic: bool = Field(description="deterministic GPU kernels")
-    threads: Count | None = Field(description="CPU threads for torch")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="number of CPU threads for torch"
+    )
     sync_batchnorm: bool = Field(description="batch statistics over all devices")
     limit_train_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
     limit_val_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
     limit_test_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
-    fast_dev_run: bool | Count = Field(description="one batch (or N) of each loop")
-    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(description="profiler")
+    fast_dev_run: bool | Count = Field(description="one batch (or N batches) of each loop")
+    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(
+        description="where the time goes, by one of Lightning's profilers"
+    )
 
 
 class Sampling(Section):
     every_n_steps: Count = Field(description="optimiser steps between two samples")
-    first_n_steps: int = Field(ge=0, description="optimiser steps at the start, each a sample")
+    first_n_steps: Whole = Field(description="optimiser steps at the start, each a sample")
 
 
 class Recorder(Section):
-    name: Literal["off", "norms", "stats", "full", "debug"]
+    name: Literal["off", "norms", "stats", "full", "debug"] = Field(
+        description="how much is recorded of the gradients"
+    )
     norms: Sampling | None = Field(description="when norms are recorded")
     statistics: Sampling | None = Field(description="when statistics are recorded")
     distributions: Sampling | None = Field(description="when distributions are recorded")
     tensors: Sampling | None = Field(description="when whole gradients are recorded")
-    tensor_names: list[str] = Field(description="globs over parameter names")
-    include: list[str] = Field(description="globs over parameter names")
-    exclude: list[str] = Field(description="globs over parameter names")
-    flush_every_n_steps: Count = Field(description="rows between two flushes")
-    max_mib: float = Field(gt=0, description="MiB of the record on disk")
-    max_overhead: float = Field(gt=0, description="share of the training time")
+    tensor_names: list[Text] = Field(description="globs over parameter names")
+    include: list[Text] = Field(description="globs over parameter names")
+    exclude: list[Text] = Field(description="globs over parameter names")
+    flush_every_n_steps: Count = Field(description="steps recorded between two writes")
+    max_mib: float = Field(gt=0, le=1e9, description="MiB of the record on disk")
+    max_overhead: float = Field(gt=0, le=1, description="part of the training time")
 
 
 class Checkpoint(Section):
     monitor: Metric = Field(description="metric that names the best checkpoint")
     mode: Mode = Field(description="whether less or more is better")
-    save_top_k: int = Field(ge=0, description="best checkpoints kept")
+    save_top_k: Whole = Field(description="number of best checkpoints kept")
     every_n_epochs: Count = Field(description="epochs between two checkpoints")
     every_n_steps: Count | None = Field(description="optimiser steps between two checkpoints")
-    every_n_minutes: Annotated[float, Field(gt=0)] | None = Field(
+    every_n_minutes: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         description="minutes between two checkpoints"
     )
-    keep_last: Count = Field(description="newest checkpoints kept")
+    keep_last: Count = Field(description="number of newest checkpoints kept")
     test_with: Literal["best", "last"] = Field(description="checkpoint of the final test")
 
 
@@ -304,7 +319,9 @@ class EarlyStopping(Section):
     monitor: Metric = Field(description="metric that is watched")
     mode: Mode = Field(description="whether less or more is better")
     patience: Count | None = Field(description="epochs without improvement")
-    min_delta: float = Field(ge=0, description="smallest change that counts")
+    min_delta: float = Field(
+        ge=0, le=1e9, description="smallest change that counts, in units of the metric"
+    )
 
 
 class Callbacks(Section):
@@ -318,13 +335,15 @@ class Callbacks(Section):
 class Logger(Section):
     tensorboard: bool = Field(description="write TensorBoard events")
     csv: bool = Field(description="write metrics.csv")
-    images: int = Field(ge=0, description="test images shown in TensorBoard")
+    images: Annotated[int, Field(ge=0, le=1024)] = Field(
+        description="test images shown in TensorBoard"
+    )
 
 
 class Config(Section):
-    seed: int = Field(ge=0, lt=2**63, description="seed of weights, order, augmentation, dropout")
-    resume: str | None = Field(description="run directory")
-    trust: list[str] = Field(description="packages whose classes may be named by _target_")
+    seed: Seed = Field(description="seed of weights, order, augmentation, dropout")
+    resume: Text | None = Field(description="directory of the run that goes on")
+    trust: list[Text] = Field(description="packages whose classes may be named by _target_")
     data: Data
     network: Network
     model: Model

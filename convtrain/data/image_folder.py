@@ -1,5 +1,6 @@
 """Images of one's own, in folders named by class, decoded once into one tensor."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from convtrain.config.folders import IMAGE_SUFFIXES, training_folder
+from convtrain.config.folders import IMAGE_SUFFIXES, refuse_outside, training_folder
 from convtrain.data.images import Images, Splits, divide
 from convtrain.errors import CorruptDataError, MissingDataError
 
@@ -38,7 +39,7 @@ def load_image_folder(
         max_pixels: an image that would decode to more is refused.
 
     Raises:
-        MissingDataError: a folder is missing or holds no images.
+        MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
         CorruptDataError: an image cannot be decoded or is too large; names the file.
     """
     folder = training_folder(Path(root))
@@ -48,6 +49,7 @@ def load_image_folder(
         "resize": resize,
         "memory_gib": memory_gib,
         "max_pixels": max_pixels,
+        "root": Path(root),
     }
     everything = _decode_folder(folder, **decode)
     held_out = Path(root) / "test"
@@ -70,8 +72,11 @@ def _decode_folder(
     resize: str,
     memory_gib: float,
     max_pixels: int,
+    root: Path,
 ) -> Images:
-    files = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
+    files = [
+        (path, label) for label, name in enumerate(classes) for path in _images(folder / name, root)
+    ]
     if not files:
         raise MissingDataError(
             f"{folder} holds no images; expected {folder}/{classes[0]}/*.jpg "
@@ -82,16 +87,32 @@ def _decode_folder(
     def decode(position: int) -> None:
         pixels[position] = _decode(files[position][0], shape, resize, max_pixels)
 
-    with ThreadPoolExecutor() as pool:
+    with _any_size(), ThreadPoolExecutor() as pool:
         for _ in pool.map(decode, range(len(files))):
             pass
     labels = torch.tensor([label for _, label in files])
     return Images(torch.from_numpy(pixels), labels)
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+def _images(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield the images below a folder; directories that are links are not entered."""
+    if not folder.is_dir():
+        return
+    refuse_outside(folder, root)
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
+        if path.is_symlink():
+            refuse_outside(path, root)
+        yield path
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Leave it to ``max_pixels`` which images are too large, with their size in the message."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _allocate(shape: tuple[int, ...], memory_gib: float) -> np.ndarray:

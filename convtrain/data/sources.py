@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import struct
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _download(name: str, root: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             for train in (True, False):
                 _open(class_name, root, train=train, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"data={name}: the download into {Path(root).absolute()} failed: {reason}; "

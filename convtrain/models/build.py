@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from convtrain.config.targets import refusal
 from convtrain.errors import ConfigError, NetworkError, did_you_mean
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
@@ -133,16 +134,16 @@ def build_custom_model(
 def make_trusted(
     key: str, target: str, arguments: Mapping[str, Any], trust: Sequence[str], kind: type[Made]
 ) -> Made:
-    """Make an object of the class ``package.module.Name``, if the user trusts its package.
+    """Make an object of the class ``package.module.Name``, if it is allowed to be named.
 
     Only classes of the expected kind are called, so that no other function can be named.
 
     Raises:
         ConfigError: one line on what is wrong with the target or its arguments.
     """
-    package, (module, _, name) = target.split(".", maxsplit=1)[0], target.rpartition(".")
-    if package not in trust:
-        raise ConfigError(f"{key}={target}: not a trusted package; add 'trust=[{package}]'")
+    if (reason := refusal(target, trust)) is not None:
+        raise ConfigError(f"{key}={target}: {reason}")
+    module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -57,6 +57,8 @@ class Pictures(pl.Callback):
         images = self.normalise(self.shown.pixels.to(pl_module.device))
         scores = pl_module(images.to(next(pl_module.parameters()).dtype))
         pl_module.train(was_training)
+        if scores.ndim != 2:  # a loss that is no classification's leaves the shape open
+            return
         figure = prediction_grid(self.shown, scores.argmax(1).cpu(), self.classes)
         tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
 

@@ -14,7 +14,7 @@ CHOICES = sorted(
 )
 NEEDS_MORE = {
     "model/custom": ["model._target_=mine.Net", "trust=[mine]"],
-    "data/image_folder": ["data.classes=[cat,dog]", "data.num_classes=2"],
+    "data/image_folder": ["data.root=FOLDER"],
 }
 
 
@@ -23,8 +23,11 @@ def choice(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=choice)
-def test_every_choice_composes(path: Path) -> None:
-    config = compose(f"{path.parent.name}={path.stem}", *NEEDS_MORE.get(choice(path), []))
+def test_every_choice_composes(path: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    more = [text.replace("FOLDER", str(tmp_path)) for text in NEEDS_MORE.get(choice(path), [])]
+    config = compose(f"{path.parent.name}={path.stem}", *more)
     assert config.network.layers
 
 

@@ -1,5 +1,9 @@
 """Images of one's own: found, decoded, resized, divided; a bad one is named."""
 
+import random
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,8 @@ from PIL import Image
 
 from convtrain.config.folders import class_names
 from convtrain.data.image_folder import load_image_folder
-from convtrain.errors import CorruptDataError, MissingDataError
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
+from tests.conftest import compose
 
 OPTIONS: dict[str, Any] = {
     "classes": ["cat", "dog"],
@@ -86,6 +91,109 @@ def test_a_giant_image_is_refused_with_its_size(tmp_path: Path) -> None:
     Image.new("RGB", (400, 300)).save(tmp_path / "cat" / "giant.png")
     with pytest.raises(CorruptDataError, match=r"giant\.png: 400x300 pixels"):
         load_image_folder(root=str(tmp_path), **OPTIONS)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """Return a small PNG file whose header declares a huge picture."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100_000)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (20_000, 6_000), (2**31 - 1, 1)], ids=str)
+def test_a_picture_that_would_unfold_is_refused_by_what_its_header_says(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    fill(tmp_path, 4)
+    (tmp_path / "cat" / "bomb.png").write_bytes(png_of(*size))
+    before = Image.MAX_IMAGE_PIXELS
+    tracemalloc.start()
+    with pytest.raises(CorruptDataError) as raised:
+        load_image_folder(root=str(tmp_path), **{**OPTIONS, "max_pixels": 100_000_000})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"bomb.png: {size[0]}x{size[1]} pixels" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    assert peak < 50e6
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tiff", "webp", "ppm"])
+def test_damaged_files_are_refused_by_name_or_are_still_pictures(
+    tmp_path: Path, suffix: str
+) -> None:
+    draw = random.Random(suffix)
+    fill(tmp_path, 3, suffix=suffix)
+    target = tmp_path / "cat" / f"0.{suffix}"
+    whole = target.read_bytes()
+    for _ in range(40):
+        damaged = bytearray(whole[: draw.choice([len(whole), draw.randrange(len(whole))])])
+        for _ in range(draw.randrange(6)):
+            if damaged:
+                damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        target.write_bytes(damaged)
+        try:
+            splits = load_image_folder(root=str(tmp_path), **OPTIONS)
+        except CorruptDataError as error:
+            assert str(target) in str(error)  # noqa: PT017
+            assert len(str(error).splitlines()) == 1  # noqa: PT017
+        else:
+            assert splits.train.pixels.shape[1:] == (3, 16, 16)
+
+
+LINKS = {
+    "an image": ("cat/link.png", "outside/secret.png"),
+    "a class": ("bird", "outside"),
+    "an image by its relative path": ("cat/up.png", "../../outside/secret.png"),
+}
+
+
+@pytest.mark.parametrize(("link", "target"), LINKS.values(), ids=LINKS.keys())
+def test_links_that_lead_out_of_the_folder_are_refused(
+    tmp_path: Path, link: str, target: str
+) -> None:
+    root = tmp_path / "data"
+    fill(root, 8)
+    (tmp_path / "outside").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "outside" / "secret.png")
+    leads_to = Path(target) if target.startswith("..") else tmp_path / target
+    (root / link).symlink_to(leads_to)
+    classes = sorted(entry.name for entry in root.iterdir())
+    with pytest.raises(MissingDataError) as raised:
+        load_image_folder(root=str(root), **{**OPTIONS, "classes": classes})
+    assert str(root / link) in str(raised.value)
+    assert "outside of data.root" in str(raised.value)
+    if link == "bird":
+        with pytest.raises(MissingDataError, match=r"outside of data\.root"):
+            class_names(root)
+
+
+def test_links_within_the_folder_and_to_the_folder_are_welcome(tmp_path: Path) -> None:
+    fill(tmp_path / "data", 8)
+    (tmp_path / "data" / "cat" / "again.png").symlink_to("0.png")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    splits = load_image_folder(root=str(tmp_path / "link" / ".." / "link"), **OPTIONS)
+    assert sum(map(len, (splits.train, splits.val, splits.test))) == 17
+
+
+def test_class_names_are_names_of_folders(tmp_path: Path) -> None:
+    fill(tmp_path / "data", 4)
+    fill(tmp_path / "outside", 4)
+    for classes, expected in {
+        "[cat,../outside/dog]": "data.classes.1=../outside/dog: must be the name of a folder",
+        "[cat,bird]": "no folder for [bird]; there are [cat, dog]",
+        "[cat,cat]": "cat stands there more than once",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            compose(
+                "data=image_folder", f"data.root={tmp_path / 'data'}", f"data.classes={classes}"
+            )
+        assert expected in str(raised.value)
 
 
 def test_folders_without_images_are_named(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_forecast_is_within_a_fifth_of_what_is_written(
     result = train(
         *overrides, "trainer.max_steps=150", "trainer.max_epochs=100", "data.batch_size=8",
         "data.limit=1200", "logger=none", "trainer.limit_val_batches=0",
-        "trainer.limit_test_batches=0", "recorder.max_overhead=1000",
+        "trainer.limit_test_batches=0", "recorder.max_overhead=1",
     )  # fmt: skip
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "gradient record" in line]
     number, unit = line.split("about ")[1].split()

@@ -72,8 +72,10 @@ def test_a_module_of_ones_own_is_built_with_its_arguments() -> None:
             ["ownpackage"],
             "expected a class derived from Module",
         ),
-        ("os.system", [], "not a trusted package"),
-        ("os.system", ["os"], "expected a class derived from Module"),
+        ("os.system", [], "os belongs to Python"),
+        ("os.system", ["os"], "os belongs to Python"),
+        ("torch.load", ["torch"], "torch is a library that runs or loads"),
+        ("torch.nn.init.zeros_", [], "expected a class derived from Module"),
     ],
 )
 def test_a_wrong_import_path_is_one_line(target: str, trust: list[str], message: str) -> None:

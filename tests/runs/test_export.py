@@ -25,6 +25,7 @@ def test_exported_weights_load_strictly_and_give_the_same_scores(
     style: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(*TINY, f"model={style}")
+    capsys.readouterr()
     assert main(["export", str(tmp_path / "run")]) == 0
     file = tmp_path / "run" / "weights.safetensors"
     assert capsys.readouterr().out.startswith(f"{file}: 20 tensors, ")

@@ -1,0 +1,221 @@
+"""What keys must agree on with one another and with the data, where each alone is in its range."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from convtrain.config.datasets import PUBLISHED, Sizes, batch_count, split_sizes
+from convtrain.config.folders import class_names
+from convtrain.config.messages import Mistake, brief
+from convtrain.config.schema import (
+    SGD,
+    Augment,
+    Callbacks,
+    Config,
+    Data,
+    ImageFolder,
+    Optimizer,
+    Plateau,
+    Scheduler,
+    Synthetic,
+    Trainer,
+)
+from convtrain.errors import ConfigError, MissingDataError
+
+GIB = 1 << 30
+
+
+def disagreements(sections: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what does not fit together among the sections that are valid by themselves."""
+    for rule, names in RULES:
+        if all(name in sections for name in names):
+            yield from rule(*(sections[name] for name in names))
+
+
+def check_sizes(config: Config, sizes: Sizes) -> None:
+    """Raise ConfigError where batches do not fit the splits, once these have been read."""
+    wrong = list(_batches_fit(config.data, config.trainer, sizes))
+    if wrong:
+        raise ConfigError(*(f"{key}: {text}" for key, text in wrong))
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def _channels(data: Data) -> Iterator[Mistake]:
+    channels = data.shape[0]
+    for key in ("mean", "std"):
+        if (found := len(getattr(data, key))) != channels:
+            yield Mistake(
+                f"data.{key}",
+                f"has {found} values, data.shape={brief(data.shape)} has "
+                f"{channels} channel{'s' * (channels != 1)}; give one value for each channel",
+            )
+    if isinstance(data, ImageFolder) and channels not in (1, 3):
+        yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
+
+
+def _classes(data: Data) -> Iterator[Mistake]:
+    names, count = data.classes, data.num_classes
+    if names is not None and count not in (None, len(names)):
+        yield Mistake("data.num_classes", f"does not match the {len(names)} names in data.classes")
+    if names is not None and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        yield Mistake("data.classes", f"{brief(twice)} stands there more than once")
+    if names is None and count is None and not isinstance(data, ImageFolder):
+        yield Mistake("data.num_classes", "must be given where data.classes is null")
+
+
+def _published(data: Data) -> Iterator[Mistake]:
+    if (known := PUBLISHED.get(data.name)) is None:
+        return
+    if tuple(data.shape) != known.shape:
+        yield Mistake("data.shape", f"the images of {data.name} are {brief(list(known.shape))}")
+    classes = len(known.training)
+    key = "num_classes" if data.classes is None else "classes"
+    if (data.num_classes if data.classes is None else len(data.classes)) not in (None, classes):
+        yield Mistake(f"data.{key}", f"{data.name} has {classes} classes")
+
+
+def _synthetic(data: Data) -> Iterator[Mistake]:
+    if not isinstance(data, Synthetic):
+        return
+    classes = data.num_classes or len(data.classes or ())
+    if data.fill == "noise" and data.train_size < 2 * classes:
+        yield Mistake(
+            "data.train_size",
+            f"must be at least {2 * classes}, 2 for each of data.num_classes={classes}",
+        )
+    for key in ("train_size", "test_size"):
+        gib = getattr(data, key) * data.shape[0] * data.shape[1] * data.shape[2] / GIB
+        if gib > data.memory_gib:
+            yield Mistake(f"data.{key}", f"takes {gib:.3g} GiB, more than data.memory_gib allows")
+
+
+def _folder(data: Data) -> Iterator[Mistake]:
+    """Class names become the names of folders, so they must be names and the folders be there."""
+    if not isinstance(data, ImageFolder) or data.classes is None:
+        return
+    for index, name in enumerate(data.classes):
+        if name in (".", "..") or "/" in name or "\\" in name:
+            yield Mistake(f"data.classes.{index}", "must be the name of a folder in data.root")
+            return
+    try:
+        there = class_names(Path(data.root))
+    except MissingDataError as error:
+        yield Mistake("", str(error))
+        return
+    missing = [name for name in data.classes if name not in there]
+    if missing:
+        yield Mistake("data.classes", f"no folder for {brief(missing)}; there are {brief(there)}")
+
+
+# --- data and training ----------------------------------------------------------------------------
+
+
+def _known_batches(data: Data, trainer: Trainer) -> Iterator[Mistake]:
+    wrong_already = any(True for rule in (_classes, _synthetic) for _ in rule(data))
+    if not wrong_already and (sizes := split_sizes(data)) is not None:
+        yield from _batches_fit(data, trainer, sizes)
+
+
+def _batches_fit(data: Data, trainer: Trainer, sizes: Sizes) -> Iterator[Mistake]:
+    size = data.batch_size
+    if size > sizes.train:
+        why = " that data.limit leaves" if sizes.train == data.limit else ""
+        yield Mistake(
+            "data.batch_size",
+            f"larger than the training data of {sizes.train} images{why}; "
+            f"set data.batch_size={sizes.train} or less",
+        )
+        return
+    if trainer.fast_dev_run:
+        return  # it sets the limits below itself
+    batches = {
+        "train": batch_count(sizes.train, size, drop_last=data.drop_last),
+        "val": batch_count(sizes.val, data.eval_batch_size),
+        "test": batch_count(sizes.test, data.eval_batch_size),
+    }
+    for split, count in batches.items():
+        limit = getattr(trainer, f"limit_{split}_batches")
+        if isinstance(limit, float) and limit > 0 and int(count * limit) == 0:
+            yield Mistake(
+                f"trainer.limit_{split}_batches",
+                f"is less than one of the {count} batches; give 1 for one batch",
+            )
+    limit, every = trainer.limit_train_batches, trainer.val_check_interval
+    train = min(batches["train"], limit) if isinstance(limit, int) else batches["train"] * limit
+    if isinstance(every, int) and train and every > train:
+        yield Mistake(
+            "trainer.val_check_interval", f"an epoch has {int(train)} batches; give as many or less"
+        )
+
+
+def _devices(data: Data, trainer: Trainer) -> Iterator[Mistake]:
+    count = trainer.num_nodes * (trainer.devices if isinstance(trainer.devices, int) else 1)
+    if count > data.batch_size:
+        yield Mistake(
+            "data.batch_size",
+            f"is too small for every one of {count} devices to get an image (trainer.devices="
+            f"{trainer.devices}, trainer.num_nodes={trainer.num_nodes}); set {count} or more",
+        )
+
+
+def _augment(data: Data, augment: Augment) -> Iterator[Mistake]:
+    height, width = data.shape[1:]
+    if augment.random_crop >= min(height, width):
+        yield Mistake(
+            "augment.random_crop",
+            f"must be less than the {min(height, width)} pixels of an image's side, "
+            f"or a crop could show nothing of it",
+        )
+    if augment.cutout > max(height, width):
+        yield Mistake(
+            "augment.cutout", f"must be at most the {max(height, width)} pixels of an image's side"
+        )
+
+
+def _custom(callbacks: Callbacks) -> Iterator[Mistake]:
+    for index, declared in enumerate(callbacks.custom):
+        if "_target_" not in declared:
+            yield Mistake(
+                f"callbacks.custom.{index}", "needs a _target_, such as mypackage.MyCallback"
+            )
+
+
+def _nesterov(optimizer: Optimizer) -> Iterator[Mistake]:
+    if isinstance(optimizer, SGD) and optimizer.nesterov and optimizer.momentum == 0:
+        yield Mistake(
+            "optimizer.nesterov",
+            "needs optimizer.momentum above 0; add optimizer.nesterov=false",
+        )
+
+
+def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Iterator[Mistake]:
+    """Without validation there is no validation metric."""
+    if trainer.limit_val_batches != 0 or trainer.fast_dev_run:
+        return
+    missing = "does not exist with trainer.limit_val_batches=0"
+    if callbacks.early_stopping.patience is not None:
+        yield Mistake(
+            "callbacks.early_stopping.monitor",
+            f"{missing}; validate, or set callbacks.early_stopping.patience=null",
+        )
+    if isinstance(scheduler, Plateau):
+        yield Mistake("scheduler.monitor", f"{missing}; validate, or choose another scheduler")
+
+
+RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
+    (_channels, ("data",)),
+    (_classes, ("data",)),
+    (_published, ("data",)),
+    (_synthetic, ("data",)),
+    (_folder, ("data",)),
+    (_known_batches, ("data", "trainer")),
+    (_devices, ("data", "trainer")),
+    (_augment, ("data", "augment")),
+    (_custom, ("callbacks",)),
+    (_nesterov, ("optimizer",)),
+    (_monitors, ("trainer", "callbacks", "scheduler")),
+)
+"""A rule, and the sections that it speaks of."""

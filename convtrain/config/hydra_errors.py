@@ -1,0 +1,99 @@
+"""What Hydra raises while it composes, as one line that names the override or the file."""
+
+import re
+from pathlib import Path
+
+import yaml
+from hydra.conf import HydraConf
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from convtrain.errors import closest, did_you_mean
+
+
+def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
+    """Return the override that an error is about, if it names one."""
+    first = _lines(error)[0]
+    quoted = re.findall(r"'([^']*)'", first)
+    for override in overrides:
+        text = override.input_line or ""
+        if text.partition("=")[0].lstrip("+~") in quoted or f"override {text}" in first:
+            return override
+    return None
+
+
+def explain(error: Exception, culprit: Override | None, folders: list[Path]) -> str:
+    """Return one line on why a configuration cannot be composed."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = [str(option) for option in error.options]
+        source = "command line" if culprit else "a defaults list"
+        return (
+            f"{group}={choice}: no such choice{did_you_mean(choice, options)}; "
+            f"choose from {', '.join(options)} [set in: {source}]"
+        )
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: cannot be read: {error.problem}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{_unreadable(folders, UnicodeDecodeError)}: cannot be read: it is not UTF-8 text"
+    if isinstance(error, RecursionError):
+        return f"{_unreadable(folders, RecursionError)}: its values lie too deep in one another"
+    if culprit is None:
+        return f"the configuration cannot be composed: {_reason(error)}"
+    return f"{culprit.input_line}: {_about(culprit, error)} [set in: command line]"
+
+
+def _about(culprit: Override, error: Exception) -> str:
+    typed, first = (culprit.input_line or "").partition("=")[0], _lines(error)[0]
+    if first.startswith("Could not delete"):
+        return "there is no such key to delete" if "not exist" in first else first
+    if first.startswith("Could not override") and ("/" in typed or "@" in typed):
+        return "no such group of choices"
+    if first.startswith("Could not override"):
+        keys = _hydra_keys()
+        near = keys.get(closest(typed.rpartition(".")[2], keys) or "", typed)
+        if near == typed:
+            return f"no such key; what is new there is added by +{typed}.NAME=VALUE"
+        return f"no such key; did you mean {near}?"
+    if first.startswith("Error merging") and error.__cause__ is not None:
+        return _lines(error.__cause__)[0]
+    return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    lines = _lines(error)[: 1 if isinstance(error, MissingConfigException) else 2]
+    return " ".join(lines)
+
+
+def _lines(error: BaseException) -> list[str]:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines or [type(error).__name__]
+
+
+def _hydra_keys() -> dict[str, str]:
+    """Return the dotted keys of Hydra's own node by their last part."""
+    keys: dict[str, str] = {}
+
+    def collect(node: DictConfig, prefix: str) -> None:
+        for name in node:
+            key = f"{prefix}.{name!s}"
+            keys.setdefault(str(name), key)
+            if not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
+                collect(node[name], key)
+
+    collect(OmegaConf.structured(HydraConf), "hydra")
+    return keys
+
+
+def _unreadable(folders: list[Path], kind: type[Exception]) -> str:
+    """Return the file whose reading raises ``kind``, for Hydra does not tell."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except kind:
+            return str(path)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue
+    return "a file of the configuration"

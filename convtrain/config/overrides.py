@@ -1,0 +1,100 @@
+"""Overrides one by one: which choices exist, and what each job of a sweep is given."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from convtrain.errors import closest, did_you_mean
+
+Chosen = list[tuple[Override, str]]
+"""Overrides, each with the one value that a job gets of it, as text: ``key=value``."""
+
+
+def choices_of(folders: list[Path]) -> dict[str, list[str]]:
+    """Return the choices of each group, as the folders list them."""
+    files = [path for folder in folders for path in sorted(folder.glob("*/*.yaml"))]
+    groups: dict[str, list[str]] = {path.parent.name: [] for path in files}
+    for path in files:
+        if not path.name.startswith("_"):
+            groups[path.parent.name].append(path.stem)
+    return groups
+
+
+def one_value_each(
+    overrides: list[Override], multirun: bool, groups: dict[str, list[str]], mistakes: list[str]
+) -> Iterator[Chosen]:
+    """Yield overrides without sweeps; in turn each value of each sweep appears once.
+
+    ``mistakes`` gains a line for each choice that does not exist, which the closest one replaces,
+    if there is one, and for several values outside of a sweep, of which the first is taken.
+    """
+    kept: list[Override] = []
+    values: list[list[str]] = []
+    for override in overrides:
+        key, text = override.key_or_group, override.input_line or ""
+        elements = _elements(override)
+        if override.is_sweep_override() and not multirun:
+            mistakes.append(
+                f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
+            )
+            elements = elements[:1]
+        known = [_known_choice(key, value, groups, mistakes) for value in elements]
+        options = [_one_value(override, value) for value, exists in known if exists]
+        if options:
+            kept.append(override)
+            values.append(options)
+    first = [options[0] for options in values]
+    yield list(zip(kept, first, strict=True))
+    for position, options in enumerate(values):
+        for option in options[1:]:
+            variant = [*first[:position], option, *first[position + 1 :]]
+            yield list(zip(kept, variant, strict=True))
+
+
+def let_through(override: Override, text: str, groups: dict[str, list[str]]) -> str:
+    """Return an override of one value, forced where it names a key that may not exist."""
+    if override.is_delete() or is_choice(override, text, groups):
+        return text
+    key, _, value = text.partition("=")
+    bare = key.lstrip("+")
+    return text if bare.startswith("hydra") else f"++{bare}={value}"
+
+
+def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bool:
+    """Tell whether an override chooses among the files of a group."""
+    value = text.partition("=")[2]
+    return override.key_or_group in groups and not value.startswith("{")
+
+
+def _elements(override: Override) -> list[str | None]:
+    """Return the values of an override as text: one, or each of a sweep's."""
+    if override.is_delete():
+        return [None]
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if override.is_interval_sweep():
+        return []  # the sweeper draws from it; the key keeps its default in the check
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def _known_choice(
+    key: str, value: str | None, groups: dict[str, list[str]], mistakes: list[str]
+) -> tuple[str | None, bool]:
+    """Return a value, or the choice that is closest to it; and whether there is any."""
+    options = groups.get(key.split("@", maxsplit=1)[0])
+    if options is None or value is None or value in options or value.startswith("{"):
+        return value, True
+    mistakes.append(
+        f"{key}={value}: no such choice{did_you_mean(value, options)}; "
+        f"choose from {', '.join(options)} [set in: command line]"
+    )
+    near = closest(value, options)
+    return near, near is not None
+
+
+def _one_value(override: Override, value: str | None) -> str:
+    text = override.input_line or ""
+    if value is None or override.is_delete():
+        return text
+    return f"{text.partition('=')[0]}={value}"

@@ -1,0 +1,206 @@
+"""What a training will take, told before it starts: parameters, steps, memory, disk.
+
+The data is read as for a training. The model is built on torch's meta device, which computes shapes
+and no values, so that a forecast takes no memory of the model's size and no accelerator.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from convtrain.config.schema import Config
+from convtrain.data.module import ImageData
+from convtrain.gradients.schedule import Length, Sizes, fit
+from convtrain.pipeline import make_data, make_model, make_plan
+from convtrain.training.losses import make_loss
+from convtrain.training.optimizers import make_optimizer
+
+CHECKPOINT_OVERHEAD, TENSOR_OVERHEAD = 10_000, 500  # bytes of a checkpoint, besides its numbers
+CSV_ENTRY, TENSORBOARD_ENTRY = 90, 250  # bytes of one entry of the log
+PICTURES, PICTURE = 15_000, 700  # bytes of TensorBoard's filters, and of each test image
+RECORDS = 12_000  # bytes of configuration, provenance, log and result
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training will take.
+
+    Attributes:
+        images: in training, validation and test.
+        parameters: numbers that are learned.
+        steps: of the optimiser, at most; ``epoch_steps`` of them in an epoch.
+        memory: bytes on each device, by what they are for.
+        disk: bytes in the run's directory, by what they are for.
+    """
+
+    images: tuple[int, int, int]
+    parameters: int
+    steps: int
+    epoch_steps: int
+    memory: dict[str, int]
+    disk: dict[str, int]
+
+
+def forecast(config: Config) -> Forecast:
+    """Return what training ``config`` will take.
+
+    Memory, in bytes on each device:
+
+    - parameters, gradients: the size of all parameters, and of those that are learned;
+    - optimiser state: the tensors that one step of the optimiser leaves behind;
+    - buffers: such as the averages of batch norm;
+    - activations: what autograd keeps from the forward pass and the loss of one batch until the
+      backward pass, each storage once, parameters and buffers left out. With ``16-mixed`` and
+      ``bf16-mixed`` half of it. Missing where the model cannot run on the meta device;
+    - images: the splits themselves, one byte a pixel and channel.
+
+    What is not counted: the library itself (CUDA takes some 500 MB), memory that kernels borrow,
+    and gradients of activations, which replace them in turn.
+
+    Raises:
+        ConvtrainError: the data cannot be read, or the model cannot be built.
+    """
+    data = make_data(config)
+    model = make_model_on_meta(config)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    state = _optimizer_state(config, trained)
+    width = 2 if config.trainer.precision in (64, "64-true") else 1
+    splits = (data.splits.train, data.splits.val, data.splits.test)
+    memory = {
+        "parameters": width * _bytes(model.parameters()),
+        "gradients": width * _bytes(trained),
+        "optimiser state": width * _bytes(state),
+        "buffers": width * _bytes(model.buffers()),
+        "images": sum({id(split.pixels): split.pixels.numel() for split in splits}.values()),
+    }
+    kept = saved_for_backward(config, model)
+    if kept is not None:
+        half = config.trainer.precision in ("16-mixed", "bf16-mixed")
+        memory["activations"] = kept // 2 if half else width * kept
+    epochs, epoch_steps = config.trainer.max_epochs, steps_of_epoch(config, data)
+    steps = min(epochs * epoch_steps, config.trainer.max_steps or math.inf)
+    if config.trainer.fast_dev_run:
+        steps = epoch_steps
+    numbers = [*model.parameters(), *model.buffers(), *state]
+    disk = _disk(
+        config,
+        steps=int(steps),
+        epoch_steps=epoch_steps,
+        checkpoint=width * _bytes(numbers) + CHECKPOINT_OVERHEAD + TENSOR_OVERHEAD * len(numbers),
+    )
+    disk["gradient record"] = _record(config, model, int(steps), epoch_steps)
+    return Forecast(
+        images=(len(splits[0]), len(splits[1]), len(splits[2])),
+        parameters=sum(parameter.numel() for parameter in trained),
+        steps=int(steps),
+        epoch_steps=epoch_steps,
+        memory=memory,
+        disk=disk,
+    )
+
+
+def make_model_on_meta(config: Config) -> nn.Module:
+    """Make the model without values.
+
+    A few constructions look at values, such as orthogonal parametrizations; these are made for real
+    and moved. What is wrong with a model is wrong there as well, and is raised then.
+    """
+    try:
+        with torch.device("meta"):
+            return make_model(config)
+    except Exception:
+        return make_model(config).to("meta")
+
+
+def saved_for_backward(config: Config, model: nn.Module) -> int | None:
+    """Return the bytes that autograd keeps of one batch on each device, on the meta device.
+
+    Returns:
+        None where the model computes with values, which the meta device has none of.
+    """
+    kept: dict[int, Tensor] = {}  # alive, so that no storage's address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    size = math.ceil(config.data.batch_size / _devices(config))
+    loss = make_loss(**config.loss.model_dump())
+    try:
+        with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            images = torch.empty(size, *config.data.shape)
+            result = loss(model(images), torch.zeros(size, dtype=torch.int64))
+    except Exception:
+        return None
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers(), result)}
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+
+
+def steps_of_epoch(config: Config, data: ImageData) -> int:
+    """Return the optimiser's steps in an epoch, as Lightning counts them."""
+    settings = config.trainer
+    whole, rest = divmod(len(data.splits.train), config.data.batch_size)
+    batches = whole + (rest >= _devices(config) and not config.data.drop_last)
+    limit = settings.limit_train_batches
+    if settings.fast_dev_run:
+        limit = int(settings.fast_dev_run)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(batches / settings.accumulate_grad_batches)
+
+
+def _devices(config: Config) -> int:
+    chosen = config.trainer
+    if isinstance(chosen.devices, int):
+        return chosen.devices * chosen.num_nodes
+    found = torch.cuda.device_count() if chosen.accelerator in ("auto", "gpu") else 1
+    return max(found, 1) * chosen.num_nodes
+
+
+def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """Return the tensors that the optimiser holds after its first step."""
+    optimizer = make_optimizer(**config.optimizer.model_dump())(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    states = optimizer.state.values()
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
+
+def _disk(config: Config, *, steps: int, epoch_steps: int, checkpoint: int) -> dict[str, int]:
+    found = {"records": RECORDS}
+    if config.trainer.fast_dev_run:
+        return found  # it saves and logs nothing
+    epochs = steps // max(epoch_steps, 1)
+    kept = config.callbacks.checkpoint
+    best = min(kept.save_top_k, epochs // kept.every_n_epochs)
+    saves = epochs // kept.every_n_epochs + (
+        steps // kept.every_n_steps if kept.every_n_steps else 0
+    )
+    newest = min(kept.keep_last, max(saves, 1))
+    count = newest + (best if config.trainer.limit_val_batches else 0)
+    found[f"{count} checkpoint{'s' * (count > 1)}"] = count * checkpoint
+    entries = steps // config.trainer.log_every_n_steps + 3 * (epochs + 1)
+    if config.logger.csv:
+        found["metrics.csv"] = CSV_ENTRY * entries
+    if config.logger.tensorboard:
+        pictures = PICTURES + PICTURE * config.logger.images
+        found["TensorBoard"] = TENSORBOARD_ENTRY * entries + pictures
+    return found
+
+
+def _record(config: Config, model: nn.Module, steps: int, epoch_steps: int) -> int:
+    plan = make_plan(config)
+    trained = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    chosen = {name: size for name, size in trained.items() if plan.selects(name)}
+    layers = sum(not any(module.children()) for module in model.modules())
+    epochs = math.ceil(steps / max(epoch_steps, 1))
+    length = Length(steps, config.recorder.flush_every_n_steps, epochs)
+    most = round(config.recorder.max_mib * 2**20)
+    return fit(plan, Sizes(len(chosen), layers, chosen), length, max_bytes=most)[1]
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
