@@ -88,7 +88,7 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
         "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
+        "epochs": task.epochs,
         "wall_time_seconds": time.perf_counter() - started,
         "tested_checkpoint": tested,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -256,6 +256,9 @@ def _begin(
     if device.startswith("cuda"):
         device = f"{device} ({torch.cuda.get_device_name(0)})"
     run.begin(plain, overrides, collect_provenance(seed=config.seed, device=device))
+    for logger in trainer.loggers:
+        if not config.resume and isinstance(logger, TensorBoard | MetricsCsv):
+            logger.forget_after(-1)  # another training in the same directory
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         tensorboard.log_text("config", run.config.read_text())
 

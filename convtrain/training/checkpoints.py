@@ -13,6 +13,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from convtrain.errors import TrainingError
 from convtrain.files import also_known_as
 from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
+from convtrain.training.position import validation_follows
 
 OLDER_NAME = "step{:06d}.ckpt"
 
@@ -93,6 +94,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.every_n_minutes = every_n_minutes
         self._held: int | None = None  # the step of last.ckpt, where it is this training's
+        self._awaited = ""  # the end of what is saved at next: a validation, or the epoch
         self._seen = 0
         self._saved_at = time.monotonic()
 
@@ -102,13 +104,28 @@ class LastCheckpoint(Checkpoint):
         self._held = trainer.global_step if resumed and Path(resumed) == self.path else None
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        step = trainer.global_step
+        step, done = trainer.global_step, batch_idx + 1
         if step == self._seen:  # gradients that are still accumulating are in no checkpoint
             return
         self._seen = step
         if (self.every_n_steps and step % self.every_n_steps == 0) or self._is_time(trainer):
+            # What is computed and logged at this very step goes into its checkpoint.
+            if done == trainer.num_training_batches:
+                self._awaited = "epoch"
+            elif validation_follows(trainer, done):
+                self._awaited = "validation"
+            else:
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._awaited == "validation":
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,7 +135,7 @@ class LastCheckpoint(Checkpoint):
             or epochs == trainer.max_epochs
             or trainer.global_step == trainer.max_steps
         )
-        if ends or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
+        if ends or self._awaited or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
             self._save(trainer)
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
@@ -134,7 +151,7 @@ class LastCheckpoint(Checkpoint):
             with suppress(TrainingError):  # if the disk is full, the next line says so to all
                 also_known_as(self.path, OLDER_NAME.format(self._held))
         trainer.save_checkpoint(self.path)
-        self._held, self._saved_at = step, time.monotonic()
+        self._held, self._saved_at, self._awaited = step, time.monotonic(), ""
         if trainer.is_global_zero:
             self._prune(step)
 
