@@ -33,8 +33,10 @@ from convtrain.models.build import (
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
+from convtrain.signals import Signals
 from convtrain.training.checkpoint_file import load_checkpoint, newest_good
-from convtrain.training.checkpoints import BestCheckpoints, make_checkpoints
+from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint, make_checkpoints
+from convtrain.training.interrupts import Interrupts
 from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
@@ -48,16 +50,20 @@ from convtrain.training.walkthrough import Walkthrough
 log = logging.getLogger("convtrain")
 
 
-def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    config: Config, run_dir: Path, overrides: Sequence[str] = (), signals: Signals | None = None
+) -> dict[str, Any]:
     """Train as configured and return the result, which also stands in ``run_dir/result.json``.
 
     Args:
         config: the validated configuration.
         run_dir: where everything the run leaves behind goes.
         overrides: what was typed on the command line, for the record.
+        signals: that end the run where it can be resumed.
 
     Raises:
         ConvtrainError: one line on what a user can mend.
+        Interrupted: a signal has ended the run, which is saved.
     """
     started = time.perf_counter()
     run = RunDirectory(run_dir)
@@ -68,6 +74,9 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     task = make_task(config, model)
     recorder = make_recorder(config, run_dir)
     callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
+    if signals is not None:
+        last = next((each for each in callbacks if isinstance(each, LastCheckpoint)), None)
+        callbacks.append(Interrupts(signals, last))
     trainer = make_trainer(
         run_dir=run_dir,
         callbacks=callbacks,

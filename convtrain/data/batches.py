@@ -77,7 +77,8 @@ class Batches:
         self.epoch = self.position = self._start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self._start = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position % len(self)}

@@ -122,11 +122,11 @@ class LastCheckpoint(Checkpoint):
             elif validation_follows(trainer, done):
                 self._awaited = "validation"
             else:
-                self._save(trainer)
+                self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._awaited == "validation":
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epochs = trainer.current_epoch + 1
@@ -136,7 +136,7 @@ class LastCheckpoint(Checkpoint):
             or trainer.global_step == trainer.max_steps
         )
         if ends or self._awaited or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
-            self._save(trainer)
+            self.save(trainer)
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
         if self.every_n_minutes is None:
@@ -144,7 +144,8 @@ class LastCheckpoint(Checkpoint):
         passed = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
         return bool(trainer.strategy.broadcast(passed))  # clocks differ, and all save together
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save ``last.ckpt``; what it was is kept besides, if so many are."""
         step = trainer.global_step
         held = trainer.is_global_zero and self._held not in (None, step) and self.path.is_file()
         if held and self.keep > 1:

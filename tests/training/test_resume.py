@@ -2,15 +2,19 @@
 
 import csv
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from convtrain import pipeline
+from convtrain.signals import Interrupted, Signals
+from convtrain.training.position import Position, saved_position
 from tests.conftest import compose
-from tests.killing import recorded, train_until_killed
+from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
 NOT_THE_RUNS = ("images_per_second", "wall_time_seconds", "recorder", "gradients")
 STAYS = ("state_dict", "optimizer_states", "lr_schedulers", "position", "global_step", "epoch")
@@ -70,7 +74,29 @@ class Whole:
         config = compose(*self.overrides)
         if not train_until_killed(config, run, before, place, number):
             return False
-        after = self.folder / f"{name}.after"
+        self.check_resumed(name)
+        return True
+
+    def check_stopped(self, place: str, number: int) -> Position:
+        """Ask a run to stop, resume it, compare; return where it stopped."""
+        name = f"stopped-{place}-{number}".replace(" ", "-").replace("'", "")
+        signals, (owner, method) = Signals(), PLACES[place]
+        with recorded(self.folder / f"{name}.before"):
+            asked = partial(setattr, signals, "received", 15)
+            asking = nth_call(number, asked, getattr(owner, method))
+            with patch.object(owner, method, asking), pytest.raises(Interrupted):
+                pipeline.train(compose(*self.overrides), self.folder / name, signals=signals)
+        path = self.folder / name / "checkpoints" / "last.ckpt"
+        position = saved_position(torch.load(path, weights_only=True))
+        assert position is not None
+        samples = self.check_resumed(name)
+        assert len(samples) == len(self.samples), "no batch is done twice"
+        return position
+
+    def check_resumed(self, name: str) -> bytes:
+        """Resume a run and compare; return the samples that it saw in its lives."""
+        config = compose(*self.overrides)
+        run, before, after = (self.folder / f"{name}{end}" for end in ("", ".before", ".after"))
         if list((run / "checkpoints").glob("*.ckpt")):
             config = compose(f"resume={run}")
         with recorded(after):
@@ -82,7 +108,7 @@ class Whole:
         assert kept(result) == kept(self.result), name
         assert rows(run) == rows(self.folder / "whole"), name
         assert_same_bits(contents(run), contents(self.folder / "whole"), name)
-        return True
+        return seen + again
 
 
 PLATEAU = (
@@ -130,6 +156,27 @@ def test_a_killed_run_ends_as_one_never_killed(
     whole = Whole(tmp_path, (*SMALL, *overrides))
     for place, number in places:
         assert whole.check_killed(place, number), f"it never came to {place} {number}"
+
+
+BY_THREE = (
+    *SMALL, "network=resnet8", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2",
+    "optimizer=rmsprop", "scheduler=cosine",
+)  # fmt: skip
+OFTEN = (*BY_THREE, "trainer.val_check_interval=0.25")
+STOPS: dict[str, tuple[tuple[str, ...], str, int, tuple[int, int]]] = {
+    "in the middle of a step": (BY_THREE, "batch", 4, (0, 6)),
+    "in a validation, with gradients half accumulated": (OFTEN, "validation", 9, (0, 4)),
+    "in the last validation of an epoch": (SMALL, "validation", 3, (1, 7)),
+    "at the end of an epoch": (SMALL, "validation's end", 1, (1, 7)),
+}
+
+
+@pytest.mark.parametrize(("overrides", "place", "number", "stands"), STOPS.values(), ids=STOPS)
+def test_a_run_that_is_asked_to_stop_loses_nothing(
+    overrides: tuple[str, ...], place: str, number: int, stands: tuple[int, int], tmp_path: Path
+) -> None:
+    stopped = Whole(tmp_path, overrides).check_stopped(place, number)
+    assert (stopped.epoch, stopped.batch) == stands
 
 
 STYLES = ("functional", "nn")
