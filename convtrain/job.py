@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from convtrain.config.schema import Config
@@ -51,6 +52,8 @@ def _run(
         result = _finished_result(config, run_dir) or train(config, run_dir, overrides, signals)
     except ConvtrainError as error:
         log.error("%s", error)
+        if error.__cause__ is not None:  # the log has what the terminal is spared
+            logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
         RunDirectory(run_dir).fail(str(error))
         status = error.exit_status
     except Exception as error:

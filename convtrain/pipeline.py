@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.errors import ConvtrainError, TrainingError, one_line
+from convtrain.files import line_on_full_disk
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
@@ -86,12 +89,12 @@ def train(
     _begin(config, run, overrides, trainer)
 
     checkpoint = _checkpoint_to_resume(run) if config.resume else None
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if config.trainer.limit_test_batches != 0:
-        tested = _load_for_test(config, task, trainer)
-        trainer.test(task, datamodule=data, verbose=False)
-    else:
-        tested = None
+    tested = None
+    with _failures_told(task, run_dir):
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if config.trainer.limit_test_batches != 0:
+            tested = _load_for_test(config, task, trainer)
+            trainer.test(task, datamodule=data, verbose=False)
 
     result: dict[str, Any] = {
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
@@ -192,6 +195,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
         make_schedule=make_schedule(**config.scheduler.model_dump()),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
+        stop_when_lost=config.alarm != "off",
     )
 
 
@@ -277,6 +281,18 @@ def _checkpoint_to_resume(run: RunDirectory) -> str:
     if damaged:
         rank_zero_only(log.warning)("%s; going on from %s", "; ".join(damaged), path.name)
     return str(path)
+
+
+@contextmanager
+def _failures_told(task: Task, run_dir: Path) -> Iterator[None]:
+    """Turn whatever is raised, in a user's own code too, into one line that says where."""
+    try:
+        yield
+    except ConvtrainError:
+        raise
+    except Exception as error:
+        full = line_on_full_disk(error, run_dir)
+        raise TrainingError(full or f"{task.where()}: {one_line(error)}") from error
 
 
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:

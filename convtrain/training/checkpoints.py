@@ -14,6 +14,7 @@ from convtrain.errors import TrainingError
 from convtrain.files import also_known_as
 from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
 from convtrain.training.position import validation_follows
+from convtrain.training.task import Task
 
 OLDER_NAME = "step{:06d}.ckpt"
 
@@ -63,9 +64,21 @@ class BestCheckpoints(ModelCheckpoint):
         here |= {"kth_best_model_path": worst, "kth_value": found[worst]}
         super().load_state_dict({**state_dict, **here})
 
+    def _save_topk_checkpoint(
+        self, trainer: pl.Trainer, monitor_candidates: dict[str, Any]
+    ) -> None:
+        _check_weights(trainer)
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
         # Lightning's would keep for ever the one that the training was resumed from.
         return previous != current and Path(previous).parent == Path(str(self.dirpath))
+
+
+def _check_weights(trainer: pl.Trainer) -> None:
+    """Leave the last good checkpoint where it is."""
+    if isinstance(trainer.lightning_module, Task):
+        trainer.lightning_module.check_weights()
 
 
 class LastCheckpoint(Checkpoint):
@@ -145,7 +158,12 @@ class LastCheckpoint(Checkpoint):
         return bool(trainer.strategy.broadcast(passed))  # clocks differ, and all save together
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save ``last.ckpt``; what it was is kept besides, if so many are."""
+        """Save ``last.ckpt``; what it was is kept besides, if so many are.
+
+        Raises:
+            TrainingError: the weights are lost, or the disk is full.
+        """
+        _check_weights(trainer)
         step = trainer.global_step
         held = trainer.is_global_zero and self._held not in (None, step) and self.path.is_file()
         if held and self.keep > 1:

@@ -1,5 +1,6 @@
 """The task: the six steps of training, as a LightningModule."""
 
+import math
 import time
 from typing import Any
 
@@ -46,6 +47,7 @@ class Task(pl.LightningModule):
         make_schedule: from an optimiser and the numbers of steps to a schedule.
         seed: of everything random in a step, such as dropout.
         log_every_n_steps: optimiser steps between two log entries.
+        stop_when_lost: end the training once a logged loss and the weights are not finite.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Task(pl.LightningModule):
         make_schedule: MakeSchedule,
         seed: int,
         log_every_n_steps: int,
+        stop_when_lost: bool = False,
     ) -> None:
         super().__init__()
         self.model = model  # step 1
         self.loss = loss
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
+        self.stop_when_lost = stop_when_lost
         self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
@@ -239,6 +243,26 @@ class Task(pl.LightningModule):
             step,
         )
         self._logged_step, self._logged_time = step, time.perf_counter()
+        if self.stop_when_lost and not math.isfinite(loss):
+            self.check_weights()  # after a step that a scaler has skipped they are as they were
+
+    def where(self) -> str:
+        """Tell how far the training has come."""
+        if not self._batch:
+            return "before the first step"
+        return f"step {self.global_step}, epoch {self.current_epoch}, batch {self._batch - 1}"
+
+    def check_weights(self) -> None:
+        """Raise TrainingError if a weight is not finite: no training mends it, so it is over."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        finite = [torch.isfinite(parameter.detach()).all() for _, parameter in named]
+        if finite and not bool(torch.stack(finite).all()):
+            first = next(name for (name, _), fine in zip(named, finite, strict=True) if not fine)
+            raise TrainingError(
+                f"{self.where()}: {first} is not finite any more, and the training is lost; "
+                f"checkpoints of before are kept; try a lower optimizer.lr or "
+                f"trainer.gradient_clip_val=1"
+            )
 
     def _log_epoch(self, stage: str, name: str) -> None:
         totals = self._totals(stage)
