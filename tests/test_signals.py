@@ -1,7 +1,9 @@
 """A run that is asked to stop, as a shell, a scheduler or a sweep sees it."""
 
+import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from convtrain.gradients import load
 from convtrain.signals import Interrupted, Signals
 from tests.conftest import REPOSITORY
 
@@ -115,3 +118,46 @@ def test_a_stopped_run_goes_on_to_the_same_end(tmp_path: Path, name: str, traine
     results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "run")]
     for key in ("train/loss_epoch", "val/loss", "test/loss", "test/acc", "steps", "epochs"):
         assert results[0][key] == results[1][key], key
+
+
+@pytest.mark.slow
+def test_the_same_command_again_and_again_ends_as_if_never_killed(tmp_path: Path) -> None:
+    """SIGKILL at moments that nobody chose; bounded to about three minutes."""
+    settings = (
+        *LONG, "trainer.max_epochs=60", "callbacks.checkpoint.every_n_steps=7",
+        "trainer.val_check_interval=0.5", "recorder=norms", "network=resnet8", "data.limit=640",
+    )  # fmt: skip
+    whole = start(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.wait() == 0
+    moments, deadline, run = random.Random(7), time.monotonic() + 100, tmp_path / "run"
+    kills = 0
+    while True:
+        process = start(*settings, f"hydra.run.dir={run}", "resume=auto")
+        if time.monotonic() < deadline:
+            began = run / "config.yaml"
+            age = began.stat().st_mtime if began.exists() else 0
+            while process.poll() is None and not (began.exists() and began.stat().st_mtime > age):
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0.2, 3))
+        else:
+            process.wait(timeout=120)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert process.returncode == 0
+    assert kills > 3
+    folders = (tmp_path / "whole", run)
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in folders)
+    for key in ("train/loss_epoch", "val/loss", "test/loss", "test/acc", "steps", "epochs"):
+        assert first[key] == second[key], key
+    first, second = (load(folder, "steps").drop(["time"]) for folder in folders)
+    assert repr(first.to_pylist()) == repr(second.to_pylist())
+    first, second = (without_speed(folder / "metrics.csv") for folder in folders)
+    assert first == second
+
+
+def without_speed(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
