@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
 from convtrain.config.names import register_resolvers
 
@@ -32,5 +33,5 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = check_command_line(sys.argv[1:])
+    sys.argv[1:] = check_command_line(choose_run(sys.argv[1:]))
     main()

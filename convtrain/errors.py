@@ -4,7 +4,9 @@ A message is one line: the thing, its value, what is allowed, and what to type n
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST_WORD = 100  # characters; comparing spellings takes the square of it
 
@@ -45,6 +47,19 @@ def one_line(text: str) -> str:
     """Return a text without line breaks and other characters that do not print."""
     text = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def error_line(error: BaseException) -> str:
+    """Return an error's kind, the first line of its message, and where it was raised.
+
+    Where libraries raised it, that is the line of the user's own code that called them.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    at = (own or frames)[-1] if frames else None
+    message = (str(error).strip().splitlines() or [""])[0]
+    told = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{told} ({Path(at.filename).name}, line {at.lineno})" if at else told
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -2,18 +2,22 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
 from convtrain.runs.directory import RunDirectory
+from convtrain.runs.sweep import show_sweep
+from convtrain.signals import Interrupted, Signals, requeue_slurm_job
 
 log = logging.getLogger("convtrain")
 
@@ -26,16 +30,35 @@ def run_job(
     What a user can mend is shown as one line, unless ``HYDRA_FULL_ERROR=1``; anything else with
     its traceback. Both stand in the run's log and in ``error.txt``. A single run then exits with
     status 2 for a wrong configuration and 1 for a failed training; in a sweep the other jobs go on.
+    A signal ends a sweep as well, with the status 128 + its number.
     """
+    with Signals() as signals:
+        try:
+            return _run(read_config, run_dir, overrides, multirun, signals)
+        except Interrupted as interrupted:
+            signals.busy = True
+            _report_interruption(interrupted, run_dir, multirun)
+            sys.exit(interrupted.exit_status if _tells_status() else 0)
+
+
+def _run(
+    read_config: Callable[[], Config],
+    run_dir: Path,
+    overrides: Sequence[str],
+    multirun: bool,
+    signals: Signals,
+) -> float | None:
     try:
         config = read_config()
         _quiet_libraries()
         from convtrain.pipeline import train
         from convtrain.runs.report import print_line, print_report
 
-        result = _finished_result(config, run_dir) or train(config, run_dir, overrides)
+        result = _finished_result(config, run_dir) or train(config, run_dir, overrides, signals)
     except ConvtrainError as error:
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
+        if error.__cause__ is not None:  # the log has what the terminal is spared
+            logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
         RunDirectory(run_dir).fail(str(error))
         status = error.exit_status
     except Exception as error:
@@ -51,6 +74,28 @@ def run_job(
     if not multirun:
         sys.exit(status)
     return None
+
+
+def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
+    """Say how to go on; in a sweep, show what the jobs have come to."""
+    if not _is_main_process():
+        return
+    if interrupted.signum == getattr(signal, "SIGUSR1", None):
+        requeue_slurm_job()
+    if multirun:
+        show_sweep(run_dir.parent)
+    if any(RunDirectory(run_dir).checkpoints.glob("*.ckpt")):
+        log.warning("stopped by %s; to go on: python train.py resume=%s", interrupted, run_dir)
+    else:
+        log.warning("stopped by %s before anything was saved", interrupted)
+
+
+def _tells_status() -> bool:
+    """Tell whether whoever started this process wants its exit status.
+
+    Lightning kills the main process if one that it has started itself does not end with 0.
+    """
+    return _is_main_process() or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
 
 
 def _finished_result(config: Config, run_dir: Path) -> dict[str, Any] | None:

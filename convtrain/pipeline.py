@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
-from convtrain.errors import NetworkError
+from convtrain.errors import ConvtrainError, NetworkError, TrainingError, error_line
+from convtrain.files import line_on_full_disk
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
@@ -36,8 +38,10 @@ from convtrain.models.build import (
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
+from convtrain.signals import Signals
 from convtrain.training.checkpoint_file import load_checkpoint, newest_good
-from convtrain.training.checkpoints import BestCheckpoints, make_checkpoints
+from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint, make_checkpoints
+from convtrain.training.interrupts import Interrupts
 from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
@@ -51,16 +55,20 @@ from convtrain.training.walkthrough import Walkthrough
 log = logging.getLogger("convtrain")
 
 
-def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    config: Config, run_dir: Path, overrides: Sequence[str] = (), signals: Signals | None = None
+) -> dict[str, Any]:
     """Train as configured and return the result, which also stands in ``run_dir/result.json``.
 
     Args:
         config: the validated configuration.
         run_dir: where everything the run leaves behind goes.
         overrides: what was typed on the command line, for the record.
+        signals: that end the run where it can be resumed.
 
     Raises:
         ConvtrainError: one line on what a user can mend.
+        Interrupted: a signal has ended the run, which is saved.
     """
     started = time.perf_counter()
     run = RunDirectory(run_dir)
@@ -71,6 +79,9 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     task = make_task(config, model)
     recorder = make_recorder(config, run_dir)
     callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
+    if signals is not None:
+        last = next((each for each in callbacks if isinstance(each, LastCheckpoint)), None)
+        callbacks.append(Interrupts(signals, last))
     trainer = make_trainer(
         run_dir=run_dir,
         callbacks=callbacks,
@@ -80,18 +91,18 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> dict[
     _begin(config, run, overrides, trainer)
 
     checkpoint = _checkpoint_to_resume(run) if config.resume else None
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if config.trainer.limit_test_batches != 0:
-        tested = _load_for_test(config, task, trainer)
-        trainer.test(task, datamodule=data, verbose=False)
-    else:
-        tested = None
+    tested = None
+    with _failures_told(task, run_dir):
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if config.trainer.limit_test_batches != 0:
+            tested = _load_for_test(config, task, trainer)
+            trainer.test(task, datamodule=data, verbose=False)
 
     result: dict[str, Any] = {
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
         "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
+        "epochs": task.epochs,
         "wall_time_seconds": time.perf_counter() - started,
         "tested_checkpoint": tested,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -212,6 +223,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
         make_schedule=make_schedule(**config.scheduler.model_dump()),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
+        stop_when_lost=config.alarm != "off",
     )
 
 
@@ -288,6 +300,9 @@ def _begin(
     if device.startswith("cuda"):
         device = f"{device} ({torch.cuda.get_device_name(0)})"
     run.begin(plain, overrides, collect_provenance(seed=config.seed, device=device))
+    for logger in trainer.loggers:
+        if not config.resume and isinstance(logger, TensorBoard | MetricsCsv):
+            logger.forget_after(-1)  # another training in the same directory
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         tensorboard.log_text("config", run.config.read_text())
 
@@ -297,6 +312,18 @@ def _checkpoint_to_resume(run: RunDirectory) -> str:
     if damaged:
         rank_zero_only(log.warning)("%s; going on from %s", "; ".join(damaged), path.name)
     return str(path)
+
+
+@contextmanager
+def _failures_told(task: Task, run_dir: Path) -> Iterator[None]:
+    """Turn whatever is raised, in a user's own code too, into one line that says where."""
+    try:
+        yield
+    except ConvtrainError:
+        raise
+    except Exception as error:
+        full = line_on_full_disk(error, run_dir)
+        raise TrainingError(full or f"{task.where()}: {error_line(error)}") from error
 
 
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:

@@ -12,6 +12,7 @@ PACKAGE = REPOSITORY / "convtrain"
 ORDER = (
     "errors",
     "files",
+    "signals",
     "config",
     "layers",
     "declaration",

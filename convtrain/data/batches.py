@@ -74,16 +74,18 @@ class Batches:
         self.normalise, self.augmentation = normalise, augmentation
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
-        self.epoch = self.position = 0
+        self.epoch = self.position = self._start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self._start = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position % len(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
+        self._start = self.position  # of the next epoch begun, and of no other
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.images), self.batch_size)
@@ -94,7 +96,8 @@ class Batches:
         return self.drop_last or (self.shuffle and rest < self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        start, self.position = self.position % len(self), 0
+        start, self._start = self._start, 0
+        self.position = start
         count = len(self.images)
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         order = order.to(self.images.labels.device)

@@ -17,14 +17,17 @@ class SweepTable(Callback):
     """Hydra's callback: after the last job, make the table; exit with status 1 if a job failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        rows = sweep_rows(folder)
-        if not rows:
-            return
+        if not show_sweep(Path(config.hydra.sweep.dir)):
+            sys.exit(1)
+
+
+def show_sweep(folder: Path) -> bool:
+    """Print the table and write it; return whether all jobs that were started are finished."""
+    rows = sweep_rows(folder)
+    if rows:
         write_csv(folder / "results.csv", rows)
         print_table(folder, rows)
-        if any(row["status"] != "finished" for row in rows):
-            sys.exit(1)
+    return all(row["status"] == "finished" for row in rows)
 
 
 def sweep_rows(folder: Path) -> list[dict[str, Any]]:

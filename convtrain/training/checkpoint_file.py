@@ -85,13 +85,15 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
 def newest_good(folder: Path) -> tuple[Path, list[str]]:
     """Return the checkpoint to go on from, and a line on each newer one that is damaged.
 
-    That is ``last.ckpt`` or, if it cannot be read, the one with the most steps in its name.
+    That is ``last.ckpt`` or, if it cannot be read, the one with the most steps in its name. Those
+    that an alarm has saved show the trouble, and are not for going on.
 
     Raises:
         CorruptDataError: none can be read.
     """
     damaged: list[str] = []
-    for path in [folder / "last.ckpt", *sorted(checkpoints_in(folder), key=_age)]:
+    others = [path for path in checkpoints_in(folder) if not path.name.startswith("alarm")]
+    for path in [folder / "last.ckpt", *sorted(others, key=_age)]:
         try:
             load_checkpoint(path, map_location="meta")
         except (CorruptDataError, MissingDataError) as error:

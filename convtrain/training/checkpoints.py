@@ -13,6 +13,8 @@ from pytorch_lightning.plugins import CheckpointIO
 from convtrain.errors import TrainingError
 from convtrain.files import also_known_as
 from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
+from convtrain.training.position import validation_follows
+from convtrain.training.task import Task
 
 OLDER_NAME = "step{:06d}.ckpt"
 
@@ -62,9 +64,21 @@ class BestCheckpoints(ModelCheckpoint):
         here |= {"kth_best_model_path": worst, "kth_value": found[worst]}
         super().load_state_dict({**state_dict, **here})
 
+    def _save_topk_checkpoint(
+        self, trainer: pl.Trainer, monitor_candidates: dict[str, Any]
+    ) -> None:
+        _check_weights(trainer)
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
         # Lightning's would keep for ever the one that the training was resumed from.
         return previous != current and Path(previous).parent == Path(str(self.dirpath))
+
+
+def _check_weights(trainer: pl.Trainer) -> None:
+    """Leave the last good checkpoint where it is."""
+    if isinstance(trainer.lightning_module, Task):
+        trainer.lightning_module.check_weights()
 
 
 class LastCheckpoint(Checkpoint):
@@ -93,6 +107,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.every_n_minutes = every_n_minutes
         self._held: int | None = None  # the step of last.ckpt, where it is this training's
+        self._awaited = ""  # the end of what is saved at next: a validation, or the epoch
         self._seen = 0
         self._saved_at = time.monotonic()
 
@@ -102,14 +117,29 @@ class LastCheckpoint(Checkpoint):
         self._held = trainer.global_step if resumed and Path(resumed) == self.path else None
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        step = trainer.global_step
+        step, done = trainer.global_step, batch_idx + 1
         if step == self._seen:  # gradients that are still accumulating are in no checkpoint
             return
         self._seen = step
         if (self.every_n_steps and step % self.every_n_steps == 0) or self._is_time(trainer):
-            self._save(trainer)
+            # What is computed and logged at this very step goes into its checkpoint.
+            if done == trainer.num_training_batches:
+                self._awaited = "epoch"
+            elif validation_follows(trainer, done):
+                self._awaited = "validation"
+            else:
+                self.save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._awaited == "validation":
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epochs = trainer.current_epoch + 1
@@ -118,8 +148,8 @@ class LastCheckpoint(Checkpoint):
             or epochs == trainer.max_epochs
             or trainer.global_step == trainer.max_steps
         )
-        if ends or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
-            self._save(trainer)
+        if ends or self._awaited or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
+            self.save(trainer)
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
         if self.every_n_minutes is None:
@@ -127,14 +157,20 @@ class LastCheckpoint(Checkpoint):
         passed = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
         return bool(trainer.strategy.broadcast(passed))  # clocks differ, and all save together
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save ``last.ckpt``; what it was is kept besides, if so many are.
+
+        Raises:
+            TrainingError: the weights are lost, or the disk is full.
+        """
+        _check_weights(trainer)
         step = trainer.global_step
         held = trainer.is_global_zero and self._held not in (None, step) and self.path.is_file()
         if held and self.keep > 1:
             with suppress(TrainingError):  # if the disk is full, the next line says so to all
                 also_known_as(self.path, OLDER_NAME.format(self._held))
         trainer.save_checkpoint(self.path)
-        self._held, self._saved_at = step, time.monotonic()
+        self._held, self._saved_at, self._awaited = step, time.monotonic(), ""
         if trainer.is_global_zero:
             self._prune(step)
 

@@ -50,15 +50,28 @@ class MetricsCsv(Logger):
                 writer.writeheader()
             writer.writerow({**metrics, "step": step})
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     @rank_zero_only
-    def forget_after(self, step: int) -> None:
-        """Take out the rows that a resumed run writes again, and its test of before."""
+    def forget_after(self, step: int, size: int | None = None) -> None:
+        """Take out the rows that a resumed run writes again, and its test of before.
+
+        Args:
+            step: of the checkpoint.
+            size: of the file when the checkpoint was saved, in bytes; None where it does not say.
+        """
         if not self.path.exists():
             return
-        with self.path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if not row["test/loss"]]
-        kept = [row for row in rows if int(row["step"] or 0) <= step]
-        text = io.StringIO(newline="")
+        content = self.path.read_bytes()
+        if size and len(content) >= size and content[size - 1 : size] == b"\n":
+            content = content[:size]
+        text, kept = io.StringIO(newline=""), []
+        for row in csv.DictReader(io.StringIO(content.decode(), newline="")):
+            if not row["test/loss"] and int(row["step"] or 0) <= step:
+                kept.append(row)
         writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(kept)

@@ -1,5 +1,6 @@
 """The task: the six steps of training, as a LightningModule."""
 
+import math
 import time
 from typing import Any
 
@@ -8,13 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed
+from convtrain.errors import TrainingError
 from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.losses import Loss
 from convtrain.training.norms import gradient_norms, total_norm
 from convtrain.training.optimizers import MakeOptimizer
+from convtrain.training.position import (
+    Position,
+    as_saved,
+    loops_at,
+    position_in,
+    saved_position,
+)
 from convtrain.training.schedules import MakeSchedule
 from convtrain.training.totals import Totals, means
 
@@ -37,6 +47,7 @@ class Task(pl.LightningModule):
         make_schedule: from an optimiser and the numbers of steps to a schedule.
         seed: of everything random in a step, such as dropout.
         log_every_n_steps: optimiser steps between two log entries.
+        stop_when_lost: end the training once a logged loss and the weights are not finite.
     """
 
     def __init__(
@@ -48,18 +59,24 @@ class Task(pl.LightningModule):
         make_schedule: MakeSchedule,
         seed: int,
         log_every_n_steps: int,
+        stop_when_lost: bool = False,
     ) -> None:
         super().__init__()
         self.model = model  # step 1
         self.loss = loss
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
+        self.stop_when_lost = stop_when_lost
         self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
         self.metrics: dict[str, float] = {}
-        self.images_seen, self.train_seconds = 0.0, 0.0
+        self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
         self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
         self._logged_step, self._logged_time = 0, time.perf_counter()
         self._paused_time = 0.0
+        self._batch = 0  # of this epoch's, how many are begun
+        self._validated: tuple[int, int] | None = None  # epoch and batch of the last validation
+        self._cut: dict[str, Any] | None = None  # of an epoch that the training ends within
+        self._resumed: dict[str, Any] = {}  # from a checkpoint, until it is taken up
 
     # --- the six steps ----------------------------------------------------------------------------
 
@@ -68,6 +85,7 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
         loss, scores = self.loss_and_scores(batch, batch_idx)
+        self._batch = batch_idx + 1
         self._totals("fit").add(loss, scores, batch.targets)
         return loss * batch.share if batch.share != 1 else loss
 
@@ -133,11 +151,18 @@ class Task(pl.LightningModule):
 
     # --- epochs, and what is logged ---------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        self._logged_time = time.perf_counter()
+        if self._resumed and self._resumed["progress"]["stopped_within"] == self._limits():
+            self.trainer.should_stop = True
+
     def on_train_start(self) -> None:
-        if self.global_step:  # the run goes on from a checkpoint
-            for logger in self.loggers:
-                if isinstance(logger, TensorBoard | MetricsCsv):
-                    logger.forget_after(self.global_step)
+        if self._resumed:
+            self._go_on()
+
+    def on_test_start(self) -> None:
+        if self._resumed:  # there was nothing left to train
+            self._forget_after(None)
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader
@@ -145,14 +170,41 @@ class Task(pl.LightningModule):
             loader.set_epoch(self.current_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        step = self.global_step
-        if step != self._logged_step and step % self.log_every_n_steps == 0:
-            self._log_interval(step)
+        self._log_if_due()
 
     def on_train_epoch_end(self) -> None:
+        self.epochs = self.current_epoch + 1
+        complete = self._batch >= self.trainer.num_training_batches
+        if not complete:  # the training ends here; one that is made longer has this epoch before it
+            self._cut = self._progress()
         if self.global_step != self._logged_step:
             self._log_interval(self.global_step)
         self._log_epoch("fit", "train/{}_epoch")
+        self._offer_validation()
+        if complete:
+            self._step_plateau()
+
+    def _offer_validation(self) -> None:
+        """Give callbacks the last validation's metrics, where it was before the run was resumed."""
+        known = self.trainer.callback_metrics
+        values = {k: v for k, v in self.metrics.items() if k.startswith("val/") and k not in known}
+        self.log_dict(values, logger=False, sync_dist=True, batch_size=1)
+
+    def _step_plateau(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                value = self.metrics.get(str(config.monitor))
+                if value is None:
+                    raise TrainingError(
+                        f"scheduler.monitor={config.monitor}: there is no such metric, because "
+                        f"nothing was validated; set scheduler.monitor=train/loss_epoch"
+                    )
+                config.scheduler.step(value)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Lightning would do it after the epoch's checkpoint, and not at all in a resumed epoch.
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_validation_start(self) -> None:
         self._paused_time = time.perf_counter()
@@ -161,10 +213,16 @@ class Task(pl.LightningModule):
         self._logged_time += time.perf_counter() - self._paused_time
 
     def on_validation_epoch_end(self) -> None:
+        self._validated = (self.current_epoch, self._batch)
         self._log_epoch("val", "val/{}")
 
     def on_test_epoch_end(self) -> None:
         self._log_epoch("test", "test/{}")
+
+    def _log_if_due(self) -> None:
+        step = self.global_step
+        if step != self._logged_step and step % self.log_every_n_steps == 0:
+            self._log_interval(step)
 
     def _log_interval(self, step: int) -> None:
         """Log loss and accuracy since the last entry, learning rate and speed."""
@@ -185,6 +243,26 @@ class Task(pl.LightningModule):
             step,
         )
         self._logged_step, self._logged_time = step, time.perf_counter()
+        if self.stop_when_lost and not math.isfinite(loss):
+            self.check_weights()  # after a step that a scaler has skipped they are as they were
+
+    def where(self) -> str:
+        """Tell how far the training has come."""
+        if not self._batch:
+            return "before the first step"
+        return f"step {self.global_step}, epoch {self.current_epoch}, batch {self._batch - 1}"
+
+    def check_weights(self) -> None:
+        """Raise TrainingError if a weight is not finite: no training mends it, so it is over."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        finite = [torch.isfinite(parameter.detach()).all() for _, parameter in named]
+        if finite and not bool(torch.stack(finite).all()):
+            first = next(name for (name, _), fine in zip(named, finite, strict=True) if not fine)
+            raise TrainingError(
+                f"{self.where()}: {first} is not finite any more, and the training is lost; "
+                f"checkpoints of before are kept; try a lower optimizer.lr or "
+                f"trainer.gradient_clip_val=1"
+            )
 
     def _log_epoch(self, stage: str, name: str) -> None:
         totals = self._totals(stage)
@@ -193,7 +271,8 @@ class Task(pl.LightningModule):
         values = {name.format("loss"): loss, name.format("acc"): accuracy}
         # For callbacks that monitor a value; every device already has the same one.
         self.log_dict(values, logger=False, sync_dist=True, batch_size=1)
-        self._log({**values, "epoch": float(self.current_epoch)}, self.global_step)
+        epoch = self.epochs if stage == "test" else self.current_epoch
+        self._log({**values, "epoch": float(epoch)}, self.global_step)
 
     def _log(self, values: dict[str, float], step: int) -> None:
         if self.trainer.sanity_checking:
@@ -214,15 +293,70 @@ class Task(pl.LightningModule):
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
-        self._logged_step, self._logged_time = self.global_step, time.perf_counter()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        totals = self._totals("fit")
-        checkpoint["train_totals"] = {"sums": totals.sums, "marked": totals._marked}
+        self._log_if_due()  # what is logged of a step belongs to its checkpoint
+        position = position_in(
+            checkpoint["loops"]["fit_loop"],
+            epoch=self.current_epoch,
+            batches=self.trainer.num_training_batches,
+            validated=self._validated,
+        )
+        checkpoint["position"] = as_saved(position)
+        checkpoint["progress"] = {
+            **(self._cut or self._progress()),
+            "metrics": dict(self.metrics),
+            "epochs": self.epochs,
+            "stopped_within": self._limits() if self.trainer.should_stop else None,
+        }
+        if position.batch % self.trainer.accumulate_grad_batches and not position.complete:
+            named = self.model.named_parameters()
+            checkpoint["gradients"] = {n: p.grad for n, p in named if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        totals, saved = self._totals("fit"), checkpoint.get("train_totals")
-        if saved is not None:
-            totals.sums = saved["sums"].to(totals.sums.device)
-            totals._marked = saved["marked"].to(totals.sums.device)
+        position = saved_position(checkpoint)
+        if position is None:
+            return
+        loops = checkpoint["loops"]
+        loops["fit_loop"] = loops_at(position, loops["fit_loop"])
+        self._resumed = {key: checkpoint.get(key, {}) for key in ("progress", "gradients")}
+        self._resumed["position"] = position
+        self.metrics = dict(checkpoint["progress"]["metrics"])
+        self.epochs = checkpoint["progress"]["epochs"]
+
+    def _progress(self) -> dict[str, Any]:
+        files = (logger for logger in self.loggers if isinstance(logger, MetricsCsv))
+        return {
+            "sums": self._over_devices(self._totals("fit").saved()),
+            "logged_step": self._logged_step,
+            "csv_bytes": next((file.size for file in files), None),
+        }
+
+    def _limits(self) -> list[int | None]:
+        return [self.trainer.max_epochs, self.trainer.max_steps]
+
+    def _go_on(self) -> None:
+        """Take up what Lightning does not: the place in the epoch, sums, logs, gradients."""
+        position: Position = self._resumed["position"]
+        progress, gradients = self._resumed["progress"], self._resumed["gradients"]
+        if not position.ended:
+            self._batch = position.batch
+            if position.validated:
+                self._validated = (position.epoch, position.batch)
+            loader = self.trainer.train_dataloader
+            if isinstance(loader, Batches):
+                loader.load_state_dict({"epoch": position.epoch, "position": position.batch})
+            if self.global_rank == 0:  # they are those of all devices together
+                self._totals("fit").restore(progress["sums"])
+        for name, parameter in self.model.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter.device, copy=True)
+        self._logged_step = progress["logged_step"]
+        self._forget_after(progress["csv_bytes"])
+
+    def _forget_after(self, csv_bytes: int | None) -> None:
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.forget_after(self.global_step)
+            elif isinstance(logger, MetricsCsv):
+                logger.forget_after(self.global_step, csv_bytes)
+        self._resumed = {}

@@ -35,6 +35,14 @@ class Totals(nn.Module):
              torch.full_like(correct, count, dtype=self.sums.dtype)]
         )  # fmt: skip
 
+    def saved(self) -> Tensor:
+        """Return all there is to keep: the sums, and those at the mark; (2, 3)."""
+        return torch.stack([self.sums, self._marked])
+
+    def restore(self, saved: Tensor) -> None:
+        """Go on from what :meth:`saved` returned."""
+        self.sums, self._marked = saved.to(self.sums.device, self.sums.dtype)
+
     def since_mark(self) -> Tensor:
         """Return the sums since the last call, and mark this place."""
         gained, self._marked = self.sums - self._marked, self.sums

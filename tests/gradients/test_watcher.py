@@ -16,6 +16,7 @@ from convtrain.gradients.replay import find_birth
 from convtrain.gradients.schedule import Plan
 from tests.conftest import Train, compose
 
+DEADLY = ("optimizer.lr=1e6", "optimizer.weight_decay=1e6")
 TROUBLED = 5  # the step at which something breaks
 
 
@@ -38,7 +39,7 @@ class Breaks(nn.Module):
 def task_with(how: str, **overrides: Any) -> tuple[Any, Any]:
     from convtrain.pipeline import make_data, make_task
 
-    config = compose("trainer=cpu", "data.batch_size=32", "trainer.max_epochs=1")
+    config = compose("trainer=cpu", "data.batch_size=32", "trainer.max_epochs=1", "alarm=off")
     torch.manual_seed(0)
     model = nn.Sequential()
     model.add_module("flatten", nn.Flatten())
@@ -140,7 +141,8 @@ def test_off_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
 
 def test_a_checkpoint_holds_the_weights_of_before(train: Train, tmp_path: Path) -> None:
     """A learning rate that no network survives: the alarm's checkpoint still has good weights."""
-    train("optimizer.lr=1e30", "alarm=checkpoint", "trainer.max_steps=6", "logger=none")
+    with pytest.raises(TrainingError, match="not finite any more, and the training is lost"):
+        train(*DEADLY, "alarm=checkpoint", "trainer.max_steps=6", "logger=none")
     (path,) = (tmp_path / "run" / "checkpoints").glob("alarm-step*.ckpt")
     step = int(path.stem.removeprefix("alarm-step"))
     saved = torch.load(path, weights_only=True)
@@ -154,7 +156,7 @@ def test_a_stopped_run_says_so_in_one_line_and_keeps_its_record(
     train: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match="alarm=stop: step"):
-        train("optimizer.lr=1e30", "alarm=stop", "logger=none")
+        train(*DEADLY, "alarm=stop", "logger=none")
     assert load(tmp_path / "run", "steps").to_pylist()[-1]["nonfinite"] > 0
     assert not (tmp_path / "run" / "result.json").exists()
 

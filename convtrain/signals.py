@@ -1,0 +1,91 @@
+"""Being asked to stop: SIGTERM (preemption), SIGINT (Ctrl-C), SIGUSR1 (SLURM, before its limit)."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger("convtrain")
+
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no SIGUSR1
+
+
+class Interrupted(BaseException):
+    """A signal ended the run. Whoever handles every ``Exception`` does not handle this one.
+
+    Attributes:
+        signum: of the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        return 128 + self.signum
+
+
+class Signals:
+    """Catches the signals that ask a run to stop, while it is entered.
+
+    The first is only remembered while the run is busy, that is, while somebody looks at
+    ``received`` often and stops where it may; otherwise it ends the run there and then. A second
+    one ends the process at once. Nothing is ever saved within a handler.
+
+    Attributes:
+        received: the number of the signal, once there was one.
+        busy: whether somebody looks.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.busy = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def install(self) -> None:
+        """Take the signals over, again where a library has put its own handler."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in NAMES:
+            signum = getattr(signal, name, None)
+            if signum is not None:
+                self._before.setdefault(signum, signal.getsignal(signum))
+                signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + signum)
+        self.received = signum
+        if not self.busy:
+            raise Interrupted(signum)
+
+
+def requeue_slurm_job() -> None:
+    """Ask SLURM to put this job into its queue again; say so where it does not."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        failed = done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
+    except OSError as error:
+        failed = str(error)
+    if failed:
+        log.warning("scontrol requeue %s: %s", job, failed)
+    else:
+        log.warning("SLURM has put job %s into its queue again", job)

@@ -1,0 +1,80 @@
+"""``resume=auto`` finds the run that was left off, and no other."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from convtrain.config.auto import choose_run
+from tests.conftest import compose
+
+Leave = Callable[..., Path]
+
+
+@pytest.fixture
+def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
+    """Make what a run leaves behind: its configuration, a checkpoint, a result if it has ended."""
+    monkeypatch.chdir(tmp_path)
+    ages = iter(range(10**6))
+
+    def make(name: str, *overrides: str, saved: bool = True, finished: bool = False) -> Path:
+        run = Path("logs", "runs", "convnet", name)
+        (run / "checkpoints").mkdir(parents=True)
+        plain = compose("trainer=cpu", *overrides).model_dump(by_alias=True)
+        (run / "config.yaml").write_text(yaml.safe_dump(plain))
+        age = next(ages)
+        os.utime(run / "config.yaml", (age, age))
+        if saved:
+            (run / "checkpoints" / "last.ckpt").touch()
+        if finished:
+            (run / "result.json").touch()
+        return run
+
+    return make
+
+
+def test_the_newest_unfinished_run_of_the_same_configuration_goes_on(leave: Leave) -> None:
+    leave("a", "optimizer.lr=0.2")
+    wanted = leave("b", "optimizer.lr=0.2")
+    leave("c", "optimizer.lr=0.3")
+    leave("d", "optimizer.lr=0.2", finished=True)
+    leave("e", "optimizer.lr=0.2", saved=False)
+    chosen = choose_run(["trainer=cpu", "resume=auto", "optimizer.lr=0.2"])
+    assert chosen == [f"resume={wanted}"]
+
+
+def test_where_none_is_left_off_a_new_run_begins(
+    leave: Leave, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave("a", finished=True)
+    assert choose_run(["trainer=cpu", "resume=auto", "seed=3"]) == ["trainer=cpu", "seed=3"]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_may_change_is_kept(leave: Leave) -> None:
+    wanted = leave("a", "trainer.max_epochs=5", "seed=2")
+    typed = ["trainer=cpu", "trainer.max_epochs=9", "seed=2", "resume=auto"]
+    assert choose_run(typed) == ["trainer.max_epochs=9", f"resume={wanted}"]
+    resumed = compose("trainer.max_epochs=9", f"resume={wanted}")
+    assert (resumed.seed, resumed.trainer.max_epochs) == (2, 9)
+
+
+def test_a_directory_that_was_given_is_looked_into(leave: Leave, tmp_path: Path) -> None:
+    run = leave("a").rename(tmp_path / "given=this")
+    chosen = choose_run(["trainer=cpu", f"hydra.run.dir='{run}'", "resume=auto"])
+    assert chosen == [f"resume='{run}'"]
+    assert compose(*chosen).resume == str(run)
+
+
+def test_without_auto_nothing_is_changed_and_mistakes_are_left_to_others(leave: Leave) -> None:
+    assert choose_run(["seed=1", "--cfg", "job"]) == ["seed=1", "--cfg", "job"]
+    assert choose_run(["optimizer.lr=x", "resume=auto"]) == ["optimizer.lr=x"]
+
+
+def test_a_sweep_cannot_be_resumed(leave: Leave, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        choose_run(["-m", "seed=1,2", "resume=auto"])
+    assert ended.value.code == 2
+    assert "resume=auto" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""A training that fails says what, where, and leaves its last good checkpoint and its record."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from convtrain.errors import TrainingError
+from convtrain.gradients import load
+from convtrain.training.task import Task
+from tests.conftest import Train
+
+SMALL = ("data.limit=256", "data.batch_size=64", "logger=csv", "trainer.max_epochs=3")
+
+BROKEN = """
+import pytorch_lightning as pl
+class Broken(pl.Callback):
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 6:
+            raise RuntimeError("no more\\nfor today")
+"""
+
+
+@pytest.mark.parametrize("alarm", ["warn", "off"])
+@pytest.mark.parametrize("recorder", ["off", "norms"])
+def test_weights_that_are_lost_end_the_training_and_are_never_saved(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alarm: str,
+    recorder: str,
+) -> None:
+    loss_and_scores = Task.loss_and_scores
+
+    def poisoned(self: Task, batch: object, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, scores = loss_and_scores(self, batch, batch_idx)
+        return (loss * float("nan") if self.global_step == 5 else loss), scores
+
+    monkeypatch.setattr(Task, "loss_and_scores", poisoned)
+    with pytest.raises(TrainingError) as raised:
+        train(*SMALL, f"alarm={alarm}", f"recorder={recorder}", "trainer.log_every_n_steps=2")
+    message = str(raised.value)
+    where = "step 6, epoch 1, batch 1" if alarm == "warn" else "step 8, epoch 1, batch 3"
+    assert message.startswith(f"{where}: conv2d_1.weight is not finite any more")
+    assert len(message.splitlines()) == 1
+    run = tmp_path / "run"
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    assert all(torch.isfinite(weight).all() for weight in saved["state_dict"].values())
+    assert not (run / "result.json").exists()
+    if recorder == "norms":
+        last = 6 if alarm == "warn" else 8
+        assert load(run, "steps")["step"].to_pylist() == list(range(1, last + 1))
+
+
+def test_an_exception_in_a_callback_of_ones_own_is_one_line_that_says_where(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "brokencallback.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = ("trust=[brokencallback]", "callbacks.custom=[{_target_: brokencallback.Broken}]")
+    with pytest.raises(TrainingError) as raised:
+        train(*SMALL, *custom)
+    line = "step 6, epoch 1, batch 1: RuntimeError: no more (brokencallback.py, line 6)"
+    assert str(raised.value) == line
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    assert load(tmp_path / "run", "steps")["step"].to_pylist()[:5] == [1, 2, 3, 4, 5]
+
+
+def test_the_terminal_has_one_line_and_the_log_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from convtrain.job import run_job
+    from tests.conftest import QUICK, compose
+
+    (tmp_path / "brokencallback.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = ("trust=[brokencallback]", "callbacks.custom=[{_target_: brokencallback.Broken}]")
+    config, run = compose(*QUICK, *SMALL, *custom), tmp_path / "run"
+    with pytest.raises(SystemExit) as ended, caplog.at_level(logging.ERROR):
+        run_job(lambda: config, run_dir=run, overrides=(), multirun=False)
+    assert ended.value.code == 1
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "convtrain"]
+    assert line.startswith("step 6, epoch 1, batch 1: RuntimeError: no more")
+    assert (run / "error.txt").read_text() == line + "\n"
+    (traceback,) = [r.getMessage() for r in caplog.records if r.name == "traceback"]
+    assert "Traceback" in traceback
+    assert "brokencallback.py" in traceback

@@ -1,0 +1,219 @@
+"""A run that is killed, anywhere, and resumed is bit for bit the run that never was."""
+
+import csv
+import itertools
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from convtrain import pipeline
+from convtrain.signals import Interrupted, Signals
+from convtrain.training.position import Position, saved_position
+from tests.conftest import compose
+from tests.killing import PLACES, nth_call, recorded, train_until_killed
+
+NOT_THE_RUNS = ("images_per_second", "wall_time_seconds", "recorder", "gradients")
+STAYS = ("state_dict", "optimizer_states", "lr_schedulers", "position", "global_step", "epoch")
+SMALL = (
+    "trainer=cpu", "callbacks.progress_bar=false", "network=lenet", "data=synthetic",
+    "data.shape=[3,16,16]", "data.train_size=60", "data.test_size=12", "data.batch_size=8",
+    "data.eval_batch_size=4", "trainer.max_epochs=3", "trainer.log_every_n_steps=2",
+    "callbacks.checkpoint.every_n_steps=2", "logger=csv", "recorder=off",
+)  # fmt: skip
+
+
+def contents(run: Path) -> dict[str, Any]:
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return {key: saved[key] for key in STAYS} | {"early": saved["callbacks"].get("EarlyStopping")}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+
+
+def assert_same_bits(left: Any, right: Any, where: str = "checkpoint") -> None:
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert left.dtype == right.dtype, where
+        assert torch.equal(left.view(-1).view(torch.uint8), right.view(-1).view(torch.uint8)), where
+    elif isinstance(left, dict):
+        assert list(left) == list(right), where
+        for key in left:
+            assert_same_bits(left[key], right[key], f"{where}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same_bits(one, other, f"{where}.{index}")
+    else:
+        assert left == right or (left != left and right != right), f"{where}: {left}, {right}"
+
+
+def kept(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key not in NOT_THE_RUNS}
+
+
+class Whole:
+    """A run that is never killed, and others to compare with it."""
+
+    def __init__(self, folder: Path, overrides: tuple[str, ...]) -> None:
+        self.folder, self.overrides = folder, overrides
+        folder.mkdir(parents=True, exist_ok=True)
+        with recorded(folder / "whole.samples"):
+            self.result = pipeline.train(compose(*overrides), folder / "whole")
+        self.samples = (folder / "whole.samples").read_bytes()
+
+    def check_killed(self, place: str, number: int) -> bool:
+        """Kill a run, resume it, compare; return whether it came to the place at all."""
+        name = f"{place}-{number}".replace(" ", "-").replace("'", "")
+        run, before = self.folder / name, self.folder / f"{name}.before"
+        config = compose(*self.overrides)
+        if not train_until_killed(config, run, before, place, number):
+            return False
+        self.check_resumed(name)
+        return True
+
+    def check_stopped(self, place: str, number: int) -> Position:
+        """Ask a run to stop, resume it, compare; return where it stopped."""
+        name = f"stopped-{place}-{number}".replace(" ", "-").replace("'", "")
+        signals, (owner, method) = Signals(), PLACES[place]
+        with recorded(self.folder / f"{name}.before"):
+            asked = partial(setattr, signals, "received", 15)
+            asking = nth_call(number, asked, getattr(owner, method))
+            with patch.object(owner, method, asking), pytest.raises(Interrupted):
+                pipeline.train(compose(*self.overrides), self.folder / name, signals=signals)
+        path = self.folder / name / "checkpoints" / "last.ckpt"
+        position = saved_position(torch.load(path, weights_only=True))
+        assert position is not None
+        samples = self.check_resumed(name)
+        assert len(samples) == len(self.samples), "no batch is done twice"
+        return position
+
+    def check_resumed(self, name: str) -> bytes:
+        """Resume a run and compare; return the samples that it saw in its lives."""
+        config = compose(*self.overrides)
+        run, before, after = (self.folder / f"{name}{end}" for end in ("", ".before", ".after"))
+        if list((run / "checkpoints").glob("*.ckpt")):
+            config = compose(f"resume={run}")
+        with recorded(after):
+            result = pipeline.train(config, run)
+        seen, again = (p.read_bytes() if p.exists() else b"" for p in (before, after))
+        assert self.samples.startswith(seen), name
+        assert self.samples.endswith(again), name
+        assert len(seen) + len(again) >= len(self.samples), name
+        assert kept(result) == kept(self.result), name
+        assert rows(run) == rows(self.folder / "whole"), name
+        assert_same_bits(contents(run), contents(self.folder / "whole"), name)
+        return seen + again
+
+
+PLATEAU = (
+    "scheduler=plateau", "scheduler.patience=0", "optimizer=adam", "optimizer.lr=0.02",
+    "trainer.max_epochs=6",
+    "callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=0.5",
+)  # fmt: skip
+BATCHNORM = ("network=resnet8", "data.train_size=40", "trainer.max_epochs=2")
+
+# name: overrides, and where the run is killed, each place at its n-th time, from 0
+FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
+    "functional": (
+        ("model=functional", "augment=crop_flip_cutout"),
+        [("step's end", 6), ("checkpoint's write", 200), ("epoch's end", 1)],
+    ),
+    "nn, adamw, cosine, accumulate 2": (
+        ("model=nn", "optimizer=adamw", "scheduler=cosine", "trainer.accumulate_grad_batches=2",
+         "callbacks.checkpoint.every_n_steps=1"),
+        [("batch", 10), ("validation", 4)],
+    ),
+    "plateau, early stopping, validation often": (
+        (*PLATEAU, "trainer.val_check_interval=0.25", "callbacks.early_stopping.patience=9"),
+        [("validation", 11), ("batch", 9), ("test", 0)],
+    ),
+    "plateau, early stopping": (
+        (*PLATEAU, "callbacks.checkpoint.every_n_steps=3"),
+        [("batch", 7), ("test", 0)],
+    ),
+    "batch norm, rmsprop, accumulate 3, validation often": (
+        (*BATCHNORM, "optimizer=rmsprop", "scheduler=step", "trainer.accumulate_grad_batches=3",
+         "trainer.val_check_interval=0.25", "callbacks.checkpoint.every_n_steps=1"),
+        [("batch", 7), ("validation's end", 5)],
+    ),
+    "max steps": (
+        ("trainer.max_steps=11", "scheduler=none", "optimizer=sgd"),
+        [("batch", 8), ("step's end", 10)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "places"), FAST.values(), ids=FAST.keys())
+def test_a_killed_run_ends_as_one_never_killed(
+    overrides: tuple[str, ...], places: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    whole = Whole(tmp_path, (*SMALL, *overrides))
+    for place, number in places:
+        assert whole.check_killed(place, number), f"it never came to {place} {number}"
+
+
+BY_THREE = (
+    *SMALL, "network=resnet8", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2",
+    "optimizer=rmsprop", "scheduler=cosine",
+)  # fmt: skip
+OFTEN = (*BY_THREE, "trainer.val_check_interval=0.25")
+STOPS: dict[str, tuple[tuple[str, ...], str, int, tuple[int, int]]] = {
+    "in the middle of a step": (BY_THREE, "batch", 4, (0, 6)),
+    "in a validation, with gradients half accumulated": (OFTEN, "validation", 9, (0, 4)),
+    "in the last validation of an epoch": (SMALL, "validation", 3, (1, 7)),
+    "at the end of an epoch": (SMALL, "validation's end", 1, (1, 7)),
+}
+
+
+@pytest.mark.parametrize(("overrides", "place", "number", "stands"), STOPS.values(), ids=STOPS)
+def test_a_run_that_is_asked_to_stop_loses_nothing(
+    overrides: tuple[str, ...], place: str, number: int, stands: tuple[int, int], tmp_path: Path
+) -> None:
+    stopped = Whole(tmp_path, overrides).check_stopped(place, number)
+    assert (stopped.epoch, stopped.batch) == stands
+
+
+STYLES = ("functional", "nn")
+MEETINGS = list(itertools.product(STYLES, (1, 2, 3), ("1.0", "0.25")))
+CHOICES = list(
+    zip(
+        itertools.cycle(["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]),
+        itertools.cycle(["none", "step", "cosine", "onecycle", "plateau", "cosine", "plateau"]),
+        MEETINGS,
+        strict=False,
+    )
+)
+EVERYWHERE = ("batch", "step's end", "validation", "validation's end", "epoch's end",
+              "checkpoint's end")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "meeting"),
+    CHOICES,
+    ids=[f"{o}-{s}-{'-'.join(map(str, m))}" for o, s, m in CHOICES],
+)
+def test_it_may_be_killed_anywhere(
+    optimizer: str, scheduler: str, meeting: tuple[str, int, str], tmp_path: Path
+) -> None:
+    style, accumulate, interval = meeting
+    whole = Whole(
+        tmp_path,
+        (
+            *SMALL, f"model={style}", f"optimizer={optimizer}", f"scheduler={scheduler}",
+            f"trainer.accumulate_grad_batches={accumulate}", "augment=crop_flip_cutout",
+            f"trainer.val_check_interval={interval}", "network=resnet8", "trainer.max_epochs=2",
+            "callbacks.checkpoint.every_n_steps=1", "callbacks.checkpoint.save_top_k=2",
+        ),
+    )  # fmt: skip
+    for place in EVERYWHERE:
+        number = 1
+        while whole.check_killed(place, number):
+            number += 3
+        assert number > 1, f"it never came to {place}"
