@@ -9,10 +9,10 @@ train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY) lint  ## lint, type check and the fast tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
 
 test-all: $(READY) lint  ## every test, the slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto -m "slow or not slow" --cov --cov-report=term:skip-covered
 
 lint: $(READY)  ## what pre-commit and CI check before the tests
 	$(BIN)/ruff check .
