@@ -8,10 +8,10 @@ READY := .venv/ready
 train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.lr=0.05"
 	$(BIN)/python train.py $(ARGS)
 
-test: $(READY) lint  ## lint, type check and the fast tests, with coverage
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+test: $(READY) lint  ## lint, type check and the fast tests
+	$(BIN)/python -m pytest -n auto
 
-test-all: $(READY) lint  ## every test, the slow ones too
+test-all: $(READY) lint  ## every test, the slow ones too, with coverage
 	$(BIN)/python -m pytest -n auto -m "slow or not slow" --cov --cov-report=term:skip-covered
 
 lint: $(READY)  ## what pre-commit and CI check before the tests
