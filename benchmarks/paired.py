@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,11 +47,16 @@ def compare_timed(first: Callable[[], float], second: Callable[[], float], *, pa
             times.append((first(), later))
         else:
             times.append((first(), second()))
-    ratios = sorted(a / b for a, b in times)
+    return paired([a for a, _ in times], [b for _, b in times])
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Ratio:
+    """Compare seconds taken in pairs."""
+    ratios = sorted(a / b for a, b in zip(first, second, strict=True))
     quarter = len(ratios) // 4
     return Ratio(
-        first=statistics.median(a for a, _ in times),
-        second=statistics.median(b for _, b in times),
+        first=statistics.median(first),
+        second=statistics.median(second),
         median=statistics.median(ratios),
         low=ratios[quarter],
         high=ratios[-1 - quarter],

@@ -34,7 +34,8 @@ def main() -> None:
 def _declared(name: str, shape: tuple[int, int, int]) -> nn.Module:
     """Build a network of ``configs/network`` in the nn style."""
     from convtrain.config.check import resolve_config
-    from convtrain.config.compose import CommandLine, compose_leniently
+    from convtrain.config.command_line import CommandLine
+    from convtrain.config.compose import compose_leniently
     from convtrain.pipeline import make_model
 
     channels = shape[0]

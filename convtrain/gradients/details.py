@@ -20,12 +20,16 @@ class Details:
     Args:
         plan: names the tensors that are kept whole.
         names: of all parameters, by column.
+
+    Attributes:
+        previous: gradients, by column, that the next step will be compared with.
+        stepping: the row, and the weights before the step that is being done.
     """
 
     def __init__(self, plan: Plan, names: Sequence[str]) -> None:
         self._plan, self._names = plan, names
-        self._previous: dict[int, Tensor] = {}
-        self._stepping: tuple[Row, list[Tensor], list[Tensor]] | None = None
+        self.previous: dict[int, Tensor] = {}
+        self.stepping: tuple[Row, list[Tensor], list[Tensor]] | None = None
 
     def before_step(
         self,
@@ -43,14 +47,14 @@ class Details:
             keep: the next step will be compared with this one.
             parameters, gradients: for each column of the row.
         """
-        previous = [self._previous.pop(column, None) for column in row.columns]
+        previous = [self.previous.pop(column, None) for column in row.columns]
         if "statistics" in due:
             row.described = describe(gradients)
             row.cosine = _cosines(gradients, previous)
             before = [parameter.detach().clone() for parameter in parameters]
-            self._stepping = row, list(parameters), before
+            self.stepping = row, list(parameters), before
         if keep:
-            self._previous.update(
+            self.previous.update(
                 (column, gradient.detach().clone())
                 for column, gradient in zip(row.columns, gradients, strict=True)
             )
@@ -66,18 +70,18 @@ class Details:
 
     def after_step(self) -> None:
         """Measure how far the weights went; a step that was skipped went nowhere."""
-        if self._stepping is not None:
-            row, parameters, before = self._stepping
-            self._stepping = None
+        if self.stepping is not None:
+            row, parameters, before = self.stepping
+            self.stepping = None
             moved = norms_of([p.detach() - b for p, b in zip(parameters, before, strict=True)])
             row.update_ratio = moved / norms_of(before)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {self._names[column]: tensor for column, tensor in self._previous.items()}
+        return {self._names[column]: tensor for column, tensor in self.previous.items()}
 
     def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
         columns = {name: column for column, name in enumerate(self._names)}
-        self._previous = {
+        self.previous = {
             columns[name]: tensor.to(device) for name, tensor in state.items() if name in columns
         }
 

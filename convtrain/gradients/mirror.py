@@ -66,7 +66,7 @@ class Mirror:
                 )
 
     def _show_pictures(self, row: Row) -> None:
-        for name, (weight, gradient) in row.pictures.items():
+        for name, (weight, gradient) in (row.pictures or {}).items():
             for what, tensor in (("filters", weight), ("filter_gradients", gradient)):
                 if torch.isfinite(tensor).all():
                     grid = filter_grid(tensor.cpu())

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -36,19 +35,25 @@ from convtrain.gradients.store import load
 from convtrain.gradients.surroundings import (
     clipping_of,
     is_compiled,
+    learning_rates,
     loss_scale,
+    seen_by_host,
     unscales_itself,
+    without_optimizer,
 )
 from convtrain.gradients.verdict import verdict
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
 from convtrain.training.loggers import tensorboard_of
-from convtrain.training.norms import gradient_norms, total_norm
+from convtrain.training.norms import gradient_norms, norm_of_each, total_norm
 from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
 
 CURVE_POINTS = 250  # in TensorBoard, so that a run's cost is bounded; the store has all
+
+
+NORMS = frozenset({"norms"})
 
 
 class Recorder(pl.Callback):
@@ -101,7 +106,7 @@ class Recorder(pl.Callback):
     # --- the run's beginning ----------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._trainer, self._steps_done = trainer, trainer.global_step
+        self._trainer, self._stepped = trainer, False
         self._model = pl_module.model if isinstance(pl_module, Task) else pl_module
         self._list_parameters()
         self._details = Details(self.plan, self._names)
@@ -118,6 +123,8 @@ class Recorder(pl.Callback):
             optimizer.register_step_post_hook(self._after_step)
         self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
         self._compiled = is_compiled(self._model)
+        deep = self.plan.distributions or self.plan.tensors
+        self._captures = deep is not None and not self._compiled
         if trainer.is_global_zero:
             self._begin(trainer, size)
         self.overhead.start()
@@ -131,7 +138,7 @@ class Recorder(pl.Callback):
         self._writer.begin(trainer.global_step, self._model)
         if self._compiled and self.plan.distributions is not None:
             log.warning("the model is compiled: what its layers put out is not recorded")
-        if idle := self._without_optimizer(trainer):
+        if idle := without_optimizer(trainer, self._model):
             log.warning("no optimiser has %s: these weights will not move", ", ".join(idle))
         if self.plan.samplings:
             print(f"gradient record: {in_words(self.plan)}; about {size_in_words(size)}")
@@ -142,12 +149,6 @@ class Recorder(pl.Callback):
         self._column = {id(parameter): i for i, parameter in enumerate(self._parameters)}
         self._chosen = [self.plan.selects(name) for name in self._names]
 
-    def _without_optimizer(self, trainer: pl.Trainer) -> list[str]:
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        held = {id(parameter) for group in groups for parameter in group["params"]}
-        named = zip(self._names, self._parameters, strict=True)
-        return [name for name, p in named if p.requires_grad and id(p) not in held]
-
     def _sizes(self) -> Sizes:
         named = zip(self._names, self._parameters, self._chosen, strict=True)
         trained = {name: p.numel() for name, p, chosen in named if chosen and p.requires_grad}
@@ -156,12 +157,15 @@ class Recorder(pl.Callback):
 
     # --- a step -----------------------------------------------------------------------------------
 
+    # All this runs while the caches are full of the backward pass, and takes several times what it
+    # takes in a loop. So a step of which only norms are recorded makes few calls, of few kinds.
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        with self.overhead:
-            self._batches.append((batch, batch_idx))
-            if len(self._batches) == 1 and not self._compiled:
+        self._batches.append((batch, batch_idx))
+        if self._captures and len(self._batches) == 1:
+            with self.overhead:
                 due = self.plan.due(trainer.global_step + 1)
                 if "distributions" in due or "tensors" in due:
                     self._capture = Capture(self._model, batch)
@@ -169,12 +173,14 @@ class Recorder(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        with self.overhead, torch.no_grad():
-            step = trainer.global_step + 1
-            due = self.plan.due(step)
-            following = self.plan.due(step + len(self._optimizers))
-            if due or "statistics" in following:
-                self._record(pl_module, optimizer, step, due, keep="statistics" in following)
+        began = time.perf_counter()
+        self._stepped = True
+        step, statistics = trainer.global_step + 1, self.plan.statistics
+        due = self.plan.due(step)
+        keep = statistics is not None and statistics(step + len(self._optimizers))
+        if due or keep:
+            self._record(pl_module, optimizer, step, due, keep=keep)
+        self.overhead.seconds += time.perf_counter() - began
 
     def _record(
         self,
@@ -189,32 +195,40 @@ class Recorder(pl.Callback):
         parameters = [p for p in held if p.grad is not None]
         if not parameters:
             return
-        gradients = [p.grad for p in parameters]
-        scale, norms = loss_scale(self._trainer), gradient_norms(gradients)
+        gradients: list[Tensor] = [p.grad for p in parameters]
+        more = keep or bool(self._details.previous) or due != NORMS
+        scale = loss_scale(self._trainer)
         still_scaled = scale is not None and unscales_itself(optimizer)
+        norms = list(norm_of_each(gradients))
         if self._clips == "norm" and isinstance(module, Task) and not still_scaled:
-            module.gradient_norm = total_norm(norms)  # clipping need not measure it again
+            module.gradient_norm = total_norm(
+                torch.stack(norms)
+            )  # which clipping need not do again
         if scale is not None and still_scaled:
-            norms = norms / scale
-            if keep or due - {"norms"}:
-                gradients = [gradient / scale for gradient in gradients]
+            with torch.no_grad():
+                norms = [norm / scale for norm in norms]
+                gradients = [gradient / scale for gradient in gradients] if more else gradients
         row = Row(
             step=step,
             epoch=self._trainer.current_epoch,
             time=time.time(),
             optimizer=self._optimizers.get(id(optimizer), 0),
-            micro_batches=max(len(self._batches), 1),
-            lr=[_kept(group["lr"]) for group in optimizer.param_groups],
+            micro_batches=len(self._batches) or 1,
+            lr=learning_rates(optimizer),
             columns=self._columns_of(parameters),
-            norms=norms,
+            norms=[],
             loss_scale=scale,
             clip_value=self._trainer.gradient_clip_val if self._clips == "norm" else None,
             batches=[batch.indices for batch, _ in self._batches if isinstance(batch, Batch)],
         )
-        self._details.before_step(row, due, keep=keep, parameters=parameters, gradients=gradients)
+        if more:
+            with torch.no_grad():
+                self._details.before_step(
+                    row, due, keep=keep, parameters=parameters, gradients=gradients
+                )
         if due:
             self._add(row)
-            self._judge(module, row, gradients)
+            self._judge(module, row, norms, gradients)
             if len(self._rows) == self._flush_every:
                 self._look_at_filters(row, gradients)
 
@@ -232,17 +246,20 @@ class Recorder(pl.Callback):
             self._list_parameters()
             return [self._column[id(parameter)] for parameter in parameters]
 
-    def _judge(self, module: pl.LightningModule, row: Row, gradients: list[Tensor]) -> None:
+    def _judge(
+        self, module: pl.LightningModule, row: Row, norms: list[Tensor], gradients: list[Tensor]
+    ) -> None:
         """Decide whether all is finite: at once where the host sees it, else at the flush."""
-        if not seen_by_host(row.norms) and self._flush_every > 1:
-            row.largest = largest(gradients)
+        if not seen_by_host(norms[0]) and self._flush_every > 1:
+            with torch.no_grad():
+                row.norms, row.largest = torch.stack(norms), largest(gradients)
             return
-        norms = row.norms.cpu().numpy()
-        if math.isfinite(float(np.dot(norms, norms))):
+        row.norms = [norm.item() for norm in norms]
+        if math.isfinite(sum(row.norms)):
             row.broken = []
             return
         row.broken = [c for c, g in zip(row.columns, gradients, strict=True) if not is_finite(g)]
-        row.norms = torch.stack([exact_norm(gradient) for gradient in gradients])
+        row.norms = [exact_norm(gradient).item() for gradient in gradients]
         if row.broken and row.loss_scale is None:
             self._watcher.look_at_broken_step(
                 self._trainer, module, row, self._names, self._batches
@@ -255,9 +272,12 @@ class Recorder(pl.Callback):
                 self._zero_filters[self._names[column]] = zero_filters(gradient)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        measures = self._fresh and self._clips in ("value", "unknown")
+        if self._details.stepping is None and not measures:
+            return
         with self.overhead, torch.no_grad():
             self._details.after_step()
-            if self._fresh and self._clips in ("value", "unknown"):
+            if measures:
                 held = [p for group in optimizer.param_groups for p in group["params"]]
                 gradients = [p.grad for p in held if p.grad is not None]
                 self._fresh[-1].clipped = total_norm(gradient_norms(gradients))
@@ -270,20 +290,22 @@ class Recorder(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        with self.overhead:
-            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-            if isinstance(loss, Tensor):
-                parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-                self._losses.append(loss.detach() if parts == 1 else loss.detach() * parts)
-            if trainer.global_step != self._steps_done:
-                self._steps_done = trainer.global_step
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            loss = loss.detach() if loss.requires_grad else loss
+            parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+            self._losses.append(loss if parts == 1 else loss * parts)
+        if self._stepped:
+            with self.overhead:
                 self._end_step()
-            elif self._capture is not None:
-                self._capture.stop()  # it watches the first of several micro-batches
+        elif self._capture is not None:
+            self._capture.stop()  # it watches the first of several micro-batches
 
     def _end_step(self) -> None:
-        with torch.no_grad():
-            self._details.after_step()  # of a step that the scaler skipped
+        self._stepped = False
+        if self._details.stepping is not None:
+            with torch.no_grad():
+                self._details.after_step()  # of a step that the scaler skipped
         if self._capture is not None:
             self._finish_capture(self._capture)
         for row in self._fresh:
@@ -291,7 +313,8 @@ class Recorder(pl.Callback):
         full = len(self._rows) >= self._flush_every or any(row.tensors for row in self._fresh)
         self._losses, self._batches, self._fresh = [], [], []
         if full:
-            self._flush(together=True)
+            with torch.no_grad():
+                self._flush(together=True)
             self._watcher.act(self._trainer)
             self._throttle()
 
@@ -349,7 +372,7 @@ class Recorder(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         with self.overhead:
             self._flush(together=True)
-            self._wait()
+            self.wait()
         self.overhead_share = self.overhead.share()
         self._watcher.act(trainer)
         if self._writer is not None and self._writer.recorded:
@@ -365,7 +388,7 @@ class Recorder(pl.Callback):
             self._capture.finish()
         try:
             self._flush(together=False)
-            self._wait()
+            self.wait()
         except TrainingError as error:
             log.error("%s", error)  # the run ends with the first exception, and its own message
 
@@ -380,21 +403,13 @@ class Recorder(pl.Callback):
             return self._restored
         with self.overhead:
             self._flush(together=True)
-            self._wait()
+            self.wait()
         return {"watcher": self._watcher.state_dict(), "previous": self._details.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Return when all that was flushed is on disk."""
         if self._writer is not None:
             self._writer.wait()
-
-
-def seen_by_host(tensor: Tensor) -> bool:
-    """Tell whether the host can read a value without waiting for a device."""
-    return tensor.device.type == "cpu"
-
-
-def _kept(rate: Any) -> Any:
-    return rate.clone() if isinstance(rate, Tensor) else rate

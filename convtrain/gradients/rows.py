@@ -24,7 +24,7 @@ class Row:
     Attributes:
         columns: the parameters that had a gradient, by their place among all; the tensors below
             have an entry for each, in this order.
-        norms: (P,) of the true gradients, unscaled and unclipped.
+        norms: (P,) of the true gradients, unscaled and unclipped; numbers where the host has them.
         largest: (P,) absolute values, where finiteness is not decided at once.
         broken: the columns whose gradient is not finite, where that is decided.
         described: (P, 6), by :func:`convtrain.gradients.statistics.describe`.
@@ -45,21 +45,22 @@ class Row:
     micro_batches: int
     lr: list[Any]
     columns: list[int]
-    norms: Tensor
-    largest: Tensor | None = None
-    broken: list[int] | None = None
-    described: Tensor | None = None
-    update_ratio: Tensor | None = None
-    cosine: Tensor | None = None
-    loss_scale: Tensor | None = None
-    clip_value: float | None = None
-    clipped: Tensor | None = None
+    norms: Tensor | list[float]
+    loss_scale: Tensor | None
+    clip_value: float | None
+    batches: list[Tensor]
     losses: list[Tensor] = field(default_factory=list)
-    batches: list[Tensor] = field(default_factory=list)
-    histograms: Tensor | None = None
-    layers: LayerRecord | None = None
-    pictures: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    # Of few rows; what a row is made without costs it no time.
+    largest: Tensor | None = field(init=False, default=None)
+    broken: list[int] | None = field(init=False, default=None)
+    described: Tensor | None = field(init=False, default=None)
+    update_ratio: Tensor | None = field(init=False, default=None)
+    cosine: Tensor | None = field(init=False, default=None)
+    clipped: Tensor | None = field(init=False, default=None)
+    histograms: Tensor | None = field(init=False, default=None)
+    layers: LayerRecord | None = field(init=False, default=None)
+    pictures: dict[str, tuple[Tensor, Tensor]] | None = field(init=False, default=None)
+    tensors: dict[str, Tensor] | None = field(init=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) ->
     """
     norms = np.full((len(rows), len(names)), np.nan)
     present = np.zeros(norms.shape, dtype=bool)
-    for index, (row, values) in enumerate(zip(rows, _to_host(r.norms for r in rows), strict=True)):
+    for index, (row, values) in enumerate(zip(rows, _norms(rows), strict=True)):
         norms[index, row.columns] = values
         present[index, row.columns] = True
     broken = _broken_columns(rows)
@@ -236,6 +237,11 @@ def _clipping(rows: Sequence[Row], total: np.ndarray) -> tuple[np.ndarray, np.nd
             clipped[index] = float(row.clipped)
             coefficient[index] = clipped[index] / total[index] if total[index] else 1.0
     return coefficient, clipped
+
+
+def _norms(rows: Sequence[Row]) -> list[Any]:
+    waiting = iter(_to_host(row.norms for row in rows if isinstance(row.norms, Tensor)))
+    return [next(waiting) if isinstance(row.norms, Tensor) else row.norms for row in rows]
 
 
 def _to_host(tensors: Iterable[Tensor | None]) -> list[np.ndarray]:

@@ -48,7 +48,13 @@ class Plan:
 
     def due(self, step: int) -> frozenset[str]:
         """Return the names of what is recorded at a step."""
-        return frozenset(name for name, sampling in self.samplings.items() if sampling(step))
+        return frozenset(
+            [n for n, every, first in self._when if step <= first or step % every == 0]
+        )
+
+    @cached_property
+    def _when(self) -> list[tuple[str, int, int]]:
+        return [(n, s.every_n_steps, s.first_n_steps) for n, s in self.samplings.items()]
 
     @cached_property
     def samplings(self) -> dict[str, Sampling]:

@@ -134,7 +134,7 @@ class Store:
         names = [column for column in KEYS if column in TABLES[table]]
         content = pa.BufferOutputStream()
         pq.write_table(
-            data, content, compression="zstd", use_dictionary=names, write_page_checksum=True
+            data, content, compression="lz4", use_dictionary=names, write_page_checksum=True
         )
         path = self.folder / table / f"{first:012d}-{last:012d}.parquet"
         self._replace(path, content.getvalue())

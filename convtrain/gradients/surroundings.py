@@ -1,9 +1,10 @@
-"""What Lightning does to gradients around a step: scaling, clipping, compiling."""
+"""What surrounds the gradients of a step: scaling, clipping, compiling, optimisers, the device."""
 
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from convtrain.training.task import Task
 
@@ -38,3 +39,22 @@ def is_compiled(model: nn.Module) -> bool:
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
+
+
+def learning_rates(optimizer: Optimizer) -> list[Any]:
+    """Return the rate of each group; one that is a tensor, and changes in place, is copied."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+
+
+def without_optimizer(trainer: pl.Trainer, model: nn.Module) -> list[str]:
+    """Return the names of parameters that want a gradient and belong to no optimiser."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    named = model.named_parameters()
+    return [name for name, p in named if p.requires_grad and id(p) not in held]
+
+
+def seen_by_host(tensor: Tensor) -> bool:
+    """Tell whether the host can read a value without waiting for a device."""
+    return tensor.device.type == "cpu"

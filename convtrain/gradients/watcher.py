@@ -153,7 +153,7 @@ class Watcher:
             "batch_idx": [batch_idx for _, batch_idx in batches],
             "indices": [batch.indices.cpu() for batch, _ in batches],
             "random_state": torch.get_rng_state(),
-            "norms": row.norms.cpu(),
+            "norms": torch.as_tensor(row.norms).cpu(),
             "buffers": dict(task.model.named_buffers()),
             "weights": {name: p.detach() for name, p in task.model.named_parameters()},
         }

@@ -82,8 +82,10 @@ class Writer:
         self.store.append("steps", step_columns(flushed))
         columns = parameter_columns(flushed, chosen, statistics=self._statistics)
         self.store.append("parameters", columns)
-        self.store.append("histograms", histogram_columns(flushed, chosen))
-        self.store.append("layers", layer_columns(flushed))
+        if any(row.histograms is not None for row in flushed.rows):
+            self.store.append("histograms", histogram_columns(flushed, chosen))
+        if any(row.layers is not None for row in flushed.rows):
+            self.store.append("layers", layer_columns(flushed))
         for row in flushed.rows:
             if row.tensors:
                 self.store.write_tensors(row.step, row.tensors)

@@ -26,6 +26,16 @@ def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
     Returns:
         float32 of shape (len(gradients),), float64 where a gradient is.
     """
+    return torch.stack(list(norm_of_each(list(gradients)))) if gradients else torch.empty(0)
+
+
+def norm_of_each(gradients: list[Tensor]) -> Sequence[Tensor]:
+    """Return the same as scalars, for who reads them one by one; there must be one at least."""
+    for gradient in gradients:
+        if not (is_plain(gradient) and gradient.numel() < LARGE):
+            break
+    else:
+        return torch._foreach_norm(gradients)  # the common case of a small network, in one call
     norms: list[Tensor] = [None] * len(gradients)  # type: ignore[list-item]
     together: list[int] = []
     for index, gradient in enumerate(gradients):
@@ -39,7 +49,7 @@ def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
         fused = torch._foreach_norm([gradients[index] for index in together])
         for index, norm in zip(together, fused, strict=True):
             norms[index] = norm
-    return torch.stack(norms) if norms else torch.empty(0)
+    return norms
 
 
 def total_norm(norms: Tensor) -> Tensor:
