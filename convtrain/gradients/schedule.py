@@ -92,12 +92,12 @@ class Sizes:
 
 
 # Bytes of a compressed part, as measured: a frame that each part has, and what each row adds.
-STEPS = 3650, 26
-NAME = 7.6  # a parameter's or layer's name, in each part
-NORM = 1030, 3.75
-STATISTICS = 1700, 22.5  # beside the norm's
-LAYERS = 3900, 46.5
-HISTOGRAMS = 2900, 27
+STEPS = 1670, 31
+NAME = 10.0  # a parameter's or layer's name, in each part
+NORM = 540, 4.3
+STATISTICS = 970, 23.5  # beside the norm's
+LAYERS = 1650, 41
+HISTOGRAMS = 1600, 29
 DESCRIBED = 100  # a parameter in parameters.json, or a layer in the graph of grad_fns
 
 
