@@ -48,13 +48,13 @@ class Plan:
 
     def due(self, step: int) -> frozenset[str]:
         """Return the names of what is recorded at a step."""
-        return frozenset(
-            [n for n, every, first in self._when if step <= first or step % every == 0]
-        )
+        always, sampled = self._when
+        return always.union([n for n, sampling in sampled if sampling(step)]) if sampled else always
 
     @cached_property
-    def _when(self) -> list[tuple[str, int, int]]:
-        return [(n, s.every_n_steps, s.first_n_steps) for n, s in self.samplings.items()]
+    def _when(self) -> tuple[frozenset[str], list[tuple[str, Sampling]]]:
+        sampled = [(n, s) for n, s in self.samplings.items() if s.every_n_steps > 1]
+        return frozenset(self.samplings).difference(n for n, _ in sampled), sampled
 
     @cached_property
     def samplings(self) -> dict[str, Sampling]:
