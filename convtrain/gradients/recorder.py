@@ -2,7 +2,7 @@
 
 It reads ``p.grad`` in ``on_before_optimizer_step``: after the last backward of a step, after the
 scaler has unscaled, after devices have been averaged, and before clipping. What it computes stays
-on the device until it is flushed, by default every 50 rows, and a thread then writes it.
+on the device until it is flushed, by default every 50 rows.
 """
 
 import logging
