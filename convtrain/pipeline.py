@@ -126,6 +126,7 @@ def make_data(config: Config) -> ImageData:
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         seed=config.seed,
+        classes=num_classes(config),
         drop_last=data.drop_last,
         limit=data.limit,
         overfit_batches=data.overfit_batches,
@@ -159,6 +160,9 @@ def _load_splits(config: Config) -> Splits:
                 test_fraction=data.test_fraction,
                 memory_gib=data.memory_gib,
                 max_pixels=data.max_pixels,
+                limit=data.limit,
+                cache_dir=data.cache_dir,
+                cache_gib=data.cache_gib,
                 **common,
             )
         case _:

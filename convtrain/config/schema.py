@@ -68,6 +68,8 @@ class ImageFolder(BaseData):
     resize: Literal["crop", "stretch"] = Field(description="how an image is brought to data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
+    cache_dir: Text | None = Field(description="folder of decoded images beyond data.memory_gib")
+    cache_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept on disk")
 
 
 class Synthetic(BaseData):
@@ -122,8 +124,15 @@ Model = Annotated[DeclaredModel | TorchvisionModel | CustomModel, Field(discrimi
 
 class Augment(Section):
     random_crop: Whole = Field(description="padding on each side, in pixels; 0 is off")
+    padding_mode: Literal["constant", "reflect"] = Field(
+        description="what is around an image that is cropped: black, or its mirror image"
+    )
     horizontal_flip: Fraction = Field(description="probability; 0 is off")
+    flip_alternates: bool = Field(description="flip in regular turns, not by chance")
     cutout: Whole = Field(description="side of the blanked square, in pixels; 0 is off")
+    mixup: float = Field(
+        ge=0, le=1000, description="alpha of Beta(alpha, alpha), the part of each image; 0 is off"
+    )
 
 
 # --- loss, optimiser, schedule --------------------------------------------------------------------

@@ -16,6 +16,7 @@ class ImageData(pl.LightningDataModule):
         splits: uint8 images.
         batch_size, eval_batch_size: over all devices together.
         seed: of the order and of the augmentation.
+        classes: how many there are, which mixup needs to know.
         limit: use only the first N images of each split.
         overfit_batches: train and validate on the first N training batches.
 
@@ -32,6 +33,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
+        classes: int | None = None,
         drop_last: bool = False,
         limit: int | None = None,
         overfit_batches: int | None = None,
@@ -48,13 +50,14 @@ class ImageData(pl.LightningDataModule):
         self.splits = Splits(train, val, test)
         self.normalise, self.augmentation = normalise, augmentation
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.seed, self.drop_last = seed, drop_last
+        self.seed, self.drop_last, self.classes = seed, drop_last, classes
 
     def train_dataloader(self) -> Batches:
         return self._batches(
             self.splits.train,
             batch_size=self.batch_size,
             augmentation=self.augmentation,
+            classes=self.classes,
             shuffle=True,
             seed=self.seed,
             drop_last=self.drop_last,

@@ -8,6 +8,8 @@ The mixing function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pse
 generators", 2014).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,13 @@ def uniform(keys: Tensor, *numbers: int) -> Tensor:
     Returns:
         float64 of the shape and device of ``keys``, on every device the same.
     """
-    state = keys * _signed(_STEP) + derive_seed(*numbers)
+    return uniforms(keys, numbers)[0]
+
+
+def uniforms(keys: Tensor, *draws: Sequence[int]) -> Tensor:
+    """Return what :func:`uniform` does for each of several draws at once, stacked."""
+    spread = keys * _signed(_STEP)
+    state = torch.stack([spread + derive_seed(*numbers) for numbers in draws])
     state = (state ^ _shift(state, 30)) * _signed(_FIRST)
     state = (state ^ _shift(state, 27)) * _signed(_SECOND)
     state = state ^ _shift(state, 31)

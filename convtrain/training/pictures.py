@@ -54,7 +54,7 @@ class Pictures(pl.Callback):
             return
         was_training = pl_module.training
         pl_module.eval()
-        images = self.normalise(self.shown.pixels.to(pl_module.device))
+        images = self.normalise(_pixels(self.shown).to(pl_module.device))
         scores = pl_module(images.to(next(pl_module.parameters()).dtype))
         pl_module.train(was_training)
         if scores.ndim != 2:  # a loss that is no classification's leaves the shape open
@@ -73,12 +73,16 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
     for axis in axes.flat:
         axis.axis("off")
     for axis, pixels, label, guess in zip(
-        axes.flat, images.pixels, images.labels.tolist(), predicted.tolist(), strict=False
+        axes.flat, _pixels(images), images.labels.tolist(), predicted.tolist(), strict=False
     ):
         axis.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
         text = f"{classes[guess]} ({classes[label]})"
         axis.set_title(text, fontsize=9, color="black" if guess == label else "crimson")
     return figure
+
+
+def _pixels(images: Images) -> Tensor:
+    return images.read(torch.arange(len(images)))
 
 
 def _show_filters(tensorboard: TensorBoard, module: nn.Module, step: int) -> None:

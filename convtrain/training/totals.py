@@ -24,9 +24,15 @@ class Totals(nn.Module):
         self._marked = self.sums
 
     def add(self, loss: Tensor, scores: Tensor, targets: Tensor) -> None:
-        """Add a batch's mean loss, its scores (N, classes) and class indices (N,)."""
+        """Add a batch's mean loss, its scores (N, classes) and class indices (N,).
+
+        Of mixed images, whose targets are (N, classes), a prediction counts for as much as the
+        image has of that class.
+        """
         count = len(targets)
-        if scores.ndim == 2:
+        if targets.is_floating_point():
+            correct = targets.gather(1, scores.detach().argmax(1, keepdim=True)).sum()
+        elif scores.ndim == 2:
             correct = (scores.detach().argmax(1) == targets).sum()
         else:
             correct = torch.zeros((), device=targets.device)
