@@ -32,14 +32,12 @@ from convtrain.gradients.statistics import (
     largest,
     zero_filters,
 )
-from convtrain.gradients.store import load
 from convtrain.gradients.surroundings import (
     clipping_of,
     is_compiled,
     loss_scale,
     unscales_itself,
 )
-from convtrain.gradients.verdict import verdict
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
 from convtrain.training.loggers import tensorboard_of
@@ -67,7 +65,6 @@ class Recorder(pl.Callback):
 
     Attributes:
         overhead: how long recording took, and how much of the training time that was.
-        verdict: lines on the health of the gradients, when training is over.
     """
 
     def __init__(
@@ -84,7 +81,6 @@ class Recorder(pl.Callback):
         self._flush_every, self._max_bytes = flush_every_n_steps, max_bytes
         self._max_overhead = max_overhead
         self.overhead, self.overhead_share = Overhead(), 0.0
-        self.verdict: list[str] = []
         self.bytes_written = 0
         self._watcher = Watcher(alarm, self._run_dir)
         self._trainer: Any = None
@@ -354,7 +350,6 @@ class Recorder(pl.Callback):
         self._watcher.act(trainer)
         if self._writer is not None and self._writer.recorded:
             self.bytes_written = self._writer.store.bytes_written
-            self.verdict = verdict(load(self._run_dir, "steps"), load(self._run_dir))
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
