@@ -27,6 +27,7 @@ from convtrain.errors import ConvtrainError, NetworkError, TrainingError, error_
 from convtrain.files import line_on_full_disk
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
+from convtrain.gradients.verdict import judge
 from convtrain.models.build import (
     Weights,
     build_custom_model,
@@ -108,7 +109,7 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     if recorder is not None:
-        result["gradients"] = recorder.verdict
+        result["gradients"] = judge(run_dir) if trainer.is_global_zero else []
         result["recorder"] = {
             "share_of_time": recorder.overhead_share,
             "bytes": recorder.bytes_written,

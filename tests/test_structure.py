@@ -24,6 +24,7 @@ ORDER = (
     "training",
     "gradients",
     "runs",
+    "sweeps",
     "pipeline",
     "forecast",
     "job",

@@ -349,6 +349,12 @@ class Logger(Section):
     )
 
 
+class Sweep(Section):
+    metric: Metric = Field(default="val/acc", description="metric that ranks the jobs")
+    fail_fast: bool = Field(default=False, description="start no job once one has failed")
+    retry_failed: bool = Field(default=False, description="try again what failed before")
+
+
 class Config(Section):
     seed: Seed = Field(description="seed of weights, order, augmentation, dropout")
     resume: Text | None = Field(description="directory of the run that goes on")
@@ -367,3 +373,4 @@ class Config(Section):
     trainer: Trainer
     callbacks: Callbacks
     logger: Logger
+    sweep: Sweep = Sweep()
