@@ -15,6 +15,7 @@ from typing import Any
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
+from convtrain.imports import imports_kept
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.sweep import show_sweep
 from convtrain.signals import Interrupted, Signals, requeue_slurm_job
@@ -50,9 +51,10 @@ def _run(
 ) -> float | None:
     try:
         config = read_config()
-        _quiet_libraries()
-        from convtrain.pipeline import train
-        from convtrain.runs.report import print_line, print_report
+        with imports_kept():
+            _quiet_libraries()
+            from convtrain.pipeline import train
+            from convtrain.runs.report import print_line, print_report
 
         result = _finished_result(config, run_dir) or train(config, run_dir, overrides, signals)
     except ConvtrainError as error:
