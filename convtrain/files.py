@@ -51,8 +51,7 @@ def written_whole(path: Path) -> Iterator[Sink]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     needed = 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with _opened(temporary) as file:
             sink = Sink(file)
             yield sink
             needed = sink.size
@@ -62,11 +61,11 @@ def written_whole(path: Path) -> Iterator[Sink]:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         _remove(temporary)
-        raise TrainingError(_why_not_written(path, needed, error)) from error
-    finally:
-        _remove(temporary)
+        if isinstance(error, OSError):
+            raise TrainingError(_why_not_written(path, needed, error)) from error
+        raise
 
 
 def also_known_as(path: Path, name: str) -> None:
@@ -119,6 +118,14 @@ def _why_not_written(path: Path, needed: int, error: OSError) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
 
 
 def _remove(path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_at_all_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(TrainingError, match=r"file/a\.txt: not written, file exists; what"),
+        pytest.raises(TrainingError, match=r"file/a\.txt: not written, not a directory; what"),
         written_whole(tmp_path / "file" / "a.txt") as sink,
     ):
         sink.write(b"text")

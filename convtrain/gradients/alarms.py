@@ -265,6 +265,9 @@ class Watch:
         Steps that are not counted neither lengthen nor end what lasts.
         """
         known = self._runs[kind]
+        if not holds.any():  # as in nearly every block
+            known.update(dict.fromkeys(np.array(block.names)[counted.any(axis=0)].tolist(), 0))
+            return []
         run = np.array([known.get(name, 0) for name in block.names], np.int64)
         runs = np.zeros(holds.shape, np.int64)
         for row in range(len(runs)):

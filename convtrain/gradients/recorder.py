@@ -8,6 +8,7 @@ on the device until it is flushed, by default every 50 rows, and a thread then w
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from convtrain.gradients.surroundings import (
     is_compiled,
     learning_rates,
     loss_scale,
+    scaler_of,
     seen_by_host,
     unscales_itself,
     without_optimizer,
@@ -45,14 +47,12 @@ from convtrain.gradients.verdict import verdict
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
 from convtrain.training.loggers import tensorboard_of
-from convtrain.training.norms import gradient_norms, norm_of_each, total_norm
+from convtrain.training.norms import gradient_norms, is_small, norm_of_each, total_norm
 from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
 
 CURVE_POINTS = 250  # in TensorBoard, so that a run's cost is bounded; the store has all
-
-
 NORMS = frozenset({"norms"})
 
 
@@ -119,9 +119,13 @@ class Recorder(pl.Callback):
         length = Length(steps, self._flush_every, saves)
         self.plan, size = fit(self.plan, self._sizes(), length, max_bytes=self._max_bytes)
         self._clips = clipping_of(trainer, pl_module)
-        for optimizer in trainer.optimizers:
-            optimizer.register_step_post_hook(self._after_step)
+        self._measures_clipping = self._clips in ("value", "unknown")
+        if self._measures_clipping or self.plan.statistics is not None:
+            for optimizer in trainer.optimizers:
+                optimizer.register_step_post_hook(self._after_step)
         self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
+        self._scaler = scaler_of(trainer)
+        self._clip_value = trainer.gradient_clip_val if self._clips == "norm" else None
         self._compiled = is_compiled(self._model)
         deep = self.plan.distributions or self.plan.tensors
         self._captures = deep is not None and not self._compiled
@@ -148,6 +152,7 @@ class Recorder(pl.Callback):
         self._names, self._parameters = tuple(named), tuple(named.values())
         self._column = {id(parameter): i for i, parameter in enumerate(self._parameters)}
         self._chosen = [self.plan.selects(name) for name in self._names]
+        self._small = all(is_small(parameter) for parameter in self._parameters)
 
     def _sizes(self) -> Sizes:
         named = zip(self._names, self._parameters, self._chosen, strict=True)
@@ -159,6 +164,9 @@ class Recorder(pl.Callback):
 
     # All this runs while the caches are full of the backward pass, and takes several times what it
     # takes in a loop. So a step of which only norms are recorded makes few calls, of few kinds.
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch = trainer.current_epoch
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -191,37 +199,34 @@ class Recorder(pl.Callback):
         *,
         keep: bool,
     ) -> None:
-        held = [p for group in optimizer.param_groups for p in group["params"]]
-        parameters = [p for p in held if p.grad is not None]
-        if not parameters:
+        columns, gradients = self._gradients_of(optimizer)
+        if not columns:
             return
-        gradients: list[Tensor] = [p.grad for p in parameters]
         more = keep or bool(self._details.previous) or due != NORMS
-        scale = loss_scale(self._trainer)
+        norms = norm_of_each(gradients, small=self._small)
+        scale = loss_scale(self._scaler)
         still_scaled = scale is not None and unscales_itself(optimizer)
-        norms = list(norm_of_each(gradients))
         if self._clips == "norm" and isinstance(module, Task) and not still_scaled:
-            module.gradient_norm = total_norm(
-                torch.stack(norms)
-            )  # which clipping need not do again
+            # Clipping need not do it again.
+            module.gradient_norm = total_norm(torch.stack(list(norms)))
         if scale is not None and still_scaled:
             with torch.no_grad():
                 norms = [norm / scale for norm in norms]
                 gradients = [gradient / scale for gradient in gradients] if more else gradients
         row = Row(
             step=step,
-            epoch=self._trainer.current_epoch,
+            epoch=self._epoch,
             time=time.time(),
             optimizer=self._optimizers.get(id(optimizer), 0),
             micro_batches=len(self._batches) or 1,
             lr=learning_rates(optimizer),
-            columns=self._columns_of(parameters),
-            norms=[],
+            columns=columns,
             loss_scale=scale,
-            clip_value=self._trainer.gradient_clip_val if self._clips == "norm" else None,
+            clip_value=self._clip_value,
             batches=[batch.indices for batch, _ in self._batches if isinstance(batch, Batch)],
         )
         if more:
+            parameters = [self._parameters[column] for column in columns]
             with torch.no_grad():
                 self._details.before_step(
                     row, due, keep=keep, parameters=parameters, gradients=gradients
@@ -238,21 +243,28 @@ class Recorder(pl.Callback):
         self._rows.append(row)
         self._fresh.append(row)
 
-    def _columns_of(self, parameters: list[Tensor]) -> list[int]:
-        try:
-            return [self._column[id(parameter)] for parameter in parameters]
-        except KeyError:  # a parameter that the model did not have before
-            self._flush(together=False)
-            self._list_parameters()
-            return [self._column[id(parameter)] for parameter in parameters]
+    def _gradients_of(self, optimizer: Optimizer) -> tuple[list[int], list[Tensor]]:
+        """Return the gradients that there are, and the columns of their parameters."""
+        columns, gradients = [], []
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if (gradient := parameter.grad) is not None:
+                    column = self._column.get(id(parameter))
+                    if column is None:  # a parameter that the model did not have before
+                        self._flush(together=False)
+                        self._list_parameters()
+                        return self._gradients_of(optimizer)
+                    columns.append(column)
+                    gradients.append(gradient)
+        return columns, gradients
 
     def _judge(
-        self, module: pl.LightningModule, row: Row, norms: list[Tensor], gradients: list[Tensor]
+        self, module: pl.LightningModule, row: Row, norms: Sequence[Tensor], gradients: list[Tensor]
     ) -> None:
         """Decide whether all is finite: at once where the host sees it, else at the flush."""
         if not seen_by_host(norms[0]) and self._flush_every > 1:
             with torch.no_grad():
-                row.norms, row.largest = torch.stack(norms), largest(gradients)
+                row.norms, row.largest = torch.stack(list(norms)), largest(gradients)
             return
         row.norms = [norm.item() for norm in norms]
         if math.isfinite(sum(row.norms)):
@@ -272,12 +284,9 @@ class Recorder(pl.Callback):
                 self._zero_filters[self._names[column]] = zero_filters(gradient)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        measures = self._fresh and self._clips in ("value", "unknown")
-        if self._details.stepping is None and not measures:
-            return
         with self.overhead, torch.no_grad():
             self._details.after_step()
-            if measures:
+            if self._fresh and self._measures_clipping:
                 held = [p for group in optimizer.param_groups for p in group["params"]]
                 gradients = [p.grad for p in held if p.grad is not None]
                 self._fresh[-1].clipped = total_norm(gradient_norms(gradients))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,12 @@ class Row:
     micro_batches: int
     lr: list[Any]
     columns: list[int]
-    norms: Tensor | list[float]
     loss_scale: Tensor | None
     clip_value: float | None
     batches: list[Tensor]
     losses: list[Tensor] = field(default_factory=list)
-    # Of few rows; what a row is made without costs it no time.
+    # What a row is made without costs it no time.
+    norms: Tensor | Sequence[float] = field(init=False, default=())
     largest: Tensor | None = field(init=False, default=None)
     broken: list[int] | None = field(init=False, default=None)
     described: Tensor | None = field(init=False, default=None)
@@ -93,9 +94,12 @@ def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) ->
     """
     norms = np.full((len(rows), len(names)), np.nan)
     present = np.zeros(norms.shape, dtype=bool)
-    for index, (row, values) in enumerate(zip(rows, _norms(rows), strict=True)):
-        norms[index, row.columns] = values
-        present[index, row.columns] = True
+    measured, start = _norms(rows), 0
+    for columns, group in groupby(rows, lambda row: row.columns):  # mostly one, of all rows
+        stop = start + len(list(group))
+        norms[start:stop, columns] = measured[start:stop]
+        present[start:stop, columns] = True
+        start = stop
     broken = _broken_columns(rows)
     total = np.sqrt(np.where(present, norms, 0.0) ** 2 @ np.ones(len(names)))
     coefficient, clipped = _clipping(rows, total)
@@ -125,7 +129,7 @@ def mean_losses(rows: Sequence[Row]) -> Tensor:
     """Return each row's loss, the mean over its micro-batches; NaN where none is known. (S,)"""
     device = next((r.losses[0].device for r in rows if r.losses), torch.device("cpu"))
     nothing = torch.full((), torch.nan, device=device)
-    return torch.stack([_mean(r.losses).float() if r.losses else nothing for r in rows])
+    return torch.stack([_mean(r.losses) if r.losses else nothing for r in rows]).float()
 
 
 def _mean(losses: Sequence[Tensor]) -> Tensor:

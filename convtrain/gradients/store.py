@@ -75,6 +75,12 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
 
 KEYS = ("step", "parameter", "layer")
 PART = re.compile(r"[0-9]+-[0-9]+\.parquet")
+WRITING: dict[str, Any] = {
+    "compression": "lz4",
+    "write_page_checksum": True,
+    "write_statistics": False,  # a part is read whole
+    "store_schema": False,  # for TABLES has it, and a part of few rows would double in size
+}
 READING: dict[str, Any] = {"partitioning": None, "page_checksum_verification": True}
 
 
@@ -133,9 +139,7 @@ class Store:
     def _write(self, table: str, data: pa.Table, first: int, last: int) -> None:
         names = [column for column in KEYS if column in TABLES[table]]
         content = pa.BufferOutputStream()
-        pq.write_table(
-            data, content, compression="lz4", use_dictionary=names, write_page_checksum=True
-        )
+        pq.write_table(data, content, use_dictionary=names, **WRITING)
         path = self.folder / table / f"{first:012d}-{last:012d}.parquet"
         self._replace(path, content.getvalue())
 

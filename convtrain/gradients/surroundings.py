@@ -22,11 +22,15 @@ def clipping_of(trainer: pl.Trainer, module: pl.LightningModule) -> Clipping:
     return "value" if trainer.gradient_clip_algorithm == "value" else "norm"
 
 
-def loss_scale(trainer: pl.Trainer) -> Tensor | None:
-    """Return the factor that mixed precision has put on the loss, on its device."""
+def scaler_of(trainer: pl.Trainer) -> Any:
+    """Return what scales the loss in mixed precision, None where nothing does."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
-    scale = None if scaler is None or not scaler.is_enabled() else scaler._scale
-    return None if scale is None else scale.clone()
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def loss_scale(scaler: Any) -> Tensor | None:
+    """Return the factor that is on the loss, on its device."""
+    return None if scaler is None or scaler._scale is None else scaler._scale.clone()
 
 
 def unscales_itself(optimizer: Any) -> bool:

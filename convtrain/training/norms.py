@@ -29,13 +29,14 @@ def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(norm_of_each(list(gradients)))) if gradients else torch.empty(0)
 
 
-def norm_of_each(gradients: list[Tensor]) -> Sequence[Tensor]:
-    """Return the same as scalars, for who reads them one by one; there must be one at least."""
-    for gradient in gradients:
-        if not (is_plain(gradient) and gradient.numel() < LARGE):
-            break
-    else:
-        return torch._foreach_norm(gradients)  # the common case of a small network, in one call
+def norm_of_each(gradients: list[Tensor], *, small: bool = False) -> Sequence[Tensor]:
+    """Return the same as scalars, for who reads them one by one; there must be one at least.
+
+    Args:
+        small: the parameters of all these gradients are known to be small.
+    """
+    if small and not any(gradient.is_sparse for gradient in gradients):
+        return torch._foreach_norm(gradients)
     norms: list[Tensor] = [None] * len(gradients)  # type: ignore[list-item]
     together: list[int] = []
     for index, gradient in enumerate(gradients):
@@ -65,6 +66,14 @@ def is_plain(gradient: Tensor) -> bool:
         and gradient.dtype in _PLAIN
         and gradient.numel() > 0
     )
+
+
+def is_small(parameter: Tensor) -> bool:
+    """Tell whether a fused kernel takes the parameter's gradient as it is, and exactly enough.
+
+    That holds of all its gradients but sparse ones.
+    """
+    return is_plain(parameter.detach()) and parameter.numel() < LARGE
 
 
 def is_dense(tensor: Tensor) -> bool:
