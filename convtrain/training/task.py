@@ -48,6 +48,7 @@ class Task(pl.LightningModule):
         seed: of everything random in a step, such as dropout.
         log_every_n_steps: optimiser steps between two log entries.
         stop_when_lost: end the training once a logged loss and the weights are not finite.
+        channels_last: the order in memory of the images, which is that of the model's weights.
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class Task(pl.LightningModule):
         seed: int,
         log_every_n_steps: int,
         stop_when_lost: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.model = model  # step 1
         self.loss = loss
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
-        self.stop_when_lost = stop_when_lost
+        self.stop_when_lost, self.channels_last = stop_when_lost, channels_last
         self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
@@ -81,6 +83,8 @@ class Task(pl.LightningModule):
     # --- the six steps ----------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)  # step 3
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
