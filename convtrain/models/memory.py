@@ -40,7 +40,9 @@ def channels_last_pays(
 def lay_channels_last(model: nn.Module) -> None:
     """Bring the weights of all 2d convolutions into the order (out, height, width, in)."""
     for weight in _convolution_weights(model):
-        weight.data = weight.data.contiguous(memory_format=channels_last)
+        # Not contiguous(), which leaves the strides of a single channel as they are: a convolution
+        # decides by them, and the layers after it would have their input in the other order.
+        weight.data = weight.data.to(memory_format=channels_last)
 
 
 def _convolution_weights(model: nn.Module) -> list[Tensor]:
