@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convtrain.data.batches import Batch, Batches
-from convtrain.data.randomness import derive_seed
+from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.errors import TrainingError
 from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.losses import Loss
@@ -99,7 +99,8 @@ class Task(pl.LightningModule):
         Returns:
             the loss, a scalar, and the scores (N, classes).
         """
-        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed = derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed_device(self.device, seed)
         scores = self(batch.images)
         return self.loss(scores, batch.targets), scores  # step 4
 
