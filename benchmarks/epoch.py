@@ -84,10 +84,10 @@ def train(pixels: Tensor, labels: Tensor, *overrides: str, steps: int) -> float:
             if isinstance(callback, pl.callbacks.ProgressBar):
                 callback._console = Console(file=nowhere, force_terminal=True)  # draws as for a user
         recorder = pipeline.make_recorder(config, run.path)
-        assert recorder is not None
+        recorders = [recorder] if recorder else []
         trainer = pipeline.make_trainer(
             run_dir=run.path,
-            callbacks=[clock, *callbacks, recorder],
+            callbacks=[clock, *callbacks, *recorders],
             loggers=pipeline.make_loggers(config, run.path),
             **config.trainer.model_dump(exclude={"channels_last"}),
         )

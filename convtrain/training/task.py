@@ -69,7 +69,7 @@ class Task(pl.LightningModule):
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
         self.stop_when_lost, self.channels_last = stop_when_lost, channels_last
-        self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
+        self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
         self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
@@ -79,6 +79,14 @@ class Task(pl.LightningModule):
         self._validated: tuple[int, int] | None = None  # epoch and batch of the last validation
         self._cut: dict[str, Any] | None = None  # of an epoch that the training ends within
         self._resumed: dict[str, Any] = {}  # from a checkpoint, until it is taken up
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes each hook in an attribute, forty times a step; torch's way of setting one
+        # looks for tensors and modules each time.
+        if name in self.__dict__ and not isinstance(value, Tensor | nn.Module):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     # --- the six steps ----------------------------------------------------------------------------
 
@@ -289,12 +297,10 @@ class Task(pl.LightningModule):
     def _over_devices(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return sums
-        return self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        return self.trainer.strategy.reduce(sums.to(self.device, copy=True), reduce_op="sum")
 
     def _totals(self, stage: str) -> Totals:
-        totals = self.totals[stage]
-        assert isinstance(totals, Totals)
-        return totals
+        return self.totals[stage]
 
     # --- checkpoints ------------------------------------------------------------------------------
 
