@@ -82,7 +82,9 @@ def train(pixels: Tensor, labels: Tensor, *overrides: str, steps: int) -> float:
         callbacks = pipeline.make_callbacks(config, run, data)
         for callback in callbacks:
             if isinstance(callback, pl.callbacks.ProgressBar):
-                callback._console = Console(file=nowhere, force_terminal=True)  # draws as for a user
+                callback._console = Console(
+                    file=nowhere, force_terminal=True
+                )  # draws as for a user
         recorder = pipeline.make_recorder(config, run.path)
         recorders = [recorder] if recorder else []
         trainer = pipeline.make_trainer(

@@ -223,10 +223,14 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
     chosen = config.trainer.channels_last
     if chosen != "auto":
         return chosen
-    if isinstance(config.model, CustomModel):  # its code may use view(), which needs the other order
+    if isinstance(
+        config.model, CustomModel
+    ):  # its code may use view(), which needs the other order
         return False
     device = kind_of_device(config.trainer.accelerator)
-    return channels_last_pays(model, device, config.data.batch_size * math.prod(config.data.shape[1:]))
+    return channels_last_pays(
+        model, device, config.data.batch_size * math.prod(config.data.shape[1:])
+    )
 
 
 def make_task(config: Config, model: nn.Module) -> Task:

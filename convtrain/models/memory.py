@@ -22,9 +22,7 @@ def activate_in_place(module: nn.Module) -> None:
                     after.inplace = True
 
 
-def channels_last_pays(
-    model: nn.Module, device: Literal["cpu", "gpu", "mps"], pixels: int
-) -> bool:
+def channels_last_pays(model: nn.Module, device: Literal["cpu", "gpu", "mps"], pixels: int) -> bool:
     """Tell whether convolutions are likely to be faster when an image's channels lie side by side.
 
     Args:

@@ -1,7 +1,6 @@
 """What TensorBoard shows as images: test images with their predictions, and the first filters."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
