@@ -1,8 +1,10 @@
 """The record in TensorBoard: a view of what the store holds, written when it is flushed."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
@@ -12,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from convtrain.gradients.capture import LayerRecord
 from convtrain.gradients.rows import Flushed, Row
 from convtrain.gradients.statistics import BINS, LOWEST
+from convtrain.training.loggers import tensorboard_of
 from convtrain.training.pictures import filter_grid
 
 STEP_TAGS = {
@@ -22,6 +25,9 @@ STEP_TAGS = {
     "loss_scale": "gradients/loss_scale",
 }
 """Columns of the table of steps, by the tag they have in TensorBoard."""
+
+
+CURVE_POINTS = 250  # so that a run's cost is bounded; the store has all
 
 
 class Mirror:
@@ -71,6 +77,15 @@ class Mirror:
                 if torch.isfinite(tensor).all():
                     grid = filter_grid(tensor.cpu())
                     self._writer.add_image(f"{what}/{name}", grid, row.step, row.time)
+
+
+def mirror_of(trainer: pl.Trainer) -> Mirror | None:
+    """Return the mirror in the trainer's TensorBoard logger, None without one."""
+    tensorboard = tensorboard_of(trainer.loggers)
+    if tensorboard is None:
+        return None
+    every = math.ceil(trainer.estimated_stepping_batches / CURVE_POINTS)
+    return Mirror(tensorboard.experiment, every_n_steps=max(1, every))
 
 
 def graph_text(graph: dict[str, list[str]]) -> str:

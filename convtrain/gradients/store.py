@@ -17,7 +17,7 @@ a whole, so a process that is killed loses what it had not written yet and nothi
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +84,21 @@ WRITING: dict[str, Any] = {
 READING: dict[str, Any] = {"partitioning": None, "page_checksum_verification": True}
 
 
+def _at_once(function: Callable[..., Any], *arguments: Any) -> None:
+    function(*arguments)
+
+
 class Store:
     """Writes the parts of a run's record.
 
     Args:
         run_dir: the run's directory; the record is its sub-folder ``gradients``.
+        submit: calls a function, with its arguments, that puts a file on the disk; at once, or in
+            a thread.
     """
 
-    def __init__(self, run_dir: Path | str) -> None:
-        self.folder = Path(run_dir) / FOLDER
+    def __init__(self, run_dir: Path | str, submit: Callable[..., Any] = _at_once) -> None:
+        self.folder, self._submit = Path(run_dir) / FOLDER, submit
         self.bytes_written = 0
 
     def append(self, table: str, columns: Mapping[str, Sequence[Any] | Any]) -> None:
@@ -131,17 +137,17 @@ class Store:
         from safetensors.torch import save
 
         content = save({name: _plain(tensor) for name, tensor in tensors.items()})
-        self._replace(self.folder / TENSORS / f"{step:012d}.safetensors", content)
+        self._submit(self._replace, self.folder / TENSORS / f"{step:012d}.safetensors", content)
 
     def write_text(self, name: str, text: str) -> None:
-        self._replace(self.folder / name, text.encode())
+        self._submit(self._replace, self.folder / name, text.encode())
 
     def _write(self, table: str, data: pa.Table, first: int, last: int) -> None:
         names = [column for column in KEYS if column in TABLES[table]]
         content = pa.BufferOutputStream()
         pq.write_table(data, content, use_dictionary=names, **WRITING)
         path = self.folder / table / f"{first:012d}-{last:012d}.parquet"
-        self._replace(path, content.getvalue())
+        self._submit(self._replace, path, content.getvalue())
 
     def _replace(self, path: Path, content: Any) -> None:
         with written_whole(path) as sink:

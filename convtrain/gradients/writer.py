@@ -1,9 +1,14 @@
-"""Writing the record beside the training, in a thread of its own."""
+"""Writing the record beside the training.
+
+A thread waits for the disk, and does nothing else: two threads that run Python at once would wait
+for each other.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -29,15 +34,16 @@ class Writer:
     """
 
     def __init__(self, run_dir: Path, mirror: Mirror | None, *, statistics: bool) -> None:
-        self.store, self._mirror, self._statistics = Store(run_dir), mirror, statistics
+        self._run_dir, self._mirror, self._statistics = run_dir, mirror, statistics
         self._thread = ThreadPoolExecutor(1, "gradient-record")
-        self._writing: Future[None] | None = None
+        self._writing: list[Future[None]] = []
+        self.store = Store(run_dir, self._submit)
         self.recorded = False
         self._graph: Mapping[str, list[str]] = {}
 
     def begin(self, step: int, model: nn.Module) -> None:
         """Forget what was recorded after ``step``, and write down what the parameters are."""
-        self.store.keep_until(step)
+        Store(self._run_dir).keep_until(step)
         aliases: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             aliases.setdefault(id(parameter), []).append(name)
@@ -53,14 +59,17 @@ class Writer:
         self.store.write_text("parameters.json", json.dumps(described, indent=1) + "\n")
 
     def write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
-        """Write a flush when the one before is written.
+        """Write a flush, when the one before is written.
 
         Raises:
             TrainingError: the flush before could not be written.
         """
         self.wait()
         self.recorded = True
-        self._writing = self._thread.submit(self._write, flushed, chosen)
+        self._write_tables(flushed, chosen)
+        self._write_samples(flushed)
+        if self._mirror is not None:
+            self._mirror.write(flushed, chosen)
 
     def wait(self) -> None:
         """Return when everything is on disk.
@@ -68,17 +77,20 @@ class Writer:
         Raises:
             TrainingError: it could not be written.
         """
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            try:
-                writing.result()
-            except TrainingError as error:
-                raise TrainingError(f"{error}; recorder=off trains without a record") from error
+        writing, self._writing = self._writing, []
+        try:
+            for file in writing:
+                file.result()
+        except TrainingError as error:
+            raise TrainingError(f"{error}; recorder=off trains without a record") from error
 
     def close(self) -> None:
         self._thread.shutdown()
 
-    def _write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
+    def _submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._writing.append(self._thread.submit(function, *arguments))
+
+    def _write_tables(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
         self.store.append("steps", step_columns(flushed))
         columns = parameter_columns(flushed, chosen, statistics=self._statistics)
         self.store.append("parameters", columns)
@@ -86,6 +98,8 @@ class Writer:
             self.store.append("histograms", histogram_columns(flushed, chosen))
         if any(row.layers is not None for row in flushed.rows):
             self.store.append("layers", layer_columns(flushed))
+
+    def _write_samples(self, flushed: Flushed) -> None:
         for row in flushed.rows:
             if row.tensors:
                 self.store.write_tensors(row.step, row.tensors)
@@ -93,5 +107,3 @@ class Writer:
                 self._graph = row.layers.graph
                 text = json.dumps(self._graph, indent=1) + "\n"
                 self.store.write_text(f"graph-{row.step:012d}.json", text)
-        if self._mirror is not None:
-            self._mirror.write(flushed, chosen)

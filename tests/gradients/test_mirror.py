@@ -86,7 +86,7 @@ def test_histograms_filters_layers_and_the_graph_are_shown(runs: dict[str, Path]
 def test_a_long_run_s_curves_have_no_more_points_than_are_drawn(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convtrain.gradients.recorder.CURVE_POINTS", 10)
+    monkeypatch.setattr("convtrain.gradients.mirror.CURVE_POINTS", 10)
     train("data.batch_size=32", "logger=tensorboard")
     points = [s.step for s in events(tmp_path / "run").Scalars("gradients/norm")]
     count = len(load(tmp_path / "run", "steps"))
