@@ -1,7 +1,7 @@
 """A pass of validation: ``python -m benchmarks.evaluation``.
 
-Ours is ``Trainer.validate`` with loss and accuracy over the whole split; its peer a bare loop over a
-resident tensor in batches of the same size, without gradients, that sums the same two numbers.
+Ours is ``Trainer.validate`` with loss and accuracy over the whole split; its peer a bare loop over
+a resident tensor in batches of the same size, without gradients, that sums the same two numbers.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the comparisons have in common: a convnet of two convolutions, and images of MNIST's size."""
+"""What the comparisons have in common: two convolutions, and images of MNIST's size."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Heavy imports without the garbage collector, which finds nothing in them and looks again and again."""
+"""Heavy imports without the garbage collector, which looks again and again and finds nothing."""
 
 import gc
 from collections.abc import Iterator

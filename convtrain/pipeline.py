@@ -219,7 +219,7 @@ def _build_model(config: Config) -> nn.Module:
 
 
 def wants_channels_last(config: Config, model: nn.Module) -> bool:
-    """Decide the order in memory; it follows from the configuration and the kind of device alone."""
+    """Decide the order in memory, from the configuration and the kind of device alone."""
     chosen = config.trainer.channels_last
     if chosen != "auto":
         return chosen

@@ -1,5 +1,6 @@
-"""How a model lies in memory: channels last, activations in place. The numbers stay; time does not."""
+"""How a model lies in memory: channels last, and activations in place."""
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, channels_last, nn
@@ -16,8 +17,7 @@ def activate_in_place(module: nn.Module) -> None:
     """Let each ReLU that follows a layer of :data:`FRESH` overwrite its output: same bits."""
     for chain in module.modules():
         if isinstance(chain, nn.Sequential):
-            layers = list(chain)
-            for before, after in zip(layers, layers[1:], strict=False):
+            for before, after in pairwise(chain):
                 if type(before) in FRESH and type(after) is nn.ReLU:
                     after.inplace = True
 
