@@ -223,14 +223,10 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
     chosen = config.trainer.channels_last
     if chosen != "auto":
         return chosen
-    if isinstance(
-        config.model, CustomModel
-    ):  # its code may use view(), which needs the other order
+    if isinstance(config.model, CustomModel):  # its code may use view(), which would refuse
         return False
-    device = kind_of_device(config.trainer.accelerator)
-    return channels_last_pays(
-        model, device, config.data.batch_size * math.prod(config.data.shape[1:])
-    )
+    pixels = config.data.batch_size * math.prod(config.data.shape[1:])
+    return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
 
 
 def make_task(config: Config, model: nn.Module) -> Task:

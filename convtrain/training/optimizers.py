@@ -36,4 +36,4 @@ def _make_fused(
 ) -> optim.Optimizer:
     held = list(parameters)
     fits = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in held)
-    return kind(held, **settings, **({"fused": True} if fits else {}))
+    return kind(held, **(settings | {"fused": True} if fits else settings))
