@@ -52,7 +52,7 @@ class Steps(pl.Callback):
 
 def test_between_log_entries_no_step_waits_for_the_device(tmp_path: Path) -> None:
     config = compose(
-        "trainer=cpu", "data=synthetic", "data.shape=[3,8,8]", "data.train_size=120",
+        "trainer=cpu", "data=synthetic", "data.shape=[3,16,16]", "data.train_size=120",
         "data.test_size=10", "data.batch_size=8", "network=lenet", "recorder=off", "logger=csv",
         "trainer.max_epochs=1", "trainer.log_every_n_steps=100",
     )  # fmt: skip
@@ -72,9 +72,10 @@ def test_between_log_entries_no_step_waits_for_the_device(tmp_path: Path) -> Non
 
 
 def test_the_sums_of_a_step_take_eight_operations_at_most() -> None:
-    totals, scores = Totals(), torch.randn(6, 3)
+    totals, loss, scores = Totals(), torch.tensor(1.5), torch.randn(6, 3)
+    targets = torch.zeros(6, dtype=torch.int64)
     with Operations() as seen:
-        totals.add(torch.tensor(1.5), scores, torch.zeros(6, dtype=torch.int64))
+        totals.add(loss, scores, targets)
     assert len(seen.names) <= 8
     assert not set(seen.names) & set(COPIES)
 

@@ -16,7 +16,6 @@ from convtrain.config.agreement import disagreements
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
 from convtrain.config.folders import class_names
-from convtrain.config.help import help_text
 from convtrain.config.hydra_node import hydra_mistakes
 from convtrain.config.messages import MISSING, UNKNOWN, Mistake, Origin, line, mistakes_in
 from convtrain.config.plain import to_plain
@@ -32,9 +31,6 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
     Returns:
         The arguments as Hydra shall see them: with a ``++`` before keys that no file has.
     """
-    if list(arguments) in (["--help"], ["-h"]):
-        print(help_text())
-        sys.exit(0)
     try:
         command = CommandLine.parse(arguments)
         forced = check_command(command)[1] if command.trains else []

@@ -1,4 +1,4 @@
-"""``train.py --help``: the text that ``configs/train.yaml`` declares, with every group's choices."""
+"""``train.py --help``: the text that ``configs/train.yaml`` declares, with all choices."""
 
 import yaml
 
