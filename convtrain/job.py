@@ -15,6 +15,7 @@ from typing import Any
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
+from convtrain.imports import imports_kept
 from convtrain.runs.directory import RunDirectory
 from convtrain.signals import Interrupted, Signals, requeue_slurm_job
 from convtrain.sweeps.jobs import LeftAloneError, run_once, share_threads
@@ -85,8 +86,9 @@ def _run(
 def _train(
     config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> dict[str, Any]:
-    _quiet_libraries()
-    from convtrain.pipeline import train
+    with imports_kept():
+        _quiet_libraries()
+        from convtrain.pipeline import train
 
     return train(config, run_dir, overrides, signals)
 

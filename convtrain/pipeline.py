@@ -1,6 +1,7 @@
 """The whole story of a run on one page: ``train(config) -> result``."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from convtrain.models.build import (
     check_scores,
     make_trusted,
 )
+from convtrain.models.memory import channels_last_pays, lay_channels_last
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
@@ -50,7 +52,7 @@ from convtrain.training.pictures import Pictures
 from convtrain.training.progress import RunProgress
 from convtrain.training.schedules import make_schedule
 from convtrain.training.task import Task
-from convtrain.training.trainer import make_early_stopping, make_trainer
+from convtrain.training.trainer import kind_of_device, make_early_stopping, make_trainer
 from convtrain.training.walkthrough import Walkthrough
 
 log = logging.getLogger("convtrain")
@@ -87,7 +89,7 @@ def train(
         run_dir=run_dir,
         callbacks=callbacks,
         loggers=make_loggers(config, run_dir),
-        **config.trainer.model_dump(),
+        **config.trainer.model_dump(exclude={"channels_last"}),
     )
     _begin(config, run, overrides, trainer)
 
@@ -217,18 +219,37 @@ def _build_model(config: Config) -> nn.Module:
         style=model.style,
         weights=Weights(declared.init, declared.parametrize, declared.prune),
         sync_batchnorm=config.trainer.sync_batchnorm,
+        in_place=True,
     )
 
 
+def wants_channels_last(config: Config, model: nn.Module) -> bool:
+    """Decide the order in memory, from the configuration and the kind of device alone."""
+    chosen = config.trainer.channels_last
+    if chosen != "auto":
+        return chosen
+    if isinstance(config.model, CustomModel):  # its code may use view(), which would refuse
+        return False
+    pixels = config.data.batch_size * math.prod(config.data.shape[1:])
+    return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
+
+
 def make_task(config: Config, model: nn.Module) -> Task:
+    if channels_last := wants_channels_last(config, model):
+        lay_channels_last(model)
+    # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
+    # fused one takes sparse gradients.
+    sparse = any(getattr(layer, "sparse", False) for layer in model.modules())
+    fused = config.trainer.precision != "16-mixed" and not sparse
     return Task(
         model=model,
         loss=make_loss(**config.loss.model_dump()),
-        make_optimizer=make_optimizer(**config.optimizer.model_dump()),
+        make_optimizer=make_optimizer(**config.optimizer.model_dump(), fused=fused),
         make_schedule=make_schedule(**config.scheduler.model_dump()),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
+        channels_last=channels_last,
     )
 
 

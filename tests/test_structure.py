@@ -12,6 +12,7 @@ PACKAGE = REPOSITORY / "convtrain"
 ORDER = (
     "errors",
     "files",
+    "imports",
     "signals",
     "config",
     "layers",

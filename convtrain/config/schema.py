@@ -267,6 +267,9 @@ class Trainer(Section):
     precision: Literal[32, "32-true", "bf16-mixed", "16-mixed", 64, "64-true"] = Field(
         description="floating-point precision, in bits"
     )
+    channels_last: bool | Literal["auto"] = Field(
+        description="order of images in memory: true, false, or auto"
+    )
     gradient_clip_val: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
         description="largest gradient norm or value"
     )

@@ -1,10 +1,12 @@
 """The data of a run, as Lightning asks for it."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 
 from convtrain.data.augment import Augmentation
-from convtrain.data.batches import Batches, Normalisation
+from convtrain.data.batches import Batch, Batches, Normalisation
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 
@@ -68,6 +70,11 @@ class ImageData(pl.LightningDataModule):
 
     def test_dataloader(self) -> Batches:
         return self._batches(self.splits.test, batch_size=self.eval_batch_size)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Batch) and batch.images.device == device:
+            return batch  # resident; Lightning would look into each part of it
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _batches(self, images: Images, **options: object) -> Batches:
         device, rank, world_size = torch.device("cpu"), 0, 1

@@ -28,6 +28,20 @@ def derive_seed(*numbers: int) -> int:
     return state >> 1
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that work on ``device`` draws from: the CPU's, and the device's own.
+
+    ``torch.manual_seed`` also seeds every other device of the machine. Where none is in use yet, it
+    notes the whole call stack for later, and that costs a tenth of a small network's step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        place = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[place].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 def permutation(count: int, *numbers: int) -> Tensor:
     """Return a random order of ``range(count)``, int64, that depends on ``numbers`` alone."""
     generator = torch.Generator().manual_seed(derive_seed(*numbers))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -90,6 +90,15 @@ def check_devices(accelerator: str, devices: int | str) -> None:
         raise ConfigError(
             f"trainer.devices={devices}: this machine has {found}; type trainer.devices={found}"
         )
+
+
+def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:
+    """Return what ``trainer.accelerator`` comes to on this machine."""
+    if accelerator in ("gpu", "auto") and torch.cuda.is_available():
+        return "gpu"
+    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
 
 
 def make_early_stopping(
