@@ -11,7 +11,9 @@ from pathlib import Path
 
 from benchmarks.paired import HEAD, Result, machine
 
-MODULES = ("command", "epoch", "evaluation", "styles", "recorder")
+MODULES = (
+    "command", "epoch", "evaluation", "styles", "augmentation", "image_folder", "recorder"
+)  # fmt: skip
 
 
 def main() -> None:
