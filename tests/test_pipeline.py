@@ -13,6 +13,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from convtrain.errors import ConfigError, ConvtrainError
 from convtrain.pipeline import make_model
 from tests.conftest import Train, compose
+from tests.data.test_sources import make_cifar10
 
 NUMBERS = ("test/acc", "test/loss", "val/acc", "val/loss", "train/loss_epoch", "train/acc_epoch")
 
@@ -246,3 +247,16 @@ def test_image_folder_trains_on_its_own_classes(train: Train, tmp_path: Path) ->
     )  # fmt: skip
     assert result["test/acc"] == 1
     assert "red" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_the_fast_recipe_trains_on_a_folder_of_cifar10(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_cifar10(tmp_path, monkeypatch)  # a hundred images of noise
+    result = train(
+        "experiment=cifar10_fast", f"data.root={tmp_path}", "data.batch_size=32",
+        "trainer.max_epochs=2", "data.val_fraction=0.1",
+    )  # fmt: skip
+    assert result["parameters"] == 1_972_792
+    assert result["steps"] == 2 * (90 // 32)
+    assert 0 <= result["test/acc"] <= 1
