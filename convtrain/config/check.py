@@ -19,7 +19,7 @@ from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import hydra_mistakes
 from convtrain.config.messages import MISSING, UNKNOWN, Mistake, Origin, line, mistakes_in
 from convtrain.config.plain import to_plain
-from convtrain.config.resume import stored_config
+from convtrain.config.resume import stored_config, why_not_anew
 from convtrain.config.schema import Config
 from convtrain.config.targets import target_mistakes, trust_mistakes
 from convtrain.errors import ConfigError, ConvtrainError, MissingDataError
@@ -64,11 +64,21 @@ def check_command(command: CommandLine) -> tuple[list[Config], list[str]]:
         for mistake in hydra_mistakes(composed.hydra, trust, command.overrides):
             if mistake.key != "hydra.run.dir" or not resume:  # which is then the run's directory
                 lines.append(line(mistake, raw, composed.origin))
+        if not command.multirun and not resume:
+            lines += [line(m, raw, composed.origin) for m in _lost_run(composed.hydra)]
         if not lines:
             forced += composed.added()
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
     return configs, forced
+
+
+def _lost_run(hydra: DictConfig) -> list[Mistake]:
+    """Return the mistake of a new run that would begin where another has left its results."""
+    with contextlib.suppress(OmegaConfBaseException, ValueError):
+        if (reason := why_not_anew(Path(str(OmegaConf.select(hydra, "run.dir"))))) is not None:
+            return [Mistake("hydra.run.dir", reason)]
+    return []
 
 
 def print_error(error: ConvtrainError) -> None:
