@@ -1,4 +1,4 @@
-"""The examples of wrong commands, as a shell sees them; ``benchmarks.mistakes`` measures seconds."""
+"""Wrong commands as a shell sees them; ``benchmarks.mistakes`` measures the seconds."""
 
 from pathlib import Path
 
