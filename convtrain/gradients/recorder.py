@@ -19,19 +19,14 @@ from torch.optim import Optimizer
 
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
+from convtrain.gradients import statistics as measure
 from convtrain.gradients.capture import INPUT, Capture
 from convtrain.gradients.details import Details
-from convtrain.gradients.mirror import Mirror
+from convtrain.gradients.mirror import mirror_of
 from convtrain.gradients.overhead import Overhead
+from convtrain.gradients.parameters import Parameters, held_by
 from convtrain.gradients.rows import Row, flush_rows, mean_losses
-from convtrain.gradients.schedule import Length, Plan, Sizes, fit, in_words, size_in_words
-from convtrain.gradients.statistics import (
-    exact_norm,
-    fingerprints,
-    is_finite,
-    largest,
-    zero_filters,
-)
+from convtrain.gradients.schedule import Length, Plan, fit, in_words, size_in_words
 from convtrain.gradients.store import load
 from convtrain.gradients.surroundings import (
     clipping_of,
@@ -46,13 +41,11 @@ from convtrain.gradients.surroundings import (
 from convtrain.gradients.verdict import verdict
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
-from convtrain.training.loggers import tensorboard_of
-from convtrain.training.norms import gradient_norms, is_small, norm_of_each, total_norm
+from convtrain.training.norms import gradient_norms, norm_of_each, total_norm
 from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
 
-CURVE_POINTS = 250  # in TensorBoard, so that a run's cost is bounded; the store has all
 NORMS = frozenset({"norms"})
 
 
@@ -108,8 +101,8 @@ class Recorder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trainer, self._stepped = trainer, False
         self._model = pl_module.model if isinstance(pl_module, Task) else pl_module
-        self._list_parameters()
-        self._details = Details(self.plan, self._names)
+        self._parameters = Parameters(self._model, self.plan)
+        self._details = Details(self.plan, self._parameters.names)
         self._details.load_state_dict(self._restored.get("previous", {}), pl_module.device)
         if "watcher" in self._restored:
             self._watcher.load_state_dict(self._restored["watcher"])
@@ -117,7 +110,9 @@ class Recorder(pl.Callback):
         batches = max(trainer.num_training_batches // trainer.accumulate_grad_batches, 1)
         saves = math.ceil(steps / batches) if trainer.checkpoint_callbacks else 0
         length = Length(steps, self._flush_every, saves)
-        self.plan, size = fit(self.plan, self._sizes(), length, max_bytes=self._max_bytes)
+        self.plan, size = fit(
+            self.plan, self._parameters.sizes(), length, max_bytes=self._max_bytes
+        )
         self._clips = clipping_of(trainer, pl_module)
         self._measures_clipping = self._clips in ("value", "unknown")
         if self._measures_clipping or self.plan.statistics is not None:
@@ -134,11 +129,9 @@ class Recorder(pl.Callback):
         self.overhead.start()
 
     def _begin(self, trainer: pl.Trainer, size: int) -> None:
-        tensorboard, mirror = tensorboard_of(trainer.loggers), None
-        if tensorboard is not None:
-            every = math.ceil(trainer.estimated_stepping_batches / CURVE_POINTS)
-            mirror = Mirror(tensorboard.experiment, every_n_steps=max(1, every))
-        self._writer = Writer(self._run_dir, mirror, statistics=bool(self.plan.statistics))
+        self._writer = Writer(
+            self._run_dir, mirror_of(trainer), statistics=bool(self.plan.statistics)
+        )
         self._writer.begin(trainer.global_step, self._model)
         if self._compiled and self.plan.distributions is not None:
             log.warning("the model is compiled: what its layers put out is not recorded")
@@ -146,19 +139,6 @@ class Recorder(pl.Callback):
             log.warning("no optimiser has %s: these weights will not move", ", ".join(idle))
         if self.plan.samplings:
             print(f"gradient record: {in_words(self.plan)}; about {size_in_words(size)}")
-
-    def _list_parameters(self) -> None:
-        named = dict(self._model.named_parameters())
-        self._names, self._parameters = tuple(named), tuple(named.values())
-        self._column = {id(parameter): i for i, parameter in enumerate(self._parameters)}
-        self._chosen = [self.plan.selects(name) for name in self._names]
-        self._small = all(is_small(parameter) for parameter in self._parameters)
-
-    def _sizes(self) -> Sizes:
-        named = zip(self._names, self._parameters, self._chosen, strict=True)
-        trained = {name: p.numel() for name, p, chosen in named if chosen and p.requires_grad}
-        layers = sum(not any(module.children()) for module in self._model.modules())
-        return Sizes(parameters=len(trained), layers=layers, values=trained)
 
     # --- a step -----------------------------------------------------------------------------------
 
@@ -203,7 +183,7 @@ class Recorder(pl.Callback):
         if not columns:
             return
         more = keep or bool(self._details.previous) or due != NORMS
-        norms = norm_of_each(gradients, small=self._small)
+        norms = norm_of_each(gradients, small=self._parameters.small)
         scale = loss_scale(self._scaler)
         still_scaled = scale is not None and unscales_itself(optimizer)
         if self._clips == "norm" and isinstance(module, Task) and not still_scaled:
@@ -226,7 +206,7 @@ class Recorder(pl.Callback):
             batches=[batch.indices for batch, _ in self._batches if isinstance(batch, Batch)],
         )
         if more:
-            parameters = [self._parameters[column] for column in columns]
+            parameters = [self._parameters.tensors[column] for column in columns]
             with torch.no_grad():
                 self._details.before_step(
                     row, due, keep=keep, parameters=parameters, gradients=gradients
@@ -244,19 +224,12 @@ class Recorder(pl.Callback):
         self._fresh.append(row)
 
     def _gradients_of(self, optimizer: Optimizer) -> tuple[list[int], list[Tensor]]:
-        """Return the gradients that there are, and the columns of their parameters."""
-        columns, gradients = [], []
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if (gradient := parameter.grad) is not None:
-                    column = self._column.get(id(parameter))
-                    if column is None:  # a parameter that the model did not have before
-                        self._flush(together=False)
-                        self._list_parameters()
-                        return self._gradients_of(optimizer)
-                    columns.append(column)
-                    gradients.append(gradient)
-        return columns, gradients
+        try:
+            return self._parameters.with_gradient(optimizer)
+        except KeyError:  # a parameter that the model did not have before
+            self._flush(together=False)
+            self._parameters = Parameters(self._model, self.plan)
+            return self._parameters.with_gradient(optimizer)
 
     def _judge(
         self, module: pl.LightningModule, row: Row, norms: Sequence[Tensor], gradients: list[Tensor]
@@ -264,31 +237,32 @@ class Recorder(pl.Callback):
         """Decide whether all is finite: at once where the host sees it, else at the flush."""
         if not seen_by_host(norms[0]) and self._flush_every > 1:
             with torch.no_grad():
-                row.norms, row.largest = torch.stack(list(norms)), largest(gradients)
+                row.norms, row.largest = torch.stack(list(norms)), measure.largest(gradients)
             return
         row.norms = [norm.item() for norm in norms]
         if math.isfinite(sum(row.norms)):
             row.broken = []
             return
-        row.broken = [c for c, g in zip(row.columns, gradients, strict=True) if not is_finite(g)]
-        row.norms = [exact_norm(gradient).item() for gradient in gradients]
+        pairs = zip(row.columns, gradients, strict=True)
+        row.broken = [column for column, g in pairs if not measure.is_finite(g)]
+        row.norms = [measure.exact_norm(gradient).item() for gradient in gradients]
         if row.broken and row.loss_scale is None:
             self._watcher.look_at_broken_step(
-                self._trainer, module, row, self._names, self._batches
+                self._trainer, module, row, self._parameters.names, self._batches
             )
             self._watcher.act(self._trainer)
 
     def _look_at_filters(self, row: Row, gradients: list[Tensor]) -> None:
         for column, gradient in zip(row.columns, gradients, strict=True):
             if gradient.ndim == 4 and not gradient.is_sparse:
-                self._zero_filters[self._names[column]] = zero_filters(gradient)
+                name = self._parameters.names[column]
+                self._zero_filters[name] = measure.zero_filters(gradient)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         with self.overhead, torch.no_grad():
             self._details.after_step()
             if self._fresh and self._measures_clipping:
-                held = [p for group in optimizer.param_groups for p in group["params"]]
-                gradients = [p.grad for p in held if p.grad is not None]
+                gradients = [p.grad for p in held_by(optimizer) if p.grad is not None]
                 self._fresh[-1].clipped = total_norm(gradient_norms(gradients))
 
     def on_train_batch_end(
@@ -350,17 +324,17 @@ class Recorder(pl.Callback):
         rows, self._rows = self._rows, []
         if not rows:
             return
-        losses, marks = mean_losses(rows), torch.full((len(self._names),), torch.nan)
+        losses, marks = mean_losses(rows), torch.full((len(self._parameters.names),), torch.nan)
         if together:
-            marks = fingerprints(self._parameters)
+            marks = measure.fingerprints(self._parameters.tensors)
             if self._trainer.world_size > 1:
                 losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
-        flushed = flush_rows(rows, self._names, losses.cpu().numpy())
+        flushed = flush_rows(rows, self._parameters.names, losses.cpu().numpy())
         filters = {name: zero.cpu().numpy() for name, zero in self._zero_filters.items()}
         self._zero_filters = {}
         self._watcher.look(flushed, marks.cpu().numpy(), filters)
         if self._writer is not None:
-            self._writer.write(flushed, self._chosen)
+            self._writer.write(flushed, self._parameters.chosen)
 
     def _throttle(self) -> None:
         """Record less where recording takes too large a share of the time."""
