@@ -24,7 +24,8 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
 
     A run is unfinished if it has a checkpoint and no result. It has the same configuration if no
     more differs than may be changed when a run is resumed; what was typed of that is kept. It is
-    looked for in ``logs/runs``, and where ``hydra.run.dir`` says.
+    looked for in ``logs/runs``, and where ``hydra.run.dir`` says; there, a finished one is meant
+    as well, which is not trained again.
     """
     if AUTO not in arguments:
         return list(arguments)
@@ -43,7 +44,8 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
     except ConfigError:  # who checks the command line next tells it
         return new
     places = [Path(str(o.value())) for o in composed.overrides if _key(o) == "hydra.run.dir"]
-    run = newest_unfinished(config.model_dump(by_alias=True), *places)
+    plain = config.model_dump(by_alias=True)
+    run = newest_unfinished(plain, *places) or finished_there(plain, *places)
     if run is None:
         print(f"{AUTO}: no unfinished run of this configuration; a new one begins", file=sys.stderr)
         return new
@@ -63,6 +65,13 @@ def newest_unfinished(config: Mapping[str, Any], place: Path | None = None) -> P
         if unfinished and _fixed(_read(path)) == wanted:
             return run
     return None
+
+
+def finished_there(config: Mapping[str, Any], place: Path | None = None) -> Path | None:
+    """Return the directory that was given, if a run of the configuration is finished there."""
+    if place is None or not (place / "result.json").is_file():
+        return None
+    return place if _fixed(_read(place / "config.yaml")) == _fixed(config) else None
 
 
 def _read(path: Path) -> Any:

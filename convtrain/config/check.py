@@ -19,7 +19,7 @@ from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import hydra_mistakes
 from convtrain.config.messages import MISSING, UNKNOWN, Mistake, Origin, line, mistakes_in
 from convtrain.config.plain import to_plain
-from convtrain.config.resume import stored_config
+from convtrain.config.resume import stored_config, why_not_anew
 from convtrain.config.schema import Config
 from convtrain.config.sweep import sweep_arguments
 from convtrain.config.targets import target_mistakes, trust_mistakes
@@ -85,12 +85,22 @@ def check_command(command: CommandLine) -> Checked:
         for mistake in hydra_mistakes(composed.hydra, trust, command.overrides):
             if mistake.key != "hydra.run.dir" or not resume:  # which is then the run's directory
                 lines.append(line(mistake, raw, composed.origin))
+        if not command.multirun and not resume:
+            lines += [line(m, raw, composed.origin) for m in _lost_run(composed.hydra)]
         if not lines:
             forced += composed.added()
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
     assert first is not None
     return Checked(configs, forced, first)
+
+
+def _lost_run(hydra: DictConfig) -> list[Mistake]:
+    """Return the mistake of a new run that would begin where another has left its results."""
+    with contextlib.suppress(OmegaConfBaseException, ValueError):
+        if (reason := why_not_anew(Path(str(OmegaConf.select(hydra, "run.dir"))))) is not None:
+            return [Mistake("hydra.run.dir", reason)]
+    return []
 
 
 def print_error(error: ConvtrainError) -> None:

@@ -60,6 +60,15 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     return stored
 
 
+def why_not_anew(folder: Path) -> str | None:
+    """Return why no new run may begin in a directory, or None: what another has left stays."""
+    if _any_file(folder, "result.json"):
+        return "holds a finished run; choose another directory, or leave this key out"
+    if _any_file(folder, "checkpoints/*.ckpt"):
+        return f"holds a run that has saved checkpoints; to go on with it: resume={folder}"
+    return None
+
+
 def _any_file(folder: Path, pattern: str) -> bool:
     try:
         return any(folder.glob(pattern))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from convtrain.config.auto import choose_run
+from convtrain.config.check import check_command_line
 from tests.conftest import compose
 
 Leave = Callable[..., Path]
@@ -66,6 +67,39 @@ def test_a_directory_that_was_given_is_looked_into(leave: Leave, tmp_path: Path)
     chosen = choose_run(["trainer=cpu", f"hydra.run.dir='{run}'", "resume=auto"])
     assert chosen == [f"resume='{run}'"]
     assert compose(*chosen).resume == str(run)
+
+
+def test_a_finished_run_in_the_directory_that_was_given_is_not_trained_again(
+    leave: Leave, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = leave("a", finished=True)
+    typed = ["trainer=cpu", f"hydra.run.dir={run}", "resume=auto"]
+    assert choose_run(typed) == [f"resume={run}"]
+    other = [*typed, "seed=3"]
+    assert choose_run(other) == ["trainer=cpu", f"hydra.run.dir={run}", "seed=3"]
+    with pytest.raises(SystemExit):
+        check_command_line(choose_run(other))
+    assert "holds a finished run" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_new_run_in_the_directory_of_another_is_refused_and_loses_nothing(
+    leave: Leave, capsys: pytest.CaptureFixture[str], finished: bool
+) -> None:
+    run = leave("a", finished=finished)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(SystemExit) as ended:
+        check_command_line([f"hydra.run.dir={run}"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hydra.run.dir={run}: holds a ")
+    assert ("another directory" if finished else f"resume={run}") in line
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_run_that_has_saved_nothing_may_begin_again(leave: Leave) -> None:
+    run = leave("a", saved=False)
+    assert check_command_line([f"hydra.run.dir={run}"]) == [f"hydra.run.dir={run}"]
 
 
 def test_without_auto_nothing_is_changed_and_mistakes_are_left_to_others(leave: Leave) -> None:

@@ -1,15 +1,14 @@
 """Every key has a type, a range, a unit and a place in the oracle."""
 
 import re
-from collections.abc import Iterator
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from convtrain.config.schema import Config
+from tests.config.keys_table import PAGE, json_schema, leaves, page
 from tests.config.ranges import ROWS
 
 UNIT = re.compile(
@@ -19,29 +18,12 @@ UNIT = re.compile(
 )
 
 
-def sections(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        return [found for part in get_args(annotation) for found in sections(part)]
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return [annotation] if is_section else []
-
-
-def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, FieldInfo]]:
-    """Yield dotted key, the section's class, and the field of every leaf."""
-    for name, info in section.model_fields.items():
-        inner = sections(info.annotation)
-        for found in inner:
-            yield from leaves(found, f"{prefix}{name}.")
-        if not inner:
-            yield prefix + (info.alias or name), section.__name__, info
-
-
-LEAVES = [pytest.param(*leaf, id=f"{leaf[1]}.{leaf[0]}") for leaf in leaves(Config)]
+LEAVES = [pytest.param(*leaf, id=f"{leaf[1].__name__}.{leaf[0]}") for leaf in leaves(Config)]
 
 
 @pytest.mark.parametrize(("key", "section", "info"), LEAVES)
 def test_every_key_says_what_it_is_and_in_what_unit(
-    key: str, section: str, info: FieldInfo
+    key: str, section: type[BaseModel], info: FieldInfo
 ) -> None:
     assert info.description, f"{key} has no description"
     numbers = numeric_parts(info)
@@ -54,11 +36,6 @@ def test_every_key_says_what_it_is_and_in_what_unit(
 
 def numeric_parts(info: FieldInfo) -> list[dict[str, Any]]:
     """Return the JSON schemas of the numbers that a field allows, in lists too."""
-    from pydantic import TypeAdapter
-
-    kind: Any = info.annotation
-    for constraint in info.metadata:
-        kind = Annotated[kind, constraint]
     found: list[dict[str, Any]] = []
 
     def collect(schema: dict[str, Any]) -> None:
@@ -69,10 +46,20 @@ def numeric_parts(info: FieldInfo) -> list[dict[str, Any]]:
         for part in (*schema.get("anyOf", ()), *inner):
             collect(part)
 
-    collect(TypeAdapter(kind).json_schema())
+    collect(json_schema(info))
     return found
 
 
 def test_the_oracle_knows_every_key() -> None:
-    known = {key for _, allowed in ROWS for key in allowed}
-    assert {leaf[0] for leaf in leaves(Config)} == known
+    assert {leaf[0] for leaf in leaves(Config)} == known_keys()
+
+
+def test_the_table_of_keys_is_current() -> None:
+    written = PAGE.read_text()
+    assert written == page(written), "write it with python -m tests.config.keys_table"
+    for key in known_keys():
+        assert f"| `{key}`" in written
+
+
+def known_keys() -> set[str]:
+    return {key for _, allowed in ROWS for key in allowed}

@@ -13,7 +13,7 @@ import torch
 from convtrain import pipeline
 from convtrain.signals import Interrupted, Signals
 from convtrain.training.position import Position, saved_position
-from tests.conftest import compose
+from tests.conftest import REPOSITORY, compose
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
 NOT_THE_RUNS = ("images_per_second", "wall_time_seconds", "recorder", "gradients")
@@ -120,10 +120,17 @@ PLATEAU = (
 )  # fmt: skip
 BATCHNORM = ("network=resnet8", "data.train_size=40", "trainer.max_epochs=2")
 
-# name: overrides, and where the run is killed, each place at its n-th time, from 0
+
+def shipped(group: str) -> list[str]:
+    """Return the choices of a group; one that is added later is killed as well."""
+    return sorted(path.stem for path in (REPOSITORY / "configs" / group).glob("[!_]*.yaml"))
+
+
+# name: overrides, and where the run is killed, each place at its n-th time, from 0; an epoch has
+# 6 batches but for batch norm's, which has 4; the choices of augment are dealt out among them
 FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
     "functional": (
-        ("model=functional", "augment=crop_flip_cutout"),
+        ("model=functional",),
         [("step's end", 6), ("checkpoint's write", 200), ("epoch's end", 1)],
     ),
     "nn, adamw, cosine, accumulate 2": (
@@ -144,20 +151,28 @@ FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
          "trainer.val_check_interval=0.25", "callbacks.checkpoint.every_n_steps=1"),
         [("batch", 7), ("validation's end", 5)],
     ),
-    "max steps": (
-        ("trainer.max_steps=11", "scheduler=none", "optimizer=sgd"),
+    "dropout, max steps": (
+        ("network=convnet", "trainer.max_steps=11", "scheduler=none", "optimizer=sgd"),
         [("batch", 8), ("step's end", 10)],
     ),
 }  # fmt: skip
+DEALT = list(zip(FAST.values(), itertools.cycle(shipped("augment")), strict=False))
 
 
-@pytest.mark.parametrize(("overrides", "places"), FAST.values(), ids=FAST.keys())
+@pytest.mark.parametrize(
+    ("case", "augment"), DEALT, ids=[f"{c}-{d[1]}" for c, d in zip(FAST, DEALT, strict=True)]
+)
 def test_a_killed_run_ends_as_one_never_killed(
-    overrides: tuple[str, ...], places: list[tuple[str, int]], tmp_path: Path
+    case: tuple[tuple[str, ...], list[tuple[str, int]]], augment: str, tmp_path: Path
 ) -> None:
-    whole = Whole(tmp_path, (*SMALL, *overrides))
+    overrides, places = case
+    whole = Whole(tmp_path, (*SMALL, *overrides, f"augment={augment}"))
     for place, number in places:
         assert whole.check_killed(place, number), f"it never came to {place} {number}"
+
+
+def test_every_choice_of_augmentation_is_among_them() -> None:
+    assert {augment for _, augment in DEALT} == set(shipped("augment"))
 
 
 BY_THREE = (
@@ -183,39 +198,46 @@ def test_a_run_that_is_asked_to_stop_loses_nothing(
 
 STYLES = ("functional", "nn")
 MEETINGS = list(itertools.product(STYLES, (1, 2, 3), ("1.0", "0.25")))
-CHOICES = list(
-    zip(
-        itertools.cycle(["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]),
-        itertools.cycle(["none", "step", "cosine", "onecycle", "plateau", "cosine", "plateau"]),
-        MEETINGS,
-        strict=False,
-    )
-)
-EVERYWHERE = ("batch", "step's end", "validation", "validation's end", "epoch's end",
-              "checkpoint's end")  # fmt: skip
+GROUPS = ("optimizer", "scheduler", "augment")
+CHOICES = [
+    (meeting, tuple(f"{group}={shipped(group)[n % len(shipped(group))]}" for group in GROUPS))
+    for n, meeting in enumerate(MEETINGS)
+]
+# An epoch has 6 batches: a stride of 5 meets the first, the last, and the middle of the second.
+EVERYWHERE = {
+    "batch": 5, "step's end": 5, "validation": 7, "validation's end": 2, "epoch's end": 1,
+    "checkpoint's write": 401, "checkpoint's end": 5,
+}  # fmt: skip
+
+
+def test_every_choice_that_is_shipped_may_be_killed_anywhere() -> None:
+    chosen = {choice for _, choices in CHOICES for choice in choices}
+    assert chosen == {f"{group}={name}" for group in GROUPS for name in shipped(group)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("optimizer", "scheduler", "meeting"),
+    ("meeting", "choices"),
     CHOICES,
-    ids=[f"{o}-{s}-{'-'.join(map(str, m))}" for o, s, m in CHOICES],
+    ids=["-".join(map(str, (*m, *(c.partition("=")[2] for c in cs)))) for m, cs in CHOICES],
 )
 def test_it_may_be_killed_anywhere(
-    optimizer: str, scheduler: str, meeting: tuple[str, int, str], tmp_path: Path
+    meeting: tuple[str, int, str], choices: tuple[str, ...], tmp_path: Path
 ) -> None:
     style, accumulate, interval = meeting
     whole = Whole(
         tmp_path,
         (
-            *SMALL, f"model={style}", f"optimizer={optimizer}", f"scheduler={scheduler}",
-            f"trainer.accumulate_grad_batches={accumulate}", "augment=crop_flip_cutout",
-            f"trainer.val_check_interval={interval}", "network=resnet8", "trainer.max_epochs=2",
+            *SMALL, *choices, f"model={style}", f"trainer.accumulate_grad_batches={accumulate}",
+            f"trainer.val_check_interval={interval}", "network=convnet", "trainer.max_epochs=2",
             "callbacks.checkpoint.every_n_steps=1", "callbacks.checkpoint.save_top_k=2",
         ),
     )  # fmt: skip
-    for place in EVERYWHERE:
-        number = 1
-        while whole.check_killed(place, number):
-            number += 3
-        assert number > 1, f"it never came to {place}"
+    kills = 0
+    for place, stride in EVERYWHERE.items():
+        number = 0
+        while number < 5 * stride and whole.check_killed(place, number):
+            number, kills = number + stride, kills + 1
+        assert number > 0, f"it never came to {place}"
+    print(f"{kills} kills")
+    assert kills > 15
