@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
 from convtrain.config.names import register_resolvers
+from convtrain.ranks import command_of_this_rank
 
 register_resolvers()
 
@@ -33,5 +34,5 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = check_command_line(choose_run(sys.argv[1:]))
+    sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(sys.argv[1:])))
     main()

@@ -14,6 +14,7 @@ ORDER = (
     "files",
     "signals",
     "config",
+    "ranks",
     "layers",
     "declaration",
     "network",
@@ -26,6 +27,7 @@ ORDER = (
     "runs",
     "pipeline",
     "forecast",
+    "launcher",
     "job",
 )
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "matplotlib", "sklearn")

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
         targets: int64 of shape (n,).
         indices: int64 of shape (n,), the images' places in their split.
         share: the weight of this device's batch in the mean over devices; 1 unless the devices
-            have different numbers of images.
+            have different numbers of images; 0 where the image belongs to another device.
     """
 
     images: Tensor
@@ -89,11 +89,7 @@ class Batches:
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.images), self.batch_size)
-        return whole + (rest > 0 and not self._drops(rest))
-
-    def _drops(self, rest: int) -> bool:
-        """A training batch must give every device an image."""
-        return self.drop_last or (self.shuffle and rest < self.world_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
@@ -103,9 +99,19 @@ class Batches:
         order = order.to(self.images.labels.device)
         for position in range(start, len(self)):
             whole = order[position * self.batch_size : (position + 1) * self.batch_size]
-            mine = whole[self.rank :: self.world_size]
             self.position = position + 1
-            yield self._batch(mine, len(mine) * self.world_size / len(whole))
+            yield self._batch(*self._mine(whole))
+
+    def _mine(self, whole: Tensor) -> tuple[Tensor, float]:
+        """Return this device's part of a batch, and the weight of that in the mean.
+
+        In training all devices must take part in every step. One that is left without an image
+        takes the first of another, with no weight.
+        """
+        mine = whole[self.rank :: self.world_size]
+        if self.shuffle and not len(mine):
+            return whole[:1], 0.0
+        return mine, len(mine) * self.world_size / len(whole)
 
     def _batch(self, indices: Tensor, share: float) -> Batch:
         pixels, targets = self.images.pixels[indices], self.images.labels[indices]
