@@ -62,9 +62,10 @@ def difference(
             continue
         mine, other = settings[0], settings[rank]
         keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
-        shown = [f"{key} is {other.get(key)!r}, not {mine.get(key)!r}" for key in keys[:3]]
-        shown += [f"{name} is {theirs[name]}, not {facts[0][name]}" for name in wrong[-1:]]
-        detail = shown[0] if wrong[0] != "configuration" else ", ".join(shown[: len(keys)] or shown)
+        if wrong[0] == "configuration" and keys:
+            detail = ", ".join(f"{k} is {other.get(k)!r}, not {mine.get(k)!r}" for k in keys[:3])
+        else:
+            detail = f"{theirs[wrong[0]]}, not {facts[0][wrong[0]]}"
         return (
             f"rank {rank} has another {' and another '.join(wrong)} than rank 0: {detail}; "
             f"start the same command on the same code and data everywhere"
