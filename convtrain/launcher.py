@@ -1,8 +1,8 @@
 """Starting the processes of a training, one a device, and watching over them.
 
-The process that was typed holds no torch: it starts all ranks at once, hands signals on to them, and
-ends them all where one of them fails or dies. Nothing of theirs is left in it, so that the jobs of a
-sweep can follow one another.
+The process that was typed holds no torch: it starts all ranks at once, hands signals on to them,
+and ends them all where one of them fails or dies. Nothing of theirs is left in it, so that the jobs
+of a sweep can follow one another.
 """
 
 import logging
@@ -182,7 +182,7 @@ def _raise_failure(ranks: list[Rank], signals: Signals, run_dir: Path) -> None:
         _, index, failure = min(failures)
         together = len(failures) == len(ranks) and len({f.line for _, _, f in failures}) == 1
         line = failure.line if together else f"rank {index}: {failure.line}"
-        if failure.traceback:
+        if failure.traceback and failure.status == TrainingError.exit_status:
             print(f"rank {index}:\n{failure.traceback}", file=sys.stderr, end="")
             logging.getLogger("traceback").error("rank %d:\n%s", index, failure.traceback)
         kind = ConfigError if failure.status == ConfigError.exit_status else TrainingError

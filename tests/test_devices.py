@@ -25,7 +25,7 @@ from convtrain.training.agreement import difference
 from tests.conftest import REPOSITORY, compose
 
 SMALL = (
-    "network=lenet", "callbacks.progress_bar=false", "logger=csv", "trainer.log_every_n_steps=1",
+    "network=lstm", "callbacks.progress_bar=false", "logger=csv", "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu", "augment=shift", "data.eval_batch_size=37",
     "recorder.flush_every_n_steps=3",
 )  # fmt: skip
@@ -265,7 +265,7 @@ def test_two_processes_train_what_one_trains(alone: Path, tmp_path: Path, start:
     assert_same_run(alone, tmp_path / "run")
 
 
-def two_machines(*settings: str, own: str = "seed=1", cwd: Path) -> tuple[Command, Command]:
+def two_machines(*settings: str, own: str = "seed=1") -> tuple[Command, Command]:
     """Start torchrun twice, as on two machines; only the second has ``own``."""
     port = str(free_port())
     first, second = (
@@ -283,9 +283,9 @@ def two_machines(*settings: str, own: str = "seed=1", cwd: Path) -> tuple[Comman
 def test_two_machines_agree_on_one_directory(alone: Path, tmp_path: Path) -> None:
     name = f"model_{uuid.uuid4().hex}"
     settings = (*UNEVEN, f"network.name={name}")
-    first, second = two_machines(*settings, cwd=tmp_path)
+    first, second = two_machines(*settings)
     assert second.end()[0] == 0
-    status, out, err = first.end()
+    status, _, err = first.end()
     assert status == 0, err
     (run,) = (REPOSITORY / "logs" / "runs" / name).iterdir()
     try:
@@ -298,7 +298,7 @@ def test_two_machines_agree_on_one_directory(alone: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_machines_with_different_settings_stop_before_the_first_step(tmp_path: Path) -> None:
     shared = (*UNEVEN, f"hydra.run.dir={tmp_path / 'run'}")
-    first, second = two_machines(*shared, own="optimizer.lr=0.2", cwd=tmp_path)
+    first, second = two_machines(*shared, own="optimizer.lr=0.2")
     for command in (first, second):
         status, _, err = command.end(within=120)
         assert status != 0
@@ -343,7 +343,6 @@ def test_a_rank_that_raises_ends_all_and_its_traceback_is_shown(
     assert status == 1
     assert "rank 1: step 6, epoch 0, batch 5: RuntimeError: no more for today" in err
     assert 'raise RuntimeError("no more for today")' in err
-    assert err.index("no more for today") < err.find("Connection closed") % len(err + "x")
 
 
 @linux
