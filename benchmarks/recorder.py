@@ -30,7 +30,7 @@ from convtrain.pipeline import make_data, make_loggers, make_model, make_recorde
 
 BLOCK = 50  # steps, as many as there are from one flush to the next
 WARM = 2  # blocks that do not count
-HORIZON = 2000  # steps of the training that the recorder plans for
+HORIZON = 2000  # steps of the training that the recorder plans for, at least
 CONV = {"kernel_size": 3, "padding": 1}
 SMALL = [
     {"Conv2d": {"out_channels": 16, **CONV}},
@@ -93,8 +93,8 @@ def measure(network: str, overrides: list[str], pairs: int) -> Ratio:
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
-            max_steps=HORIZON,
-            max_epochs=100,
+            max_steps=max(HORIZON, (2 * pairs + WARM + 1) * BLOCK),
+            max_epochs=-1,
             gradient_clip_val=config.trainer.gradient_clip_val,
             callbacks=[recorder, alternate],
             logger=make_loggers(config, Path(folder)),

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.utils import make_grid
+from torch.nn import functional as F
 
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Images
@@ -16,6 +16,7 @@ from convtrain.training.loggers import TensorBoard, tensorboard_of
 
 FILTER_PIXELS = 48  # filters are enlarged to about this side, without smoothing
 MOST_FILTERS = 256
+GAP, WHITE = 4, 255  # between filters
 
 
 class Pictures(pl.Callback):
@@ -93,13 +94,27 @@ def filter_grid(weight: Tensor) -> Tensor:
     """Arrange filters (out, in, height, width) as one image: zero is grey, more is brighter.
 
     Filters of three channels are shown in colour, others channel by channel in grey.
+
+    Returns:
+        uint8 of shape (1 or 3, height, width).
     """
     if weight.shape[1] != 3:
         weight = weight.flatten(0, 1).unsqueeze(1)
     weight = weight[:MOST_FILTERS]
-    scale = max(1, FILTER_PIXELS // weight.shape[-1])
-    weight = weight.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     largest = max(weight.abs().max().item(), 1e-12)
-    return make_grid(
-        weight, nrow=8, normalize=True, value_range=(-largest, largest), padding=4, pad_value=1.0
+    tiles = (weight / largest + 1).mul(127.5).round().to(torch.uint8)
+    scale = max(1, FILTER_PIXELS // weight.shape[-1])
+    tiles = tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    return _arranged(F.pad(tiles, (GAP, 0, GAP, 0), value=WHITE))
+
+
+def _arranged(tiles: Tensor) -> Tensor:
+    """Join uint8 tiles (N, channels, height, width), each with its gap above and at the left."""
+    columns = min(8, len(tiles))
+    rows = -(-len(tiles) // columns)
+    tiles = F.pad(tiles, (*(0,) * 6, 0, rows * columns - len(tiles)), value=WHITE)
+    _, channels, height, width = tiles.shape
+    grid = tiles.view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+    return F.pad(
+        grid.reshape(channels, rows * height, columns * width), (0, GAP, 0, GAP), value=WHITE
     )

@@ -1,14 +1,17 @@
 """What TensorBoard shows of a record: true steps, true times, and the numbers of the store."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain.gradients import load
-from convtrain.gradients.mirror import graph_text, log_histogram
+from convtrain.gradients.mirror import graph_text, log_histogram, picture
 from convtrain.gradients.statistics import BINS, LOWEST
 from tests.conftest import Train
 
@@ -93,6 +96,29 @@ def test_a_long_run_s_curves_have_no_more_points_than_are_drawn(
     assert count > 20
     assert 5 < len(points) <= 11
     assert points[0] == 1
+
+
+def test_filters_are_pictured_only_so_often(tmp_path: Path) -> None:
+    from convtrain.pipeline import train
+    from tests.conftest import QUICK, compose
+
+    overrides = ("recorder=full", "recorder.distributions.every_n_steps=1", "data.batch_size=16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convtrain.gradients.mirror.PICTURES", 4)
+        train(compose(*QUICK, *overrides, "logger=tensorboard"), tmp_path, overrides)
+    pictured = [image.step for image in events(tmp_path).Images("filter_gradients/conv2d_1.weight")]
+    sampled = {row["step"] for row in load(tmp_path, "layers").to_pylist()}
+    assert len(sampled) > 4
+    assert 2 <= len(pictured) <= 4
+    assert set(pictured) <= sampled
+
+
+def test_a_picture_is_the_pixels_given() -> None:
+    pixels = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
+    shown = picture("tag", pixels).image
+    assert (shown.colorspace, shown.height, shown.width) == (3, 5, 7)
+    decoded = np.asarray(Image.open(BytesIO(shown.encoded_image_string)))
+    np.testing.assert_array_equal(decoded.transpose(2, 0, 1), pixels.numpy())
 
 
 def test_a_histogram_keeps_its_counts_over_log2() -> None:
