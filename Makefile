@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: train test test-all lint format clean help
+.PHONY: train test test-all lint bench format clean help
 
 train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.lr=0.05"
 	$(BIN)/python train.py $(ARGS)
@@ -18,6 +18,9 @@ lint: $(READY)  ## what pre-commit and CI check before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)  ## the table of comparisons: make bench ARGS="--root FOLDER" with MNIST's files
+	$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
+from convtrain.config.help import help_text
 from convtrain.config.names import register_resolvers
 from convtrain.ranks import command_of_this_rank
 
@@ -34,5 +35,8 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_text())
+        sys.exit()
     sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(sys.argv[1:])))
     main()

@@ -1,11 +1,12 @@
 """Interleaved timing: A B A B ..., and the ratio pair by pair."""
 
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,11 +21,78 @@ class Ratio:
     low: float
     high: float
 
+    def scaled(self, factor: float) -> "Ratio":
+        """Return the same with both times in another unit, or by the step."""
+        return replace(self, first=self.first * factor, second=self.second * factor)
+
     def row(self, what: str) -> str:
         return (
             f"| {what} | {self.first * 1e3:.2f} | {self.second * 1e3:.2f} | "
             f"{self.median:.3f} | {self.low:.3f}-{self.high:.3f} |"
         )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line of the table: what was compared, in which unit, and what the ratio must not exceed.
+
+    Where there is no peer, ``ratio.second`` is NaN, and the goal is one of ``ratio.first``.
+    """
+
+    what: str
+    ratio: Ratio
+    unit: str
+    goal: float | None = None
+
+    @classmethod
+    def alone(cls, what: str, values: Sequence[float], unit: str, goal: float | None) -> "Result":
+        """Return the line of something that is measured by itself."""
+        ordered, quarter = sorted(values), len(values) // 4
+        middle = statistics.median(ordered)
+        low, high = ordered[quarter], ordered[-1 - quarter]
+        return cls(what, Ratio(middle, math.nan, middle, low, high), unit, goal)
+
+    def row(self) -> str:
+        ratio, unit = self.ratio, self.unit
+        goal = "" if self.goal is None else f"{self.goal:g}"
+        if math.isnan(ratio.second):
+            return (
+                f"| {self.what} | {ratio.first:.2f} {unit} | | | "
+                f"{ratio.low:.2f}-{ratio.high:.2f} {unit} | {goal and f'{goal} {unit}'} |"
+            )
+        return (
+            f"| {self.what} | {ratio.first:.2f} {unit} | {ratio.second:.2f} {unit} | "
+            f"{ratio.median:.3f} | {ratio.low:.3f}-{ratio.high:.3f} | {goal} |"
+        )
+
+
+HEAD = (
+    "| work | first | second | first / second | middle half | goal |\n"
+    "| --- | --- | --- | --- | --- | --- |"
+)
+
+
+def print_table(results: Sequence[Result]) -> None:
+    """Print the machine, and a line for each result."""
+    print(f"{machine()}\n\n{HEAD}")
+    for result in results:
+        print(result.row(), flush=True)
+
+
+def compare_all(
+    ways: Mapping[str, Callable[[], float]], *, against: str, rounds: int
+) -> dict[str, Ratio]:
+    """Take the seconds of several ways of doing the same work, in turn, and compare with one.
+
+    Every way runs once before, which does not count; the order turns around with every round.
+    """
+    for way in ways.values():
+        way()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for index in range(rounds):
+        for name in list(ways)[:: -1 if index % 2 else 1]:
+            seconds[name].append(ways[name]())
+    return {name: paired(seconds[name], seconds[against]) for name in ways if name != against}
 
 
 def compare(

@@ -19,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.paired import Ratio, machine, paired
+from benchmarks.paired import Ratio, Result, machine, paired
 from convtrain.config.check import resolve_config
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
@@ -75,6 +75,22 @@ def main() -> None:
         name = f"{network}: {' '.join(overrides)}"
         if chosen.only in name:
             print(measure(network, overrides, chosen.pairs).row(name), flush=True)
+
+
+def rows(rounds: int = 10) -> list[Result]:
+    """Return the lines of the whole table."""
+    warnings.simplefilter("ignore")
+    for name in ("pytorch_lightning", "convtrain"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    register_resolvers()
+    return [
+        Result(
+            f"step, {network}: {' '.join(overrides)}: with / without",
+            measure(network, overrides, rounds).scaled(1000),
+            "ms",
+        )
+        for network, *overrides in CASES
+    ]
 
 
 def measure(network: str, overrides: list[str], pairs: int) -> Ratio:

@@ -4,31 +4,27 @@ A forward and backward pass of the same declared network with the same weights a
 milliseconds a pass, and functional / nn pair by pair: the median and the middle half.
 """
 
-import argparse
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.paired import compare, machine
+from benchmarks.paired import Result, compare, print_table
 from convtrain.models.functional import functionalize
 
 BATCH = 64
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=41)
-    pairs = parser.parse_args().pairs
-    print(machine())
-    print("\n| network, batch 64 | functional, ms | nn, ms | functional / nn | middle half |")
-    print("| --- | --- | --- | --- | --- |")
+def rows(rounds: int = 41) -> list[Result]:
+    results = []
     for name, shape, calls in (("convnet", (1, 28, 28), 4), ("resnet18", (3, 32, 32), 1)):
         tree = _declared(name, shape)
         explicit = functionalize(tree)
         images, targets = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
         work = [_pass(model, images, targets) for model in (explicit, tree)]
-        print(compare(work[0], work[1], pairs=pairs, calls=calls).row(f"{name} at {shape}"))
+        ratio = compare(work[0], work[1], pairs=rounds, calls=calls).scaled(1000)
+        what = f"forward and backward, {name} at {shape}: functional / nn"
+        results.append(Result(what, ratio, "ms", 1.02))
+    return results
 
 
 def _declared(name: str, shape: tuple[int, int, int]) -> nn.Module:
@@ -56,4 +52,4 @@ def _pass(model: nn.Module, images: torch.Tensor, targets: torch.Tensor):
 
 
 if __name__ == "__main__":
-    main()
+    print_table(rows())

@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     export.add_argument("--out", help="the file to write; RUN/weights.safetensors otherwise")
     add_gradients(verbs)
+    sweep = verbs.add_parser("sweep", help="the table of a sweep, finished or not")
+    sweep.add_argument("folder", metavar="DIR", help="the sweep's directory")
     check = verbs.add_parser(
         "check", help="what is wrong with a configuration", allow_abbrev=False,
         usage="python -m convtrain check [--build] [as for train.py: model=nn -m seed=1,2]",
@@ -52,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_summary(console, chosen.overrides)
         elif chosen.verb == "gradients":
             show_gradients(console, chosen)
+        elif chosen.verb == "sweep":
+            from convtrain.sweeps.table import show_sweep
+
+            show_sweep(Path(chosen.folder))
         elif chosen.verb == "export":
             export_run(console, chosen.run, chosen.checkpoint, chosen.out)
         elif chosen.name:
@@ -191,8 +197,7 @@ def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> No
     from convtrain.config.names import register_resolvers
 
     register_resolvers()
-    configs, _ = check_command(CommandLine.parse(arguments))
-    for config in configs:
+    for config in check_command(CommandLine.parse(arguments)).configs:
         built = make_forecast_table(config) if build else None
         console.print(
             f"ok: data={config.data.name}, network={config.network.name}, "

@@ -55,7 +55,7 @@ def forecast(config: Config) -> Forecast:
     - activations: what autograd keeps from the forward pass and the loss of one batch until the
       backward pass, each storage once, parameters and buffers left out. With ``16-mixed`` and
       ``bf16-mixed`` half of it. Missing where the model cannot run on the meta device;
-    - images: the splits themselves, one byte a pixel and channel.
+    - images: the splits themselves, one byte a pixel and channel; none where they lie in a file.
 
     What is not counted: the library itself (CUDA takes some 500 MB), memory that kernels borrow,
     and gradients of activations, which replace them in turn.
@@ -74,7 +74,7 @@ def forecast(config: Config) -> Forecast:
         "gradients": width * _bytes(trained),
         "optimiser state": width * _bytes(state),
         "buffers": width * _bytes(model.buffers()),
-        "images": sum({id(split.pixels): split.pixels.numel() for split in splits}.values()),
+        "images": sum({id(split.pixels): split.resident_bytes for split in splits}.values()),
     }
     kept = saved_for_backward(config, model)
     if kept is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
+from convtrain.imports import imports_kept
 from convtrain.launcher import (
     processes_to_start,
     quiet_libraries,
@@ -22,8 +23,8 @@ from convtrain.launcher import (
 )
 from convtrain.ranks import as_launched, is_main_process, place
 from convtrain.runs.directory import RunDirectory
-from convtrain.runs.sweep import show_sweep
 from convtrain.signals import Interrupted, Signals, requeue_slurm_job
+from convtrain.sweeps.jobs import LeftAloneError, run_once, share_threads
 
 log = logging.getLogger("convtrain")
 
@@ -31,7 +32,7 @@ log = logging.getLogger("convtrain")
 def run_job(
     read_config: Callable[[], Config], *, run_dir: Path, overrides: Sequence[str], multirun: bool
 ) -> float | None:
-    """Train, print the report, and return the validation accuracy for sweepers.
+    """Train, print the report, and return the metric that sweepers look at, ``sweep.metric``.
 
     What a user can mend is shown as one line, unless ``HYDRA_FULL_ERROR=1``; anything else with
     its traceback. Both stand in the run's log and in ``error.txt``. A single run then exits with
@@ -62,23 +63,31 @@ def _run(
         config = as_launched(read_config())
         from convtrain.runs.report import print_line, print_report
 
-        result = _finished_result(config, run_dir) or _train(config, run_dir, overrides, signals)
+        if multirun:
+            result = run_once(_train_as_one_of_many, config, run_dir, overrides, signals)
+        else:
+            result = _finished_result(config, run_dir) or _train(
+                config, run_dir, overrides, signals
+            )
+    except LeftAloneError as left_alone:
+        log.warning("%s", left_alone)
+        status = left_alone.exit_status
     except ConvtrainError as error:
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
         if error.__cause__ is not None:  # the log has what the terminal is spared
             logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
-        _fail(error, str(error), run_dir)
+        _fail(error, str(error), run_dir, overrides)
         status = error.exit_status
     except Exception as error:
         log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
-        _fail(error, f"{type(error).__name__}: {error}", run_dir)
+        _fail(error, f"{type(error).__name__}: {error}", run_dir, overrides)
         status = 1
     else:
         if multirun:
             print_line(result, overrides)
         elif is_main_process():
             print_report(result, run_dir=run_dir, overrides=overrides, style=config.model.style)
-        return result.get("val/acc")
+        return result.get(config.sweep.metric)
     if not multirun:
         sys.exit(status)
     return None
@@ -90,19 +99,27 @@ def _train(
     """Train here, or in processes of which each has a device."""
     if (count := processes_to_start(config)) > 1:
         return train_in_processes(count, config, run_dir, overrides, signals)
-    quiet_libraries()
-    from convtrain.pipeline import train
+    with imports_kept():
+        quiet_libraries()
+        from convtrain.pipeline import train
 
     return train(config, run_dir, overrides, signals)
 
 
-def _fail(error: Exception, message: str, run_dir: Path) -> None:
+def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
     """Keep an error; of several processes that were started from outside, each shows its own."""
     here = place()
     if here is not None:
         tell_failure(here, error, message)
     if is_main_process():
-        RunDirectory(run_dir).fail(message)
+        RunDirectory(run_dir).fail(message, overrides)
+
+
+def _train_as_one_of_many(
+    config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
+) -> dict[str, Any]:
+    share_threads()
+    return _train(config, run_dir, overrides, signals)
 
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
@@ -112,7 +129,9 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
     if interrupted.signum == getattr(signal, "SIGUSR1", None):
         requeue_slurm_job()
     if multirun:
-        show_sweep(run_dir.parent)
+        from convtrain.sweeps.callback import close_sweep
+
+        close_sweep(run_dir.parent)
     if any(RunDirectory(run_dir).checkpoints.glob("*.ckpt")):
         log.warning("stopped by %s; to go on: python train.py resume=%s", interrupted, run_dir)
     else:

@@ -28,6 +28,7 @@ from typing import Any
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
+from convtrain.imports import imports_kept
 from convtrain.ranks import STARTER, Place, as_launched, place
 from convtrain.runs.directory import RunDirectory
 from convtrain.signals import NAMES, Interrupted, Signals
@@ -248,8 +249,9 @@ def run_rank(
     assert here is not None
     with Signals() as signals:
         try:
-            quiet_libraries()
-            from convtrain.pipeline import train
+            with imports_kept():
+                quiet_libraries()
+                from convtrain.pipeline import train
 
             train(as_launched(config), run_dir, overrides, signals)
         except Interrupted as interrupted:

@@ -1,6 +1,7 @@
 """The whole story of a run on one page: ``train(config) -> result``."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from convtrain.errors import ConvtrainError, NetworkError, TrainingError, error_
 from convtrain.files import line_on_full_disk
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
+from convtrain.gradients.verdict import judge
 from convtrain.models.build import (
     Weights,
     build_custom_model,
@@ -35,6 +37,7 @@ from convtrain.models.build import (
     check_scores,
     make_trusted,
 )
+from convtrain.models.memory import channels_last_pays, lay_channels_last
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
@@ -50,7 +53,7 @@ from convtrain.training.pictures import Pictures
 from convtrain.training.progress import RunProgress
 from convtrain.training.schedules import make_schedule
 from convtrain.training.task import Task
-from convtrain.training.trainer import make_early_stopping, make_trainer
+from convtrain.training.trainer import kind_of_device, make_early_stopping, make_trainer
 from convtrain.training.walkthrough import Walkthrough
 
 log = logging.getLogger("convtrain")
@@ -88,7 +91,7 @@ def train(
         run_dir=run_dir,
         callbacks=callbacks,
         loggers=make_loggers(config, run_dir),
-        **config.trainer.model_dump(),
+        **config.trainer.model_dump(exclude={"channels_last"}),
     )
     _begin(config, run, overrides, trainer)
 
@@ -110,7 +113,7 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     if recorder is not None:
-        result["gradients"] = recorder.verdict
+        result["gradients"] = judge(run_dir) if trainer.is_global_zero else []
         result["recorder"] = {
             "share_of_time": recorder.overhead_share,
             "bytes": recorder.bytes_written,
@@ -128,6 +131,7 @@ def make_data(config: Config) -> ImageData:
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         seed=config.seed,
+        classes=num_classes(config),
         drop_last=data.drop_last,
         limit=data.limit,
         overfit_batches=data.overfit_batches,
@@ -161,6 +165,9 @@ def _load_splits(config: Config) -> Splits:
                 test_fraction=data.test_fraction,
                 memory_gib=data.memory_gib,
                 max_pixels=data.max_pixels,
+                limit=data.limit,
+                cache_dir=data.cache_dir,
+                cache_gib=data.cache_gib,
                 **common,
             )
         case _:
@@ -214,18 +221,37 @@ def _build_model(config: Config) -> nn.Module:
         style=model.style,
         weights=Weights(declared.init, declared.parametrize, declared.prune),
         sync_batchnorm=config.trainer.sync_batchnorm,
+        in_place=True,
     )
 
 
+def wants_channels_last(config: Config, model: nn.Module) -> bool:
+    """Decide the order in memory, from the configuration and the kind of device alone."""
+    chosen = config.trainer.channels_last
+    if chosen != "auto":
+        return chosen
+    if isinstance(config.model, CustomModel):  # its code may use view(), which would refuse
+        return False
+    pixels = config.data.batch_size * math.prod(config.data.shape[1:])
+    return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
+
+
 def make_task(config: Config, model: nn.Module) -> Task:
+    if channels_last := wants_channels_last(config, model):
+        lay_channels_last(model)
+    # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
+    # fused one takes sparse gradients.
+    sparse = any(getattr(layer, "sparse", False) for layer in model.modules())
+    fused = config.trainer.precision != "16-mixed" and not sparse
     return Task(
         model=model,
         loss=make_loss(**config.loss.model_dump()),
-        make_optimizer=make_optimizer(**config.optimizer.model_dump()),
+        make_optimizer=make_optimizer(**config.optimizer.model_dump(), fused=fused),
         make_schedule=make_schedule(**config.scheduler.model_dump()),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
+        channels_last=channels_last,
     )
 
 

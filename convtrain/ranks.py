@@ -40,13 +40,17 @@ class Place:
 def place(environ: Mapping[str, str] = os.environ) -> Place | None:
     """Return this process's place, or None where nobody has started several."""
     if "TORCHELASTIC_RUN_ID" in environ and "RANK" in environ:
-        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
         return Place(
-            *(int(environ[name]) for name in names), starter=environ.get(STARTER, "torchrun")
+            rank=int(environ["RANK"]),
+            local_rank=int(environ["LOCAL_RANK"]),
+            world_size=int(environ["WORLD_SIZE"]),
+            local_world_size=int(environ["LOCAL_WORLD_SIZE"]),
+            num_nodes=int(environ["GROUP_WORLD_SIZE"]),
+            starter=environ.get(STARTER, "torchrun"),
         )
     tasks = int(environ.get("SLURM_NTASKS", 1))
     if "SLURM_STEP_ID" in environ and tasks > 1:
-        nodes = int(environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_NNODES", 1))
+        nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
         rank, local_rank = int(environ["SLURM_PROCID"]), int(environ["SLURM_LOCALID"])
         return Place(rank, local_rank, tasks, tasks // nodes, nodes, starter="srun")
     return None

@@ -131,7 +131,7 @@ def test_what_looks_at_values_is_built_for_real(tmp_path: Path) -> None:
     from convtrain.config.command_line import CommandLine
 
     command = CommandLine(overrides=["network=orthogonal"], extra_dir=tmp_path)
-    ((config,), _) = check_command(command)
+    (config,) = check_command(command).configs
     assert forecast(config).parameters == 64 * 10 + 10
 
 

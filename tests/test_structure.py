@@ -12,6 +12,7 @@ PACKAGE = REPOSITORY / "convtrain"
 ORDER = (
     "errors",
     "files",
+    "imports",
     "signals",
     "config",
     "ranks",
@@ -25,6 +26,7 @@ ORDER = (
     "training",
     "gradients",
     "runs",
+    "sweeps",
     "pipeline",
     "forecast",
     "launcher",

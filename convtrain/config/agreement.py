@@ -1,5 +1,6 @@
 """What keys must agree on with one another and with the data, where each alone is in its range."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from convtrain.config.schema import (
     Config,
     Data,
     ImageFolder,
+    Loss,
     Optimizer,
     Plateau,
     Scheduler,
@@ -86,10 +88,24 @@ def _synthetic(data: Data) -> Iterator[Mistake]:
             "data.train_size",
             f"must be at least {2 * classes}, 2 for each of data.num_classes={classes}",
         )
-    for key in ("train_size", "test_size"):
-        gib = getattr(data, key) * data.shape[0] * data.shape[1] * data.shape[2] / GIB
-        if gib > data.memory_gib:
-            yield Mistake(f"data.{key}", f"takes {gib:.3g} GiB, more than data.memory_gib allows")
+
+
+def _memory(data: Data) -> Iterator[Mistake]:
+    """Only an image folder is read from a file where it is too large for the memory."""
+    if isinstance(data, Synthetic):
+        images = data.train_size + data.test_size
+    elif (known := PUBLISHED.get(data.name)) is not None:
+        images = sum(known.training) + known.test
+    else:
+        return
+    needed = images * math.prod(data.shape) / GIB
+    if needed > data.memory_gib:
+        less = "data.train_size" if isinstance(data, Synthetic) else "another data"
+        yield Mistake(
+            "data.memory_gib",
+            f"{images:,} images of {brief(data.shape)} take {needed:.3g} GiB; "
+            f"set data.memory_gib={needed * 1.01:.3g} or more, or choose {less}",
+        )
 
 
 def _folder(data: Data) -> Iterator[Mistake]:
@@ -180,6 +196,15 @@ def _augment(data: Data, augment: Augment) -> Iterator[Mistake]:
         )
 
 
+def _mixup(augment: Augment, loss: Loss) -> Iterator[Mistake]:
+    if augment.mixup and loss.name in ("multi_margin", "sum"):
+        yield Mistake(
+            "augment.mixup",
+            f"loss={loss.name} has no place for images of two classes; add augment.mixup=0, "
+            f"or choose loss=cross_entropy, nll or mse",
+        )
+
+
 def _custom(callbacks: Callbacks) -> Iterator[Mistake]:
     for index, declared in enumerate(callbacks.custom):
         if "_target_" not in declared:
@@ -215,11 +240,13 @@ RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_classes, ("data",)),
     (_published, ("data",)),
     (_synthetic, ("data",)),
+    (_memory, ("data",)),
     (_folder, ("data",)),
     (_known_batches, ("data", "trainer")),
     (_devices, ("data", "trainer")),
     (_sharded, ("trainer",)),
     (_augment, ("data", "augment")),
+    (_mixup, ("augment", "loss")),
     (_custom, ("callbacks",)),
     (_nesterov, ("optimizer",)),
     (_monitors, ("trainer", "callbacks", "scheduler")),

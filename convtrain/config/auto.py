@@ -1,6 +1,5 @@
 """``resume=auto``: the newest unfinished run of the same configuration, or a new one."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from convtrain.config.check import resolve_config
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
 from convtrain.config.names import LOGS
+from convtrain.config.overrides import quoted
 from convtrain.config.resume import CHANGEABLE
 from convtrain.errors import ConfigError
 
@@ -32,7 +32,10 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
     typed = [text for text in command.overrides if text != AUTO]
     new = [text for text in arguments if text != AUTO]
     if command.multirun:
-        print(f"{AUTO}: a sweep cannot be resumed; leave it out", file=sys.stderr)
+        print(
+            f"{AUTO}: leave it out; the same command goes on with a sweep",
+            file=sys.stderr,
+        )
         sys.exit(ConfigError.exit_status)
     try:
         (composed,) = compose_leniently(replace(command, overrides=typed))
@@ -46,7 +49,7 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
         return new
     print(f"{AUTO}: goes on with {run}", file=sys.stderr)
     fixed = {o.input_line for o in composed.overrides if not _may_stay(_key(o))}
-    return [text for text in new if text not in fixed] + [f"resume={_quoted(str(run))}"]
+    return [text for text in new if text not in fixed] + [f"resume={quoted(str(run))}"]
 
 
 def newest_unfinished(config: Mapping[str, Any], place: Path | None = None) -> Path | None:
@@ -83,7 +86,3 @@ def _key(override: Any) -> str:
 
 def _may_stay(key: str) -> bool:
     return key in CHANGEABLE or (key.startswith("hydra.") and key != "hydra.run.dir")
-
-
-def _quoted(path: str) -> str:
-    return path if re.fullmatch(r"[\w./-]+", path) else "'" + path.replace("'", "\\'") + "'"

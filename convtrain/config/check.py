@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,13 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from convtrain.config.agreement import disagreements
 from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
+from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import hydra_mistakes
 from convtrain.config.messages import MISSING, UNKNOWN, Mistake, Origin, line, mistakes_in
 from convtrain.config.plain import to_plain
 from convtrain.config.resume import stored_config
 from convtrain.config.schema import Config
+from convtrain.config.sweep import sweep_arguments
 from convtrain.config.targets import target_mistakes, trust_mistakes
 from convtrain.errors import ConfigError, ConvtrainError, MissingDataError
 
@@ -29,32 +30,52 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
     """Check everything a command asks for before anything runs; exit with status 2 if it is wrong.
 
     Returns:
-        The arguments as Hydra shall see them: with a ``++`` before keys that no file has.
+        The arguments as Hydra shall see them: with a ``++`` before keys that no file has, and with
+        the directory of a sweep.
     """
     try:
         command = CommandLine.parse(arguments)
-        forced = check_command(command)[1] if command.trains else []
+        checked = check_command(command) if command.trains else None
+        forced = checked.forced if checked else []
+        more = checked.sweep_arguments() if checked and command.multirun else []
     except ConfigError as error:
         print_error(error)
         sys.exit(error.exit_status)
-    return [f"++{text}" if text in forced else text for text in arguments]
+    kept = [text for text in arguments if not (more and text.startswith("hydra.sweep.dir="))]
+    return [f"++{text}" if text in forced else text for text in kept] + more
 
 
-def check_command(command: CommandLine) -> tuple[list[Config], list[str]]:
+class Checked(NamedTuple):
+    """A command that is right.
+
+    Attributes:
+        configs: one for each value of a sweep.
+        forced: the overrides that must be forced.
+        composed: the first of what was composed.
+    """
+
+    configs: list[Config]
+    forced: list[str]
+    composed: Composed
+
+    def sweep_arguments(self) -> list[str]:
+        return sweep_arguments(self.configs, self.composed.hydra, self.composed.overrides)
+
+
+def check_command(command: CommandLine) -> Checked:
     """Check every configuration that a command asks for.
 
     In a sweep every value is checked, so that the last job cannot fail over a typing mistake.
 
-    Returns:
-        The configurations, one for each value of a sweep, and the overrides that must be forced.
-
     Raises:
         ConfigError: one line for each mistake.
     """
+    first: Composed | None = None
     configs: list[Config] = []
     forced: list[str] = []
     lines: list[str] = []
     for composed in compose_leniently(command, lines):
+        first = first or composed
         try:
             configs.append(resolve_config(composed.config, command.overrides, composed.origin))
         except ConfigError as error:
@@ -68,7 +89,8 @@ def check_command(command: CommandLine) -> tuple[list[Config], list[str]]:
             forced += composed.added()
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
-    return configs, forced
+    assert first is not None
+    return Checked(configs, forced, first)
 
 
 def print_error(error: ConvtrainError) -> None:

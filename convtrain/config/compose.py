@@ -18,6 +18,7 @@ from convtrain.config.command_line import CONFIGS, CommandLine
 from convtrain.config.hydra_errors import culprit_of, explain
 from convtrain.config.hydra_node import searchpath_mistakes
 from convtrain.config.overrides import Chosen, choices_of, is_choice, let_through, one_value_each
+from convtrain.config.search import seed_searches
 from convtrain.errors import ConfigError
 
 LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, strongest first
@@ -108,6 +109,8 @@ def compose_leniently(
     refuse_explosions(command.folders)
     _refuse_packages(command, overrides)
     groups = choices_of(command.folders)
+    if command.multirun:
+        seed_searches()
     variants = list(one_value_each(overrides, command.multirun, groups, lines))
     if lines and mistakes is None:
         raise ConfigError(*lines)

@@ -12,7 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from convtrain.config.messages import Mistake
 from convtrain.config.targets import refusal, trusted_packages
 
-PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "convtrain.runs.sweep.")
+PLUGINS = (
+    "hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "convtrain.sweeps.",
+)  # fmt: skip
 LOGGING_CLASSES = (
     "logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter",
     "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
@@ -20,7 +22,7 @@ LOGGING_CLASSES = (
 )  # fmt: skip
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 RUN_FOLDER = ("${hydra.runtime.output_dir}/", "${hydra.run.dir}/", "${hydra.sweep.dir}/")
-RESOLVERS = ("run_name", "run_dir", "sweep_dir", "oc.select", "oc.env", "now", "hydra")
+RESOLVERS = ("run_name", "run_dir", "sweep_dir", "direction", "oc.select", "oc.env", "now", "hydra")
 _INTERPOLATION = re.compile(r"\$\{([^:{}]*)([:{}])")
 VARIABLES = "hydra.job.env_set."
 ENVIRONMENT = ("CUDA_", "CUBLAS_", "NCCL_", "GLOO_", "OMP_", "MKL_", "KMP_", "PYTORCH_")

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 LOGS = "logs"
 STAMP = "CONVTRAIN_STAMP"  # of a directory that several processes share
+IDENTITY = "{identity}"  # stands for a sweep's, which is known once all its values are composed
 
 
 def new_stamp() -> str:
@@ -30,11 +31,17 @@ def _run_dir(resume: str | None, name: str) -> str:
 
 
 def _sweep_dir(name: str) -> str:
-    return f"{LOGS}/sweeps/{name}/{new_stamp()}"
+    return f"{LOGS}/sweeps/{name}/{IDENTITY}"
+
+
+def _direction(metric: str) -> str:
+    """Return Optuna's word for what is better."""
+    return "maximize" if metric.endswith("acc") else "minimize"
 
 
 def register_resolvers() -> None:
-    """Make ``run_name``, ``run_dir`` and ``sweep_dir`` known to OmegaConf."""
+    """Make ``run_name``, ``run_dir``, ``sweep_dir`` and ``direction`` known to OmegaConf."""
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, replace=True)
+    OmegaConf.register_new_resolver("direction", _direction, replace=True)

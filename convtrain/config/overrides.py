@@ -1,5 +1,6 @@
 """Overrides one by one: which choices exist, and what each job of a sweep is given."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,11 @@ def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bo
     """Tell whether an override chooses among the files of a group."""
     value = text.partition("=")[2]
     return override.key_or_group in groups and not value.startswith("{")
+
+
+def quoted(path: str) -> str:
+    """Return a path as the value of an override."""
+    return path if re.fullmatch(r"[\w./-]+", path) else "'" + path.replace("'", "\\'") + "'"
 
 
 def _elements(override: Override) -> list[str | None]:

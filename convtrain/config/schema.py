@@ -68,6 +68,8 @@ class ImageFolder(BaseData):
     resize: Literal["crop", "stretch"] = Field(description="how an image is brought to data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
+    cache_dir: Text | None = Field(description="folder of decoded images beyond data.memory_gib")
+    cache_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept on disk")
 
 
 class Synthetic(BaseData):
@@ -122,8 +124,15 @@ Model = Annotated[DeclaredModel | TorchvisionModel | CustomModel, Field(discrimi
 
 class Augment(Section):
     random_crop: Whole = Field(description="padding on each side, in pixels; 0 is off")
+    padding_mode: Literal["constant", "reflect"] = Field(
+        description="what is around an image that is cropped: black, or its mirror image"
+    )
     horizontal_flip: Fraction = Field(description="probability; 0 is off")
+    flip_alternates: bool = Field(description="flip in regular turns, not by chance")
     cutout: Whole = Field(description="side of the blanked square, in pixels; 0 is off")
+    mixup: float = Field(
+        ge=0, le=1000, description="alpha of Beta(alpha, alpha), the part of each image; 0 is off"
+    )
 
 
 # --- loss, optimiser, schedule --------------------------------------------------------------------
@@ -260,6 +269,9 @@ class Trainer(Section):
     precision: Literal[32, "32-true", "bf16-mixed", "16-mixed", 64, "64-true"] = Field(
         description="floating-point precision, in bits"
     )
+    channels_last: bool | Literal["auto"] = Field(
+        description="order of images in memory: true, false, or auto"
+    )
     gradient_clip_val: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
         description="largest gradient norm or value"
     )
@@ -342,6 +354,12 @@ class Logger(Section):
     )
 
 
+class Sweep(Section):
+    metric: Metric = Field(default="val/acc", description="metric that ranks the jobs")
+    fail_fast: bool = Field(default=False, description="start no job once one has failed")
+    retry_failed: bool = Field(default=False, description="try again what failed before")
+
+
 class Config(Section):
     seed: Seed = Field(description="seed of weights, order, augmentation, dropout")
     resume: Text | None = Field(description="directory of the run that goes on")
@@ -360,3 +378,4 @@ class Config(Section):
     trainer: Trainer
     callbacks: Callbacks
     logger: Logger
+    sweep: Sweep = Sweep()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from convtrain.data.augment import Augmentation, draws_for
+from convtrain.data.augment import Augmentation, Draws, mixed_targets, mixup, mixup_weight
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 
@@ -17,7 +17,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: float32 of shape (n, channels, height, width), normalised.
-        targets: int64 of shape (n,).
+        targets: int64 of shape (n,); under mixup float32 of shape (n, classes), the part of each.
         indices: int64 of shape (n,), the images' places in their split.
         share: the weight of this device's batch in the mean over devices; 1 unless the devices
             have different numbers of images; 0 where the image belongs to another device.
@@ -53,6 +53,7 @@ class Batches:
     Args:
         images: the split.
         batch_size: over all devices together.
+        classes: how many there are, which mixup needs to know.
         shuffle: a new order each epoch, else the order of the split.
         rank, world_size: this device takes every ``world_size``-th image of a batch.
     """
@@ -64,6 +65,7 @@ class Batches:
         batch_size: int,
         normalise: Normalisation,
         augmentation: Augmentation | None = None,
+        classes: int | None = None,
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
@@ -71,7 +73,8 @@ class Batches:
         world_size: int = 1,
     ) -> None:
         self.images, self.batch_size = images, batch_size
-        self.normalise, self.augmentation = normalise, augmentation
+        self.normalise, self.augmentation = normalise, augmentation or Augmentation()
+        self.classes = classes
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = self._start = 0
@@ -96,31 +99,48 @@ class Batches:
         self.position = start
         count = len(self.images)
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
-        order = order.to(self.images.labels.device)
+        batches = order.to(self.images.indexed_on).split(self.batch_size)
         for position in range(start, len(self)):
-            whole = order[position * self.batch_size : (position + 1) * self.batch_size]
             self.position = position + 1
-            yield self._batch(*self._mine(whole))
+            if position + 1 < len(self):
+                self.images.expect(self._mine(batches[position + 1]))
+            yield self._batch(batches[position], position)
 
-    def _mine(self, whole: Tensor) -> tuple[Tensor, float]:
-        """Return this device's part of a batch, and the weight of that in the mean.
+    def _mine(self, whole: Tensor) -> Tensor:
+        """Return this device's part of a batch.
 
         In training all devices must take part in every step. One that is left without an image
         takes the first of another, with no weight.
         """
         mine = whole[self.rank :: self.world_size]
-        if self.shuffle and not len(mine):
-            return whole[:1], 0.0
-        return mine, len(mine) * self.world_size / len(whole)
+        return whole[:1] if self.shuffle and not len(mine) else mine
 
-    def _batch(self, indices: Tensor, share: float) -> Batch:
-        pixels, targets = self.images.pixels[indices], self.images.labels[indices]
-        if self.augmentation is None:
-            return Batch(self.normalise(pixels), targets, indices, share)
-        draw = draws_for(indices, self.seed, self.epoch)
-        pixels = self.augmentation.on_pixels(pixels, draw)
-        images = self.augmentation.on_images(self.normalise(pixels), draw)
+    def _batch(self, whole: Tensor, position: int) -> Batch:
+        mine, alpha = self._mine(whole), self.augmentation.mixup
+        share = len(mine) * self.world_size / len(whole) if self.rank < len(whole) else 0.0
+        images, targets, indices = self._augmented(mine)
+        if alpha:
+            # Each image's partner is the one before it in the whole batch, wherever that is.
+            if self.world_size == 1:
+                others, their_targets = images.roll(1, 0), targets.roll(1)
+            else:
+                others, their_targets, _ = self._augmented(self._mine(whole.roll(1)))
+            weight = mixup_weight(alpha, self.seed, self.epoch, position)
+            images = mixup(images, others, weight)
+            assert self.classes is not None
+            targets = mixed_targets(targets, their_targets, weight, self.classes)
         return Batch(images, targets, indices, share)
+
+    def _augmented(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, labels and indices on the device that trains."""
+        pixels = self.images.read(indices)
+        indices = indices.to(pixels.device, non_blocking=True)
+        labels = self.images.labels.index_select(0, indices)
+        if not self.augmentation.draws:
+            return self.normalise(pixels), labels, indices
+        draw = Draws(indices, self.seed, self.epoch)
+        images = self.normalise(self.augmentation.on_pixels(pixels, draw))
+        return self.augmentation.on_images(images, draw), labels, indices
 
 
 def steps_per_epoch(count: int, batch_size: int, accumulate: int) -> int:

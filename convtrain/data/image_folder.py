@@ -1,21 +1,18 @@
-"""Images of one's own, in folders named by class, decoded once into one tensor."""
+"""Images of one's own, in folders named by class, decoded once."""
 
-import contextlib
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from torch import Tensor
 
 from convtrain.config.folders import IMAGE_SUFFIXES, refuse_outside, training_folder
-from convtrain.data.images import Images, Splits, divide
-from convtrain.errors import CorruptDataError, MissingDataError
-
-GIB = 1 << 30
+from convtrain.data.cache import GIB, cached, default_folder, fingerprint
+from convtrain.data.decoding import decode_all
+from convtrain.data.images import Images, Splits, divide_labels
+from convtrain.data.pixel_file import PixelFile
+from convtrain.errors import MissingDataError
 
 
 def load_image_folder(
@@ -29,51 +26,74 @@ def load_image_folder(
     split_seed: int,
     memory_gib: float,
     max_pixels: int,
+    limit: int | None = None,
+    cache_dir: str | None = None,
+    cache_gib: float = 50.0,
 ) -> Splits:
     """Decode a folder of images: ``root/train`` with ``root/test``, or ``root`` alone, to be split.
 
     Args:
         shape: channels (1 for grey, 3 for colour), height and width of every image.
         resize: ``crop`` keeps the proportions and cuts the middle, ``stretch`` distorts.
-        memory_gib: a split that decodes to more is kept in a memory-mapped temporary file.
+        memory_gib: where all splits together decode to no more, they are kept in memory; else in
+            a file, from which batches are read.
         max_pixels: an image that would decode to more is refused.
+        limit: decode only the first N images of each split.
+        cache_dir: folder of such files; null for one in the user's folder of caches.
+        cache_gib: that they may take together.
 
     Raises:
         MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
         CorruptDataError: an image cannot be decoded or is too large; names the file.
+        ConfigError: the images fit neither into memory nor into the cache.
     """
-    folder = training_folder(Path(root))
-    decode: dict[str, Any] = {
-        "classes": classes,
-        "shape": shape,
-        "resize": resize,
-        "memory_gib": memory_gib,
-        "max_pixels": max_pixels,
-        "root": Path(root),
-    }
-    everything = _decode_folder(folder, **decode)
-    held_out = Path(root) / "test"
-    apart = folder != Path(root) and held_out.is_dir()
-    test = _decode_folder(held_out, **decode) if apart else None
-    return divide(
-        everything,
+    folder, held_out = training_folder(Path(root)), Path(root) / "test"
+    files, labels = _find(folder, classes, Path(root))
+    parts = divide_labels(
+        labels,
         val_fraction=val_fraction,
-        test=test,
-        test_fraction=test_fraction,
+        test_fraction=None if folder != Path(root) and held_out.is_dir() else test_fraction,
         seed=split_seed,
     )
+    if parts[2] is None:
+        more, more_labels = _find(held_out, classes, Path(root))
+        parts = (*parts[:2], torch.arange(len(files), len(files) + len(more)))
+        files, labels = files + more, torch.cat([labels, more_labels])
+
+    # Split by split, so that each is a part of one tensor or file, and nothing is copied.
+    chosen = [part[:limit] for part in parts if part is not None]
+    order = torch.cat(chosen)
+    files, labels = [files[index] for index in order.tolist()], labels[order]
+    size = len(files) * int(np.prod(shape))
+    settings = {"shape": shape, "resize": resize, "max_pixels": max_pixels}
+
+    def blocks() -> Iterator[np.ndarray]:
+        return decode_all(files, **settings)  # type: ignore[arg-type]
+
+    if size <= memory_gib * GIB:
+        pixels: Tensor | PixelFile = _gathered(blocks(), (len(files), *shape))
+    else:
+        cache = Path(cache_dir) if cache_dir else default_folder()
+        name = fingerprint(files, *settings.items())
+        path = cached(name, blocks, size=size, folder=cache, most=cache_gib)
+        pixels = PixelFile(path, tuple(shape))
+    everything, splits, start = Images(pixels, labels), [], 0
+    for part in chosen:
+        splits.append(everything.part(slice(start, start + len(part))))
+        start += len(part)
+    return Splits(*splits)
 
 
-def _decode_folder(
-    folder: Path,
-    *,
-    classes: list[str],
-    shape: list[int],
-    resize: str,
-    memory_gib: float,
-    max_pixels: int,
-    root: Path,
-) -> Images:
+def _gathered(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
+    pixels, start = np.empty(shape, dtype=np.uint8), 0
+    for block in blocks:
+        pixels[start : start + len(block)] = block
+        start += len(block)
+    return torch.from_numpy(pixels)
+
+
+def _find(folder: Path, classes: list[str], root: Path) -> tuple[list[Path], Tensor]:
+    """Return the files of all classes, in order, and their labels."""
     files = [
         (path, label) for label, name in enumerate(classes) for path in _images(folder / name, root)
     ]
@@ -82,16 +102,7 @@ def _decode_folder(
             f"{folder} holds no images; expected {folder}/{classes[0]}/*.jpg "
             f"(or {', '.join(IMAGE_SUFFIXES[2:])}) and one such folder for each class"
         )
-    pixels = _allocate((len(files), *shape), memory_gib)
-
-    def decode(position: int) -> None:
-        pixels[position] = _decode(files[position][0], shape, resize, max_pixels)
-
-    with _any_size(), ThreadPoolExecutor() as pool:
-        for _ in pool.map(decode, range(len(files))):
-            pass
-    labels = torch.tensor([label for _, label in files])
-    return Images(torch.from_numpy(pixels), labels)
+    return [path for path, _ in files], torch.tensor([label for _, label in files])
 
 
 def _images(folder: Path, root: Path) -> Iterator[Path]:
@@ -103,44 +114,3 @@ def _images(folder: Path, root: Path) -> Iterator[Path]:
         if path.is_symlink():
             refuse_outside(path, root)
         yield path
-
-
-@contextlib.contextmanager
-def _any_size() -> Iterator[None]:
-    """Leave it to ``max_pixels`` which images are too large, with their size in the message."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _allocate(shape: tuple[int, ...], memory_gib: float) -> np.ndarray:
-    if np.prod(shape) <= memory_gib * GIB:
-        return np.empty(shape, dtype=np.uint8)
-    with tempfile.NamedTemporaryFile(prefix="convtrain-images-") as file:
-        return np.memmap(file.name, dtype=np.uint8, mode="w+", shape=shape)
-
-
-def _decode(path: Path, shape: list[int], resize: str, max_pixels: int) -> np.ndarray:
-    """Return one image as uint8 (channels, height, width)."""
-    channels, height, width = shape
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > max_pixels:
-                raise CorruptDataError(
-                    f"{path}: {image.width}x{image.height} pixels are more than "
-                    f"data.max_pixels={max_pixels}; remove it, or raise the limit"
-                )
-            picture = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptDataError(
-            f"{path}: cannot be decoded: {error}; remove or replace it"
-        ) from error
-    if picture.size != (width, height):
-        if resize == "crop":
-            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
-        else:
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(picture)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)

@@ -1,10 +1,12 @@
 """The data of a run, as Lightning asks for it."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 
 from convtrain.data.augment import Augmentation
-from convtrain.data.batches import Batches, Normalisation
+from convtrain.data.batches import Batch, Batches, Normalisation
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 
@@ -16,6 +18,7 @@ class ImageData(pl.LightningDataModule):
         splits: uint8 images.
         batch_size, eval_batch_size: over all devices together.
         seed: of the order and of the augmentation.
+        classes: how many there are, which mixup needs to know.
         limit: use only the first N images of each split.
         overfit_batches: train and validate on the first N training batches.
 
@@ -32,6 +35,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
+        classes: int | None = None,
         drop_last: bool = False,
         limit: int | None = None,
         overfit_batches: int | None = None,
@@ -48,13 +52,14 @@ class ImageData(pl.LightningDataModule):
         self.splits = Splits(train, val, test)
         self.normalise, self.augmentation = normalise, augmentation
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.seed, self.drop_last = seed, drop_last
+        self.seed, self.drop_last, self.classes = seed, drop_last, classes
 
     def train_dataloader(self) -> Batches:
         return self._batches(
             self.splits.train,
             batch_size=self.batch_size,
             augmentation=self.augmentation,
+            classes=self.classes,
             shuffle=True,
             seed=self.seed,
             drop_last=self.drop_last,
@@ -65,6 +70,11 @@ class ImageData(pl.LightningDataModule):
 
     def test_dataloader(self) -> Batches:
         return self._batches(self.splits.test, batch_size=self.eval_batch_size)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Batch) and batch.images.device == device:
+            return batch  # resident; Lightning would look into each part of it
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _batches(self, images: Images, **options: object) -> Batches:
         device, rank, world_size = torch.device("cpu"), 0, 1

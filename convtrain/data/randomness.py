@@ -8,6 +8,8 @@ The mixing function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pse
 generators", 2014).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,20 @@ def derive_seed(*numbers: int) -> int:
     return state >> 1
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that work on ``device`` draws from: the CPU's, and the device's own.
+
+    ``torch.manual_seed`` also seeds every other device of the machine. Where none is in use yet, it
+    notes the whole call stack for later, and that costs a tenth of a small network's step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        place = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[place].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 def permutation(count: int, *numbers: int) -> Tensor:
     """Return a random order of ``range(count)``, int64, that depends on ``numbers`` alone."""
     generator = torch.Generator().manual_seed(derive_seed(*numbers))
@@ -42,7 +58,13 @@ def uniform(keys: Tensor, *numbers: int) -> Tensor:
     Returns:
         float64 of the shape and device of ``keys``, on every device the same.
     """
-    state = keys * _signed(_STEP) + derive_seed(*numbers)
+    return uniforms(keys, numbers)[0]
+
+
+def uniforms(keys: Tensor, *draws: Sequence[int]) -> Tensor:
+    """Return what :func:`uniform` does for each of several draws at once, stacked."""
+    spread = keys * _signed(_STEP)
+    state = torch.stack([spread + derive_seed(*numbers) for numbers in draws])
     state = (state ^ _shift(state, 30)) * _signed(_FIRST)
     state = (state ^ _shift(state, 27)) * _signed(_SECOND)
     state = state ^ _shift(state, 31)

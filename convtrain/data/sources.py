@@ -1,6 +1,8 @@
 """Where images come from. Each source returns its splits as uint8 tensors in memory."""
 
 import contextlib
+import gzip
+import importlib.util
 import io
 import math
 import struct
@@ -18,11 +20,9 @@ from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
 
 def load_digits(*, val_fraction: float, test_fraction: float, split_seed: int) -> Splits:
     """Return scikit-learn's 1,797 digits of 8x8, their 17 grey levels spread over 0-255."""
-    from sklearn.datasets import load_digits as load
-
-    images, labels = load(return_X_y=True)
-    pixels = torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
-    everything = Images(pixels, torch.from_numpy(labels).long())
+    rows = _read_digits()
+    pixels = torch.from_numpy(np.round(rows[:, :-1] * (255 / 16)).astype(np.uint8))
+    everything = Images(pixels.view(-1, 1, 8, 8), torch.from_numpy(rows[:, -1]).long())
     return divide(
         everything,
         val_fraction=val_fraction,
@@ -30,6 +30,23 @@ def load_digits(*, val_fraction: float, test_fraction: float, split_seed: int) -
         test_fraction=test_fraction,
         seed=split_seed,
     )
+
+
+def _read_digits() -> np.ndarray:
+    """Return a row for each digit: 64 grey levels, and the label.
+
+    scikit-learn is not imported for its file, which takes longer than everything else here.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            with gzip.open(path, "rt") as file:
+                return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    return np.column_stack([images, labels])
 
 
 def load_synthetic(

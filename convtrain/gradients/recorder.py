@@ -27,7 +27,6 @@ from convtrain.gradients.overhead import Overhead
 from convtrain.gradients.parameters import Parameters, held_by
 from convtrain.gradients.rows import Row, flush_rows, mean_losses
 from convtrain.gradients.schedule import Length, Plan, fit, in_words, size_in_words
-from convtrain.gradients.store import load
 from convtrain.gradients.surroundings import (
     clipping_of,
     is_compiled,
@@ -38,7 +37,6 @@ from convtrain.gradients.surroundings import (
     unscales_itself,
     without_optimizer,
 )
-from convtrain.gradients.verdict import verdict
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
 from convtrain.training.norms import gradient_norms, norm_of_each, total_norm
@@ -65,7 +63,6 @@ class Recorder(pl.Callback):
 
     Attributes:
         overhead: how long recording took, and how much of the training time that was.
-        verdict: lines on the health of the gradients, when training is over.
     """
 
     def __init__(
@@ -82,7 +79,6 @@ class Recorder(pl.Callback):
         self._flush_every, self._max_bytes = flush_every_n_steps, max_bytes
         self._max_overhead = max_overhead
         self.overhead, self.overhead_share = Overhead(), 0.0
-        self.verdict: list[str] = []
         self.bytes_written = 0
         self._watcher = Watcher(alarm, self._run_dir)
         self._trainer: Any = None
@@ -360,7 +356,6 @@ class Recorder(pl.Callback):
         self._watcher.act(trainer)
         if self._writer is not None and self._writer.recorded:
             self.bytes_written = self._writer.store.bytes_written
-            self.verdict = verdict(load(self._run_dir, "steps"), load(self._run_dir))
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

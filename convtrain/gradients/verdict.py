@@ -4,11 +4,14 @@ From Python: ``verdict(load(run, "steps"), load(run, "parameters"))``.
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from convtrain.errors import MissingDataError
 from convtrain.gradients.alarms import Block, Watch, one_digit, shortened
+from convtrain.gradients.store import load
 
 FEWEST = 20  # steps before a trend means anything
 GROWTH = 10.0  # of the norm, from the first tenth of the steps to the last
@@ -60,6 +63,14 @@ def verdict(steps: pa.Table, parameters: pa.Table) -> list[str]:
 
 
 # --- steps ----------------------------------------------------------------------------------------
+
+
+def judge(run_dir: Path) -> list[str]:
+    """Judge all that a run has recorded; without a record there is nothing to say."""
+    try:
+        return verdict(load(run_dir, "steps"), load(run_dir))
+    except MissingDataError:
+        return []
 
 
 def _overview(step: np.ndarray, skipped: np.ndarray, bad: np.ndarray, usual: np.ndarray) -> str:

@@ -12,6 +12,7 @@ from convtrain.config.targets import refusal
 from convtrain.errors import ConfigError, NetworkError, did_you_mean
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
+from convtrain.models.memory import activate_in_place
 from convtrain.models.reparametrization import parametrize_weights, prune_weights
 from convtrain.network import PROBE_BATCH, Network, make_chain, resolve_network
 
@@ -71,15 +72,23 @@ def build_model(
 
 
 def build_network(
-    network: Network, *, style: Style, weights: Weights | None = None, sync_batchnorm: bool = False
+    network: Network,
+    *,
+    style: Style,
+    weights: Weights | None = None,
+    sync_batchnorm: bool = False,
+    in_place: bool = False,
 ) -> nn.Module:
     """Build a network that is resolved already; see :func:`build_model`.
 
     Args:
         sync_batchnorm: let batch norm see the batches of all processes.
+        in_place: let activations overwrite what they are given, where nothing else needs it.
     """
     weights = weights or Weights()
     module: nn.Module = make_chain(network.layers)
+    if in_place:
+        activate_in_place(module)
     initialize(module, weights.init)
     parametrize_weights(module, weights.parametrize)
     prune_weights(module, weights.prune)

@@ -31,6 +31,8 @@ class FunctionalModel(nn.Module):
 
     def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
         super().__init__()
+        # As torch.nn's layers have it: some gradient is sparse, which fused optimisers refuse.
+        self.sparse = any(getattr(layer, "sparse", False) for layer in module.modules())
         self.observers: tuple[Callable[[str, Any], None], ...] = ()
         self._function = self._convert(module, self, "", carry, {}, {})
 

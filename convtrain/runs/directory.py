@@ -36,16 +36,32 @@ class RunDirectory:
         write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
         write_atomically(self.provenance, json.dumps(provenance, indent=2) + "\n")
 
+    def announce(self, config: dict[str, Any], overrides: Sequence[str]) -> None:
+        """Write down what a job is, before anything of it can fail.
+
+        What another training has left here is taken away, so that nothing goes on from it.
+        """
+        for stale in (self.result, self.error, *self.checkpoints.glob("*.ckpt")):
+            stale.unlink(missing_ok=True)
+        write_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
+        write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
+
     def finish(self, result: dict[str, Any]) -> None:
         write_atomically(self.result, json.dumps(result, indent=2) + "\n")
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, overrides: Sequence[str] = ()) -> None:
         with suppress(TrainingError):  # a full disk may be the very reason
+            if not self.overrides.is_file():
+                write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
             write_atomically(self.error, message.rstrip() + "\n")
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the result, or None where the run is not finished."""
         return json.loads(self.result.read_text()) if self.result.is_file() else None
+
+    def read_error(self) -> str | None:
+        """Return why the run failed, or None where it did not."""
+        return self.error.read_text().strip() if self.error.is_file() else None
 
     def read_overrides(self) -> list[str]:
         return yaml.safe_load(self.overrides.read_text()) if self.overrides.is_file() else []

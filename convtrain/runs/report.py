@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 FILE_WIDTH = 160
+ERASE = "\r\x1b[K"
 OTHER_STYLE = {"functional": "nn", "nn": "functional"}
 
 
@@ -53,6 +54,8 @@ def print_report(
 def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
     """Print the result of one job of a sweep."""
     accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
+    if sys.stdout.isatty():
+        print(ERASE, end="")  # the line on the whole sweep, which comes again
     line = f"{' '.join(overrides)}: {accuracy}{result['wall_time_seconds']:.1f} s"
     make_console().print(line, markup=False)
 

@@ -100,11 +100,11 @@ def data_fingerprint(splits: Splits) -> str:
 def _pixels(images: Images) -> Iterator[torch.Tensor]:
     if not len(images):
         return
-    one = images.pick(torch.tensor([0])).pixels
+    one = images.read(torch.tensor([0], device=images.indexed_on))
     most = max(HASHED_WHOLE // max(one.numel(), 1), 1)
-    places = torch.arange(0, len(images), -(-len(images) // most))
+    places = torch.arange(0, len(images), -(-len(images) // most), device=images.indexed_on)
     for part in places.split(1024):
-        yield images.pick(part).pixels
+        yield images.read(part)
 
 
 def _short(hashed: Any) -> str:

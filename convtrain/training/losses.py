@@ -1,4 +1,8 @@
-"""Losses: from scores of shape (N, classes) and int64 class indices of shape (N,) to a mean."""
+"""Losses: from scores of shape (N, classes) and the answers to a mean over images.
+
+An answer is an int64 class index, targets (N,), or a part for each class, floats (N, classes): so
+mixup mixes them. ``multi_margin`` compares one right class with the others, and takes indices only.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,12 +19,17 @@ def cross_entropy(scores: Tensor, targets: Tensor, *, label_smoothing: float = 0
 
 def nll(scores: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood; scores that are log-probabilities already stay as they are."""
-    return F.nll_loss(F.log_softmax(scores, dim=1), targets)
+    log_probabilities = F.log_softmax(scores, dim=1)
+    if targets.is_floating_point():
+        return -(log_probabilities * targets).sum(1).mean()
+    return F.nll_loss(log_probabilities, targets)
 
 
 def mse(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error against the one-hot target."""
-    return F.mse_loss(scores, F.one_hot(targets, scores.shape[1]).to(scores.dtype))
+    """Mean squared error against the one-hot target, or a mixture of such."""
+    if not targets.is_floating_point():
+        targets = F.one_hot(targets, scores.shape[1])
+    return F.mse_loss(scores, targets.to(scores.dtype))
 
 
 def multi_margin(scores: Tensor, targets: Tensor, *, margin: float = 1.0, p: int = 1) -> Tensor:

@@ -1,7 +1,6 @@
 """What TensorBoard shows as images: test images with their predictions, and the first filters."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -55,7 +54,7 @@ class Pictures(pl.Callback):
             return
         was_training = pl_module.training
         pl_module.eval()
-        images = self.normalise(self.shown.pixels.to(pl_module.device))
+        images = self.normalise(_pixels(self.shown).to(pl_module.device))
         scores = pl_module(images.to(next(pl_module.parameters()).dtype))
         pl_module.train(was_training)
         if scores.ndim != 2:  # a loss that is no classification's leaves the shape open
@@ -68,18 +67,30 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
     """Draw images with the predicted label, and the true one in brackets; errors stand in red."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
+    height, width = images.pixels.shape[2:]
+    side, title = 1.35 * min(height / width, 4), 0.3  # inches; an image is 1.35 wide
+    figure = Figure(figsize=(1.5 * columns, (side + title) * rows + 0.4))
     figure.suptitle("predicted (true)", fontsize=10)
-    axes: Any = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, pixels, label, guess in zip(
-        axes.flat, images.pixels, images.labels.tolist(), predicted.tolist(), strict=False
+    # One pair of axes for all images: one for each takes longer than testing a small network.
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1 - 0.4 / ((side + title) * rows + 0.4)))
+    axes.axis("off")
+    above = title / (side + title)  # an image's title, as a part of its cell
+    for place, (pixels, label, guess) in enumerate(
+        zip(_pixels(images), images.labels.tolist(), predicted.tolist(), strict=False)
     ):
-        axis.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
+        row, column = divmod(place, columns)
+        extent = (column + 0.05, column + 0.95, row + 0.98, row + above)
+        shown = pixels.permute(1, 2, 0).squeeze(-1).numpy()
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
         text = f"{classes[guess]} ({classes[label]})"
-        axis.set_title(text, fontsize=9, color="black" if guess == label else "crimson")
+        color = "black" if guess == label else "crimson"
+        axes.text(column + 0.5, row + 0.85 * above, text, fontsize=9, color=color, ha="center")
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
     return figure
+
+
+def _pixels(images: Images) -> Tensor:
+    return images.read(torch.arange(len(images)))
 
 
 def _show_filters(tensorboard: TensorBoard, module: nn.Module, step: int) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convtrain.data.batches import Batch, Batches
-from convtrain.data.randomness import derive_seed
+from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.errors import TrainingError
 from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.losses import Loss
@@ -50,6 +50,7 @@ class Task(pl.LightningModule):
         seed: of everything random in a step, such as dropout.
         log_every_n_steps: optimiser steps between two log entries.
         stop_when_lost: end the training once a logged loss and the weights are not finite.
+        channels_last: the order in memory of the images, which is that of the model's weights.
     """
 
     def __init__(
@@ -62,14 +63,15 @@ class Task(pl.LightningModule):
         seed: int,
         log_every_n_steps: int,
         stop_when_lost: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.model = model  # step 1
         self.loss = loss
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
-        self.stop_when_lost = stop_when_lost
-        self.totals = nn.ModuleDict({stage: Totals() for stage in ("fit", "val", "test")})
+        self.stop_when_lost, self.channels_last = stop_when_lost, channels_last
+        self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
         self._divided = False
@@ -81,9 +83,19 @@ class Task(pl.LightningModule):
         self._cut: dict[str, Any] | None = None  # of an epoch that the training ends within
         self._resumed: dict[str, Any] = {}  # from a checkpoint, until it is taken up
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes each hook in an attribute, forty times a step; torch's way of setting one
+        # looks for tensors and modules each time.
+        if name in self.__dict__ and not isinstance(value, Tensor | nn.Module):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # --- the six steps ----------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)  # step 3
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
@@ -99,7 +111,8 @@ class Task(pl.LightningModule):
         Returns:
             the loss, a scalar, and the scores (N, classes).
         """
-        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed = derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed_device(self.device, seed)
         scores = self(batch.images)
         return self.loss(scores, batch.targets), scores  # step 4
 
@@ -134,6 +147,7 @@ class Task(pl.LightningModule):
     def configure_model(self) -> None:
         """Divide the weights over the devices, where ``trainer.strategy=fsdp``."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self._divided:
+            assert self.device_mesh is not None
             fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
             self._divided = True
 
@@ -294,12 +308,10 @@ class Task(pl.LightningModule):
     def _over_devices(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return sums
-        return self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        return self.trainer.strategy.reduce(sums.to(self.device, copy=True), reduce_op="sum")
 
     def _totals(self, stage: str) -> Totals:
-        totals = self.totals[stage]
-        assert isinstance(totals, Totals)
-        return totals
+        return self.totals[stage]
 
     # --- checkpoints ------------------------------------------------------------------------------
 

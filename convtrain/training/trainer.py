@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -100,6 +100,15 @@ def _environment() -> list[Any]:
                 else TorchElasticEnvironment()]  # fmt: skip
     # A batch script's own process is not one of those that SLURM would start.
     return [LightningEnvironment()] if "SLURM_NTASKS" in os.environ else []
+
+
+def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:
+    """Return what ``trainer.accelerator`` comes to on this machine."""
+    if accelerator in ("gpu", "auto") and torch.cuda.is_available():
+        return "gpu"
+    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
 
 
 def make_early_stopping(

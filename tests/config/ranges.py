@@ -141,7 +141,14 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
             "model.style": one_of("functional", "nn"),
             **below(
                 "augment",
-                {"random_crop": whole(0), "horizontal_flip": fraction, "cutout": whole(0)},
+                {
+                    "random_crop": whole(0),
+                    "padding_mode": one_of("constant", "reflect"),
+                    "horizontal_flip": fraction,
+                    "flip_alternates": flag,
+                    "cutout": whole(0),
+                    "mixup": real(lambda v: 0 <= v <= 1000),
+                },
             ),
             **below("loss", {"name": one_of("cross_entropy"), "label_smoothing": fraction}),
             **below(
@@ -184,6 +191,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     ),
                     "log_every_n_steps": whole(1),
                     "deterministic": flag,
+                    "channels_last": one_of(True, False, "auto"),
                     "threads": either(whole(1, 1024), nothing),
                     "sync_batchnorm": flag,
                     "limit_train_batches": limit,
@@ -255,6 +263,8 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "resize": one_of("crop", "stretch"),
                     "test_fraction": inside,
                     "max_pixels": whole(1),
+                    "cache_dir": either(text, nothing),
+                    "cache_gib": positive_to_a_million,
                 },
             ),
             **below("loss", {"name": one_of("nll", "mse", "sum")}),

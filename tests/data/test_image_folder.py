@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
+from torchvision.transforms import v2
 
 from convtrain.config.folders import class_names
+from convtrain.data import decoding
 from convtrain.data.image_folder import load_image_folder
+from convtrain.data.images import Images, divide
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from tests.conftest import compose
 
@@ -55,6 +59,46 @@ def test_train_and_test_folders_are_kept_apart(tmp_path: Path) -> None:
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [12, 4, 6]
 
 
+def test_each_image_keeps_its_pixels_its_label_and_its_split(tmp_path: Path) -> None:
+    """Against torchvision's ImageFolder, and a split of its labels that knows of no files."""
+    draw = np.random.default_rng(0)
+    for name in COLOURS:
+        (tmp_path / name).mkdir()
+        for index in range(12):
+            pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index:02d}.jpg")
+    everything = datasets.ImageFolder(str(tmp_path), v2.PILToTensor())
+    pixels = torch.stack([image for image, _ in everything])
+    labels = torch.tensor(everything.targets)
+    expected = divide(
+        Images(pixels, labels), val_fraction=0.25, test=None, test_fraction=0.25, seed=0
+    )
+    splits = load_image_folder(root=str(tmp_path), **OPTIONS)
+    few = load_image_folder(root=str(tmp_path), **OPTIONS, limit=3)
+    for name in ("train", "val", "test"):
+        found, wanted = getattr(splits, name), getattr(expected, name)
+        assert torch.equal(found.pixels, wanted.pixels)
+        assert torch.equal(found.labels, wanted.labels)
+        assert torch.equal(getattr(few, name).pixels, wanted.pixels[:3])
+
+
+def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 16)
+    alone = load_image_folder(root=str(tmp_path), **OPTIONS)
+    monkeypatch.setattr(decoding, "BLOCK", 3 * 16 * 16 * 2)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    with_workers = load_image_folder(root=str(tmp_path), **OPTIONS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(alone.train.pixels, with_workers.train.pixels)
+    (tmp_path / "dog" / "3.png").write_bytes(b"")
+    with pytest.raises(CorruptDataError, match=r"dog/3\.png: cannot be decoded") as raised:
+        load_image_folder(root=str(tmp_path), **OPTIONS)
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_crop_keeps_the_proportions_and_the_middle(tmp_path: Path) -> None:
     picture = np.zeros((16, 48), dtype=np.uint8)
     picture[:, 16:32] = 200
@@ -69,11 +113,17 @@ def test_crop_keeps_the_proportions_and_the_middle(tmp_path: Path) -> None:
     assert (stretched.train.pixels[:, :, :, 0] == 0).all()
 
 
-def test_more_than_the_budget_lives_in_a_file_with_the_same_content(tmp_path: Path) -> None:
-    fill(tmp_path, 8)
-    inside = load_image_folder(root=str(tmp_path), **OPTIONS)
-    outside = load_image_folder(root=str(tmp_path), **{**OPTIONS, "memory_gib": 1e-9})
-    assert torch.equal(inside.train.pixels, outside.train.pixels)
+def test_large_jpegs_are_decoded_at_a_part_of_their_size_and_look_the_same(tmp_path: Path) -> None:
+    smooth = np.linspace(0, 255, 512).astype(np.uint8)
+    picture = Image.fromarray(np.stack([np.add.outer(smooth // 2, smooth // 2)] * 3, axis=-1))
+    for name in COLOURS:
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            picture.save(tmp_path / name / f"{index}.jpg", quality=95)
+    expected = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR), dtype=np.int16)
+    options = {**OPTIONS, "max_pixels": 512 * 512}
+    found = load_image_folder(root=str(tmp_path), **options).train.read(torch.tensor([0]))[0]
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int16) - expected).max() <= 4
 
 
 def test_a_truncated_image_is_named(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def assert_same_bits(left: Any, right: Any, where: str = "checkpoint") -> None:
     assert type(left) is type(right), where
     if isinstance(left, torch.Tensor):
         assert left.dtype == right.dtype, where
-        assert torch.equal(left.view(-1).view(torch.uint8), right.view(-1).view(torch.uint8)), where
+        assert torch.equal(
+            left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8)
+        ), where
     elif isinstance(left, dict):
         assert list(left) == list(right), where
         for key in left:

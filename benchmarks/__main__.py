@@ -1,0 +1,32 @@
+"""The whole table: ``python -m benchmarks``, or ``make bench``.
+
+Each module has ``rows()``, which measures and returns its lines. ``--only`` names some of them.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.paired import HEAD, Result, machine
+
+MODULES = (
+    "command", "epoch", "evaluation", "styles", "augmentation", "image_folder", "recorder"
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=MODULES, default=MODULES)
+    parser.add_argument("--root", type=Path, help="folder with MNIST's files, for whole commands")
+    chosen = parser.parse_args()
+    print(f"{machine()}\n\n{HEAD}")
+    for name in chosen.only:
+        rows: Callable[[], list[Result]] = import_module(f"benchmarks.{name}").rows
+        for result in (partial(rows, chosen.root) if name == "command" else rows)():
+            print(result.row(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""A callback that tells another process when the first step is taken, and ends the run."""
+
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class Notice(pl.Callback):
+    """Writes a byte into a pipe after the first optimiser step, and exits at once."""
+
+    def __init__(self, pipe: int) -> None:
+        self.pipe = pipe
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        os.write(self.pipe, b"1")
+        os._exit(0)

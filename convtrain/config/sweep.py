@@ -1,0 +1,178 @@
+"""A sweep before it begins: what it is, where it lies, how many jobs it has, what it cannot do."""
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from convtrain.config.names import IDENTITY
+from convtrain.config.overrides import quoted
+from convtrain.config.schema import Config
+from convtrain.errors import ConfigError
+
+RECORD = "sweep.json"  # in the sweep's directory
+NEUTRAL = ("resume", "sweep", "callbacks.progress_bar", "data.download")
+"""Keys that change nothing about what is trained."""
+
+CALLBACK = "hydra.callbacks.sweep_table"
+ONE_DEVICE = ("joblib", "local_gpus")  # launchers whose jobs are workers, which start no others
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
+EXTENDABLE = ("n_trials", "storage", "study_name", "max_failure_rate")
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Return what tells one training from another: a hash of plain containers."""
+    return _hashed(_without(config, ""))
+
+
+def sweep_arguments(
+    configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
+) -> list[str]:
+    """Return what Hydra must know of a sweep beyond what was typed.
+
+    The directory follows from what the sweep is, so that the same command finds it again.
+
+    Args:
+        configs: one for each value that is swept.
+        hydra: Hydra's own node, of the first of them.
+        overrides: what was typed, parsed.
+
+    Raises:
+        ConfigError: its directory holds another sweep, or its launcher cannot start its jobs.
+    """
+    wrong = list(_mistakes(configs, hydra, overrides))
+    if wrong:
+        raise ConfigError(*wrong)
+    identity = _identity(configs, hydra, overrides)
+    folder = str(OmegaConf.select(hydra, "sweep.dir")).replace(IDENTITY, identity)
+    _refuse_another(Path(folder), identity)
+    jobs = _number_of_jobs(hydra, overrides)
+    return [
+        f"hydra.sweep.dir={quoted(folder)}",
+        f"++{CALLBACK}.identity='{identity}'",
+        f"++{CALLBACK}.jobs={'null' if jobs is None else jobs}",
+    ]
+
+
+def jobs_at_once(hydra: Any, jobs: int | None) -> int:
+    """Return how many jobs share this machine, as the launcher starts them.
+
+    Args:
+        hydra: Hydra's own node.
+        jobs: of the whole sweep, where that is known.
+    """
+    launcher, sweeper = hydra.launcher, hydra.sweeper
+    kind = str(launcher.get("_target_")).lower()
+    if "joblib" in kind:
+        asked = int(launcher.get("n_jobs", -1))
+        most = asked if asked > 0 else max(cores() + 1 + asked, 1)
+    elif "localgpus" in kind:
+        most = len(launcher.devices) if launcher.get("devices") else cores()
+    elif "locallauncher" in kind:
+        most = jobs or 1  # submitit starts them all
+    else:
+        return 1
+    batch = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
+    return max(min(n for n in (most, jobs, batch) if n is not None), 1)
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def _identity(configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]) -> str:
+    swept = sorted(str(o.input_line) for o in overrides if o.is_sweep_override())
+    sweeper = {key: value for key, value in _plain(hydra.sweeper).items() if key not in EXTENDABLE}
+    trained = [fingerprint(config.model_dump(by_alias=True)) for config in configs]
+    return _hashed([swept, sweeper, trained])
+
+
+def _hashed(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _without(value: Any, prefix: str) -> Any:
+    if isinstance(value, Mapping):
+        named = {f"{prefix}{key}": inner for key, inner in value.items()}
+        return {k: _without(v, f"{k}.") for k, v in named.items() if k not in NEUTRAL}
+    return [_without(v, f"{prefix}*.") for v in value] if isinstance(value, list | tuple) else value
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _refuse_another(folder: Path, identity: str) -> None:
+    """A directory that somebody named may hold another sweep, whose results would be lost."""
+    try:
+        there = json.loads((folder / RECORD).read_text())["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if there != identity:
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: holds another sweep, or its configuration has changed "
+            f"since; give another directory, or leave hydra.sweep.dir out"
+        )
+
+
+def _number_of_jobs(hydra: DictConfig, overrides: list[Override]) -> int | None:
+    target = str(hydra.sweeper.get("_target_"))
+    if target.startswith(OPTUNA):
+        return int(hydra.sweeper.n_trials)
+    if not target.endswith("BasicSweeper"):
+        return None
+    return math.prod(
+        len(list(o.sweep_string_iterator())) for o in overrides if o.is_sweep_override()
+    )
+
+
+def _mistakes(
+    configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
+) -> Iterator[str]:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        yield "-m: a sweep starts the processes of its jobs itself; type python, not torchrun"
+    launcher, sweeper = (hydra.runtime.choices.get(f"hydra/{n}") for n in ("launcher", "sweeper"))
+    for group, choice in (("launcher", launcher), ("sweeper", sweeper)):
+        module = str(hydra[group].get("_target_")).rpartition(".")[0]
+        if not _is_installed(module):
+            yield f"hydra/{group}={choice}: is not installed; pip install -e '.[sweep]'"
+    for config in configs:
+        trainer = config.trainer
+        if launcher in ONE_DEVICE and (trainer.devices != 1 or trainer.num_nodes > 1):
+            yield (
+                f"trainer.devices={trainer.devices}: hydra/launcher={launcher} gives each job one "
+                f"device; leave it out, or type hydra/launcher=submitit_local"
+            )
+            break
+    optuna = str(hydra.sweeper.get("_target_")).startswith(OPTUNA)
+    for override in overrides:
+        if override.is_interval_sweep() and not optuna:
+            yield (
+                f"{override.input_line}: hydra/sweeper={sweeper} tries listed values only; list "
+                f"them, or type hydra/sweeper=optuna"
+            )
+    if optuna and hydra.sweeper.get("sampler", {}).get("seed", 0) is None:
+        yield "hydra.sweeper.sampler.seed=null: a search without a seed cannot be resumed; give one"
+    if optuna and hydra.sweeper.get("storage") is not None:
+        yield (
+            "hydra.sweeper.storage: a stored study knows nothing of the runs; leave it null, the "
+            "same command resumes the search from the runs themselves"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

@@ -1,0 +1,80 @@
+"""Hydra's callback around a sweep: its record at the start, its table and status at the end."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from convtrain.config.sweep import CALLBACK, RECORD
+
+if TYPE_CHECKING:
+    from convtrain.sweeps.live import LiveLine
+
+_line: "LiveLine | None" = None  # of this process, which a callback that travels cannot hold
+
+
+class SweepTable(Callback):
+    """Keeps the record of a sweep and shows what comes of it.
+
+    Args:
+        identity: tells one sweep from another; train.py finds it.
+        jobs: how many there are, if that is known before.
+    """
+
+    def __init__(self, identity: str | None = None, jobs: int | None = None) -> None:
+        self.identity, self.jobs = identity, jobs
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from convtrain.sweeps.live import LiveLine
+
+        global _line
+        folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
+        begin_sweep(
+            folder, retry_failed=bool(config.sweep.retry_failed), identity=self.identity,
+            jobs=self.jobs, metric=metric, command=_command(config),
+        )  # fmt: skip
+        _line = LiveLine(folder, metric, self.jobs)
+        _line.start()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if not close_sweep(Path(config.hydra.sweep.dir)):
+            sys.exit(1)
+
+
+def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
+    """Write down what a sweep is; say where it stands if it goes on; forgive what has failed."""
+    from convtrain.runs.directory import RunDirectory, write_atomically
+    from convtrain.sweeps.results import read_sweep
+    from convtrain.sweeps.table import standing
+
+    write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    sweep = read_sweep(folder)
+    if sweep.jobs:
+        print(f"goes on with {folder}: {standing(sweep)}", file=sys.stderr)
+    if retry_failed:
+        for job in sweep.jobs:
+            if job.status == "failed":
+                RunDirectory(job.path).error.unlink(missing_ok=True)
+
+
+def close_sweep(folder: Path) -> bool:
+    """Show a sweep's table; return whether all its jobs are finished."""
+    from convtrain.sweeps.table import show_sweep
+
+    global _line
+    if _line is not None:
+        _line.stop()
+        _line = None
+    return show_sweep(folder).is_finished
+
+
+def _command(config: DictConfig) -> str:
+    """Return the command that was typed, without what train.py has added to it."""
+    typed = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
+    added = (f"{CALLBACK}.", "hydra.mode=")
+    kept = [text for text in typed if not text.lstrip("+").startswith(added)]
+    return shlex.join(["python", "train.py", "-m", *kept])

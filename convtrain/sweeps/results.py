@@ -1,0 +1,239 @@
+"""What the jobs of a sweep have come to, read from their directories alone."""
+
+import json
+import shlex
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convtrain.config.sweep import RECORD
+from convtrain.errors import MissingDataError
+from convtrain.runs.directory import RunDirectory
+from convtrain.runs.lock import is_locked
+
+METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
+SEED = "seed"
+STATUSES = ("finished", "failed", "running", "unfinished", "waiting")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        name: of its directory, its number.
+        path: of its directory.
+        status: finished, failed, running, unfinished (it may go on), or waiting (for its turn).
+        settings: its overrides, from key to value.
+        result: what stands in its ``result.json``; empty before it is finished.
+        error: one line on why it failed.
+        threads: of torch, if they were left to the launcher.
+    """
+
+    name: str
+    path: Path
+    status: str
+    settings: dict[str, str]
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    threads: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What its gradients were like, in a few words."""
+        lines = self.result.get("gradients") or [""]
+        return "healthy" if lines[0].startswith("Healthy") else str(lines[-1])
+
+
+@dataclass(frozen=True)
+class Row:
+    """Jobs that differ in nothing but their seed."""
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {key: v for key, v in self.jobs[0].settings.items() if key != SEED}
+
+    def values(self, metric: str) -> list[float]:
+        return [job.result[metric] for job in self.jobs if metric in job.result]
+
+    def mean(self, metric: str) -> float | None:
+        values = self.values(metric)
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Return the standard deviation over seeds (n - 1), None for fewer than two."""
+        values = self.values(metric)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def verdict(self) -> str:
+        told = dict.fromkeys(job.verdict for job in self.jobs if job.result)
+        return " / ".join(told)
+
+    @property
+    def status(self) -> str:
+        counts = {s: sum(job.status == s for job in self.jobs) for s in STATUSES}
+        present = {status: count for status, count in counts.items() if count}
+        if len(present) == 1:
+            return next(iter(present))
+        return ", ".join(f"{count} {status}" for status, count in present.items())
+
+    def command(self) -> str:
+        """Return the command that trains these jobs again, to the same bits on this machine."""
+        settings = dict(self.jobs[0].settings)
+        seeds = [job.settings[SEED] for job in self.jobs if SEED in job.settings]
+        if len(seeds) > 1:
+            settings[SEED] = ",".join(seeds)
+        threads = {job.threads for job in self.jobs} - {None}
+        if len(threads) == 1:
+            settings["trainer.threads"] = str(threads.pop())
+        several = ["-m"] if len(self.jobs) > 1 else []
+        return shlex.join(
+            ["python", "train.py", *several, *(f"{key}={v}" for key, v in settings.items())]
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as it stands.
+
+    Attributes:
+        folder: its directory.
+        jobs: those that have been started, by their number.
+        metric: that ranks them.
+        total: how many jobs it has, where that is known.
+        command: that started it.
+    """
+
+    folder: Path
+    jobs: list[Job]
+    metric: str = "val/acc"
+    total: int | None = None
+    command: str = ""
+
+    @property
+    def more_is_better(self) -> bool:
+        return self.metric.endswith("acc")
+
+    @property
+    def differing(self) -> list[str]:
+        """The keys that not all jobs have in common."""
+        keys = dict.fromkeys(key for job in self.jobs for key in job.settings)
+        return [k for k in keys if len({job.settings.get(k) for job in self.jobs}) > 1]
+
+    def rows(self) -> list[Row]:
+        """Return the jobs by what they were set to, the best first, the unmeasured last."""
+        groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+        for job in self.jobs:
+            key = tuple(sorted((k, v) for k, v in job.settings.items() if k != SEED))
+            groups.setdefault(key, []).append(job)
+
+        def rank(row: Row) -> tuple[bool, float]:
+            mean = row.mean(self.metric)
+            if mean is None:
+                return True, 0.0
+            return False, -mean if self.more_is_better else mean
+
+        return sorted((Row(tuple(jobs)) for jobs in groups.values()), key=rank)
+
+    def best(self) -> Job | None:
+        measured = [job for job in self.jobs if self.metric in job.result]
+        sign = 1 if self.more_is_better else -1
+        return max(measured, key=lambda job: sign * job.result[self.metric], default=None)
+
+    def count(self, *statuses: str) -> int:
+        return sum(job.status in statuses for job in self.jobs)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.count("finished") == max(self.total or 0, len(self.jobs))
+
+
+def read_sweep(folder: Path | str) -> Sweep:
+    """Read a sweep's directory, whether the sweep is finished or not.
+
+    Raises:
+        MissingDataError: there is no such directory, or it holds no jobs.
+    """
+    folder = Path(folder)
+    record = _read_json(folder / RECORD)
+    jobs = [read_job(path) for path in job_folders(folder)]
+    if not jobs and not record:
+        raise MissingDataError(
+            f"{folder}: no sweep; give the directory that python train.py -m has named"
+        )
+    known = {key: record[key] for key in ("metric", "command") if isinstance(record.get(key), str)}
+    total = record.get("jobs")
+    return Sweep(folder, jobs, total=total if isinstance(total, int) else None, **known)
+
+
+def job_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def read_job(path: Path) -> Job:
+    run = RunDirectory(path)
+    result, error = run.read_result(), run.read_error()
+    return Job(
+        name=path.name,
+        path=path,
+        status=_status(run, result is not None, error is not None),
+        settings=_settings(run.read_overrides()),
+        result=result or {},
+        error=error or "",
+        threads=_threads(run) if result else None,
+    )
+
+
+def status_of(path: Path) -> str:
+    """Return how a job stands, from a look at its directory."""
+    run = RunDirectory(path)
+    return _status(run, run.result.is_file(), run.error.is_file())
+
+
+def _status(run: RunDirectory, finished: bool, failed: bool) -> str:
+    if finished:
+        return "finished"
+    if is_locked(run.path):
+        return "running"
+    if failed:
+        return "failed"
+    return "unfinished" if run.config.is_file() else "waiting"
+
+
+def _settings(overrides: Sequence[str]) -> dict[str, str]:
+    pairs = (text.lstrip("+").split("=", maxsplit=1) for text in overrides if "=" in text)
+    return {key: value for key, value in pairs if not key.startswith("hydra")}
+
+
+def _threads(run: RunDirectory) -> int | None:
+    """Return the threads of a job on one device that nobody has asked for."""
+    try:
+        trainer = yaml.safe_load(run.config.read_text())["trainer"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    if trainer.get("threads") is not None or trainer.get("strategy") != "auto":
+        return None
+    threads = _read_json(run.provenance).get("threads")
+    return threads if isinstance(threads, int) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def failures(jobs: Iterable[Job]) -> list[Job]:
+    return [job for job in jobs if job.status == "failed"]

@@ -1,0 +1,93 @@
+"""A batch augmented at once has the distribution of images augmented one by one by torchvision."""
+
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import chi2_contingency, ks_2samp
+from torch import Tensor
+from torchvision.transforms import v2
+
+from convtrain.data.augment import Augmentation, Draws, mixup_weight
+from convtrain.data.batches import Batches, Normalisation
+from convtrain.data.images import Images
+
+SIDE, PADDING, TIMES = 6, 2, 3000
+UNLIKELY = 1e-4  # p-values below which two samples count as of different distributions
+IMAGE = torch.arange(1, SIDE * SIDE + 1, dtype=torch.uint8).view(1, SIDE, SIDE)
+
+
+def same_distribution(ours: Counter[bytes], theirs: Counter[bytes]) -> bool:
+    assert set(ours) == set(theirs), "one of them reaches what the other never does"
+    outcomes = sorted(ours)
+    table = [[counted[outcome] for outcome in outcomes] for counted in (ours, theirs)]
+    return chi2_contingency(table).pvalue > UNLIKELY
+
+
+def counted(images: Tensor) -> Counter[bytes]:
+    return Counter(image.numpy().tobytes() for image in images)
+
+
+def augmented(augmentation: Augmentation, times: int) -> Tensor:
+    draw = Draws(torch.arange(times), seed=5, epoch=2)
+    return augmentation.on_pixels(IMAGE.expand(times, 1, SIDE, SIDE).contiguous(), draw)
+
+
+def one_by_one(transform: v2.Transform, times: int) -> Tensor:
+    torch.manual_seed(0)
+    return torch.stack([transform(IMAGE) for _ in range(times)])
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "transform"),
+    [
+        (Augmentation(random_crop=PADDING), v2.RandomCrop(SIDE, padding=PADDING)),
+        (
+            Augmentation(random_crop=PADDING, padding_mode="reflect"),
+            v2.RandomCrop(SIDE, padding=PADDING, padding_mode="reflect"),
+        ),
+        (Augmentation(horizontal_flip=0.3), v2.RandomHorizontalFlip(0.3)),
+        (
+            Augmentation(random_crop=1, horizontal_flip=0.5),
+            v2.Compose([v2.RandomCrop(SIDE, padding=1), v2.RandomHorizontalFlip(0.5)]),
+        ),
+    ],
+    ids=["crop", "crop of reflections", "flip", "crop and flip"],
+)
+def test_pixels_move_as_often_to_each_place(
+    augmentation: Augmentation, transform: v2.Transform
+) -> None:
+    ours = counted(augmented(augmentation, 10 * TIMES))
+    assert same_distribution(ours, counted(one_by_one(transform, TIMES)))
+
+
+def test_the_test_would_see_another_distribution() -> None:
+    ours = counted(augmented(Augmentation(horizontal_flip=0.25), 10 * TIMES))
+    assert not same_distribution(ours, counted(one_by_one(v2.RandomHorizontalFlip(0.4), TIMES)))
+
+
+def test_mixup_mixes_the_same_neighbours_by_weights_of_the_same_distribution() -> None:
+    count, classes, alpha = 5, 5, 0.4
+    pixels = torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(count)
+    normalise = Normalisation([0.5] * 3, [0.5] * 3)
+    batches = Batches(
+        Images(pixels, labels),
+        batch_size=count,
+        normalise=normalise,
+        augmentation=Augmentation(mixup=alpha),
+        classes=classes,
+    )
+    (batch,) = batches
+    weight = mixup_weight(alpha, 0, 0, 0)
+    plain = normalise(pixels)
+    mix = v2.MixUp(alpha=alpha, num_classes=classes)
+    parameters = {"lam": weight, "labels": labels, "batch_size": count}
+    expected = [mix.transform(each, parameters) for each in (plain, labels)]
+    torch.testing.assert_close(batch.images, expected[0])
+    torch.testing.assert_close(batch.targets, expected[1])
+
+    torch.manual_seed(0)
+    theirs = [mix.make_params([plain, labels])["lam"] for _ in range(TIMES)]
+    ours = [mixup_weight(alpha, 1, 0, index) for index in range(TIMES)]
+    assert ks_2samp(ours, theirs).pvalue > UNLIKELY
