@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -147,6 +146,8 @@ class Task(pl.LightningModule):
     def configure_model(self) -> None:
         """Divide the weights over the devices, where ``trainer.strategy=fsdp``."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self._divided:
+            from torch.distributed.fsdp import fully_shard  # takes long to import
+
             assert self.device_mesh is not None
             fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
             self._divided = True
