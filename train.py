@@ -16,6 +16,7 @@ from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
 from convtrain.config.help import help_text
 from convtrain.config.names import register_resolvers
+from convtrain.ranks import command_of_this_rank
 
 register_resolvers()
 
@@ -37,5 +38,5 @@ if __name__ == "__main__":
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_text())
         sys.exit()
-    sys.argv[1:] = check_command_line(choose_run(sys.argv[1:]))
+    sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(sys.argv[1:])))
     main()

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.paired import HEAD, Result, machine
 
 MODULES = (
-    "command", "epoch", "evaluation", "styles", "augmentation", "image_folder", "recorder"
+    "command", "start_up", "epoch", "evaluation", "styles", "augmentation", "image_folder", "recorder"
 )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def steps_of_epoch(config: Config, data: ImageData) -> int:
     """Return the optimiser's steps in an epoch, as Lightning counts them."""
     settings = config.trainer
     whole, rest = divmod(len(data.splits.train), config.data.batch_size)
-    batches = whole + (rest >= _devices(config) and not config.data.drop_last)
+    batches = whole + (rest > 0 and not config.data.drop_last)
     limit = settings.limit_train_batches
     if settings.fast_dev_run:
         limit = int(settings.fast_dev_run)

@@ -4,10 +4,9 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -16,6 +15,13 @@ from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
 from convtrain.imports import imports_kept
+from convtrain.launcher import (
+    processes_to_start,
+    quiet_libraries,
+    tell_failure,
+    train_in_processes,
+)
+from convtrain.ranks import as_launched, is_main_process, place
 from convtrain.runs.directory import RunDirectory
 from convtrain.signals import Interrupted, Signals, requeue_slurm_job
 from convtrain.sweeps.jobs import LeftAloneError, run_once, share_threads
@@ -34,12 +40,16 @@ def run_job(
     A signal ends a sweep as well, with the status 128 + its number.
     """
     with Signals() as signals:
+        if place() is not None:
+            signals.end_when_stuck()
+            _log_to_files_only()
         try:
             return _run(read_config, run_dir, overrides, multirun, signals)
         except Interrupted as interrupted:
             signals.busy = True
             _report_interruption(interrupted, run_dir, multirun)
-            sys.exit(interrupted.exit_status if _tells_status() else 0)
+            _end_together()
+            sys.exit(interrupted.exit_status)
 
 
 def _run(
@@ -50,7 +60,7 @@ def _run(
     signals: Signals,
 ) -> float | None:
     try:
-        config = read_config()
+        config = as_launched(read_config())
         from convtrain.runs.report import print_line, print_report
 
         if multirun:
@@ -66,16 +76,16 @@ def _run(
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
         if error.__cause__ is not None:  # the log has what the terminal is spared
             logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
-        RunDirectory(run_dir).fail(str(error), overrides)
+        _fail(error, str(error), run_dir, overrides)
         status = error.exit_status
     except Exception as error:
         log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
-        RunDirectory(run_dir).fail(f"{type(error).__name__}: {error}", overrides)
+        _fail(error, f"{type(error).__name__}: {error}", run_dir, overrides)
         status = 1
     else:
         if multirun:
             print_line(result, overrides)
-        elif _is_main_process():
+        elif is_main_process():
             print_report(result, run_dir=run_dir, overrides=overrides, style=config.model.style)
         return result.get(config.sweep.metric)
     if not multirun:
@@ -86,11 +96,23 @@ def _run(
 def _train(
     config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> dict[str, Any]:
+    """Train here, or in processes of which each has a device."""
+    if (count := processes_to_start(config)) > 1:
+        return train_in_processes(count, config, run_dir, overrides, signals)
     with imports_kept():
-        _quiet_libraries()
+        quiet_libraries()
         from convtrain.pipeline import train
 
     return train(config, run_dir, overrides, signals)
+
+
+def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
+    """Keep an error; of several processes that were started from outside, each shows its own."""
+    here = place()
+    if here is not None:
+        tell_failure(here, error, message)
+    if is_main_process():
+        RunDirectory(run_dir).fail(message, overrides)
 
 
 def _train_as_one_of_many(
@@ -102,7 +124,7 @@ def _train_as_one_of_many(
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
     """Say how to go on; in a sweep, show what the jobs have come to."""
-    if not _is_main_process():
+    if not is_main_process():
         return
     if interrupted.signum == getattr(signal, "SIGUSR1", None):
         requeue_slurm_job()
@@ -116,12 +138,12 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
         log.warning("stopped by %s before anything was saved", interrupted)
 
 
-def _tells_status() -> bool:
-    """Tell whether whoever started this process wants its exit status.
-
-    Lightning kills the main process if one that it has started itself does not end with 0.
-    """
-    return _is_main_process() or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
+def _end_together() -> None:
+    """Wait for the main process: whoever started several ends all as soon as one has ended."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        with suppress(RuntimeError):  # a process that is gone
+            torch.distributed.barrier()
 
 
 def _finished_result(config: Config, run_dir: Path) -> dict[str, Any] | None:
@@ -136,26 +158,11 @@ def _finished_result(config: Config, run_dir: Path) -> dict[str, Any] | None:
     return result if done else None
 
 
-def _is_main_process() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-
-
-def _quiet_libraries() -> None:
-    """Keep libraries' notices out of the terminal; the log file has them."""
-    import pytorch_lightning  # noqa: F401  (sets up its logger when it is imported)
-
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning.fabric"):
-        library = logging.getLogger(name)
-        library.handlers.clear()
-        library.propagate = True
-    logging.raiseExceptions = False  # a full disk is one line, not one for each writer it stops
-    threading.excepthook = _report_thread
-    logging.captureWarnings(True)
-    warnings.filterwarnings("default", module="pytorch_lightning")
-    logging.getLogger("py.warnings").setLevel(logging.WARNING)
-
-
-def _report_thread(failed: threading.ExceptHookArgs) -> None:
-    """Leave a full disk, which stops TensorBoard's thread, to the training that meets it next."""
-    if failed.exc_value is None or line_on_full_disk(failed.exc_value, Path()) is None:
-        threading.__excepthook__(failed)
+def _log_to_files_only() -> None:
+    """Leave the terminal to the main process."""
+    if is_main_process():
+        return
+    for logger in (logging.getLogger(), log):
+        for handler in list(logger.handlers):
+            if not isinstance(handler, logging.FileHandler):
+                logger.removeHandler(handler)

@@ -42,6 +42,7 @@ from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
 from convtrain.signals import Signals
+from convtrain.training.agreement import SameEverywhere
 from convtrain.training.checkpoint_file import load_checkpoint, newest_good
 from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint, make_checkpoints
 from convtrain.training.interrupts import Interrupts
@@ -82,6 +83,7 @@ def train(
     task = make_task(config, model)
     recorder = make_recorder(config, run_dir)
     callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
+    callbacks.append(SameEverywhere(config.model_dump(by_alias=True), data.splits, run_dir))
     if signals is not None:
         last = next((each for each in callbacks if isinstance(each, LastCheckpoint)), None)
         callbacks.append(Interrupts(signals, last))

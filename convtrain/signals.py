@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 log = logging.getLogger("convtrain")
 
+PATIENCE = 15.0  # seconds that a signal may wait for its handler
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no SIGUSR1
 
 
@@ -64,6 +66,27 @@ class Signals:
             if signum is not None:
                 self._before.setdefault(signum, signal.getsignal(signum))
                 signal.signal(signum, self._handle)
+
+    def end_when_stuck(self) -> None:
+        """End this process if a signal's handler does not run, as in a wait for a dead process.
+
+        Python runs a handler between two instructions of its own, so not within a library that
+        waits. But the system tells a pipe at once, which a thread reads.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+        def watch() -> None:
+            while (signum := os.read(reading, 1)[0]) not in self._before:
+                pass
+            time.sleep(PATIENCE)
+            if self.received is None:
+                os._exit(128 + signum)
+
+        threading.Thread(target=watch, daemon=True, name="signals").start()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None:

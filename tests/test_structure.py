@@ -15,6 +15,7 @@ ORDER = (
     "imports",
     "signals",
     "config",
+    "ranks",
     "layers",
     "declaration",
     "network",
@@ -28,6 +29,7 @@ ORDER = (
     "sweeps",
     "pipeline",
     "forecast",
+    "launcher",
     "job",
 )
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "matplotlib", "sklearn")

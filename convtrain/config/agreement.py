@@ -177,6 +177,11 @@ def _devices(data: Data, trainer: Trainer) -> Iterator[Mistake]:
         )
 
 
+def _sharded(trainer: Trainer) -> Iterator[Mistake]:
+    if trainer.strategy == "fsdp" and trainer.accelerator in ("cpu", "mps"):
+        yield Mistake("trainer.strategy", "fsdp divides a model over GPUs; type trainer=ddp_cpu")
+
+
 def _augment(data: Data, augment: Augment) -> Iterator[Mistake]:
     height, width = data.shape[1:]
     if augment.random_crop >= min(height, width):
@@ -239,6 +244,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_folder, ("data",)),
     (_known_batches, ("data", "trainer")),
     (_devices, ("data", "trainer")),
+    (_sharded, ("trainer",)),
     (_augment, ("data", "augment")),
     (_mixup, ("augment", "loss")),
     (_custom, ("callbacks",)),

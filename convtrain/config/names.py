@@ -1,16 +1,18 @@
 """Where a run or a sweep keeps its files: the resolvers that ``configs/train.yaml`` names."""
 
 import datetime
+import os
 import re
 import secrets
 
 from omegaconf import OmegaConf
 
 LOGS = "logs"
+STAMP = "CONVTRAIN_STAMP"  # of a directory that several processes share
 IDENTITY = "{identity}"  # stands for a sweep's, which is known once all its values are composed
 
 
-def _stamp() -> str:
+def new_stamp() -> str:
     """Time and a random suffix, so that two jobs started in one second never share a folder."""
     return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
 
@@ -25,7 +27,7 @@ def _run_name(*candidates: str | None) -> str:
 
 
 def _run_dir(resume: str | None, name: str) -> str:
-    return resume if resume else f"{LOGS}/runs/{name}/{_stamp()}"
+    return resume if resume else f"{LOGS}/runs/{name}/{os.environ.get(STAMP) or new_stamp()}"
 
 
 def _sweep_dir(name: str) -> str:

@@ -260,7 +260,9 @@ Scheduler = Annotated[
 class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(description="kind of device")
     devices: Count | Literal["auto"] = Field(description="number of devices, or auto for all")
-    strategy: Literal["auto", "ddp"] = Field(description="how several devices work together")
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        description="how several devices work together"
+    )
     num_nodes: Count = Field(description="number of machines")
     max_epochs: Count = Field(description="epochs of training")
     max_steps: Count | None = Field(description="optimiser steps at most")

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
         targets: int64 of shape (n,); under mixup float32 of shape (n, classes), the part of each.
         indices: int64 of shape (n,), the images' places in their split.
         share: the weight of this device's batch in the mean over devices; 1 unless the devices
-            have different numbers of images.
+            have different numbers of images; 0 where the image belongs to another device.
     """
 
     images: Tensor
@@ -92,11 +92,7 @@ class Batches:
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.images), self.batch_size)
-        return whole + (rest > 0 and not self._drops(rest))
-
-    def _drops(self, rest: int) -> bool:
-        """A training batch must give every device an image."""
-        return self.drop_last or (self.shuffle and rest < self.world_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
@@ -111,10 +107,17 @@ class Batches:
             yield self._batch(batches[position], position)
 
     def _mine(self, whole: Tensor) -> Tensor:
-        return whole[self.rank :: self.world_size]
+        """Return this device's part of a batch.
+
+        In training all devices must take part in every step. One that is left without an image
+        takes the first of another, with no weight.
+        """
+        mine = whole[self.rank :: self.world_size]
+        return whole[:1] if self.shuffle and not len(mine) else mine
 
     def _batch(self, whole: Tensor, position: int) -> Batch:
         mine, alpha = self._mine(whole), self.augmentation.mixup
+        share = len(mine) * self.world_size / len(whole) if self.rank < len(whole) else 0.0
         images, targets, indices = self._augmented(mine)
         if alpha:
             # Each image's partner is the one before it in the whole batch, wherever that is.
@@ -126,7 +129,7 @@ class Batches:
             images = mixup(images, others, weight)
             assert self.classes is not None
             targets = mixed_targets(targets, their_targets, weight, self.classes)
-        return Batch(images, targets, indices, len(mine) * self.world_size / len(whole))
+        return Batch(images, targets, indices, share)
 
     def _augmented(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return images, labels and indices on the device that trains."""

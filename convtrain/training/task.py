@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
@@ -72,6 +73,7 @@ class Task(pl.LightningModule):
         self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
+        self._divided = False
         self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
         self._logged_step, self._logged_time = 0, time.perf_counter()
         self._paused_time = 0.0
@@ -98,7 +100,8 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
         loss, scores = self.loss_and_scores(batch, batch_idx)
         self._batch = batch_idx + 1
-        self._totals("fit").add(loss, scores, batch.targets)
+        if batch.share:
+            self._totals("fit").add(loss, scores, batch.targets)
         return loss * batch.share if batch.share != 1 else loss
 
     def loss_and_scores(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -139,6 +142,15 @@ class Task(pl.LightningModule):
             clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_model(self) -> None:
+        """Divide the weights over the devices, where ``trainer.strategy=fsdp``."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self._divided:
+            from torch.distributed.fsdp import fully_shard  # takes long to import
+
+            assert self.device_mesh is not None
+            fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+            self._divided = True
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)

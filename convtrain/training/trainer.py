@@ -1,17 +1,26 @@
 """Assemble Lightning's Trainer from flat settings."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 
-from convtrain.errors import ConfigError, TrainingError
+from convtrain.errors import TrainingError
+from convtrain.ranks import place
 from convtrain.training.checkpoints import CheckpointFiles
+from convtrain.training.devices import check_devices
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
@@ -40,6 +49,7 @@ def make_trainer(
     run_dir: Path,
     accelerator: str,
     devices: int | str,
+    strategy: str,
     threads: int | None,
     profiler: str | None,
     max_steps: int | None,
@@ -52,12 +62,13 @@ def make_trainer(
     Raises:
         ConfigError: the machine lacks the devices asked for.
     """
-    check_devices(accelerator, devices)
+    check_devices(accelerator, devices, strategy)
     if threads is not None:
         torch.set_num_threads(threads)
     return Trainer(
         accelerator=accelerator,
         devices=devices,
+        strategy=_make_strategy(strategy),
         max_steps=-1 if max_steps is None else max_steps,
         callbacks=list(callbacks),
         logger=list(loggers),
@@ -67,29 +78,28 @@ def make_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-        plugins=[CheckpointFiles()],
+        plugins=[CheckpointFiles(), *_environment()],
         use_distributed_sampler=False,
         **settings,
     )
 
 
-def check_devices(accelerator: str, devices: int | str) -> None:
-    """Raise ConfigError, with what to type instead, unless the machine has the devices."""
-    present = {
-        "gpu": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    if accelerator not in present:
-        return
-    found = present[accelerator]
-    if found == 0:
-        raise ConfigError(
-            f"trainer.accelerator={accelerator}: this machine has no such device; type trainer=cpu"
-        )
-    if isinstance(devices, int) and devices > found:
-        raise ConfigError(
-            f"trainer.devices={devices}: this machine has {found}; type trainer.devices={found}"
-        )
+def _make_strategy(name: str) -> str | Strategy:
+    """Return Lightning's name of a strategy, or what takes settings of its own."""
+    if name != "fsdp":
+        return name
+    # Weights and gradients are DTensors, and a checkpoint is one file, as with one device.
+    return ModelParallelStrategy(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+
+def _environment() -> list[Any]:
+    """Return, as plugins, who tells each process its place."""
+    here = place()
+    if here is not None:
+        return [SLURMEnvironment(auto_requeue=False) if here.starter == "srun"
+                else TorchElasticEnvironment()]  # fmt: skip
+    # A batch script's own process is not one of those that SLURM would start.
+    return [LightningEnvironment()] if "SLURM_NTASKS" in os.environ else []
 
 
 def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:

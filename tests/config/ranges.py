@@ -176,7 +176,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                 {
                     "accelerator": one_of("auto", "cpu", "gpu", "mps"),
                     "devices": either(whole(1), one_of("auto")),
-                    "strategy": one_of("auto", "ddp"),
+                    "strategy": one_of("auto", "ddp", "fsdp"),
                     "num_nodes": whole(1),
                     "max_epochs": whole(1),
                     "max_steps": either(whole(1), nothing),

@@ -1,0 +1,120 @@
+"""Before the first step, all processes make sure that they are about to train the same."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import distributed
+
+import convtrain
+from convtrain.data.images import Images, Splits
+from convtrain.errors import ConfigError
+
+HASHED_WHOLE = 64 * 2**20  # bytes of images; of larger splits, images spread evenly over them
+
+
+class SameEverywhere(pl.Callback):
+    """Compares configuration, code, data and directory with the other processes, and stops them.
+
+    Args:
+        config: plain containers.
+        splits: the data.
+        run_dir: where the run is kept.
+
+    Raises:
+        ConfigError: in all processes alike, what differs, and in which of them.
+    """
+
+    def __init__(self, config: Mapping[str, Any], splits: Splits, run_dir: Path) -> None:
+        self.config, self.splits, self.run_dir = config, splits, run_dir
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit" or trainer.world_size == 1:
+            return
+        facts = {
+            "configuration": fingerprint(self.config),
+            "code": code_version(),
+            "data": data_fingerprint(self.splits),
+            "run directory": str(self.run_dir.absolute()),
+        }
+        gathered: list[Any] = [None] * trainer.world_size
+        distributed.all_gather_object(gathered, (facts, dict(_leaves(self.config))))
+        if (line := difference(*zip(*gathered, strict=True))) is not None:
+            raise ConfigError(line)
+
+
+def difference(
+    facts: Sequence[Mapping[str, str]], settings: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Return a line on the first rank that differs from rank 0, or None.
+
+    Args:
+        facts: of each rank, by name.
+        settings: of each rank, value by dotted key.
+    """
+    for rank, theirs in enumerate(facts):
+        wrong = [name for name, fact in theirs.items() if fact != facts[0][name]]
+        if not wrong:
+            continue
+        mine, other = settings[0], settings[rank]
+        keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
+        if wrong[0] == "configuration" and keys:
+            detail = ", ".join(f"{k} is {other.get(k)!r}, not {mine.get(k)!r}" for k in keys[:3])
+        else:
+            detail = f"{theirs[wrong[0]]}, not {facts[0][wrong[0]]}"
+        return (
+            f"rank {rank} has another {' and another '.join(wrong)} than rank 0: {detail}; "
+            f"start the same command on the same code and data everywhere"
+        )
+    return None
+
+
+def fingerprint(plain: Any) -> str:
+    """Return a short hash of plain containers."""
+    return _short(hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()))
+
+
+def code_version() -> str:
+    """Return convtrain's version, a short hash of its files as they are, and torch's version."""
+    folder, code = Path(convtrain.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        code.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{convtrain.__version__}-{_short(code)} with torch {torch.__version__}"
+
+
+def data_fingerprint(splits: Splits) -> str:
+    """Return a short hash of all labels and images; of large splits, of some of the images."""
+    data = hashlib.sha256()
+    for images in (splits.train, splits.val, splits.test):
+        data.update(str(len(images)).encode())
+        data.update(images.labels.cpu().numpy().tobytes())
+        for pixels in _pixels(images):
+            data.update(pixels.cpu().contiguous().numpy().data)
+    return _short(data)
+
+
+def _pixels(images: Images) -> Iterator[torch.Tensor]:
+    if not len(images):
+        return
+    one = images.read(torch.tensor([0], device=images.indexed_on))
+    most = max(HASHED_WHOLE // max(one.numel(), 1), 1)
+    places = torch.arange(0, len(images), -(-len(images) // most), device=images.indexed_on)
+    for part in places.split(1024):
+        yield images.read(part)
+
+
+def _short(hashed: Any) -> str:
+    return str(hashed.hexdigest()[:12])
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of every leaf of nested mappings."""
+    if not isinstance(node, Mapping):
+        yield key, node
+        return
+    for name, value in node.items():
+        yield from _leaves(value, f"{key}.{name}" if key else str(name))

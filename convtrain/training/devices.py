@@ -1,0 +1,31 @@
+"""What devices this machine has."""
+
+import torch
+
+from convtrain.errors import ConfigError
+
+
+def device_count(accelerator: str) -> int:
+    """Return how many devices there are of a kind; of ``auto``, those that would be taken."""
+    found = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    return found.get(accelerator, 1) if accelerator != "auto" else max(found["gpu"], 1)
+
+
+def check_devices(accelerator: str, devices: int | str, strategy: str = "auto") -> None:
+    """Raise ConfigError, with what to type instead, unless the machine has the devices."""
+    if strategy == "fsdp" and not torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.strategy=fsdp: this machine has no GPU to divide a model over; "
+            "type trainer=ddp_cpu"
+        )
+    if accelerator not in ("gpu", "mps"):
+        return
+    found = device_count(accelerator)
+    if found == 0:
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: this machine has no such device; type trainer=cpu"
+        )
+    if isinstance(devices, int) and devices > found:
+        raise ConfigError(
+            f"trainer.devices={devices}: this machine has {found}; type trainer.devices={found}"
+        )
