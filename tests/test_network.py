@@ -135,9 +135,9 @@ def test_each_layer_is_computed_once_however_deep_it_lies() -> None:
     layer: Any = CONV
     for _ in range(12):
         layer = {"Residual": [layer]}
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(leaves(layer)) == 1
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_answered_with_one_line(mistake: str) -> None:
     layers, blocks, expected = MISTAKES[mistake]
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(NetworkError) as raised:
         convtrain.build_model(layers, SHAPE, blocks=blocks)
     message = str(raised.value)
@@ -200,7 +200,7 @@ def test_a_mistake_is_answered_with_one_line(mistake: str) -> None:
     assert len(message) < 1000, message
     for part in expected:
         assert part in message, message
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 ROWS = ({"Permute": {"dims": [0, 2, 1, 3]}}, {"Flatten": {"start_dim": 2}})  # rows follow in time

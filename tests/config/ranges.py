@@ -222,6 +222,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                 },
             ),
             **below("logger", {"tensorboard": flag, "csv": flag, "images": whole(0, 1024)}),
+            **below("sweep", {"metric": metric, "fail_fast": flag, "retry_failed": flag}),
         },
     ),
     (

@@ -23,13 +23,13 @@ def test_a_bomb_is_named_and_not_unfolded(tmp_path: Path, text: str, says: str) 
     (tmp_path / "network").mkdir()
     file = tmp_path / "network" / "bomb.yaml"
     file.write_text(f"name: bomb\n{text}init: {{}}\n")
-    started = time.perf_counter()
+    started = time.process_time()
     command = CommandLine(overrides=["network=bomb"], extra_dir=tmp_path)
     with pytest.raises(ConfigError) as raised:
         list(compose_leniently(command))
     assert str(file) in str(raised.value)
     assert says in str(raised.value)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_ordinary_anchors_are_welcome(tmp_path: Path) -> None:
