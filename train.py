@@ -36,8 +36,9 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["--help"], ["-h"]):
-        print(help_text())
-        sys.exit()
-    sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(sys.argv[1:])))
-    main()
+    with ending_at_once():
+        if sys.argv[1:] in (["--help"], ["-h"]):
+            print(help_text())
+            sys.exit()
+        sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(sys.argv[1:])))
+        main()

@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.paired import HEAD, Result, machine
 
 MODULES = (
-    "command", "start_up", "epoch", "evaluation", "styles", "augmentation", "image_folder", "recorder"
+    "command", "mistakes", "processes", "epoch", "evaluation", "styles", "recorder",
+    "augmentation", "image_folder",
 )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ memory that a run of MNIST takes at most.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -97,9 +96,14 @@ def _to_first_step(folder: str) -> float:
 
 
 def _peak_gigabytes(command: Sequence[str]) -> float:
-    """Run a command and return the most memory that it held, which is that of the children's."""
-    _seconds(command)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    """Run a command and return the most memory that it held."""
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss / 1e6  # KB
 
 
 def main() -> None:

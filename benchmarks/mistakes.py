@@ -1,18 +1,18 @@
-"""How long a mistake takes to be answered: ``python -m benchmarks.mistakes``, alone on a machine.
+"""How long a mistake takes to be answered: ``python -m benchmarks.mistakes``.
 
-Each example of a wrong command, in processes of its own; the best and the median of five are told.
+Each example of a wrong command, in processes of its own.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[1]
-LONGEST = 0.8  # seconds
+from benchmarks.paired import Result, print_table
+from benchmarks.setting import REPOSITORY
+
 EXAMPLES = {
     "seed=abc": "seed=abc: must be an integer",
     "optimizer.lr=-5": "optimizer.lr=-5: must be greater than 0",
@@ -42,20 +42,17 @@ def answer(words: list[str], folder: Path, **environment: str) -> tuple[float, i
     return time.perf_counter() - started, done.returncode, done.stdout + done.stderr
 
 
-def main() -> int:
-    late = 0
+def rows(rounds: int = 5) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
-        for example, line in EXAMPLES.items():
-            words = [str(REPOSITORY / "train.py"), *example.split()]
-            answers = [answer(words, Path(folder)) for _ in range(5)]
-            assert all(status == 2 and said.startswith(line) for _, status, said in answers)
-            seconds = [each[0] for each in answers]
-            median = statistics.median(seconds)
-            late += median > LONGEST
-            print(f"{min(seconds):.2f} {median:.2f} s  {example}")
-    print(f"{len(EXAMPLES) - late} of {len(EXAMPLES)} within {LONGEST} s")
-    return int(late > 0)
+        return [_row(example, line, Path(folder), rounds) for example, line in EXAMPLES.items()]
+
+
+def _row(example: str, line: str, folder: Path, rounds: int) -> Result:
+    words = [str(REPOSITORY / "train.py"), *example.split()]
+    answers = [answer(words, folder) for _ in range(rounds)]
+    assert all(status == 2 and said.startswith(line) for _, status, said in answers)
+    return Result.alone(f"`{example}`", [seconds for seconds, *_ in answers], "s", 0.8)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print_table(rows())

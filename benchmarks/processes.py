@@ -1,4 +1,4 @@
-"""The start-up of two processes against that of one: ``python -m benchmarks.start_up``.
+"""The start-up of two processes against that of one: ``python -m benchmarks.processes``.
 
 Whole commands that take one step, each from its start to its end, in processes of their own.
 """
