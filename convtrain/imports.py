@@ -52,6 +52,6 @@ def ending_at_once() -> Iterator[None]:
         if isinstance(leaving.code, int) or leaving.code is None:
             status = leaving.code or 0
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before there was anything to save
+        print("stopped by SIGINT", file=sys.stderr)
         status = 130
-        raise

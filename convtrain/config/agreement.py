@@ -1,5 +1,6 @@
 """What keys must agree on with one another and with the data, where each alone is in its range."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,10 +29,16 @@ GIB = 1 << 30
 
 
 def disagreements(sections: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield what does not fit together among the sections that are valid by themselves."""
+    """Yield what does not fit together, as far as it can be told.
+
+    Args:
+        sections: by name; one may lack keys that are wrong by themselves. Rules that ask for one of
+            these say no more.
+    """
     for rule, names in RULES:
         if all(name in sections for name in names):
-            yield from rule(*(sections[name] for name in names))
+            with contextlib.suppress(AttributeError):
+                yield from rule(*(sections[name] for name in names))
 
 
 def check_sizes(config: Config, sizes: Sizes) -> None:
@@ -130,7 +137,9 @@ def _folder(data: Data) -> Iterator[Mistake]:
 
 
 def _known_batches(data: Data, trainer: Trainer) -> Iterator[Mistake]:
-    wrong_already = any(True for rule in (_classes, _synthetic) for _ in rule(data))
+    wrong_already = isinstance(data, Synthetic) and any(
+        True for rule in (_classes, _synthetic) for _ in rule(data)
+    )
     if not wrong_already and (sizes := split_sizes(data)) is not None:
         yield from _batches_fit(data, trainer, sizes)
 

@@ -4,20 +4,20 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from convtrain.config.agreement import disagreements
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import hydra_mistakes
-from convtrain.config.messages import MISSING, UNKNOWN, Mistake, Origin, line, mistakes_in
+from convtrain.config.messages import MISSING, Mistake, Origin, line, mistakes_in, section_of
 from convtrain.config.plain import to_plain
 from convtrain.config.resume import stored_config, why_not_anew
 from convtrain.config.schema import Config
@@ -160,7 +160,7 @@ def validate(
         mistakes = [m for m in found if m.text != MISSING or m.key not in keys]
         known = [f"{mistake.key}." for mistake in mistakes]
         mistakes += [m for m in wrong if not any(key.startswith(f"{m.key}.") for key in known)]
-        sections = _valid_sections(plain, [m.key for m in wrong if m.text.startswith(UNKNOWN)])
+        sections = _right_parts(plain)
     mistakes += disagreements(sections)
     mistakes += trust_mistakes(plain.get("trust"))
     mistakes += target_mistakes(plain, plain.get("trust"))
@@ -169,16 +169,25 @@ def validate(
     return config
 
 
-def _valid_sections(plain: dict[str, Any], unknown: Sequence[str]) -> dict[str, Any]:
-    """Return those sections that are right by themselves, but for keys that nobody knows."""
-    sections = {}
+def _right_parts(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return each section with those of its keys that are right; it lacks the others."""
+    parts = {}
     for name, kind in get_type_hints(Config, include_extras=True).items():
         value = plain.get(name)
-        if isinstance(value, dict):
-            value = {key: v for key, v in value.items() if f"{name}.{key}" not in unknown}
-        with contextlib.suppress(ValidationError):
-            sections[name] = TypeAdapter(kind).validate_python(value, strict=True)
-    return sections
+        try:
+            parts[name] = TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError:
+            section = section_of(kind, value)
+            if section is not None and isinstance(value, dict):
+                parts[name] = section.model_construct(**dict(_right_fields(section, value)))
+    return parts
+
+
+def _right_fields(section: type[BaseModel], values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, info in section.model_fields.items():
+        with contextlib.suppress(ValidationError, KeyError):
+            kind: Any = info.rebuild_annotation()
+            yield name, TypeAdapter(kind).validate_python(values[info.alias or name], strict=True)
 
 
 def _origin_of_resumed(file: str, origin: Origin | None) -> Origin:

@@ -63,9 +63,13 @@ class CommandLine:
         parsed = []
         for text in self.overrides:
             try:
-                parsed.append(parser.parse_override(text))
+                override = parser.parse_override(text)
             except (HydraException, RecursionError):
+                override = None
+            if override is not None and override.key_or_group:
+                parsed.append(override)
+            else:
                 mistakes.append(
-                    f"{text}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
+                    f"{text or repr(text)}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
                 )
         return parsed

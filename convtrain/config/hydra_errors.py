@@ -18,7 +18,9 @@ def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
     quoted = re.findall(r"'([^']*)'", first)
     for override in overrides:
         text = override.input_line or ""
-        if text.partition("=")[0].lstrip("+~") in quoted or f"override {text}" in first:
+        key = text.partition("=")[0].lstrip("+~")
+        merged = first.partition("merging override ")[2].lstrip("+").startswith(f"{key}=")
+        if key in quoted or merged or first.startswith(f"Multiple values for {key}."):
             return override
     return None
 
@@ -57,6 +59,8 @@ def _about(culprit: Override, error: Exception) -> str:
         if near == typed:
             return f"no such key; what is new there is added by +{typed}.NAME=VALUE"
         return f"no such key; did you mean {near}?"
+    if first.startswith(("Could not append", "Multiple values")):
+        return f"is there already; leave out the +: {(culprit.input_line or '').lstrip('+')}"
     if first.startswith("Error merging") and error.__cause__ is not None:
         return _lines(error.__cause__)[0]
     return _reason(error)

@@ -16,6 +16,7 @@ Origin = Callable[[str], str]
 
 UNKNOWN, MISSING = "no such key", "is missing"
 LONGEST_VALUE = 120  # characters
+TAGS = ("name", "style")  # keys that tell which section of several is meant
 
 
 class Mistake(NamedTuple):
@@ -168,9 +169,18 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     return [annotation] if is_section else []
 
 
+def section_of(annotation: Any, value: Any) -> type[BaseModel] | None:
+    """Return the section that a value is meant for, among those that an annotation allows."""
+    sections = _sections(annotation)
+    if len(sections) > 1 and isinstance(value, dict):
+        named = [str(value[tag]) for tag in TAGS if isinstance(value.get(tag), str)]
+        sections = [s for s in sections if any(_tagged(s, name) for name in named)]
+    return sections[0] if len(sections) == 1 else None
+
+
 def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
     """Return the values of the field that tells a union's branches apart."""
-    for name in ("name", "style"):
+    for name in TAGS:
         info = section.model_fields.get(name)
         if info is not None and get_args(info.annotation):
             return get_args(info.annotation)

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from hydra.errors import HydraException
 
 from convtrain.errors import closest, did_you_mean
+
+MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
 
 Chosen = list[tuple[Override, str]]
 """Overrides, each with the one value that a job gets of it, as text: ``key=value``."""
@@ -34,7 +38,7 @@ def one_value_each(
     values: list[list[str]] = []
     for override in overrides:
         key, text = override.key_or_group, override.input_line or ""
-        elements = _elements(override)
+        elements = _elements(override, groups.get(key, []), mistakes)
         if override.is_sweep_override() and not multirun:
             mistakes.append(
                 f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
@@ -55,11 +59,8 @@ def one_value_each(
 
 def let_through(override: Override, text: str, groups: dict[str, list[str]]) -> str:
     """Return an override of one value, forced where it names a key that may not exist."""
-    if override.is_delete() or is_choice(override, text, groups):
-        return text
-    key, _, value = text.partition("=")
-    bare = key.lstrip("+")
-    return text if bare.startswith("hydra") else f"++{bare}={value}"
+    as_typed = override.is_delete() or text.startswith(("+", "hydra"))
+    return text if as_typed or is_choice(override, text, groups) else f"++{text}"
 
 
 def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bool:
@@ -73,15 +74,38 @@ def quoted(path: str) -> str:
     return path if re.fullmatch(r"[\w./-]+", path) else "'" + path.replace("'", "\\'") + "'"
 
 
-def _elements(override: Override) -> list[str | None]:
-    """Return the values of an override as text: one, or each of a sweep's."""
+def _elements(override: Override, options: list[str], mistakes: list[str]) -> list[str | None]:
+    """Return the values of an override as text: one, or each of a sweep's.
+
+    Args:
+        override: whatever was typed.
+        options: the choices of its group, if it is one.
+        mistakes: gains a line where the values cannot be told.
+    """
+    text = override.input_line or ""
     if override.is_delete():
         return [None]
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if override.is_interval_sweep():
         return []  # the sweeper draws from it; the key keeps its default in the check
-    return [str(value) for value in override.sweep_string_iterator()]
+    value = override.value()
+    if isinstance(value, Glob):  # Hydra's would take files that are no choice, too
+        found = ",".join(value.filter(options)) or "A,B"
+        mistakes.append(f"{text}: list the values of a sweep: {override.key_or_group}={found}")
+        return []
+    if isinstance(value, RangeSweep):
+        value.shuffle = False  # which lists them all, however many
+    try:
+        values = list(islice(override.sweep_string_iterator(), MAX_VALUES + 1))
+    except (HydraException, ValueError) as error:
+        mistakes.append(f"{text}: {str(error).splitlines()[0]}")
+        return []
+    if not values or len(values) > MAX_VALUES:
+        much = f"more than {MAX_VALUES:,} values" if values else "no value"
+        mistakes.append(f"{text}: {much}; a sweep has 1 to {MAX_VALUES:,} of a key")
+        del values[1:]
+    return [str(value) for value in values]
 
 
 def _known_choice(

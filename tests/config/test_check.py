@@ -1,5 +1,6 @@
 """Wrong configurations: one line each, status 2, no traceback, no torch."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,11 @@ WRONG = {
     "null for a number": (["data.batch_size=null"], ["data.batch_size=null", "integer"]),
     "deleted key": (["~optimizer.lr"], ["optimizer.lr", "missing"]),
     "unreadable override": (["nonsense"], ["nonsense", "key=value"]),
+    "nothing": ([""], ["'': cannot be read as key=value"]),
+    "no key": (["=3"], ["=3: cannot be read as key=value"]),
+    "appended though it is there": (["+seed=3"], ["+seed=3: is there already", "+: seed=3"]),
+    "appended choice": (["+model=nn"], ["+model=nn: is there already", "+: model=nn"]),
+    "mapping for a list": (["data.shape={a: 1}"], ["data.shape={a: 1}: Cannot merge"]),
     "dangling interpolation": (["optimizer.lr=${nope}"], ["optimizer.lr", "nope"]),
     "missing folder": (["data=image_folder", "data.root=nowhere"], ["data.root=nowhere", "train/"]),
     "run that is not there": (["resume=nowhere"], ["resume=nowhere", "config.yaml"]),
@@ -72,21 +78,24 @@ def test_all_mistakes_are_reported_together(capsys: pytest.CaptureFixture[str]) 
     assert [line.split("=")[0] for line in shown] == ["seed", "data.bath_size", "optimizer.lr"]
 
 
-NINE = {
+MANY = {
     "seed": "seed=abc", "optimizer.lr": "optimizer.lr=-5", "epochs": "epochs=1.5", "new": "+new=1",
     "optimizer.betas": "optimizer.betas=[0.9]", "trainer.devices": "trainer.devices=two",
     "modle": "modle=functional", "model": "model=nope", "data.bath_size": "data.bath_size=3",
     "data.num_classes": "data.num_classes=7", "hydra.verbos": "hydra.verbos=true",
     "callbacks.checkpoint.monitor": "callbacks.checkpoint.monitor=val/f1",
+    "data.batch_size": "data.batch_size=5000", "+alarm": "+alarm=off", "'nonsense'": "'nonsense'",
 }  # fmt: skip
 
 
 def test_mistakes_of_every_kind_are_reported_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also what a key does not fit, though others of its section are wrong by themselves."""
     with pytest.raises(SystemExit):
-        check_command_line(list(NINE.values()))
+        check_command_line(list(MANY.values()))
     shown = capsys.readouterr().err.splitlines()
-    assert {line.split("=")[0] for line in shown} == set(NINE)
-    assert all(line.endswith("[set in: command line]") for line in shown)
+    assert sorted(re.split("[=:]", line)[0] for line in shown) == sorted(MANY)
+    typed = [line for line in shown if not line.startswith("'nonsense'")]
+    assert all(line.endswith("[set in: command line]") for line in typed)
 
 
 TOGETHER: dict[str, list[tuple[str, str]]] = {
@@ -229,6 +238,31 @@ def test_every_value_of_a_sweep_is_checked_before_the_first_job(
     with pytest.raises(SystemExit):
         check_command_line(["-m", "optimizer.lr=0.1,0.01,-1", "model=nn,functional"])
     assert "optimizer.lr=-1" in capsys.readouterr().err
+
+
+SWEEPS = {
+    "model=glob(f*)": "model=glob(f*): list the values of a sweep: model=functional",
+    "seed=glob(*)": "seed=glob(*): list the values of a sweep: seed=A,B",
+    "seed=range(1,1)": "seed=range(1,1): no value",
+    "seed=range(1,9,0)": "seed=range(1,9,0): range() arg 3 must not be zero",
+    "optimizer.lr=range(0.1,1,0.0)": "optimizer.lr=range(0.1,1,0.0): Invalid range values",
+    "data.batch_size=shuffle(range(1,2000000000))": "data.batch_size=shuffle(range(1,2000000000)): "
+    "more than 1,000 values",
+}
+
+
+def test_values_that_cannot_be_listed_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        check_command_line(["-m", *SWEEPS, "seed=x"])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == len(SWEEPS) + 1
+    for line, start in zip(shown, [*SWEEPS.values(), "seed=x"], strict=True):
+        assert line.startswith(start)
+
+
+def test_a_group_that_may_be_empty_may_be_left_out() -> None:
+    assert check_command_line(["~experiment", "~debug"]) == ["~experiment", "~debug"]
 
 
 def test_a_mistake_is_traced_to_its_file(
