@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from convtrain.config.messages import brief
 from convtrain.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -70,6 +71,6 @@ class CommandLine:
                 parsed.append(override)
             else:
                 mistakes.append(
-                    f"{text or repr(text)}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
+                    f"{brief(text) or repr(text)}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
                 )
         return parsed

@@ -9,18 +9,20 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
+from convtrain.config.messages import brief
 from convtrain.errors import closest, did_you_mean
 
 
 def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
     """Return the override that an error is about, if it names one."""
     first = _lines(error)[0]
-    quoted = re.findall(r"'([^']*)'", first)
-    for override in overrides:
-        text = override.input_line or ""
-        key = text.partition("=")[0].lstrip("+~")
-        merged = first.partition("merging override ")[2].lstrip("+").startswith(f"{key}=")
-        if key in quoted or merged or first.startswith(f"Multiple values for {key}."):
+    named = re.findall(r"'([^']*)'", first)
+    for words in ("Error merging override (.*)", "Multiple values for (.*?)\\.", "(.*) appears more"):
+        named += re.findall(words, first)
+    keys = [name.partition("=")[0].lstrip("+~") for name in named]
+    typed = [(override.input_line or "").partition("=")[0].lstrip("+~") for override in overrides]
+    for key, override in reversed(list(zip(typed, overrides, strict=True))):  # the last one counts
+        if key in keys:
             return override
     return None
 
@@ -44,13 +46,14 @@ def explain(error: Exception, culprit: Override | None, folders: list[Path]) -> 
         return f"{_unreadable(folders, RecursionError)}: its values lie too deep in one another"
     if culprit is None:
         return f"the configuration cannot be composed: {_reason(error)}"
-    return f"{culprit.input_line}: {_about(culprit, error)} [set in: command line]"
+    return f"{brief(culprit.input_line)}: {_about(culprit, error)} [set in: command line]"
 
 
 def _about(culprit: Override, error: Exception) -> str:
     typed, first = (culprit.input_line or "").partition("=")[0], _lines(error)[0]
-    if first.startswith("Could not delete"):
-        return "there is no such key to delete" if "not exist" in first else first
+    if first.startswith(("Could not delete", "Ambiguous value")):
+        missing = "not exist" in first
+        return "there is no such key to delete" if missing else f"type ~{typed.lstrip('~')} alone"
     if first.startswith("Could not override") and ("/" in typed or "@" in typed):
         return "no such group of choices"
     if first.startswith("Could not override"):
@@ -59,8 +62,8 @@ def _about(culprit: Override, error: Exception) -> str:
         if near == typed:
             return f"no such key; what is new there is added by +{typed}.NAME=VALUE"
         return f"no such key; did you mean {near}?"
-    if first.startswith(("Could not append", "Multiple values")):
-        return f"is there already; leave out the +: {(culprit.input_line or '').lstrip('+')}"
+    if first.startswith(("Could not append", "Multiple values")) or " appears more " in first:
+        return f"is there already; leave out the +: {brief(culprit.input_line).lstrip('+')}"
     if first.startswith("Error merging") and error.__cause__ is not None:
         return _lines(error.__cause__)[0]
     return _reason(error)

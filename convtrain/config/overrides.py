@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
+from convtrain.config.messages import brief
 from convtrain.errors import closest, did_you_mean
 
 MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
@@ -41,7 +42,7 @@ def one_value_each(
         elements = _elements(override, groups.get(key, []), mistakes)
         if override.is_sweep_override() and not multirun:
             mistakes.append(
-                f"{text}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
+                f"{brief(text)}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
             )
             elements = elements[:1]
         known = [_known_choice(key, value, groups, mistakes) for value in elements]
@@ -92,18 +93,18 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
     value = override.value()
     if isinstance(value, Glob):  # Hydra's would take files that are no choice, too
         found = ",".join(value.filter(options)) or "A,B"
-        mistakes.append(f"{text}: list the values of a sweep: {override.key_or_group}={found}")
+        mistakes.append(f"{brief(text)}: list the values of a sweep: {override.key_or_group}={found}")
         return []
     if isinstance(value, RangeSweep):
         value.shuffle = False  # which lists them all, however many
     try:
         values = list(islice(override.sweep_string_iterator(), MAX_VALUES + 1))
     except (HydraException, ValueError) as error:
-        mistakes.append(f"{text}: {str(error).splitlines()[0]}")
+        mistakes.append(f"{brief(text)}: {str(error).splitlines()[0]}")
         return []
     if not values or len(values) > MAX_VALUES:
         much = f"more than {MAX_VALUES:,} values" if values else "no value"
-        mistakes.append(f"{text}: {much}; a sweep has 1 to {MAX_VALUES:,} of a key")
+        mistakes.append(f"{brief(text)}: {much}; a sweep has 1 to {MAX_VALUES:,} of a key")
         del values[1:]
     return [str(value) for value in values]
 
@@ -116,7 +117,7 @@ def _known_choice(
     if options is None or value is None or value in options or value.startswith("{"):
         return value, True
     mistakes.append(
-        f"{key}={value}: no such choice{did_you_mean(value, options)}; "
+        f"{key}={brief(value)}: no such choice{did_you_mean(value, options)}; "
         f"choose from {', '.join(options)} [set in: command line]"
     )
     near = closest(value, options)
@@ -125,6 +126,7 @@ def _known_choice(
 
 def _one_value(override: Override, value: str | None) -> str:
     text = override.input_line or ""
-    if value is None or override.is_delete():
+    as_typed = not override.is_sweep_override() and value == override.get_value_element_as_str()
+    if value is None or as_typed:  # str(3) is the text 3, which would be read as a number
         return text
     return f"{text.partition('=')[0]}={value}"
