@@ -96,6 +96,7 @@ class Recorder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trainer, self._stepped = trainer, False
+        self._epoch = trainer.current_epoch  # no epoch starts where a run goes on within one
         self._model = pl_module.model if isinstance(pl_module, Task) else pl_module
         self._parameters = Parameters(self._model, self.plan)
         self._details = Details(self.plan, self._parameters.names)

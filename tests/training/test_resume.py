@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from convtrain import pipeline
+from convtrain.gradients import load
 from convtrain.signals import Interrupted, Signals
 from convtrain.training.position import Position, saved_position
 from tests.conftest import REPOSITORY, compose
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
 NOT_THE_RUNS = ("images_per_second", "wall_time_seconds", "recorder", "gradients")
+TIMES = {"time"}
 STAYS = ("state_dict", "optimizer_states", "lr_schedulers", "position", "global_step", "epoch")
 SMALL = (
     "trainer=cpu", "callbacks.progress_bar=false", "network=lenet", "data=synthetic",
@@ -34,6 +36,14 @@ def contents(run: Path) -> dict[str, Any]:
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
         return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+
+
+def record(run: Path) -> list[str]:
+    """Return what was recorded of the gradients, as text, in which NaN equals NaN."""
+    if not (run / "gradients").is_dir():
+        return []
+    tables = [load(run, name) for name in ("steps", "parameters", "histograms")]
+    return [repr(table.drop_columns(TIMES & {*table.column_names}).to_pylist()) for table in tables]
 
 
 def assert_same_bits(left: Any, right: Any, where: str = "checkpoint") -> None:
@@ -109,6 +119,7 @@ class Whole:
         assert len(seen) + len(again) >= len(self.samples), name
         assert kept(result) == kept(self.result), name
         assert rows(run) == rows(self.folder / "whole"), name
+        assert record(run) == record(self.folder / "whole"), name
         assert_same_bits(contents(run), contents(self.folder / "whole"), name)
         return seen + again
 
@@ -130,11 +141,11 @@ def shipped(group: str) -> list[str]:
 # 6 batches but for batch norm's, which has 4; the choices of augment are dealt out among them
 FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
     "functional": (
-        ("model=functional",),
+        ("model=functional", "recorder=full"),
         [("step's end", 6), ("checkpoint's write", 200), ("epoch's end", 1)],
     ),
     "nn, adamw, cosine, accumulate 2": (
-        ("model=nn", "optimizer=adamw", "scheduler=cosine", "trainer.accumulate_grad_batches=2",
+        ("model=nn", "recorder=norms", "optimizer=adamw", "scheduler=cosine", "trainer.accumulate_grad_batches=2",
          "callbacks.checkpoint.every_n_steps=1"),
         [("batch", 10), ("validation", 4)],
     ),
