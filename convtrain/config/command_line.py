@@ -71,6 +71,7 @@ class CommandLine:
                 parsed.append(override)
             else:
                 mistakes.append(
-                    f"{brief(text) or repr(text)}: cannot be read as key=value; quote values with spaces: 'k=\"v\"'"
+                    f"{brief(text) or repr(text)}: cannot be read as key=value; "
+                    f"quote values with spaces: 'k=\"v\"'"
                 )
         return parsed

@@ -17,7 +17,7 @@ def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
     """Return the override that an error is about, if it names one."""
     first = _lines(error)[0]
     named = re.findall(r"'([^']*)'", first)
-    for words in ("Error merging override (.*)", "Multiple values for (.*?)\\.", "(.*) appears more"):
+    for words in (r"merging override (.*)", r"Multiple values for (.*?)\.", r"(.*) appears more"):
         named += re.findall(words, first)
     keys = [name.partition("=")[0].lstrip("+~") for name in named]
     typed = [(override.input_line or "").partition("=")[0].lstrip("+~") for override in overrides]

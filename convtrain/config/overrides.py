@@ -42,7 +42,8 @@ def one_value_each(
         elements = _elements(override, groups.get(key, []), mistakes)
         if override.is_sweep_override() and not multirun:
             mistakes.append(
-                f"{brief(text)}: several values make a sweep; add -m, or quote a list: '{key}=[...]'"
+                f"{brief(text)}: several values make a sweep; add -m, "
+                f"or quote a list: '{key}=[...]'"
             )
             elements = elements[:1]
         known = [_known_choice(key, value, groups, mistakes) for value in elements]
@@ -93,7 +94,9 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
     value = override.value()
     if isinstance(value, Glob):  # Hydra's would take files that are no choice, too
         found = ",".join(value.filter(options)) or "A,B"
-        mistakes.append(f"{brief(text)}: list the values of a sweep: {override.key_or_group}={found}")
+        mistakes.append(
+            f"{brief(text)}: list the values of a sweep: {override.key_or_group}={found}"
+        )
         return []
     if isinstance(value, RangeSweep):
         value.shuffle = False  # which lists them all, however many

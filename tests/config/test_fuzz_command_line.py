@@ -1,4 +1,4 @@
-"""Mistyped command lines: refused in lines with status 2, or composed by Hydra to what was typed."""
+"""Mistyped command lines: refused in lines with status 2, or composed to what was typed."""
 
 import random
 import string
@@ -23,11 +23,11 @@ GROUPS = {
 }
 KEYS = sorted({key for _, allowed in ROWS for key in allowed})
 VALUES = (
-    "", "null", "true", "0", "1", "-1", "3", "1.5", "1e3", "1e400", "nan", "abc", "'1'", "[]", "[1]",
-    "[0.5,0.5]", "[1,8,8]", "{}", "{a:1}", "1,2", "a,b", "range(1,4)", "range(4,1)", "glob(*)",
-    "choice(1,2)", "interval(0,1)", "sort(2,1)", "shuffle(1,2)", "int(3)", "str(3)", "${seed}",
-    "${nope}", "${", "$x", "???", "a b", "'a b'", '"', "\\", "a=b", "@", "é", "🦆", "\n", "\x00", "(",
-    "../x", "/x", "auto", "val/acc", "min", "functional", "nn", "sgd", "digits", "x" * 5000,
+    "", "null", "true", "0", "1", "-1", "3", "1.5", "1e3", "1e400", "nan", "abc", "'1'", "[]",
+    "[1]", "[0.5,0.5]", "[1,8,8]", "{}", "{a:1}", "1,2", "a,b", "range(1,4)", "range(4,1)",
+    "glob(*)", "choice(1,2)", "interval(0,1)", "sort(2,1)", "shuffle(1,2)", "int(3)", "str(3)",
+    "${seed}", "${nope}", "${", "$x", "???", "a b", "'a b'", '"', "\\", "a=b", "@", "é", "🦆", "\n",
+    "\x00", "(", "../x", "/x", "auto", "val/acc", "min", "functional", "nn", "sgd", "x" * 5000,
 )  # fmt: skip
 MARKS = ("+", "++", "~", "-", "--", " ", "=", "@", "hydra.", "hydra/")
 
@@ -68,9 +68,8 @@ def test_a_mistyped_command_line_is_refused_in_lines_or_does_what_it_says(
             arguments = check_command_line(words)
         except SystemExit as stopped:
             outcomes["refused"] += 1
-            assert stopped.code in (0, 2), words  # 0: one of them is --help
-            said = capsys.readouterr().err
-            assert said or stopped.code == 0, words
+            status, said = stopped.code, capsys.readouterr().err
+            assert status == (2 if said else 0), words  # 0: one is --help
             for line in said.removesuffix("\n").split("\n"):
                 assert line.isprintable(), (words, line)
                 assert len(line) < 1500, (words, line)
