@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from convtrain.errors import CorruptDataError
+from convtrain.errors import CorruptDataError, TrainingError
 
 BLOCK = 1 << 20  # bytes that a worker hands over at once
 FEW = 4  # blocks that are not worth starting workers for
@@ -35,6 +35,7 @@ def decode_all(
 
     Raises:
         CorruptDataError: a file cannot be decoded or is too large; names it.
+        TrainingError: one of the processes was killed.
     """
     blocks = _Blocks(files, list(shape), resize, max_pixels)
     loader = DataLoader(
@@ -47,10 +48,20 @@ def decode_all(
         # The other ways would run a user's script once more in each worker.
         multiprocessing_context="fork" if sys.platform == "linux" and len(blocks) > FEW else None,
     )
-    for block in loader:
-        if isinstance(block, CorruptDataError):
-            raise block
-        yield block
+    done = 0
+    try:
+        for block in loader:
+            if isinstance(block, CorruptDataError):
+                raise block
+            yield block
+            done += len(block)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"{files[done]}: a process that decodes images was killed here or a little further, "
+            f"after {done} of {len(files)} images; was the memory full? the same command tries again"
+        ) from error
 
 
 class _Blocks(Dataset[np.ndarray | CorruptDataError]):

@@ -1,6 +1,8 @@
 """Images of one's own: found, decoded, resized, divided; a bad one is named."""
 
+import os
 import random
+import signal
 import struct
 import tracemalloc
 import zlib
@@ -18,7 +20,7 @@ from convtrain.config.folders import class_names
 from convtrain.data import decoding
 from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Images, divide
-from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
 from tests.conftest import compose
 
 OPTIONS: dict[str, Any] = {
@@ -96,6 +98,23 @@ def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
     (tmp_path / "dog" / "3.png").write_bytes(b"")
     with pytest.raises(CorruptDataError, match=r"dog/3\.png: cannot be decoded") as raised:
         load_image_folder(root=str(tmp_path), **OPTIONS)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, 16)
+    monkeypatch.setattr(decoding, "BLOCK", 3 * 16 * 16 * 2)
+    plain, parent = decoding.decode, os.getpid()
+
+    def deadly(path: Path, *arguments: Any) -> np.ndarray:
+        if path.name == "3.png" and path.parent.name == "dog" and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(path, *arguments)
+
+    monkeypatch.setattr(decoding, "decode", deadly)
+    with pytest.raises(TrainingError, match=r"a process that decodes .* was killed") as raised:
+        load_image_folder(root=str(tmp_path), **OPTIONS)
+    assert str(tmp_path) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 
 
