@@ -24,7 +24,13 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
-from convtrain.errors import ConvtrainError, NetworkError, TrainingError, error_line
+from convtrain.errors import (
+    ConvtrainError,
+    NetworkError,
+    TrainingError,
+    error_line,
+    lacks_memory,
+)
 from convtrain.files import line_on_full_disk
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
@@ -197,9 +203,17 @@ def make_model(config: Config) -> nn.Module:
     """Make the model.
 
     Raises:
-        NetworkError: it cannot be built, or has nothing to learn.
+        NetworkError: it cannot be built, does not fit into memory, or has nothing to learn.
     """
-    model = _build_model(config)
+    try:
+        model = _build_model(config)
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        raise NetworkError(
+            f"{model_name(config)}: does not fit into this machine's memory; "
+            f"python -m convtrain check --build tells what it takes"
+        ) from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError(f"{model_name(config)}: has no parameters to learn")
     return model
@@ -349,9 +363,10 @@ def _failures_told(task: Task, run_dir: Path) -> Iterator[None]:
         yield
     except ConvtrainError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a callback that leaves has not finished the run
         full = line_on_full_disk(error, run_dir)
-        raise TrainingError(full or f"{task.where()}: {error_line(error)}") from error
+        cause = error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
+        raise TrainingError(full or f"{task.where()}: {error_line(cause)}") from error
 
 
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:

@@ -60,7 +60,7 @@ def decode_all(
             raise
         raise TrainingError(
             f"{files[done]}: a process that decodes images was killed here or a little further, "
-            f"after {done} of {len(files)} images; was the memory full? the same command tries again"
+            f"after {done} of {len(files)} images; was the memory full? try again"
         ) from error
 
 

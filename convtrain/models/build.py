@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convtrain.config.targets import refusal
-from convtrain.errors import ConfigError, NetworkError, error_line, did_you_mean
+from convtrain.errors import ConfigError, NetworkError, did_you_mean, error_line
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
 from convtrain.models.memory import activate_in_place
@@ -155,12 +155,16 @@ def make_trusted(
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}={target}: cannot be imported: {error}") from error
     except Exception as error:  # a user's own code may raise anything
         raise ConfigError(f"{key}={target}: cannot be imported: {error_line(error)}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise ConfigError(f"{key}={target}: expected a class derived from {kind.__name__}")
     try:
         return found(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}={target}: {error}") from error
     except Exception as error:
         raise ConfigError(f"{key}={target}: {error_line(error)}") from error
 

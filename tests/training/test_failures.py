@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convtrain.errors import TrainingError
+from convtrain.errors import ConfigError, NetworkError, TrainingError
 from convtrain.gradients import load
 from convtrain.training.task import Task
 from tests.conftest import Train
@@ -68,6 +68,60 @@ def test_an_exception_in_a_callback_of_ones_own_is_one_line_that_says_where(
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     assert load(tmp_path / "run", "steps")["step"].to_pylist()[:5] == [1, 2, 3, 4, 5]
+
+
+LEAVING = """
+import pytorch_lightning as pl
+class Leaving(pl.Callback):
+    def __init__(self, how): self.how = how
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 6:
+            raise SystemExit(0) if self.how == "exit" else KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(("how", "says"), [("exit", "SystemExit: 0"), ("key", "KeyboardInterrupt")])
+def test_a_callback_that_leaves_has_not_finished_the_run(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, says: str
+) -> None:
+    """Status 0 would mean that it is done."""
+    (tmp_path / "leavingcallback.py").write_text(LEAVING)
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = f"callbacks.custom=[{{_target_: leavingcallback.Leaving, how: {how}}}]"
+    with pytest.raises(TrainingError) as raised:
+        train(*SMALL, "trust=[leavingcallback]", custom)
+    assert str(raised.value).startswith(f"step 6, epoch 1, batch 1: {says} (leavingcallback.py")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+OWN = """
+import torch
+class Net(torch.nn.Linear):
+    def __init__(self): raise RuntimeError("not\\ntoday")
+"""
+
+
+def test_what_a_class_of_ones_own_raises_is_one_line(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ownraising.py").write_text(OWN)
+    (tmp_path / "ownunreadable.py").write_text("this is no Python")
+    monkeypatch.syspath_prepend(tmp_path)
+    for target, says in {
+        "ownraising.Net": r"RuntimeError: not \(ownraising\.py, line 4\)$",
+        "ownunreadable.Net": r"cannot be imported: SyntaxError",
+    }.items():
+        package = target.partition(".")[0]
+        with pytest.raises(ConfigError, match=rf"^model\._target_={target}: {says}") as raised:
+            train("model=custom", f"model._target_={target}", f"trust=[{package}]")
+        assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_network_that_fits_in_no_memory_is_one_line(train: Train) -> None:
+    layers = "[Flatten, {Linear: {out_features: 2000000000000}}, {Linear: {out_features: 10}}]"
+    with pytest.raises(NetworkError, match=r"does not fit into this machine's memory") as raised:
+        train(f"network.layers={layers}")
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_the_terminal_has_one_line_and_the_log_the_traceback(
