@@ -62,12 +62,6 @@ def error_line(error: BaseException) -> str:
     return f"{told} ({Path(at.filename).name}, line {at.lineno})" if at else told
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Tell whether an error is that there was no memory left, on whichever device."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
-
-
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` for the closest known spelling, or an empty string."""
     near = closest(wrong, known)

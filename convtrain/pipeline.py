@@ -24,13 +24,7 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
-from convtrain.errors import (
-    ConvtrainError,
-    NetworkError,
-    TrainingError,
-    error_line,
-    lacks_memory,
-)
+from convtrain.errors import ConvtrainError, NetworkError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
@@ -43,7 +37,7 @@ from convtrain.models.build import (
     check_scores,
     make_trusted,
 )
-from convtrain.models.memory import channels_last_pays, lay_channels_last
+from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.provenance import collect_provenance
@@ -205,15 +199,8 @@ def make_model(config: Config) -> nn.Module:
     Raises:
         NetworkError: it cannot be built, does not fit into memory, or has nothing to learn.
     """
-    try:
+    with within_memory(model_name(config)):
         model = _build_model(config)
-    except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
-            raise
-        raise NetworkError(
-            f"{model_name(config)}: does not fit into this machine's memory; "
-            f"python -m convtrain check --build tells what it takes"
-        ) from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError(f"{model_name(config)}: has no parameters to learn")
     return model

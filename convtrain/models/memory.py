@@ -1,9 +1,13 @@
-"""How a model lies in memory: channels last, and activations in place."""
+"""How a model lies in memory: whether it fits, channels last, and activations in place."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
-from torch import Tensor, channels_last, nn
+from torch import OutOfMemoryError, Tensor, channels_last, nn
+
+from convtrain.errors import NetworkError
 
 FRESH = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Linear)
 """Layers whose output is theirs alone, and which need none of it for their own gradient."""
@@ -11,6 +15,21 @@ FRESH = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Bat
 LARGE = 64
 """Weights of ordinary convolutions, for each pixel of a batch, from which channels last costs more
 on the CPU than it brings: with every step all weights are brought into the kernel's own order."""
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Raise NetworkError, which says what was built, where the memory is too small for it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = isinstance(error, MemoryError | OutOfMemoryError)
+        if not told and "can't allocate memory" not in str(error):
+            raise
+        raise NetworkError(
+            f"{what}: does not fit into this machine's memory; "
+            f"python -m convtrain check --build tells what it takes"
+        ) from error
 
 
 def activate_in_place(module: nn.Module) -> None:
