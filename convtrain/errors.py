@@ -54,6 +54,8 @@ def error_line(error: BaseException) -> str:
 
     Where libraries raised it, that is the line of the user's own code that called them.
     """
+    if isinstance(error.__context__, KeyboardInterrupt):  # of which Lightning makes an exit
+        error = error.__context__
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename]
     at = (own or frames)[-1] if frames else None

@@ -194,11 +194,7 @@ def model_name(config: Config) -> str:
 
 
 def make_model(config: Config) -> nn.Module:
-    """Make the model.
-
-    Raises:
-        NetworkError: it cannot be built, does not fit into memory, or has nothing to learn.
-    """
+    """Make the model; NetworkError where it cannot be, or is too large, or has nothing to learn."""
     with within_memory(model_name(config)):
         model = _build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -352,8 +348,7 @@ def _failures_told(task: Task, run_dir: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # a callback that leaves has not finished the run
         full = line_on_full_disk(error, run_dir)
-        cause = error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
-        raise TrainingError(full or f"{task.where()}: {error_line(cause)}") from error
+        raise TrainingError(full or f"{task.where()}: {error_line(error)}") from error
 
 
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:

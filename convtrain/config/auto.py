@@ -86,6 +86,8 @@ def _fixed(config: Any, prefix: str = "") -> Any:
     if not isinstance(config, Mapping):
         return list(config) if isinstance(config, tuple) else config
     named = {f"{prefix}{key}": value for key, value in config.items()}
+    if named.get("trainer.strategy") == "ddp":  # what auto comes to with several devices
+        named["trainer.strategy"] = "auto"
     return {k: _fixed(v, f"{k}.") for k, v in named.items() if k not in CHANGEABLE}
 
 

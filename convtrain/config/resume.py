@@ -17,6 +17,7 @@ CHANGEABLE = (
     "trainer.max_steps",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.num_nodes",
     "trainer.threads",
     "trainer.log_every_n_steps",
     "callbacks.checkpoint.every_n_epochs",
@@ -46,6 +47,11 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     parser, lines = OverridesParser.create(), []
     for override in parser.parse_overrides(list(overrides)):
         key = override.key_or_group
+        if key == "hydra.run.dir" and Path(str(override.value())).resolve() != folder.resolve():
+            lines.append(
+                f"{override.input_line}: a run that is resumed stays in its directory; "
+                f"leave it out, or copy {run_dir} there and resume that"
+            )
         if key.startswith("hydra."):
             continue
         if key not in CHANGEABLE:

@@ -62,6 +62,28 @@ def test_what_may_change_is_kept(leave: Leave) -> None:
     assert (resumed.seed, resumed.trainer.max_epochs) == (2, 9)
 
 
+def test_a_run_of_several_devices_goes_on_on_as_many_or_others(leave: Leave) -> None:
+    """What it stores is how it was started: ddp where it said auto, and the machines."""
+    run = leave("a", "trainer.devices=2", "trainer.strategy=ddp", "trainer.num_nodes=2")
+    for more in (["trainer.devices=2"], ["trainer.devices=3", "trainer.num_nodes=1"], []):
+        assert choose_run(["trainer=cpu", *more, "resume=auto"]) == [*more, f"resume={run}"]
+    fsdp = ["trainer=gpu", "trainer.strategy=fsdp"]
+    assert choose_run([*fsdp, "resume=auto"]) == fsdp
+
+
+def test_a_run_that_is_resumed_stays_where_it_is(
+    leave: Leave, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = leave("a")
+    here = [f"resume={run}", f"hydra.run.dir={run.absolute()}"]
+    assert check_command_line(here) == here
+    with pytest.raises(SystemExit) as ended:
+        check_command_line([f"resume={run}", f"hydra.run.dir={tmp_path}/new"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hydra.run.dir={tmp_path}/new: a run that is resumed stays in its")
+
+
 def test_a_directory_that_was_given_is_looked_into(leave: Leave, tmp_path: Path) -> None:
     run = leave("a").rename(tmp_path / "given=this")
     chosen = choose_run(["trainer=cpu", f"hydra.run.dir='{run}'", "resume=auto"])
