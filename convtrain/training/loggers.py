@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -118,6 +118,11 @@ class TensorBoard(TensorBoardLogger):
         """Write no hparams.yaml beside ``config.yaml``, which says the same."""
 
     @rank_zero_only
+    def flush(self) -> None:
+        """Hand all points to the system; those before a checkpoint are never written again."""
+        self.experiment.flush()
+
+    @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Tell TensorBoard to forget the points that a resumed run writes again."""
         writer = self.experiment._get_file_writer()
@@ -145,6 +150,6 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.add_text(tag, re.sub(r"^", "    ", text, flags=re.MULTILINE), step)
 
 
-def tensorboard_of(loggers: list[Logger]) -> TensorBoard | None:
+def tensorboard_of(loggers: Sequence[Any]) -> TensorBoard | None:
     """Return the TensorBoard logger among those of a trainer, if there is one."""
     return next((logger for logger in loggers if isinstance(logger, TensorBoard)), None)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.errors import TrainingError
-from convtrain.training.loggers import MetricsCsv, TensorBoard
+from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import Loss
 from convtrain.training.norms import gradient_norms, total_norm
 from convtrain.training.optimizers import MakeOptimizer
@@ -318,6 +318,8 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._log_if_due()  # what is logged of a step belongs to its checkpoint
+        if (shown := tensorboard_of(self.loggers)) is not None:
+            shown.flush()
         position = position_in(
             checkpoint["loops"]["fit_loop"],
             epoch=self.current_epoch,
