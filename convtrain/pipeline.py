@@ -312,12 +312,8 @@ def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
 
 
 def make_loggers(config: Config, run_dir: Path) -> list[Logger]:
-    loggers: list[Logger] = []
-    if config.logger.tensorboard:
-        loggers.append(TensorBoard(run_dir))
-    if config.logger.csv:
-        loggers.append(MetricsCsv(run_dir))
-    return loggers
+    chosen = ((config.logger.tensorboard, TensorBoard), (config.logger.csv, MetricsCsv))
+    return [make(run_dir) for wanted, make in chosen if wanted]
 
 
 @rank_zero_only
