@@ -28,6 +28,7 @@ from convtrain.errors import TrainingError
 from convtrain.ranks import place
 from convtrain.training.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
+from convtrain.training.profile import StageProfiler
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
@@ -82,6 +83,9 @@ def make_trainer(
     check_devices(accelerator, devices, strategy)
     if threads is not None:
         torch.set_num_threads(threads)
+    made = _make_profiler(profiler, run_dir)
+    if isinstance(made, StageProfiler):
+        callbacks = [*callbacks, made.layers]
     return Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -89,7 +93,7 @@ def make_trainer(
         max_steps=-1 if max_steps is None else max_steps,
         callbacks=list(callbacks),
         logger=list(loggers),
-        profiler=_make_profiler(profiler, run_dir),
+        profiler=made,
         default_root_dir=run_dir,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -138,4 +142,8 @@ def make_early_stopping(
 
 
 def _make_profiler(name: str | None, run_dir: Path) -> Profiler:
-    return NotProfiled() if name is None else PROFILERS[name](dirpath=run_dir, filename="profile")
+    if name is None:
+        return NotProfiled()
+    if name == "stages":
+        return StageProfiler(run_dir)
+    return PROFILERS[name](dirpath=run_dir, filename="profile")
