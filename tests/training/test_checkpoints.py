@@ -15,6 +15,7 @@ import torch
 from convtrain.errors import ConfigError, CorruptDataError, TrainingError
 from convtrain.pipeline import train as run
 from convtrain.training import checkpoints
+from convtrain.training.checkpoint_file import save_checkpoint
 from tests.conftest import QUICK, REPOSITORY, Train, compose
 from tests.training.forged import Payload, forge
 
@@ -215,6 +216,32 @@ def test_a_forged_checkpoint_executes_nothing_when_it_is_resumed_from(
     assert not mark.exists()
     torch.load(folder / "last.ckpt", weights_only=False)
     assert mark.exists(), "the payload works where it is allowed to"
+
+
+def test_hyperparameters_in_a_checkpoint_are_data_whatever_they_name(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "executed"
+    (tmp_path / "marking.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = shutil.copytree(trained[0], tmp_path / "parts")
+    last = parts / "checkpoints" / "last.ckpt"
+    code = {
+        "_target_": "os.system", "command": f"touch {mark}", "_args_": [f"touch {mark}"],
+        "nested": [{"_target_": "marking.Net", "_partial_": True}],
+        "_instantiator": "marking.make", "_class_path": "marking.Net",
+    }  # fmt: skip
+    content = torch.load(last, weights_only=True)
+    named = ("hyper_parameters", "datamodule_hyper_parameters", "ImageData", "callback", "x")
+    content |= {"hparams_name": "marking", "hparams_type": "marking.Net"} | dict.fromkeys(
+        named, code
+    )
+    content["callbacks"]["marking.Callback"] = code
+    save_checkpoint(content, last)
+    resumed = run(compose(f"resume={parts}", "trainer.max_epochs=5"), parts)
+    assert {key: resumed[key] for key in NUMBERS} == trained[1]
+    assert not mark.exists()
+    assert "marking" not in sys.modules
 
 
 def test_a_run_that_was_moved_still_knows_its_best(train: Train, tmp_path: Path) -> None:
