@@ -96,16 +96,27 @@ def line_on_full_disk(error: BaseException, folder: Path) -> str | None:
 
     Loggers fail too when they are closed after a checkpoint could not be written.
     """
-    line, seen = None, set()
-    hidden: BaseException | None = error
-    while hidden is not None and id(hidden) not in seen:  # one raised twice hides itself
+    line = None
+    for hidden in _chain(error):
         if isinstance(hidden, TrainingError):
             return str(hidden)
         if isinstance(hidden, OSError) and hidden.errno in FULL:
             line = f"{folder}: the disk is full, nothing more can be written: {hidden.strerror}"
+    return line
+
+
+def comes_from_full_disk(error: BaseException) -> bool:
+    """Tell whether this error, or one that it hides, comes from a full disk."""
+    return any(isinstance(e, OSError) and e.errno in (*FULL, errno.EFBIG) for e in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    hidden: BaseException | None = error
+    while hidden is not None and id(hidden) not in seen:  # one raised twice hides itself
+        yield hidden
         seen.add(id(hidden))
         hidden = hidden.__cause__ or hidden.__context__
-    return line
 
 
 def _why_not_written(path: Path, needed: int, error: OSError) -> str:

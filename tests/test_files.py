@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from convtrain.errors import TrainingError
-from convtrain.files import also_known_as, line_on_full_disk, written_whole
+from convtrain.files import also_known_as, comes_from_full_disk, line_on_full_disk, written_whole
 
 
 def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:
@@ -69,6 +69,8 @@ def test_a_full_disk_is_told_from_other_errors() -> None:
     assert line_on_full_disk(raised(ValueError("logger"), full), Path("run")) == line
     assert line_on_full_disk(raised(full, TrainingError("last.ckpt")), Path("run")) == "last.ckpt"
     assert line_on_full_disk(raised(other, ValueError()), Path("run")) is None
+    assert comes_from_full_disk(raised(full, TrainingError("last.ckpt")))
+    assert not comes_from_full_disk(raised(other, TrainingError("step 3")))
 
 
 def test_an_error_that_was_raised_twice_is_no_endless_chain() -> None:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
+from convtrain.files import comes_from_full_disk
 from convtrain.gradients import statistics as measure
 from convtrain.gradients.capture import INPUT, Capture
 from convtrain.gradients.details import Details
@@ -369,7 +370,8 @@ class Recorder(pl.Callback):
             self._flush(together=False)
             self.wait()
         except TrainingError as error:
-            log.error("%s", error)  # the run ends with the first exception, and its own message
+            if not comes_from_full_disk(exception):  # which is told already
+                log.error("%s", error)  # the run ends with the first exception, and its own message
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._writer is not None:

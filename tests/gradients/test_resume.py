@@ -115,7 +115,7 @@ def test_an_exception_in_training_leaves_all_rows_but_none_twice(
 
 
 def test_a_full_disk_ends_the_run_in_one_line(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written: list[int] = []
     plain = Sink.write
@@ -132,6 +132,7 @@ def test_a_full_disk_ends_the_run_in_one_line(
         train("logger=none", "recorder.flush_every_n_steps=2")
     message = str(stopped.value)
     assert "\n" not in message
+    assert not [each for each in caplog.records if each.name.startswith("convtrain")], "told twice"
     assert "no space left on device" in message
     assert message.endswith("recorder=off trains without a record")
     assert [row["step"] for row in load(tmp_path / "run", "steps").to_pylist()] == [1, 2]
