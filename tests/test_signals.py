@@ -75,11 +75,14 @@ def test_a_run_that_is_not_busy_ends_there_and_then() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_signal_ends_a_sweep_and_the_other_jobs_are_not_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+def test_a_signal_ends_a_sweep_and_the_other_jobs_are_not_started(
+    tmp_path: Path, name: str
+) -> None:
     process = start("-m", "seed=1,2,3", *LONG, f"hydra.sweep.dir={tmp_path}")
     wait_for(tmp_path / "0" / "checkpoints" / "last.ckpt")
-    status, out, err = end(process, signal.SIGTERM)
-    assert status == 143
+    status, out, err = end(process, signal.Signals[name])
+    assert status == 128 + signal.Signals[name]
     assert not (tmp_path / "1").exists()
     assert not (tmp_path / "0" / "result.json").exists()
     assert "unfinished" in (tmp_path / "results.csv").read_text()
@@ -118,6 +121,36 @@ def test_a_stopped_run_goes_on_to_the_same_end(tmp_path: Path, name: str, traine
     results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "run")]
     for key in ("train/loss_epoch", "val/loss", "test/loss", "test/acc", "steps", "epochs"):
         assert results[0][key] == results[1][key], key
+
+
+@pytest.mark.slow
+def test_asked_to_stop_at_moments_that_nobody_chose_it_ends_as_if_never_asked(
+    tmp_path: Path,
+) -> None:
+    """In steps that are half done and in validations, which here take most of the time."""
+    settings = (
+        *LONG, "trainer.max_epochs=12", "trainer.val_check_interval=0.25", "network=resnet8",
+        "trainer.accumulate_grad_batches=2", "data.limit=640", "data.eval_batch_size=16",
+        "data.val_fraction=0.3",
+    )  # fmt: skip
+    whole, run, moments = tmp_path / "whole", tmp_path / "run", random.Random(5)
+    assert start(*settings, f"hydra.run.dir={whole}").wait() == 0
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGTERM"):
+        process = start(*settings, f"hydra.run.dir={run}", "resume=auto")
+        seen = (run / "config.yaml").stat().st_mtime_ns if run.exists() else 0
+        while not (run / "config.yaml").exists() or (
+            (run / "config.yaml").stat().st_mtime_ns == seen and process.poll() is None
+        ):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.2, 1))
+        status, _, err = end(process, signal.Signals[name])
+        assert status == 128 + signal.Signals[name], err
+        assert err.splitlines()[-1].endswith(f"to go on: python train.py resume={run}")
+    assert start(*settings, f"hydra.run.dir={run}", "resume=auto").wait() == 0
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, run))
+    for key in ("train/loss_epoch", "val/loss", "test/loss", "test/acc", "steps", "epochs"):
+        assert first[key] == second[key], key
+    assert without_speed(whole / "metrics.csv") == without_speed(run / "metrics.csv")
 
 
 @pytest.mark.slow
