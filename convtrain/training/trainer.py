@@ -52,15 +52,14 @@ class Trainer(pl.Trainer):
 
     def save_checkpoint(self, *args: Any, **options: Any) -> None:
         failed: str | None = None
-        cause: TrainingError | None = None
         try:
             super().save_checkpoint(*args, **options)
         except TrainingError as error:  # of the first device alone; the others wait for it
-            failed, cause = str(error), error
+            failed = str(error)
             self.strategy.barrier("Trainer.save_checkpoint")
         failed = self.strategy.broadcast(failed)
         if failed is not None:
-            raise TrainingError(failed) from cause
+            raise TrainingError(failed)
 
 
 def make_trainer(
