@@ -24,7 +24,7 @@ from convtrain.launcher import (
 from convtrain.ranks import as_launched, is_main_process, place
 from convtrain.runs.directory import RunDirectory
 from convtrain.signals import Interrupted, Signals, requeue_slurm_job
-from convtrain.sweeps.jobs import LeftAloneError, run_once, share_threads
+from convtrain.sweeps.jobs import LeftAloneError, run_once, share_cores
 
 log = logging.getLogger("convtrain")
 
@@ -99,6 +99,12 @@ def _train(
     """Train here, or in processes of which each has a device."""
     if (count := processes_to_start(config)) > 1:
         return train_in_processes(count, config, run_dir, overrides, signals)
+    return _train_here(config, run_dir, overrides, signals)
+
+
+def _train_here(
+    config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
+) -> dict[str, Any]:
     with imports_kept():
         quiet_libraries()
         from convtrain.pipeline import train
@@ -118,8 +124,15 @@ def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str
 def _train_as_one_of_many(
     config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> dict[str, Any]:
-    share_threads()
-    return _train(config, run_dir, overrides, signals)
+    """Train so that the next job finds this process as this one has found it.
+
+    A strategy such as DDP leaves a process group behind, on a single device too.
+    """
+    if (count := processes_to_start(config)) > 1 or config.trainer.strategy != "auto":
+        share_cores(count)
+        return train_in_processes(count, config, run_dir, overrides, signals)
+    share_cores(0)
+    return _train_here(config, run_dir, overrides, signals)
 
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
