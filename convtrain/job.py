@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from convtrain.launcher import (
 )
 from convtrain.ranks import as_launched, is_main_process, place
 from convtrain.runs.directory import RunDirectory
-from convtrain.signals import Interrupted, Signals, requeue_slurm_job
+from convtrain.signals import Interrupted, Signals, requeue
 from convtrain.sweeps.jobs import LeftAloneError, run_once, share_cores
 
 log = logging.getLogger("convtrain")
@@ -48,8 +47,9 @@ def run_job(
         except Interrupted as interrupted:
             signals.busy = True
             _report_interruption(interrupted, run_dir, multirun)
+            status = requeue() if interrupted.is_limit and is_main_process() else None
             _end_together()
-            sys.exit(interrupted.exit_status)
+            sys.exit(status or interrupted.exit_status)
 
 
 def _run(
@@ -139,8 +139,6 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
     """Say how to go on; in a sweep, show what the jobs have come to."""
     if not is_main_process():
         return
-    if interrupted.signum == getattr(signal, "SIGUSR1", None):
-        requeue_slurm_job()
     if multirun:
         from convtrain.sweeps.callback import close_sweep
 

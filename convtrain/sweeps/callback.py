@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,16 @@ class SweepTable(Callback):
     Args:
         identity: tells one sweep from another; train.py finds it.
         jobs: how many there are, if that is known before.
+        gpus: that they take turns at; each reads them from Hydra's configuration.
     """
 
-    def __init__(self, identity: str | None = None, jobs: int | None = None) -> None:
-        self.identity, self.jobs = identity, jobs
+    def __init__(
+        self,
+        identity: str | None = None,
+        jobs: int | None = None,
+        gpus: Sequence[str] | None = None,
+    ) -> None:
+        self.identity, self.jobs, self.gpus = identity, jobs, gpus
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from convtrain.sweeps.live import LiveLine

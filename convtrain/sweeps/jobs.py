@@ -56,6 +56,10 @@ def run_once(
             config = config.model_copy(update={"resume": str(run_dir)})
         else:
             run.announce(config.model_dump(by_alias=True), overrides)
+        if gpus := of_sweep("gpus"):
+            from convtrain.sweeps.gpus import take_gpu
+
+            take_gpu(run_dir.parent, gpus)
         if not any("callbacks.progress_bar=" in text for text in overrides):
             config = _without_bar(config)  # a line on the sweep stands in its place
         with (run_dir / "output.txt").open("a") as output, redirect_stdout(output):
@@ -126,8 +130,16 @@ def share_cores(processes: int) -> None:
 def _at_once() -> int:
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
-    return jobs_at_once(hydra, hydra.callbacks.get("sweep_table", {}).get("jobs"))
+    return jobs_at_once(HydraConfig.get(), of_sweep("jobs"), of_sweep("gpus"))
+
+
+def of_sweep(key: str) -> Any:
+    """Return what train.py has found out about the sweep that this job is of, or None."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return None
+    return HydraConfig.get().callbacks.get("sweep_table", {}).get(key)
 
 
 _threads: dict[str, int] = {}  # how many torch takes by itself, before any training says otherwise
