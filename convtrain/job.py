@@ -23,7 +23,7 @@ from convtrain.launcher import (
 from convtrain.ranks import as_launched, is_main_process, place
 from convtrain.runs.directory import RunDirectory
 from convtrain.signals import Interrupted, Signals, requeue
-from convtrain.sweeps.jobs import LeftAloneError, run_once, share_cores
+from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
 
 log = logging.getLogger("convtrain")
 
@@ -70,7 +70,8 @@ def _run(
                 config, run_dir, overrides, signals
             )
     except LeftAloneError as left_alone:
-        log.warning("%s", left_alone)
+        level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
+        log.log(level, "%s", left_alone)  # those that are not started, the table counts
         status = left_alone.exit_status
     except ConvtrainError as error:
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
@@ -136,13 +137,14 @@ def _train_as_one_of_many(
 
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
-    """Say how to go on; in a sweep, show what the jobs have come to."""
+    """Say how to go on; in a sweep that runs in this process, show what it has come to."""
     if not is_main_process():
         return
     if multirun:
-        from convtrain.sweeps.callback import close_sweep
+        from convtrain.sweeps.callback import close_sweep, is_under_way
 
-        close_sweep(run_dir.parent)
+        if is_under_way():
+            close_sweep(run_dir.parent)
     if any(RunDirectory(run_dir).checkpoints.glob("*.ckpt")):
         log.warning("stopped by %s; to go on: python train.py resume=%s", interrupted, run_dir)
     else:

@@ -37,6 +37,7 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from convtrain.sweeps.live import LiveLine
+        from convtrain.sweeps.stopping import listen
 
         global _line
         folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
@@ -46,10 +47,20 @@ class SweepTable(Callback):
         )  # fmt: skip
         _line = LiveLine(folder, metric, self.jobs)
         _line.start()
+        listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if not close_sweep(Path(config.hydra.sweep.dir)):
             sys.exit(1)
+
+
+def is_under_way() -> bool:
+    """Tell whether a sweep was started by this process, and not only a job of it."""
+    return _line is not None
+
+
+def _is_elsewhere(config: DictConfig) -> bool:
+    return str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
 
 
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:

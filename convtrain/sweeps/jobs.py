@@ -14,12 +14,17 @@ from convtrain.errors import TrainingError
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.lock import locked
 from convtrain.signals import Signals
+from convtrain.sweeps.stopping import stopped_by, told_of_stop
 
 Train = Callable[[Config, Path, Sequence[str], Signals], dict[str, Any]]
 
 
 class LeftAloneError(TrainingError):
     """A job that is left alone, because of what happened before or elsewhere."""
+
+
+class NotStartedError(LeftAloneError):
+    """A job that is left for the next time."""
 
 
 def run_once(
@@ -35,12 +40,13 @@ def run_once(
         signals: that end it where it can be resumed.
 
     Raises:
-        LeftAloneError: it has failed before, or ``sweep.fail_fast`` is set and another has failed.
+        LeftAloneError: it has failed before.
+        NotStartedError: the sweep is stopped, by a signal or by ``sweep.fail_fast``.
         TrainingError: it fails.
         Interrupted: a signal has ended it.
     """
-    run = RunDirectory(run_dir)
-    with locked(run_dir), environment_as_before():
+    run, sweep = RunDirectory(run_dir), run_dir.parent
+    with locked(run_dir), told_of_stop(sweep, signals), environment_as_before():
         if (result := stored_result(config, run)) is not None:
             return result
         if run.error.is_file():
@@ -48,10 +54,10 @@ def run_once(
                 f"{run_dir}: failed before; add sweep.retry_failed=true to try it again: "
                 f"{run.read_error()}"
             )
-        if config.sweep.fail_fast and (failed := failed_in(run_dir.parent)):
-            raise LeftAloneError(
-                f"{run_dir}: not started, {failed} has failed (sweep.fail_fast=true)"
-            )
+        if config.sweep.fail_fast and (failed := failed_in(sweep)):
+            raise NotStartedError(f"not started: job {failed} has failed (sweep.fail_fast=true)")
+        if stopped_by(sweep) is not None:
+            raise NotStartedError("not started: the sweep was stopped")
         if may_resume(config, run):
             config = config.model_copy(update={"resume": str(run_dir)})
         else:
@@ -59,7 +65,7 @@ def run_once(
         if gpus := of_sweep("gpus"):
             from convtrain.sweeps.gpus import take_gpu
 
-            take_gpu(run_dir.parent, gpus)
+            take_gpu(sweep, gpus)
         if not any("callbacks.progress_bar=" in text for text in overrides):
             config = _without_bar(config)  # a line on the sweep stands in its place
         with (run_dir / "output.txt").open("a") as output, redirect_stdout(output):
