@@ -324,7 +324,13 @@ def quiet_libraries() -> None:
     """Keep libraries' notices out of the terminal; the log file has them."""
     import pytorch_lightning  # noqa: F401  (sets up its logger when it is imported)
 
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning.fabric"):
+    for name in (
+        "pytorch_lightning",
+        "lightning_fabric",
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+    ):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True

@@ -359,7 +359,8 @@ class Sweep(Section):
     fail_fast: bool = Field(default=False, description="start no job once one has failed")
     retry_failed: bool = Field(default=False, description="try again what failed before")
     gpus: Annotated[list[Whole | Text], Field(min_length=1)] | Literal["auto"] | None = Field(
-        default=None, description="GPUs that jobs take turns at, one each: numbers or names"
+        default=None,
+        description="devices, by number or name, that jobs take turns at",
     )
 
 

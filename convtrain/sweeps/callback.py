@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from convtrain.config.sweep import CALLBACK, RECORD
+from convtrain.config.sweep import CALLBACK, LOCAL_GPUS, RECORD
 
 if TYPE_CHECKING:
     from convtrain.sweeps.live import LiveLine
@@ -93,6 +93,8 @@ def close_sweep(folder: Path) -> bool:
 def _command(config: DictConfig) -> str:
     """Return the command that was typed, without what train.py has added to it."""
     typed = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
-    added = (f"{CALLBACK}.", "hydra.mode=")
-    kept = [text for text in typed if not text.lstrip("+").startswith(added)]
+    added = [f"{CALLBACK}.", "hydra.mode="]
+    if config.hydra.runtime.choices["hydra/launcher"] == LOCAL_GPUS:
+        added.append("hydra.launcher.n_jobs=")
+    kept = [text for text in typed if not text.lstrip("+").startswith(tuple(added))]
     return shlex.join(["python", "train.py", "-m", *kept])
