@@ -21,6 +21,7 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
     "submitit_local": {"timeout_min": 10_000},  # nobody waits for this machine
 }
 OURS = ("submitit_slurm",)  # files of configs/hydra/launcher, on top of the plugin's _NAME
+KNOWN = {"launcher": ("joblib", "submitit_local", "_submitit_slurm"), "sweeper": ("optuna",)}
 SEED = 1  # with one, the same command proposes the same trials again
 
 
@@ -36,6 +37,10 @@ def change_plugins() -> None:
     for choice in OURS:
         if (node := launchers.pop(f"{choice}.yaml", None)) is not None:
             launchers[f"_{choice}.yaml"] = node
+    for group, choices in KNOWN.items():
+        for choice in choices:
+            if f"{choice}.yaml" not in groups.get(group, {}):  # the check says what to install
+                ConfigStore.instance().store(group=f"hydra/{group}", name=choice, node={})
     for sampler in sweepers.get("sampler", {}).values():
         if "seed" in sampler.node:
             OmegaConf.update(sampler.node, "seed", SEED)

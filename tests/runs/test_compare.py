@@ -5,12 +5,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from convtrain.__main__ import main
 from convtrain.config.check import resolve_config
+from convtrain.gradients import load
 from convtrain.runs.bits import compare_bits
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.conftest import REPOSITORY, Train, compose
@@ -23,6 +25,15 @@ def runs(train: Train, tmp_path: Path) -> tuple[Path, Path]:
     train(*SMALL, "optimizer.lr=0.1", name="a")
     train(*SMALL, "optimizer.lr=0.01", name="b")
     return tmp_path / "a", tmp_path / "b"
+
+
+def layer_norms(run: Path, layer: str) -> np.ndarray:
+    """Return the gradient norm of a layer at each step, from the raw rows."""
+    squares: dict[int, float] = {}
+    for row in load(run, "parameters").to_pylist():
+        if row["parameter"].startswith(f"{layer}."):
+            squares[row["step"]] = squares.get(row["step"], 0) + row["norm"] ** 2
+    return np.sqrt(list(squares.values()))
 
 
 def test_two_runs_stand_side_by_side(
@@ -43,7 +54,9 @@ def test_two_runs_stand_side_by_side(
     assert rows["test/loss"][:2] == [f"{loss:.6g}" for loss in losses]
     assert float(rows["test/loss"][2]) == pytest.approx(losses[1] - losses[0], rel=0.01)
     assert rows["steps"][2] == "same"
-    assert rows["lstm_1"][0] != rows["lstm_1"][1]
+    medians = [np.median(layer_norms(run, "linear_1")) for run in runs]
+    assert float(rows["linear_1"][0]) == pytest.approx(medians[0], rel=0.05)
+    assert float(rows["linear_1"][2]) == pytest.approx(medians[1] / medians[0], rel=0.01)
 
 
 def test_the_same_run_twice_differs_in_nothing(

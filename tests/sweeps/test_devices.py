@@ -49,7 +49,7 @@ class TestMixed:
 
     def test_the_trainer_itself_may_be_swept(self, tmp_path: Path) -> None:
         sweep = Sweep(tmp_path)
-        status, out, err = sweep.run("trainer=ddp_cpu,cpu", "seed=1,2", *SHORT)
+        status, _, err = sweep.run("trainer=ddp_cpu,cpu", "seed=1,2", *SHORT)
         assert status == 0, err
         assert [s["devices"] for s in sweep.steps() if s["rank"] == 0][::2] == [2, 2, 1, 1]
 
