@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-QUEUE = Path(os.environ["STUB_QUEUE"])
+QUEUE = Path(os.environ.get("STUB_QUEUE", ""))
 ARRAY = "4711"
 
 
@@ -40,6 +40,7 @@ def run(job: str, script: str) -> None:
             array, number = job.split("_")
             place |= {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": number}
         (QUEUE / job).write_text("RUNNING")
+        (QUEUE / f"{job}.restarts").write_text(str(restarts))
         status = subprocess.call(["bash", str(copy)], env={**os.environ, **place})
         again = QUEUE / f"{job}.again"
         if not again.exists():
@@ -47,7 +48,6 @@ def run(job: str, script: str) -> None:
         again.unlink()
         restarts += 1
     (QUEUE / job).write_text("FAILED" if status else "COMPLETED")
-    (QUEUE / f"{job}.restarts").write_text(str(restarts))
 
 
 def srun(*arguments: str) -> None:
