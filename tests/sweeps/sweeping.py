@@ -37,6 +37,7 @@ class Witness(pl.Callback):
 QUICK = (
     "trainer.accelerator=cpu", "data.limit=128", "scheduler=none", "logger=csv", "recorder=off",
 )  # fmt: skip
+CUSTOM = ("trust=[witness]", "callbacks.custom=[{_target_: witness.Witness}]")
 
 
 class Sweep:
@@ -44,10 +45,12 @@ class Sweep:
 
     Args:
         folder: for the sweep's directory, the witness and what it saw.
+        custom: whether the witness is called; otherwise the arguments may do it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, custom: bool = True) -> None:
         self.folder = folder
+        self.custom = CUSTOM if custom else ()
         self.path = folder / "sweep"
         self.seen = folder / "seen.jsonl"
         folder.mkdir(exist_ok=True)
@@ -60,10 +63,9 @@ class Sweep:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        custom = ("trust=[witness]", "callbacks.custom=[{_target_: witness.Witness}]")
         place = f"hydra.sweep.dir={self.path}"
         self.process = subprocess.Popen(
-            [sys.executable, "train.py", "-m", *arguments, *QUICK, *custom, place],
+            [sys.executable, "train.py", "-m", *arguments, *QUICK, *self.custom, place],
             cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**self.environment, **environment},
         )  # fmt: skip
