@@ -1,5 +1,6 @@
 """Hydra's callback around a sweep: its record at the start, its table and status at the end."""
 
+import atexit
 import json
 import shlex
 import sys
@@ -47,11 +48,18 @@ class SweepTable(Callback):
         )  # fmt: skip
         _line = LiveLine(folder, metric, self.jobs)
         _line.start()
+        atexit.register(_close_what_broke_off, folder)
         listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if not close_sweep(Path(config.hydra.sweep.dir)):
             sys.exit(1)
+
+
+def _close_what_broke_off(folder: Path) -> None:
+    """Show the table of a sweep that its sweeper or launcher has ended by an exception."""
+    if is_under_way():
+        close_sweep(folder)
 
 
 def is_under_way() -> bool:

@@ -121,8 +121,32 @@ def test_jobs_at_the_same_time_divide_the_cores_and_write_it_down(tmp_path: Path
             ["trainer.num_nodes=2", "trainer=ddp"],
             "trainer.num_nodes=2: a job of a sweep has one machine; leave it out",
         ),
+        (
+            ["optimizer.lr=interval(0.01,0.1)"],
+            "optimizer.lr=interval(0.01,0.1): hydra/sweeper=basic tries listed values only; list "
+            "them, or type hydra/sweeper=optuna",
+        ),
+        (
+            ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=null"],
+            "hydra.sweeper.sampler.seed=null: a search without a seed cannot be resumed; give one",
+        ),
+        (
+            ["hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///study.db"],
+            "hydra.sweeper.storage: a stored study knows nothing of the runs; leave it null, the "
+            "same command resumes the search from the runs themselves",
+        ),
     ],
-    ids=["joblib", "local_gpus", "queue", "no GPU", "nodes", "num_nodes"],
+    ids=[
+        "joblib",
+        "local_gpus",
+        "queue",
+        "no GPU",
+        "nodes",
+        "num_nodes",
+        "interval",
+        "no seed",
+        "storage",
+    ],
 )
 def test_what_cannot_be_started_is_refused_in_one_line(
     arguments: list[str], says: str, tmp_path: Path,
