@@ -46,14 +46,16 @@ def rows(root: Path | None = None, rounds: int = 5) -> list[Result]:
 
 
 def _whole(root: Path, folder: Path, rounds: int) -> list[Result]:
-    ours = _train(
-        *EVERYTHING, f"data.root={root.absolute()}", "trainer.max_epochs=2",
-        "trainer.log_every_n_steps=50", f"hydra.run.dir={folder / 'run'}",
-    )  # fmt: skip
+    def ours() -> list[str]:
+        return _train(
+            *EVERYTHING, f"data.root={root.absolute()}", "trainer.max_epochs=2",
+            "trainer.log_every_n_steps=50", f"hydra.run.dir={tempfile.mkdtemp(dir=folder)}",
+        )  # fmt: skip
+
     script = [sys.executable, "-m", "benchmarks.bare_script", str(root.absolute()), "64", "2"]
-    ways = {"ours": lambda: _seconds(ours), "script": lambda: _seconds(script)}
+    ways = {"ours": lambda: _seconds(ours()), "script": lambda: _seconds(script)}
     ratio = compare_all(ways, against="script", rounds=rounds)["ours"]
-    peak = _peak_gigabytes(ours)
+    peak = _peak_gigabytes(ours())
     return [
         Result("whole command, MNIST, 2 epochs of 64: train.py / script", ratio, "s", 1.1),
         Result.alone("peak memory of that command", [peak], "GB", 1.0),
@@ -77,7 +79,7 @@ def _to_first_step(folder: str) -> float:
     """Start a training and return the seconds until its first step has been taken."""
     read, write = os.pipe()
     command = _train(
-        f"hydra.run.dir={folder}/first", "trust=[benchmarks]",
+        f"hydra.run.dir={tempfile.mkdtemp(dir=folder)}", "trust=[benchmarks]",
         f"callbacks.custom=[{{_target_: benchmarks.notice.Notice, pipe: {write}}}]",
     )  # fmt: skip
     start = time.perf_counter()

@@ -42,7 +42,7 @@ def rows(rounds: int = 5) -> list[Result]:
 def _seconds(way: list[str], folder: Path) -> float:
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, *way, *ONE_STEP, f"hydra.run.dir={folder / 'run'}"],
+        [sys.executable, *way, *ONE_STEP, f"hydra.run.dir={tempfile.mkdtemp(dir=folder)}"],
         cwd=REPOSITORY, check=True, capture_output=True,
     )  # fmt: skip
     return time.perf_counter() - start

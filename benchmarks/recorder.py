@@ -27,6 +27,7 @@ from convtrain.config.names import register_resolvers
 from convtrain.gradients.recorder import Recorder
 from convtrain.models.build import build_model
 from convtrain.pipeline import make_data, make_loggers, make_model, make_recorder, make_task
+from convtrain.training.trainer import NotProfiled
 
 BLOCK = 50  # steps, as many as there are from one flush to the next
 WARM = 2  # blocks that do not count
@@ -112,6 +113,7 @@ def measure(network: str, overrides: list[str], pairs: int) -> Ratio:
             max_steps=max(HORIZON, (2 * pairs + WARM + 1) * BLOCK),
             max_epochs=-1,
             gradient_clip_val=config.trainer.gradient_clip_val,
+            profiler=NotProfiled(),
             callbacks=[recorder, alternate],
             logger=make_loggers(config, Path(folder)),
             limit_val_batches=0,

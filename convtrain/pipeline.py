@@ -106,6 +106,7 @@ def train(
     result: dict[str, Any] = {
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
+        "data_share_of_time": min(task.data_seconds / max(task.train_seconds, 1e-9), 1.0),
         "steps": trainer.global_step,
         "epochs": task.epochs,
         "wall_time_seconds": time.perf_counter() - started,
@@ -311,12 +312,8 @@ def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
 
 
 def make_loggers(config: Config, run_dir: Path) -> list[Logger]:
-    loggers: list[Logger] = []
-    if config.logger.tensorboard:
-        loggers.append(TensorBoard(run_dir))
-    if config.logger.csv:
-        loggers.append(MetricsCsv(run_dir))
-    return loggers
+    chosen = ((config.logger.tensorboard, TensorBoard), (config.logger.csv, MetricsCsv))
+    return [make(run_dir) for wanted, make in chosen if wanted]
 
 
 @rank_zero_only

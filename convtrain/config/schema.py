@@ -290,8 +290,8 @@ class Trainer(Section):
     limit_val_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
     limit_test_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
     fast_dev_run: bool | Count = Field(description="one batch (or N batches) of each loop")
-    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(
-        description="where the time goes, by one of Lightning's profilers"
+    profiler: Literal["stages", "simple", "advanced", "pytorch"] | None = Field(
+        description="where the time goes, by stage and layer or by one of Lightning's profilers"
     )
 
 

@@ -1,6 +1,7 @@
 """Batches of resident images: an index into one tensor, augmented and normalised as a batch."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,9 @@ class Batches:
         classes: how many there are, which mixup needs to know.
         shuffle: a new order each epoch, else the order of the split.
         rank, world_size: this device takes every ``world_size``-th image of a batch.
+
+    Attributes:
+        seconds: that making batches took so far, of the thread that trains.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Batches:
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = self._start = 0
+        self.seconds = 0.0
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
@@ -101,10 +106,13 @@ class Batches:
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         batches = order.to(self.images.indexed_on).split(self.batch_size)
         for position in range(start, len(self)):
+            began = time.perf_counter()
             self.position = position + 1
             if position + 1 < len(self):
                 self.images.expect(self._mine(batches[position + 1]))
-            yield self._batch(batches[position], position)
+            batch = self._batch(batches[position], position)
+            self.seconds += time.perf_counter() - began
+            yield batch
 
     def _mine(self, whole: Tensor) -> Tensor:
         """Return this device's part of a batch.

@@ -7,6 +7,7 @@ for each other.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Writer:
     def __init__(self, run_dir: Path, mirror: Mirror | None, *, statistics: bool) -> None:
         self._run_dir, self._mirror, self._statistics = run_dir, mirror, statistics
         self._thread = ThreadPoolExecutor(1, "gradient-record")
+        self._encoded: list[Callable[[], None]] = []
         self._writing: list[Future[None]] = []
         self.store = Store(run_dir, self._submit)
         self.recorded = False
@@ -57,6 +59,7 @@ class Writer:
             for name, parameter in model.named_parameters()
         ]
         self.store.write_text("parameters.json", json.dumps(described, indent=1) + "\n")
+        self._start_writing()
 
     def write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
         """Write a flush, when the one before is written.
@@ -70,6 +73,7 @@ class Writer:
         self._write_samples(flushed)
         if self._mirror is not None:
             self._mirror.write(flushed, chosen)
+        self._start_writing()
 
     def wait(self) -> None:
         """Return when everything is on disk.
@@ -88,7 +92,11 @@ class Writer:
         self._thread.shutdown()
 
     def _submit(self, function: Callable[..., None], *arguments: Any) -> None:
-        self._writing.append(self._thread.submit(function, *arguments))
+        self._encoded.append(partial(function, *arguments))
+
+    def _start_writing(self) -> None:
+        encoded, self._encoded = self._encoded, []
+        self._writing += [self._thread.submit(write) for write in encoded]
 
     def _write_tables(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
         self.store.append("steps", step_columns(flushed))

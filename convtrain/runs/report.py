@@ -25,6 +25,8 @@ def print_report(
         table.add_row("test accuracy", f"{result['test/acc']:.2%}")
         table.add_row("test loss", f"{result['test/loss']:.6f}")
     table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
+    data = result["data_share_of_time"]
+    table.add_row("held back by", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")
     table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
     table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
     if recorder := result.get("recorder"):

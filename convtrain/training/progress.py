@@ -1,5 +1,6 @@
 """One progress bar over the whole training; without a terminal, a line for each epoch."""
 
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,11 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from convtrain.training.task import Task
 
+SECONDS = 0.25  # between two drawings
+
 
 class RunProgress(ProgressBar):
     """Loss, accuracy and images per second, as the task last logged them.
 
-    The bar is drawn when the task logs, so it costs nothing between.
+    The bar is drawn when the task logs, and only a few times a second: drawing takes a millisecond.
     """
 
     def __init__(self) -> None:
@@ -21,7 +24,7 @@ class RunProgress(ProgressBar):
         self._console = Console(stderr=True)
         self._enabled = True
         self._bar: Progress | None = None
-        self._shown = -1
+        self._shown, self._drawn = -1, 0.0
 
     def disable(self) -> None:
         self._enabled = False
@@ -49,7 +52,9 @@ class RunProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         assert isinstance(pl_module, Task)
-        if self._bar is not None and pl_module._logged_step != self._shown:
+        if self._bar is None or pl_module._logged_step == self._shown:
+            return
+        if time.monotonic() - self._drawn > SECONDS:
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: pl.Trainer, task: Task) -> None:
@@ -62,6 +67,7 @@ class RunProgress(ProgressBar):
             metrics=_shown(task.metrics),
         )
         self._bar.refresh()
+        self._drawn = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)

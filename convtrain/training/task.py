@@ -73,6 +73,7 @@ class Task(pl.LightningModule):
         self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
+        self.data_seconds = 0.0  # of these, spent on making batches
         self._divided = False
         self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
         self._logged_step, self._logged_time = 0, time.perf_counter()
@@ -230,6 +231,10 @@ class Task(pl.LightningModule):
         # Lightning would do it after the epoch's checkpoint, and not at all in a resumed epoch.
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_end(self) -> None:
+        loader = self.trainer.train_dataloader
+        self.data_seconds = loader.seconds if isinstance(loader, Batches) else 0.0
 
     def on_validation_start(self) -> None:
         self._paused_time = time.perf_counter()

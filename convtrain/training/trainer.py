@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,19 +15,36 @@ from lightning_fabric.plugins.environments import (
 )
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from pytorch_lightning.profilers import (
+    AdvancedProfiler,
+    PassThroughProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 
 from convtrain.errors import TrainingError
 from convtrain.ranks import place
 from convtrain.training.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
+from convtrain.training.profile import StageProfiler
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
+
+
+class NotProfiled(PassThroughProfiler):
+    """Not profiling, without a generator for each of the hundred actions of a step."""
+
+    def profile(self, action_name: str) -> Any:
+        return NOTHING
+
+
+NOTHING = nullcontext()
 
 
 class Trainer(pl.Trainer):
@@ -65,6 +83,9 @@ def make_trainer(
     check_devices(accelerator, devices, strategy)
     if threads is not None:
         torch.set_num_threads(threads)
+    made = _make_profiler(profiler, run_dir)
+    if isinstance(made, StageProfiler):
+        callbacks = [*callbacks, made.layers]
     return Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -72,7 +93,7 @@ def make_trainer(
         max_steps=-1 if max_steps is None else max_steps,
         callbacks=list(callbacks),
         logger=list(loggers),
-        profiler=_make_profiler(profiler, run_dir),
+        profiler=made,
         default_root_dir=run_dir,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -120,5 +141,9 @@ def make_early_stopping(
     return [EarlyStopping(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)]
 
 
-def _make_profiler(name: str | None, run_dir: Path) -> Profiler | None:
-    return None if name is None else PROFILERS[name](dirpath=run_dir, filename="profile")
+def _make_profiler(name: str | None, run_dir: Path) -> Profiler:
+    if name is None:
+        return NotProfiled()
+    if name == "stages":
+        return StageProfiler(run_dir)
+    return PROFILERS[name](dirpath=run_dir, filename="profile")

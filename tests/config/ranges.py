@@ -198,7 +198,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "limit_val_batches": limit,
                     "limit_test_batches": limit,
                     "fast_dev_run": either(flag, whole(1)),
-                    "profiler": either(one_of("simple", "advanced", "pytorch"), nothing),
+                    "profiler": either(one_of("stages", "simple", "advanced", "pytorch"), nothing),
                 },
             ),
             **below(

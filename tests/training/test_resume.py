@@ -16,7 +16,9 @@ from convtrain.training.position import Position, saved_position
 from tests.conftest import REPOSITORY, compose
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
-NOT_THE_RUNS = ("images_per_second", "wall_time_seconds", "recorder", "gradients")
+NOT_THE_RUNS = (
+    "images_per_second", "data_share_of_time", "wall_time_seconds", "recorder", "gradients",
+)  # fmt: skip
 STAYS = ("state_dict", "optimizer_states", "lr_schedulers", "position", "global_step", "epoch")
 SMALL = (
     "trainer=cpu", "callbacks.progress_bar=false", "network=lenet", "data=synthetic",

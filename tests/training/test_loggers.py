@@ -1,0 +1,42 @@
+"""The files that a run's curves are written to."""
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+from tensorboard.summary.writer import record_writer
+
+from convtrain.training.loggers import MetricsCsv, TensorBoard
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 1000])
+def test_a_record_s_checksum_is_tensorboard_s_own(size: int) -> None:
+    content = bytes(index * 37 % 256 for index in range(size))
+    assert record_writer.masked_crc32c is not pywrap_tensorflow.masked_crc32c
+    assert record_writer.masked_crc32c(content) == pywrap_tensorflow.masked_crc32c(content)
+
+
+def test_the_numbers_of_a_step_can_be_read_back(tmp_path: Path) -> None:
+    logger = TensorBoard(tmp_path)
+    for step in (1, 2):
+        logger.log_metrics({"loss": 0.5 / step, "lr": 1}, step)
+    logger.finalize("success")
+    read = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in read.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
+    assert [(e.step, e.value) for e in read.Scalars("lr")] == [(1, 1.0), (2, 1.0)]
+
+
+def test_a_row_of_metrics_is_in_the_file_at_once_and_after_closing_comes_the_next(
+    tmp_path: Path,
+) -> None:
+    logger = MetricsCsv(tmp_path)
+    for step in (1, 2, 3):
+        logger.log_metrics({"train/loss": 0.5, "unknown": 1.0}, step)
+        assert len(logger.path.read_text().splitlines()) == 1 + step
+        if step == 2:
+            logger.finalize("success")
+    logger.forget_after(2)
+    logger.log_metrics({"train/acc": 0.25}, 3)
+    rows = [line.split(",")[:4] for line in logger.path.read_text().splitlines()[1:]]
+    assert rows == [["1", "", "0.5", ""], ["2", "", "0.5", ""], ["3", "", "", "0.25"]]
