@@ -46,8 +46,8 @@ def run_job(
             return _run(read_config, run_dir, overrides, multirun, signals)
         except Interrupted as interrupted:
             signals.busy = True
-            _report_interruption(interrupted, run_dir, multirun)
             status = requeue() if interrupted.is_limit and is_main_process() else None
+            _report_interruption(interrupted, run_dir, multirun)
             _end_together()
             sys.exit(status or interrupted.exit_status)
 

@@ -62,12 +62,14 @@ class Sweep:
         }  # fmt: skip
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    def start(
+        self, *arguments: str, new_session: bool = False, **environment: str
+    ) -> "subprocess.Popen[str]":
         place = f"hydra.sweep.dir={self.path}"
         self.process = subprocess.Popen(
             [sys.executable, "train.py", "-m", *arguments, *QUICK, *self.custom, place],
             cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**self.environment, **environment},
+            env={**self.environment, **environment}, start_new_session=new_session,
         )  # fmt: skip
         return self.process
 

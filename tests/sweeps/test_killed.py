@@ -37,7 +37,7 @@ def test_twelve_jobs_killed_again_and_again_are_trained_once(
 ) -> None:
     sweep, moments = Sweep(tmp_path), random.Random(str(arguments))
     kills, finished = 0, {}
-    while kills < 6:
+    while kills < 4:
         process = sweep.start(*arguments, *EPOCHS)
         before = sweep.seen.stat().st_size if sweep.seen.exists() else 0
         while process.poll() is None and _size(sweep.seen) == before:
