@@ -29,7 +29,7 @@ from convtrain.config.schema import Config
 from convtrain.config.sweep import cores
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
-from convtrain.imports import imports_kept
+from convtrain.imports import ending_at_once, imports_kept
 from convtrain.ranks import STARTER, Place, as_launched, place
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.lock import held
@@ -275,7 +275,7 @@ def run_rank(
         logging.config.dictConfig(logs)
     here, status = place(), 0
     assert here is not None
-    with Signals() as signals:
+    with ending_at_once(), Signals() as signals:
         try:
             with imports_kept():
                 quiet_libraries()

@@ -107,7 +107,8 @@ class Sweep:
     def steps(self) -> list[dict[str, Any]]:
         if not self.seen.exists():
             return []
-        return [json.loads(line) for line in self.seen.read_text().splitlines()]
+        whole = self.seen.read_text().rpartition("\n")[0]  # without a line that is being written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return what stands in each ``result.json``, by the number of the job."""

@@ -1,5 +1,6 @@
 """GPUs that jobs take turns at, shown with names of GPUs that nobody needs to have."""
 
+import json
 import multiprocessing
 import os
 import sys
@@ -86,4 +87,8 @@ def test_each_job_of_a_sweep_has_a_gpu_of_its_own(tmp_path: Path, launcher: str)
     assert len(gpus) == 4
     assert all(len(names) == 1 for names in gpus.values())
     assert set(processes) == {"7", "8"}
+    for job, names in gpus.items():
+        written = json.loads((sweep.path / job / "provenance.json").read_text())
+        assert {written["gpus"]} == names
+        assert written["threads"] == max(len(os.sched_getaffinity(0)) // 2, 1)
     assert "hydra.launcher.n_jobs" not in (sweep.path / "sweep.json").read_text()
