@@ -1,4 +1,4 @@
-"""``python -m convtrain``: check a configuration, look at layers, networks and gradients, export.
+"""``python -m convtrain``: check a configuration; look at layers, networks, runs and sweeps.
 
 Nothing heavy is imported before there is something to show.
 """
@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_gradients(verbs)
     sweep = verbs.add_parser("sweep", help="the table of a sweep, finished or not")
     sweep.add_argument("folder", metavar="DIR", help="the sweep's directory")
+    diff = verbs.add_parser("diff", help="two runs side by side")
+    diff.add_argument("first", metavar="RUN_A", help="a run's directory")
+    diff.add_argument("second", metavar="RUN_B", help="another one's")
+    again = verbs.add_parser("rerun", help="train a run again; are the bits the same?")
+    again.add_argument("run", metavar="RUN", help="the run's directory")
+    again.add_argument("--out", metavar="DIR", help="where the new run goes, if not beside it")
     check = verbs.add_parser(
         "check", help="what is wrong with a configuration", allow_abbrev=False,
         usage="python -m convtrain check [--build] [as for train.py: model=nn -m seed=1,2]",
@@ -58,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from convtrain.sweeps.table import show_sweep
 
             show_sweep(Path(chosen.folder))
+        elif chosen.verb == "diff":
+            from convtrain.runs.compare import show_difference
+
+            show_difference(console, chosen.first, chosen.second)
+        elif chosen.verb == "rerun":
+            return rerun_run(console, chosen.run, chosen.out)
         elif chosen.verb == "export":
             export_run(console, chosen.run, chosen.checkpoint, chosen.out)
         elif chosen.name:
@@ -181,6 +193,19 @@ def warnings_as_lines() -> Iterator[None]:
             f"warning: {message}", file=sys.stderr
         )
         yield
+
+
+def rerun_run(console: Console, run: str, out: str | None) -> int:
+    """Return the exit status: 1 where the bits are not the same."""
+    from convtrain.config.names import register_resolvers
+    from convtrain.rerun import rerun
+    from convtrain.signals import Interrupted
+
+    register_resolvers()
+    try:
+        return 0 if rerun(console, run, out) else 1
+    except Interrupted as interrupted:
+        return interrupted.exit_status
 
 
 def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> None:

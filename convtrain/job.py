@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,8 +22,8 @@ from convtrain.launcher import (
 )
 from convtrain.ranks import as_launched, is_main_process, place
 from convtrain.runs.directory import RunDirectory
-from convtrain.signals import Interrupted, Signals, requeue_slurm_job
-from convtrain.sweeps.jobs import LeftAloneError, run_once, share_threads
+from convtrain.signals import Interrupted, Signals, requeue
+from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
 
 log = logging.getLogger("convtrain")
 
@@ -47,9 +46,10 @@ def run_job(
             return _run(read_config, run_dir, overrides, multirun, signals)
         except Interrupted as interrupted:
             signals.busy = True
+            status = requeue() if interrupted.is_limit and is_main_process() else None
             _report_interruption(interrupted, run_dir, multirun)
             _end_together()
-            sys.exit(interrupted.exit_status)
+            sys.exit(status or interrupted.exit_status)
 
 
 def _run(
@@ -70,7 +70,8 @@ def _run(
                 config, run_dir, overrides, signals
             )
     except LeftAloneError as left_alone:
-        log.warning("%s", left_alone)
+        level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
+        log.log(level, "%s", left_alone)  # those that are not started, the table counts
         status = left_alone.exit_status
     except ConvtrainError as error:
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
@@ -99,6 +100,12 @@ def _train(
     """Train here, or in processes of which each has a device."""
     if (count := processes_to_start(config)) > 1:
         return train_in_processes(count, config, run_dir, overrides, signals)
+    return _train_here(config, run_dir, overrides, signals)
+
+
+def _train_here(
+    config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
+) -> dict[str, Any]:
     with imports_kept():
         quiet_libraries()
         from convtrain.pipeline import train
@@ -118,20 +125,26 @@ def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str
 def _train_as_one_of_many(
     config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> dict[str, Any]:
-    share_threads()
-    return _train(config, run_dir, overrides, signals)
+    """Train so that the next job finds this process as this one has found it.
+
+    A strategy such as DDP leaves a process group behind, on a single device too.
+    """
+    if (count := processes_to_start(config)) > 1 or config.trainer.strategy != "auto":
+        share_cores(count)
+        return train_in_processes(count, config, run_dir, overrides, signals)
+    share_cores(0)
+    return _train_here(config, run_dir, overrides, signals)
 
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
-    """Say how to go on; in a sweep, show what the jobs have come to."""
+    """Say how to go on; in a sweep that runs in this process, show what it has come to."""
     if not is_main_process():
         return
-    if interrupted.signum == getattr(signal, "SIGUSR1", None):
-        requeue_slurm_job()
     if multirun:
-        from convtrain.sweeps.callback import close_sweep
+        from convtrain.sweeps.callback import close_sweep, is_under_way
 
-        close_sweep(run_dir.parent)
+        if is_under_way():
+            close_sweep(run_dir.parent)
     if any(RunDirectory(run_dir).checkpoints.glob("*.ckpt")):
         log.warning("stopped by %s; to go on: python train.py resume=%s", interrupted, run_dir)
     else:

@@ -23,14 +23,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from traceback import format_exception
-from typing import Any
+from typing import IO, Any
 
 from convtrain.config.schema import Config
+from convtrain.config.sweep import cores
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
-from convtrain.imports import imports_kept
+from convtrain.imports import ending_at_once, imports_kept
 from convtrain.ranks import STARTER, Place, as_launched, place
 from convtrain.runs.directory import RunDirectory
+from convtrain.runs.lock import held
 from convtrain.signals import NAMES, Interrupted, Signals
 
 log = logging.getLogger("convtrain")
@@ -71,6 +73,21 @@ class Rank:
                 self.failure = self.told.recv()
         except EOFError:
             pass
+
+
+class Handed:
+    """An open file that a process is given when it is started."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self.descriptor = file.fileno()
+
+    def __getstate__(self) -> Any:
+        from multiprocessing.reduction import DupFd  # which Windows has not
+
+        return DupFd(self.descriptor)
+
+    def __setstate__(self, copy: Any) -> None:
+        self.descriptor = copy.detach()
 
 
 def processes_to_start(config: Config) -> int:
@@ -122,21 +139,21 @@ def train_in_processes(
 
 def _start(count: int, config: Config, run_dir: Path, overrides: Sequence[str]) -> list[Rank]:
     context = multiprocessing.get_context("spawn")
-    threads = max((len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
-                   os.cpu_count() or 1) // count, 1)  # fmt: skip
     shared = {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(cores() // count, 1))),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
         "TORCHELASTIC_RUN_ID": "convtrain", STARTER: "convtrain",
     }  # fmt: skip
+    lock = held(run_dir)
+    handed = Handed(sys.stdout), None if lock is None else Handed(lock)
     ranks = []
     for rank in range(count):
         told, tell = context.Pipe(duplex=False)
         process = context.Process(
-            target=run_rank, args=(config, run_dir, list(overrides), _logging_of(rank), tell),
-            name=f"rank {rank}", daemon=True,
+            target=run_rank, name=f"rank {rank}", daemon=True,
+            args=(config, run_dir, list(overrides), _logging_of(rank), tell, *handed),
         )  # fmt: skip
         with _environment({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}):
             process.start()
@@ -239,15 +256,26 @@ def run_rank(
     overrides: Sequence[str],
     logs: dict[str, Any] | None,
     tell: Connection,
+    output: Handed,
+    lock: Handed | None,
 ) -> None:
-    """Train as one of several processes; exit as soon as it is over, so that the others notice."""
+    """Train as one of several processes; exit as soon as it is over, so that the others notice.
+
+    Args:
+        config: as everywhere, like ``run_dir`` and ``overrides``.
+        logs: how to log, for ``logging.config``.
+        tell: takes a ``Failure``.
+        output: where the launcher prints to.
+        lock: of the run's directory, which is free only when all processes have ended.
+    """
+    os.dup2(output.descriptor, 1)
     os.setsid()  # the terminal's Ctrl-C goes to the launcher, which hands it on
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     if logs is not None:
         logging.config.dictConfig(logs)
     here, status = place(), 0
     assert here is not None
-    with Signals() as signals:
+    with ending_at_once(), Signals() as signals:
         try:
             with imports_kept():
                 quiet_libraries()
@@ -296,7 +324,13 @@ def quiet_libraries() -> None:
     """Keep libraries' notices out of the terminal; the log file has them."""
     import pytorch_lightning  # noqa: F401  (sets up its logger when it is imported)
 
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning.fabric"):
+    for name in (
+        "pytorch_lightning",
+        "lightning_fabric",
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+    ):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True

@@ -1,4 +1,5 @@
-"""Being asked to stop: SIGTERM (preemption), SIGINT (Ctrl-C), SIGUSR1 (SLURM, before its limit)."""
+"""Being asked to stop: SIGTERM (preemption), SIGINT (Ctrl-C), or a signal of SLURM's before its
+limit: SIGUSR1, as docs/devices.md asks for, or SIGUSR2, as submitit does."""
 
 import logging
 import os
@@ -12,7 +13,9 @@ from typing import Any
 log = logging.getLogger("convtrain")
 
 PATIENCE = 15.0  # seconds that a signal may wait for its handler
-NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no SIGUSR1
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")  # Windows has the first two
+LIMITS = ("SIGUSR1", "SIGUSR2")
+AGAIN = 144  # what submitit's local mode takes for "put it into the queue again"
 
 
 class Interrupted(BaseException):
@@ -29,6 +32,11 @@ class Interrupted(BaseException):
     @property
     def exit_status(self) -> int:
         return 128 + self.signum
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether the time is up, rather than nobody wants to go on."""
+        return self.signum in {getattr(signal, name, None) for name in LIMITS}
 
 
 class Signals:
@@ -96,11 +104,17 @@ class Signals:
             raise Interrupted(signum)
 
 
-def requeue_slurm_job() -> None:
-    """Ask SLURM to put this job into its queue again; say so where it does not."""
+def requeue() -> int | None:
+    """Put this job into its queue again, and say so where that fails.
+
+    Returns:
+        The exit status that asks for it; None where another one does as well.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        return AGAIN
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return
+        return None
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
@@ -112,3 +126,4 @@ def requeue_slurm_job() -> None:
         log.warning("scontrol requeue %s: %s", job, failed)
     else:
         log.warning("SLURM has put job %s into its queue again", job)
+    return None

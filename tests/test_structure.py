@@ -31,6 +31,7 @@ ORDER = (
     "forecast",
     "launcher",
     "job",
+    "rerun",
 )
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "matplotlib", "sklearn")
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -18,7 +18,7 @@ from convtrain.config.command_line import CONFIGS, CommandLine
 from convtrain.config.hydra_errors import culprit_of, explain
 from convtrain.config.hydra_node import searchpath_mistakes
 from convtrain.config.overrides import Chosen, choices_of, is_choice, let_through, one_value_each
-from convtrain.config.search import seed_searches
+from convtrain.config.plugins import change_plugins
 from convtrain.errors import ConfigError
 
 LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, strongest first
@@ -110,7 +110,7 @@ def compose_leniently(
     _refuse_packages(command, overrides)
     groups = choices_of(command.folders)
     if command.multirun:
-        seed_searches()
+        change_plugins()
     variants = list(one_value_each(overrides, command.multirun, groups, lines))
     if lines and mistakes is None:
         raise ConfigError(*lines)

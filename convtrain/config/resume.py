@@ -43,7 +43,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
                 f"resume={run_dir}: {folder / needed} does not exist; give the directory of a run "
                 f"that has saved a checkpoint"
             )
-    stored = _read(folder / "config.yaml")
+    stored = read_config(folder / "config.yaml")
     parser, lines = OverridesParser.create(), []
     for override in parser.parse_overrides(list(overrides)):
         key = override.key_or_group
@@ -82,8 +82,12 @@ def _any_file(folder: Path, pattern: str) -> bool:
         return False
 
 
-def _read(path: Path) -> DictConfig:
-    """Read a configuration that may come from anybody."""
+def read_config(path: Path) -> DictConfig:
+    """Read the configuration of a run, which may come from anybody.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     refuse_explosion(path)
     try:
         stored = OmegaConf.load(path)

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from convtrain.config.gpus import gpus_of
 from convtrain.config.names import IDENTITY
 from convtrain.config.overrides import quoted
 from convtrain.config.schema import Config
@@ -22,7 +23,8 @@ NEUTRAL = ("resume", "sweep", "callbacks.progress_bar", "data.download")
 """Keys that change nothing about what is trained."""
 
 CALLBACK = "hydra.callbacks.sweep_table"
-ONE_DEVICE = ("joblib", "local_gpus")  # launchers whose jobs are workers, which start no others
+LOCAL_GPUS = "local_gpus"
+ONE_DEVICE = ("joblib", LOCAL_GPUS)  # launchers whose jobs are workers, which start no others
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 EXTENDABLE = ("n_trials", "storage", "study_name", "max_failure_rate")
 
@@ -53,34 +55,39 @@ def sweep_arguments(
     identity = _identity(configs, hydra, overrides)
     folder = str(OmegaConf.select(hydra, "sweep.dir")).replace(IDENTITY, identity)
     _refuse_another(Path(folder), identity)
-    jobs = _number_of_jobs(hydra, overrides)
-    return [
+    jobs, gpus = _number_of_jobs(hydra, overrides), _gpus(configs, hydra)
+    more = [
         f"hydra.sweep.dir={quoted(folder)}",
         f"++{CALLBACK}.identity='{identity}'",
         f"++{CALLBACK}.jobs={'null' if jobs is None else jobs}",
     ]
+    if gpus is not None:
+        more.append(f"++{CALLBACK}.gpus={json.dumps(gpus)}")
+    if _choice(hydra, "launcher") == LOCAL_GPUS:
+        more.append(f"hydra.launcher.n_jobs={len(gpus or ())}")
+    return more
 
 
-def jobs_at_once(hydra: Any, jobs: int | None) -> int:
+def jobs_at_once(hydra: Any, jobs: int | None, gpus: Sequence[str] | None = None) -> int:
     """Return how many jobs share this machine, as the launcher starts them.
 
     Args:
         hydra: Hydra's own node.
         jobs: of the whole sweep, where that is known.
+        gpus: that they take turns at, if they do.
     """
     launcher, sweeper = hydra.launcher, hydra.sweeper
     kind = str(launcher.get("_target_")).lower()
     if "joblib" in kind:
         asked = int(launcher.get("n_jobs", -1))
         most = asked if asked > 0 else max(cores() + 1 + asked, 1)
-    elif "localgpus" in kind:
-        most = len(launcher.devices) if launcher.get("devices") else cores()
     elif "locallauncher" in kind:
         most = jobs or 1  # submitit starts them all
     else:
         return 1
     batch = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
-    return max(min(n for n in (most, jobs, batch) if n is not None), 1)
+    limits = (most, jobs, batch, len(gpus) if gpus else None)
+    return max(min(n for n in limits if n is not None), 1)
 
 
 def cores() -> int:
@@ -142,19 +149,17 @@ def _mistakes(
 ) -> Iterator[str]:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         yield "-m: a sweep starts the processes of its jobs itself; type python, not torchrun"
-    launcher, sweeper = (hydra.runtime.choices.get(f"hydra/{n}") for n in ("launcher", "sweeper"))
+    launcher, sweeper = _choice(hydra, "launcher"), _choice(hydra, "sweeper")
     for group, choice in (("launcher", launcher), ("sweeper", sweeper)):
         module = str(hydra[group].get("_target_")).rpartition(".")[0]
         if not _is_installed(module):
             yield f"hydra/{group}={choice}: is not installed; pip install -e '.[sweep]'"
-    for config in configs:
-        trainer = config.trainer
-        if launcher in ONE_DEVICE and (trainer.devices != 1 or trainer.num_nodes > 1):
-            yield (
-                f"trainer.devices={trainer.devices}: hydra/launcher={launcher} gives each job one "
-                f"device; leave it out, or type hydra/launcher=submitit_local"
-            )
-            break
+    if _gpus(configs, hydra) == []:
+        yield (
+            f"sweep.gpus={configs[0].sweep.gpus or 'auto'}: no GPU is found here by nvidia-smi; "
+            f"list them: sweep.gpus=[0,1], or type hydra/launcher=joblib"
+        )
+    yield from _wrong_devices(configs, hydra)
     optuna = str(hydra.sweeper.get("_target_")).startswith(OPTUNA)
     for override in overrides:
         if override.is_interval_sweep() and not optuna:
@@ -169,6 +174,42 @@ def _mistakes(
             "hydra.sweeper.storage: a stored study knows nothing of the runs; leave it null, the "
             "same command resumes the search from the runs themselves"
         )
+
+
+def _wrong_devices(configs: Sequence[Config], hydra: DictConfig) -> Iterator[str]:
+    """Yield what is wrong with the machines and devices of jobs."""
+    launcher = _choice(hydra, "launcher")
+    several = next((c.trainer for c in configs if c.trainer.devices != 1), None)
+    if several is not None and launcher in ONE_DEVICE:
+        yield (
+            f"trainer.devices={several.devices}: hydra/launcher={launcher} gives each job one "
+            f"device; leave it out, or type hydra/launcher=submitit_local"
+        )
+    elif several is not None and configs[0].sweep.gpus is not None:
+        yield (
+            f"trainer.devices={several.devices}: sweep.gpus gives each job one GPU; leave one of "
+            f"the two out"
+        )
+    if nodes := next((n for c in configs if (n := c.trainer.num_nodes) > 1), None):
+        yield f"trainer.num_nodes={nodes}: a job of a sweep has one machine; leave it out"
+    for key in ("nodes", "tasks_per_node"):
+        if (asked := hydra.launcher.get(key)) not in (None, 1):
+            yield (
+                f"hydra.launcher.{key}={asked}: a job of a sweep has one machine and one task, "
+                f"which starts its own processes; set trainer.devices, or leave -m out, with srun"
+            )
+
+
+def _gpus(configs: Sequence[Config], hydra: DictConfig) -> list[str] | None:
+    """Return the GPUs that the jobs take turns at, or None where they do not."""
+    chosen = configs[0].sweep.gpus
+    if chosen is None and _choice(hydra, "launcher") != LOCAL_GPUS:
+        return None
+    return gpus_of(chosen)
+
+
+def _choice(hydra: DictConfig, group: str) -> str:
+    return str(hydra.runtime.choices.get(f"hydra/{group}"))
 
 
 def _is_installed(module: str) -> bool:

@@ -17,6 +17,7 @@ log = logging.getLogger("convtrain")
 
 NAME = ".lock"
 PATIENCE = 2.0  # seconds of waiting before it is told
+_held: dict[Path, BinaryIO] = {}  # by this process
 
 
 @contextlib.contextmanager
@@ -32,7 +33,16 @@ def locked(folder: Path) -> Iterator[BinaryIO]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n".encode())
         file.flush()
-        yield file
+        _held[folder] = file
+        try:
+            yield file
+        finally:
+            del _held[folder]
+
+
+def held(folder: Path) -> BinaryIO | None:
+    """Return the file that holds the lock of a directory, if this process has it."""
+    return _held.get(folder)
 
 
 def is_locked(folder: Path) -> bool:

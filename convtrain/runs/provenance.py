@@ -1,5 +1,6 @@
 """Where a run comes from: code, versions, machine."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from convtrain.config.gpus import VARIABLE
 
 PACKAGES = ("torchvision", "pytorch-lightning", "hydra-core", "numpy")
 
@@ -24,6 +27,7 @@ def collect_provenance(*, seed: int, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "threads": torch.get_num_threads(),
+        "gpus": os.environ.get(VARIABLE),  # that the process was shown
         "seed": seed,
         "command": sys.argv,
     }

@@ -1,15 +1,17 @@
 """Hydra's callback around a sweep: its record at the start, its table and status at the end."""
 
+import atexit
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from convtrain.config.sweep import CALLBACK, RECORD
+from convtrain.config.sweep import CALLBACK, LOCAL_GPUS, RECORD
 
 if TYPE_CHECKING:
     from convtrain.sweeps.live import LiveLine
@@ -23,13 +25,20 @@ class SweepTable(Callback):
     Args:
         identity: tells one sweep from another; train.py finds it.
         jobs: how many there are, if that is known before.
+        gpus: that they take turns at; each reads them from Hydra's configuration.
     """
 
-    def __init__(self, identity: str | None = None, jobs: int | None = None) -> None:
-        self.identity, self.jobs = identity, jobs
+    def __init__(
+        self,
+        identity: str | None = None,
+        jobs: int | None = None,
+        gpus: Sequence[str] | None = None,
+    ) -> None:
+        self.identity, self.jobs, self.gpus = identity, jobs, gpus
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from convtrain.sweeps.live import LiveLine
+        from convtrain.sweeps.stopping import listen
 
         global _line
         folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
@@ -39,10 +48,27 @@ class SweepTable(Callback):
         )  # fmt: skip
         _line = LiveLine(folder, metric, self.jobs)
         _line.start()
+        atexit.register(_close_what_broke_off, folder)
+        listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if not close_sweep(Path(config.hydra.sweep.dir)):
             sys.exit(1)
+
+
+def _close_what_broke_off(folder: Path) -> None:
+    """Show the table of a sweep that its sweeper or launcher has ended by an exception."""
+    if is_under_way():
+        close_sweep(folder)
+
+
+def is_under_way() -> bool:
+    """Tell whether a sweep was started by this process, and not only a job of it."""
+    return _line is not None
+
+
+def _is_elsewhere(config: DictConfig) -> bool:
+    return str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
 
 
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
@@ -75,6 +101,8 @@ def close_sweep(folder: Path) -> bool:
 def _command(config: DictConfig) -> str:
     """Return the command that was typed, without what train.py has added to it."""
     typed = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
-    added = (f"{CALLBACK}.", "hydra.mode=")
-    kept = [text for text in typed if not text.lstrip("+").startswith(added)]
+    added = [f"{CALLBACK}.", "hydra.mode="]
+    if config.hydra.runtime.choices["hydra/launcher"] == LOCAL_GPUS:
+        added.append("hydra.launcher.n_jobs=")
+    kept = [text for text in typed if not text.lstrip("+").startswith(tuple(added))]
     return shlex.join(["python", "train.py", "-m", *kept])

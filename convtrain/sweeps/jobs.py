@@ -1,12 +1,6 @@
 """One job of a sweep: skipped where it is finished, gone on with where it was left off."""
 
-import logging
 import os
-import shlex
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -19,15 +13,18 @@ from convtrain.config.sweep import cores, fingerprint, jobs_at_once
 from convtrain.errors import TrainingError
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.lock import locked
-from convtrain.signals import Interrupted, Signals
-
-log = logging.getLogger("convtrain")
+from convtrain.signals import Signals
+from convtrain.sweeps.stopping import stopped_by, told_of_stop
 
 Train = Callable[[Config, Path, Sequence[str], Signals], dict[str, Any]]
 
 
 class LeftAloneError(TrainingError):
     """A job that is left alone, because of what happened before or elsewhere."""
+
+
+class NotStartedError(LeftAloneError):
+    """A job that is left for the next time."""
 
 
 def run_once(
@@ -43,12 +40,13 @@ def run_once(
         signals: that end it where it can be resumed.
 
     Raises:
-        LeftAloneError: it has failed before, or ``sweep.fail_fast`` is set and another has failed.
+        LeftAloneError: it has failed before.
+        NotStartedError: the sweep is stopped, by a signal or by ``sweep.fail_fast``.
         TrainingError: it fails.
         Interrupted: a signal has ended it.
     """
-    run = RunDirectory(run_dir)
-    with locked(run_dir) as lock, environment_as_before():
+    run, sweep = RunDirectory(run_dir), run_dir.parent
+    with locked(run_dir), told_of_stop(sweep, signals), environment_as_before():
         if (result := stored_result(config, run)) is not None:
             return result
         if run.error.is_file():
@@ -56,19 +54,21 @@ def run_once(
                 f"{run_dir}: failed before; add sweep.retry_failed=true to try it again: "
                 f"{run.read_error()}"
             )
-        if config.sweep.fail_fast and (failed := failed_in(run_dir.parent)):
-            raise LeftAloneError(
-                f"{run_dir}: not started, {failed} has failed (sweep.fail_fast=true)"
-            )
+        if config.sweep.fail_fast and (failed := failed_in(sweep)):
+            raise NotStartedError(f"not started: job {failed} has failed (sweep.fail_fast=true)")
+        if stopped_by(sweep) is not None:
+            raise NotStartedError("not started: the sweep was stopped")
         if may_resume(config, run):
             config = config.model_copy(update={"resume": str(run_dir)})
         else:
             run.announce(config.model_dump(by_alias=True), overrides)
+        if gpus := of_sweep("gpus"):
+            from convtrain.sweeps.gpus import take_gpu
+
+            take_gpu(sweep, gpus)
         if not any("callbacks.progress_bar=" in text for text in overrides):
             config = _without_bar(config)  # a line on the sweep stands in its place
         with (run_dir / "output.txt").open("a") as output, redirect_stdout(output):
-            if needs_own_process(config):
-                return _in_own_process(config, run, overrides, signals, lock.fileno())
             return train(config, run_dir, overrides, signals)
 
 
@@ -114,88 +114,38 @@ def environment_as_before() -> Iterator[None]:
         os.environ.update(before)
 
 
-def needs_own_process(config: Config) -> bool:
-    """Tell whether a training starts other processes, which are copies of the command it is in.
+def share_cores(processes: int) -> None:
+    """Keep a job to its part of the machine's cores, among those that run at the same time.
 
-    Within a sweep that command would be the whole sweep. Where somebody else has started all
-    processes of the training, such as SLURM, there is nothing to start.
+    Args:
+        processes: that the job starts to train in, which take their part of the part; 0 where it
+            trains in this one.
     """
-    trainer = config.trainer
-    several = trainer.strategy != "auto" or trainer.devices != 1 or trainer.num_nodes > 1
-    return several and int(os.environ.get("SLURM_NTASKS", 1)) == 1
-
-
-def _in_own_process(
-    config: Config, run: RunDirectory, overrides: Sequence[str], signals: Signals, lock: int
-) -> dict[str, Any]:
-    """Train as a command of its own would, which also holds the directory's lock."""
-    folder = f"'{run.path}'"
-    settings = [f"resume={folder}"] if config.resume else [*overrides, f"hydra.run.dir={folder}"]
-    bar = f"callbacks.progress_bar={str(config.callbacks.progress_bar).lower()}"
-    command = [sys.executable, *entry_point(), *settings, bar]
-    log.info("in a process of its own: %s", shlex.join(command))
-    signals.busy = True
-    process = subprocess.Popen(
-        command, stdout=sys.stdout, pass_fds=(lock,), start_new_session=True,
-        env={**os.environ, **_shared_cores(config)},
-    )  # fmt: skip
-    told = False
-    while process.poll() is None:
-        if signals.received and not told:
-            process.send_signal(signals.received)
-            told = True
-        time.sleep(0.05)
-    signals.busy = False
-    if signals.received:
-        raise Interrupted(signals.received)
-    result = run.read_result()
-    if result is None:
-        raise TrainingError(run.read_error() or _how_it_ended(process.returncode))
-    return result
-
-
-def _shared_cores(config: Config) -> dict[str, str]:
-    """Return what keeps the processes of jobs at the same time to their part of the cores."""
-    if (at_once := _at_once()) == 1:
-        return {}
-    devices = config.trainer.devices if isinstance(config.trainer.devices, int) else 1
-    return {"OMP_NUM_THREADS": str(max(cores() // (at_once * devices), 1))}
-
-
-def share_threads() -> None:
-    """Give torch its part of the machine's cores, among the jobs that run at the same time."""
+    at_once = _at_once()
+    share = max(cores() // (at_once * max(processes, 1)), 1)
+    if processes:
+        if at_once > 1:
+            os.environ["OMP_NUM_THREADS"] = str(share)
+        return
     import torch
 
-    at_once = _at_once()
     alone = _threads.setdefault("alone", torch.get_num_threads())
-    torch.set_num_threads(alone if at_once == 1 else max(cores() // at_once, 1))
+    torch.set_num_threads(alone if at_once == 1 else share)
 
 
 def _at_once() -> int:
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
-    return jobs_at_once(hydra, hydra.callbacks.get("sweep_table", {}).get("jobs"))
+    return jobs_at_once(HydraConfig.get(), of_sweep("jobs"), of_sweep("gpus"))
+
+
+def of_sweep(key: str) -> Any:
+    """Return what train.py has found out about the sweep that this job is of, or None."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return None
+    return HydraConfig.get().callbacks.get("sweep_table", {}).get(key)
 
 
 _threads: dict[str, int] = {}  # how many torch takes by itself, before any training says otherwise
-
-
-def entry_point() -> list[str]:
-    """Return ``train.py`` with the folders that the configuration of this sweep comes from."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    places = {source.provider: source.path for source in hydra.runtime.config_sources}
-    found = [str(Path(__file__).resolve().parents[2] / "train.py")]
-    if places.get("main"):
-        found += ["--config-path", places["main"], "--config-name", str(hydra.job.config_name)]
-    if places.get("command-line"):
-        found += ["--config-dir", places["command-line"]]
-    return found
-
-
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"its process was ended by {signal.Signals(-status).name}"
-    return f"its process ended with status {status}"

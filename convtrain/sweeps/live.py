@@ -1,9 +1,9 @@
 """A line on how a sweep stands, while it runs; read from the jobs' directories."""
 
 import shutil
-import statistics
 import sys
 import threading
+import time
 from pathlib import Path
 
 from convtrain.runs.report import ERASE
@@ -23,13 +23,15 @@ class LiveLine:
         self.folder, self.metric, self.total = folder, metric, total
         self.told = 0
         self._done: dict[str, Job] = {}
-        self._at_once = 1
+        self._before = 0  # jobs that had ended when this one began to look
+        self._began = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="live line")
 
     def start(self) -> None:
         self._look()
-        self.told = len(self._done)
+        self.told = self._before = len(self._done)
+        self._began = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -71,12 +73,12 @@ class LiveLine:
         return text
 
     def time_left(self) -> float | None:
-        """Return the seconds left, by the time that finished jobs took."""
-        times = [job.result["wall_time_seconds"] for job in self._done.values() if job.result]
-        if self.total is None or not times:
+        """Return the seconds left, by the pace at which jobs have ended since the start."""
+        ended = len(self._done) - self._before
+        if self.total is None or not ended:
             return None
         left = max(self.total - len(self._done), 0)
-        return statistics.fmean(times) * left / self._at_once
+        return (time.monotonic() - self._began) / ended * left
 
     def _look(self) -> int:
         """Take in the jobs that have ended since the last look; return how many run."""
@@ -87,7 +89,6 @@ class LiveLine:
             known = self._done.get(path.name)
             if status in ("finished", "failed") and (known is None or known.status != status):
                 self._done[path.name] = read_job(path)
-        self._at_once = max(self._at_once, running)
         return running
 
 

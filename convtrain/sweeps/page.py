@@ -34,9 +34,9 @@ code, .code { font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas
 .plots .card { padding: 8px; }
 @media (prefers-color-scheme: dark) { .plots .card { background: #fff; } }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
-td:last-child { min-width: 84px; }
+td:last-child { min-width: 64px; } td > span { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: 8px 12px; border-bottom: 1px solid var(--line);
+th, td { text-align: left; padding: 8px 10px; border-bottom: 1px solid var(--line);
          vertical-align: top; }
 th { font-size: 12.5px; color: var(--soft); font-weight: 600; white-space: nowrap; }
 tr:last-child > td { border-bottom: 0; } td.n, th.n { text-align: right; white-space: nowrap;

@@ -76,7 +76,7 @@ def text_table(sweep: Sweep) -> Table:
             spread(metric, row.mean(metric), row.deviation(metric))
             for metric in shown_metrics(sweep)
         ]
-        told = "" if row.status == "finished" else f" {row.status}"
+        told = "" if row.status == "finished" else f" ({row.status})"
         table.add_row(
             *cells,
             duration(sum(values) / len(values)) if values else "",
@@ -148,11 +148,13 @@ def spread(metric: str, mean: float | None, deviation: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time as people say it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    if (tenths := round(seconds, 1)) < 60:
+        return f"{tenths:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 def shortened(text: str) -> str:

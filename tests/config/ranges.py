@@ -222,7 +222,13 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                 },
             ),
             **below("logger", {"tensorboard": flag, "csv": flag, "images": whole(0, 1024)}),
-            **below("sweep", {"metric": metric, "fail_fast": flag, "retry_failed": flag}),
+            **below("sweep", {
+                    "metric": metric,
+                    "fail_fast": flag,
+                    "retry_failed": flag,
+                    "gpus": either(list_of(either(whole(0), text), 1), one_of("auto"), nothing),
+                },
+            ),
         },
     ),
     (

@@ -1,0 +1,25 @@
+"""The GPUs that the jobs of a sweep take turns at, found without torch."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def gpus_of(chosen: Sequence[int | str] | str | None) -> list[str]:
+    """Return the names of GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
+
+    Args:
+        chosen: their names; ``auto`` or None for all that this process may use.
+    """
+    if chosen is not None and not isinstance(chosen, str):
+        return [str(name) for name in chosen]
+    if (given := os.environ.get(VARIABLE)) is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))]

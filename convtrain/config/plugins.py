@@ -1,0 +1,46 @@
+"""Hydra's plugins for sweeps with values as one wants them here.
+
+The plugins keep their configuration in Hydra's store, where a file of the same name may not stand
+beside it, so values are changed there, and what has a file is given another name.
+"""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+SWEEPERS: dict[str, dict[str, Any]] = {
+    "optuna": {
+        "direction": "${direction:${sweep.metric}}",
+        "n_jobs": 1,  # trials proposed at a time; with more the search learns from fewer
+        "max_failure_rate": 1.0,  # a trial that fails stops no other; sweep.fail_fast does
+    },
+}
+LAUNCHERS: dict[str, dict[str, Any]] = {
+    "submitit_local": {"timeout_min": 10_000},  # nobody waits for this machine
+}
+OURS = ("submitit_slurm",)  # files of configs/hydra/launcher, on top of the plugin's _NAME
+KNOWN = {"launcher": ("joblib", "submitit_local", "_submitit_slurm"), "sweeper": ("optuna",)}
+SEED = 1  # with one, the same command proposes the same trials again
+
+
+def change_plugins() -> None:
+    """Change the defaults of the plugins that are installed."""
+    Plugins.instance()  # finds the plugins, which fill the store
+    groups = ConfigStore.instance().repo.get("hydra", {})
+    launchers, sweepers = groups.get("launcher", {}), groups.get("sweeper", {})
+    for nodes, changes in ((launchers, LAUNCHERS), (sweepers, SWEEPERS)):
+        for choice, values in changes.items():
+            for key, value in values.items() if f"{choice}.yaml" in nodes else ():
+                OmegaConf.update(nodes[f"{choice}.yaml"].node, key, value)
+    for choice in OURS:
+        if (node := launchers.pop(f"{choice}.yaml", None)) is not None:
+            launchers[f"_{choice}.yaml"] = node
+    for group, choices in KNOWN.items():
+        for choice in choices:
+            if f"{choice}.yaml" not in groups.get(group, {}):  # the check says what to install
+                ConfigStore.instance().store(group=f"hydra/{group}", name=choice, node={})
+    for sampler in sweepers.get("sampler", {}).values():
+        if "seed" in sampler.node:
+            OmegaConf.update(sampler.node, "seed", SEED)

@@ -1,0 +1,42 @@
+"""A GPU for each job of a sweep, from a queue that all its processes stand in."""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from convtrain.config.gpus import VARIABLE
+
+log = logging.getLogger("convtrain")
+
+FOLDER = ".gpus"  # in the sweep's directory
+_taken: dict[Path, tuple[str, BinaryIO]] = {}
+
+
+def take_gpu(sweep: Path, gpus: Sequence[str]) -> None:
+    """Show this process one GPU that no other process of the sweep has; wait until one is free.
+
+    CUDA looks only once at what it is shown, so a process keeps its GPU for all its jobs. The
+    system gives it back when the process ends, however it ends.
+    """
+    if sweep not in _taken:
+        _taken[sweep] = _wait_for_one(sweep / FOLDER, gpus)
+    os.environ[VARIABLE] = _taken[sweep][0]
+    log.info("on GPU %s, of %s", _taken[sweep][0], ", ".join(gpus))
+
+
+def _wait_for_one(folder: Path, gpus: Sequence[str]) -> tuple[str, BinaryIO]:
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        for name in gpus:
+            file = (folder / name.replace("/", "_")).open("a+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                continue
+            return name, file
+        time.sleep(0.1)

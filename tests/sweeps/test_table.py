@@ -1,0 +1,211 @@
+"""What a sweep comes to: the live line, the table as text, CSV and a page, at any time."""
+
+import csv
+import json
+import shlex
+import statistics
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convtrain.__main__ import main
+from convtrain.config.check import check_command_line
+from convtrain.runs.directory import RunDirectory
+from convtrain.runs.lock import locked
+from convtrain.sweeps.live import LiveLine
+from convtrain.sweeps.results import read_sweep
+from convtrain.sweeps.table import duration
+from tests.conftest import compose
+
+ACCURACY = {  # of jobs by learning rate and seed
+    ("0.1", "1"): 0.90, ("0.1", "2"): 0.94, ("0.01", "1"): 0.97, ("0.01", "2"): 0.96,
+    ("0.3", "1"): 0.50, ("0.3", "2"): None,
+}  # fmt: skip
+
+
+def leave_job(folder: Path, name: str, overrides: list[str], accuracy: float | None) -> None:
+    """Write what a job leaves behind; without an accuracy it has failed."""
+    run = RunDirectory(folder / name)
+    run.path.mkdir(parents=True)
+    config = compose(*overrides).model_dump(by_alias=True)
+    run.begin(config, overrides, {"threads": 2})
+    if accuracy is None:
+        run.fail("no memory for conv2d_1")
+        return
+    run.finish(
+        {"val/acc": accuracy, "val/loss": 1 - accuracy, "test/acc": accuracy - 0.01,
+         "test/loss": 1.0, "wall_time_seconds": 75.0, "gradients": ["Healthy: 5 steps recorded"]}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweep"
+    for number, ((rate, seed), accuracy) in enumerate(ACCURACY.items()):
+        overrides = [f"optimizer.lr={rate}", f"seed={seed}", "data.limit=64"]
+        leave_job(folder, str(number), overrides, accuracy)
+    record = {"jobs": 8, "metric": "val/acc", "command": "python train.py -m seed=1,2"}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_rows_are_sorted_by_the_metric_with_mean_and_deviation_over_seeds(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line[:3].strip().isdigit()]
+    table = [row for row in rows if "python" not in row]
+    assert [row[1] for row in table] == ["0.01", "0.1", "0.3"]
+    values = [v for (rate, _), v in ACCURACY.items() if rate == "0.1" and v is not None]
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    assert table[1][2:6] == ["2", f"{mean:.2%}", "±", f"{deviation:.2%}"]
+    assert "1 min 15 s" in printed
+    assert "healthy" in printed
+    assert "5 of 8 jobs finished, 1 failed, 2 not started" in printed
+    assert "failed: job 5 (optimizer.lr=0.3 seed=2): no memory for conv2d_1" in printed
+    assert "data.limit" not in printed.split("to train a row again")[0]
+
+
+def test_the_command_of_a_row_is_what_its_jobs_were(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    command = "python train.py -m optimizer.lr=0.01 seed=1,2 data.limit=64 trainer.threads=2"
+    assert f"  1  {command}" in printed.splitlines()
+    with (folder / "results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            arguments = shlex.split(row["command"])[2:]
+            assert compose(*arguments).optimizer.lr == float(row["optimizer.lr"])  # type: ignore[union-attr]
+            assert compose(*arguments).seed == int(row["seed"])
+
+
+def test_the_csv_has_a_line_for_each_job(folder: Path) -> None:
+    assert main(["sweep", str(folder)]) == 0
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["job"] for row in rows] == [str(n) for n in range(6)]
+    for row, accuracy in zip(rows, ACCURACY.values(), strict=True):
+        assert row["val/acc"] == ("" if accuracy is None else str(accuracy))
+        assert row["status"] == ("failed" if accuracy is None else "finished")
+        assert Path(row["run_dir"]) == folder / row["job"]
+    assert float(rows[0]["val/acc mean"]) == pytest.approx(0.92)
+    assert rows[5]["error"] == "no memory for conv2d_1"
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "path", "use", "rect", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_needs_no_other_file_and_plots_each_parameter(folder: Path) -> None:
+    leave_job(folder, "6", ["optimizer.lr=0.2", "seed=1", "data.root='<b>&'"], 0.4)
+    assert main(["sweep", str(folder)]) == 0
+    page = Page((folder / "results.html").read_text())
+    assert page.open == []
+    assert "<b>&" in page.text  # and no tag of it
+    plots = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(plots) == 2  # of learning rate and seed; one value has no effect to show
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "img", "iframe")
+        for name in ("src", "href"):
+            target = attributes.get(name) or "0/"
+            assert target.startswith("#") or (folder / target).exists()
+
+
+@pytest.mark.parametrize("finished", range(4))
+def test_an_unfinished_sweep_has_a_table_too(
+    tmp_path: Path, finished: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(json.dumps({"jobs": 3, "metric": "val/loss"}))
+    for number in range(finished):
+        leave_job(folder, str(number), [f"seed={number}"], 0.5 + number / 10)
+    if finished < 3:
+        RunDirectory(folder / str(finished)).announce({}, [f"seed={finished}"])
+    assert main(["sweep", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{finished} of 3 jobs finished" in printed
+    assert ("1 unfinished" in printed) == (finished < 3)
+
+
+def test_what_is_no_sweep_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'none'}: no sweep; give the directory that python train.py -m has named\n"
+    )
+
+
+def test_the_live_line_counts_what_is_done_runs_and_failed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock: Iterator[float] = iter([100.0, 160.0])
+    line = LiveLine(folder, "val/acc", 9)
+    monkeypatch.setattr("convtrain.sweeps.live.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(line._thread, "start", lambda: None)
+    line.start()
+    assert line.told == 6
+    leave_job(folder, "6", ["optimizer.lr=0.03", "seed=1", "data.limit=64"], 0.99)
+    (folder / "7").mkdir()
+    with locked(folder / "7"):
+        told = line.line()
+    assert told == (
+        "6 of 9 done, 1 running, 1 failed; best val/acc 99.00% (optimizer.lr=0.03 seed=1); "
+        "about 2 min 0 s left"
+    )
+
+
+def test_a_loss_is_best_where_it_is_least(folder: Path) -> None:
+    (folder / "sweep.json").write_text(json.dumps({"jobs": 6, "metric": "val/loss"}))
+    sweep = read_sweep(folder)
+    assert [row.settings["optimizer.lr"] for row in sweep.rows()] == ["0.01", "0.1", "0.3"]
+    best = sweep.best()
+    assert best is not None
+    assert best.name == "2"
+
+
+def test_the_directory_of_a_sweep_follows_from_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def place(*arguments: str) -> str:
+        checked = check_command_line(["-m", *arguments])
+        return next(a for a in checked if a.startswith("hydra.sweep.dir="))
+
+    usual = place("seed=1,2", "optimizer.lr=0.1")
+    assert place("optimizer.lr=0.1", "seed=1,2") == usual
+    for neutral in ("sweep.retry_failed=true", "hydra/launcher=joblib", "sweep.gpus=[0]"):
+        assert place("seed=1,2", "optimizer.lr=0.1", neutral) == usual
+    assert len({usual, place("seed=1,2,3", "optimizer.lr=0.1"), place("seed=1,2")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (419.8, "7 min 0 s"),
+     (3599.6, "1 h 0 min"), (7170, "2 h 0 min")],
+)  # fmt: skip
+def test_a_time_is_told_as_people_do(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
