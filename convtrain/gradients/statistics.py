@@ -51,7 +51,7 @@ def _describe(values: Tensor) -> Tensor:
     mean = values.mean()
     norm, spread = gradient_norms([values, values - mean])
     low, high = values.aminmax()
-    zeros = 1 - torch.count_nonzero(values) / count
+    zeros = _how_many(values == 0) / count
     return torch.stack([norm, mean, spread / count**0.5, low, high, zeros.to(norm.dtype)])
 
 
@@ -99,8 +99,8 @@ def histogram(tensor: Tensor) -> Tensor:
     no_number = 2 * bias + 1  # the exponent of infinities and NaN
     exponents = values.view(bits).bitwise_right_shift(fraction).bitwise_and_(no_number)
     counts = _count(exponents, no_number + 1)
-    posinf, neginf = (values == torch.inf).sum(), (values == -torch.inf).sum()
-    zero = len(values) - torch.count_nonzero(values)
+    posinf, neginf = _how_many(values == torch.inf), _how_many(values == -torch.inf)
+    zero = _how_many(values == 0)
     low, high = LOWEST + bias, HIGHEST + bias
     rest = [
         counts[no_number] - posinf - neginf,
@@ -111,6 +111,11 @@ def histogram(tensor: Tensor) -> Tensor:
         counts[high:no_number].sum(),
     ]
     return torch.cat([counts[low:high], torch.stack(rest)])
+
+
+def _how_many(where: Tensor) -> Tensor:
+    # Of floats, or as a sum, the count takes ten times as long on the CPU.
+    return torch.count_nonzero(where)
 
 
 def _count(exponents: Tensor, kinds: int) -> Tensor:
