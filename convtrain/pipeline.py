@@ -367,7 +367,7 @@ def _end(config: Config, run: RunDirectory, trainer: pl.Trainer, result: dict[st
         final = {key: result[key] for key in FINAL_METRICS if key in result}
         tensorboard.log_results(_settings(config), final, trainer.global_step)
     for logger in trainer.loggers:
-        logger.finalize("success")
+        logger.finalize("finished")
     run.finish(result)
 
 

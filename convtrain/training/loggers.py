@@ -126,6 +126,18 @@ class TensorBoard(TensorBoardLogger):
             super().log_metrics(rest, step)
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file, except between training and test, which Lightning calls a success.
+
+        A run writes one file: TensorBoard reads several in the order of their names, which within
+        a second is not the order in which they were opened.
+        """
+        if status == "success":
+            self.flush()
+        else:
+            super().finalize(status)
+
+    @rank_zero_only
     def save(self) -> None:
         """Write no hparams.yaml beside ``config.yaml``, which says the same."""
 

@@ -8,6 +8,7 @@ from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer import record_writer
 
 from convtrain.training.loggers import MetricsCsv, TensorBoard
+from tests.conftest import Train
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 1000])
@@ -25,6 +26,14 @@ def test_the_numbers_of_a_step_can_be_read_back(tmp_path: Path) -> None:
     read = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in read.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
     assert [(e.step, e.value) for e in read.Scalars("lr")] == [(1, 1.0), (2, 1.0)]
+
+
+def test_a_run_writes_one_file_of_events(train: Train, tmp_path: Path) -> None:
+    # Of files opened within a second TensorBoard may read the tenth before the ninth.
+    train()
+    (path,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    read = EventAccumulator(str(path)).Reload()
+    assert {"train/loss", "val/loss", "test/loss"} <= set(read.Tags()["scalars"])
 
 
 def test_a_row_of_metrics_is_in_the_file_at_once_and_after_closing_comes_the_next(
