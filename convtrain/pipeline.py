@@ -37,6 +37,7 @@ from convtrain.models.build import (
     check_scores,
     make_trusted,
 )
+from convtrain.models.compiled import compile_in_place, uses_cuda_graphs
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
@@ -91,7 +92,7 @@ def train(
         run_dir=run_dir,
         callbacks=callbacks,
         loggers=make_loggers(config, run_dir),
-        **config.trainer.model_dump(exclude={"channels_last"}),
+        **config.trainer.model_dump(exclude={"channels_last", "compile"}),
     )
     _begin(config, run, overrides, trainer)
 
@@ -237,6 +238,8 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
 def make_task(config: Config, model: nn.Module) -> Task:
     if channels_last := wants_channels_last(config, model):
         lay_channels_last(model)
+    if mode := config.trainer.compile:
+        compile_in_place(model, mode)
     # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
     # fused one takes sparse gradients.
     sparse = any(getattr(layer, "sparse", False) for layer in model.modules())
@@ -250,6 +253,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
         channels_last=channels_last,
+        cuda_graphs=uses_cuda_graphs(mode),
     )
 
 

@@ -129,7 +129,7 @@ def test_asked_to_stop_at_moments_that_nobody_chose_it_ends_as_if_never_asked(
 ) -> None:
     """In steps that are half done and in validations, which here take most of the time."""
     settings = (
-        *LONG, "trainer.max_epochs=12", "trainer.val_check_interval=0.25", "network=resnet8",
+        *LONG, "trainer.max_epochs=40", "trainer.val_check_interval=0.25", "network=resnet8",
         "trainer.accumulate_grad_batches=2", "data.limit=640", "data.eval_batch_size=16",
         "data.val_fraction=0.3",
     )  # fmt: skip

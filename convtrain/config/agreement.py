@@ -191,6 +191,18 @@ def _sharded(trainer: Trainer) -> Iterator[Mistake]:
         yield Mistake("trainer.strategy", "fsdp divides a model over GPUs; type trainer=ddp_cpu")
 
 
+def _cuda_graphs(trainer: Trainer) -> Iterator[Mistake]:
+    if trainer.compile in ("reduce-overhead", "max-autotune") and (
+        trainer.accumulate_grad_batches > 1
+    ):
+        yield Mistake(
+            "trainer.compile",
+            f"leaves gradients in memory that the next batch overwrites, which rules out "
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; set it to 1, "
+            f"or trainer.compile=default",
+        )
+
+
 def _augment(data: Data, augment: Augment) -> Iterator[Mistake]:
     height, width = data.shape[1:]
     if augment.random_crop >= min(height, width):
@@ -254,6 +266,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_known_batches, ("data", "trainer")),
     (_devices, ("data", "trainer")),
     (_sharded, ("trainer",)),
+    (_cuda_graphs, ("trainer",)),
     (_augment, ("data", "augment")),
     (_mixup, ("augment", "loss")),
     (_custom, ("callbacks",)),

@@ -272,6 +272,9 @@ class Trainer(Section):
     channels_last: bool | Literal["auto"] = Field(
         description="order of images in memory: true, false, or auto"
     )
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
+        description="mode of torch.compile for the model; the last two use CUDA graphs on a GPU"
+    )
     gradient_clip_val: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
         description="largest gradient norm or value"
     )

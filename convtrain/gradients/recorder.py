@@ -30,7 +30,6 @@ from convtrain.gradients.rows import Row, flush_rows, mean_losses
 from convtrain.gradients.schedule import Length, Plan, fit, in_words, size_in_words
 from convtrain.gradients.surroundings import (
     clipping_of,
-    is_compiled,
     learning_rates,
     loss_scale,
     scaler_of,
@@ -40,6 +39,7 @@ from convtrain.gradients.surroundings import (
 )
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
+from convtrain.models.compiled import is_compiled
 from convtrain.training.norms import gradient_norms, norm_of_each, total_norm
 from convtrain.training.task import Task
 

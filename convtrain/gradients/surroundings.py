@@ -38,13 +38,6 @@ def unscales_itself(optimizer: Any) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
-
-
 def learning_rates(optimizer: Optimizer) -> list[Any]:
     """Return the rate of each group; one that is a tensor, and changes in place, is copied."""
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -6,6 +6,7 @@ add up to the whole. On a GPU the host waits at the end of each action, or the t
 launching kernels: the training is slower then, and its parts are true.
 """
 
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from convtrain.models.compiled import is_compiled
 from convtrain.models.observe import observe_outputs
+
+log = logging.getLogger("convtrain")
 
 STAGES = (
     ("dataloader_next", "data", "making a batch"),
@@ -101,7 +105,9 @@ class StageProfiler(Profiler):
         """Print the report of a training, and keep it in the run's directory."""
         if self._stage != "fit" or self._local_rank or not self.stages:
             return
-        tables = [stage_table(self.stages), self.layers.table()]
+        tables = [stage_table(self.stages)]
+        if self.layers.forward:
+            tables.append(self.layers.table())
         with (self.folder / "profile.txt").open("w") as file:
             for console in (Console(highlight=False), Console(file=file, width=100)):
                 for table in tables:
@@ -112,7 +118,7 @@ class LayerClock(pl.Callback):
     """Takes the time of each layer, forward and backward, at some of the steps.
 
     A layer's forward time ends with its output; its backward time lies between the gradient of its
-    output and that of the output before it.
+    output and that of the output before it. In a compiled model there are none to be told apart.
     """
 
     def __init__(self) -> None:
@@ -120,6 +126,11 @@ class LayerClock(pl.Callback):
         self.backward: dict[str, list[float]] = {}
         self._left, self._open = MOST, ExitStack()
         self._marks: list[_Mark] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if is_compiled(pl_module):
+            log.warning("the model is compiled: its layers are not timed")
+            self._left = 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

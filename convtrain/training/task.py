@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.errors import TrainingError
+from convtrain.models.compiled import replayed
 from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import Loss
 from convtrain.training.norms import gradient_norms, total_norm
@@ -50,6 +51,7 @@ class Task(pl.LightningModule):
         log_every_n_steps: optimiser steps between two log entries.
         stop_when_lost: end the training once a logged loss and the weights are not finite.
         channels_last: the order in memory of the images, which is that of the model's weights.
+        cuda_graphs: a call of the model overwrites what the last one has returned.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Task(pl.LightningModule):
         log_every_n_steps: int,
         stop_when_lost: bool = False,
         channels_last: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         self.model = model  # step 1
@@ -70,6 +73,7 @@ class Task(pl.LightningModule):
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
         self.stop_when_lost, self.channels_last = stop_when_lost, channels_last
+        self.cuda_graphs = cuda_graphs
         self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
@@ -96,7 +100,7 @@ class Task(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return self.model(images)  # step 3
+        return replayed(self.model, images) if self.cuda_graphs else self.model(images)  # step 3
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
         loss, scores = self.loss_and_scores(batch, batch_idx)

@@ -192,6 +192,9 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "log_every_n_steps": whole(1),
                     "deterministic": flag,
                     "channels_last": one_of(True, False, "auto"),
+                    "compile": either(
+                        one_of("default", "reduce-overhead", "max-autotune"), nothing
+                    ),
                     "threads": either(whole(1, 1024), nothing),
                     "sync_batchnorm": flag,
                     "limit_train_batches": limit,

@@ -44,6 +44,10 @@ WRONG = {
         ["optimizer=sgd_momentum", "optimizer.momentum=0"],
         ["optimizer.nesterov=true", "needs optimizer.momentum"],
     ),
+    "graphs that accumulate": (
+        ["trainer.compile=max-autotune", "trainer.accumulate_grad_batches=2"],
+        ["trainer.compile=max-autotune", "accumulate_grad_batches=2; set it to 1"],
+    ),
     "null for a number": (["data.batch_size=null"], ["data.batch_size=null", "integer"]),
     "deleted key": (["~optimizer.lr"], ["optimizer.lr", "missing"]),
     "unreadable override": (["nonsense"], ["nonsense", "key=value"]),

@@ -52,6 +52,7 @@ AGREE = {
     "data.drop_last", "data.eval_batch_size", "model.style",
     "model._target_", "callbacks.custom", "trust", "resume",
     "augment.random_crop", "augment.cutout", "optimizer.nesterov", "optimizer.momentum",
+    "trainer.compile", "trainer.accumulate_grad_batches",
     "trainer.devices", "trainer.num_nodes", "trainer.val_check_interval",
     "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches",
     "callbacks.early_stopping.patience", "network.init", "network.blocks", "network.prune",
