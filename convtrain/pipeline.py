@@ -59,6 +59,9 @@ from convtrain.training.walkthrough import Walkthrough
 
 log = logging.getLogger("convtrain")
 
+OF_THE_MODEL = {"channels_last", "compile"}
+"""Keys of ``trainer`` that Lightning's does not know, for :func:`make_task`."""
+
 
 def train(
     config: Config, run_dir: Path, overrides: Sequence[str] = (), signals: Signals | None = None
@@ -92,7 +95,7 @@ def train(
         run_dir=run_dir,
         callbacks=callbacks,
         loggers=make_loggers(config, run_dir),
-        **config.trainer.model_dump(exclude={"channels_last", "compile"}),
+        **config.trainer.model_dump(exclude=OF_THE_MODEL),
     )
     _begin(config, run, overrides, trainer)
 
@@ -116,10 +119,8 @@ def train(
     }
     if recorder is not None:
         result["gradients"] = judge(run_dir) if trainer.is_global_zero else []
-        result["recorder"] = {
-            "share_of_time": recorder.overhead_share,
-            "bytes": recorder.bytes_written,
-        }
+        share, size = recorder.overhead_share, recorder.bytes_written
+        result["recorder"] = {"share_of_time": share, "bytes": size}
     _end(config, run, trainer, result)
     return result
 
