@@ -12,6 +12,8 @@ LOWEST, HIGHEST = -40, 12
 each power of two; what lies beyond is counted as underflow and overflow."""
 
 BINS = HIGHEST - LOWEST
+EXACT = 1 << 24
+"""Up to this many ones float32 adds up without rounding."""
 KINDS = ("nan", "posinf", "neginf", "zero", "underflow", "overflow")
 _EXPONENTS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 """By type: whole numbers of its size, bits of the fraction, and the bias of the exponent."""
@@ -50,9 +52,10 @@ def _describe(values: Tensor) -> Tensor:
         return torch.tensor([0.0] + [torch.nan] * 5, device=values.device, dtype=values.dtype)
     mean = values.mean()
     norm, spread = gradient_norms([values, values - mean])
-    low, high = values.aminmax()
-    zeros = _how_many(values == 0) / count
-    return torch.stack([norm, mean, spread / count**0.5, low, high, zeros.to(norm.dtype)])
+    zeros = _how_many(values, 0) / count
+    return torch.stack(
+        [norm, mean, spread / count**0.5, values.amin(), values.amax(), zeros.to(norm.dtype)]
+    )
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Tensor:
@@ -99,8 +102,8 @@ def histogram(tensor: Tensor) -> Tensor:
     no_number = 2 * bias + 1  # the exponent of infinities and NaN
     exponents = values.view(bits).bitwise_right_shift(fraction).bitwise_and_(no_number)
     counts = _count(exponents, no_number + 1)
-    posinf, neginf = _how_many(values == torch.inf), _how_many(values == -torch.inf)
-    zero = _how_many(values == 0)
+    posinf, neginf = _how_many(values, torch.inf), _how_many(values, -torch.inf)
+    zero = _how_many(values, 0)
     low, high = LOWEST + bias, HIGHEST + bias
     rest = [
         counts[no_number] - posinf - neginf,
@@ -113,9 +116,11 @@ def histogram(tensor: Tensor) -> Tensor:
     return torch.cat([counts[low:high], torch.stack(rest)])
 
 
-def _how_many(where: Tensor) -> Tensor:
-    # Of floats, or as a sum, the count takes ten times as long on the CPU.
-    return torch.count_nonzero(where)
+def _how_many(values: Tensor, number: float) -> Tensor:
+    """Count what equals a number, exactly; a whole number on the values' device."""
+    # On the CPU ones in float32 are made and added up in a quarter of the time that a mask takes.
+    found = [torch.eq(p, number, out=torch.empty_like(p)).sum() for p in values.split(EXACT)]
+    return torch.stack(found).to(torch.int64).sum()
 
 
 def _count(exponents: Tensor, kinds: int) -> Tensor:

@@ -98,6 +98,14 @@ def test_a_histogram_counts_every_value_once(values: list[float], dtype: Any) ->
     assert len(expected) == BINS + len(KINDS)
 
 
+def test_counts_are_exact_where_float32_could_not_count() -> None:
+    values = torch.zeros(2**24 + 2)
+    values[-1] = 1.0
+    counts = histogram(values).tolist()
+    assert counts[BINS + KINDS.index("zero")] == 2**24 + 1
+    assert (counts[-LOWEST], sum(counts)) == (1, len(values))
+
+
 def test_whatever_is_not_finite_shows_in_the_largest_value() -> None:
     tensors = [torch.tensor([1e30, -2e30]), torch.tensor([1.0, torch.nan]), torch.empty(0)]
     assert torch.isfinite(largest(tensors)).tolist() == [True, False, True]
