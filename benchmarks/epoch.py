@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,50 +27,53 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from benchmarks.paired import Result, compare_all, print_table
+from benchmarks.paired import Ratio, Result, compare_all, paired, print_table
 from benchmarks.setting import MEAN, STD, bare_network, configure, made_up, quiet
 from convtrain import pipeline
 from convtrain.data.images import Images, Splits
 from convtrain.runs.directory import RunDirectory
 
-STEPS = {64: 430, 512: 54}
-"""By batch size: the steps that are timed, half an epoch."""
-
 GOALS = {64: 0.90, 512: 0.80}
+"""By batch size."""
+
+EPOCHS = 9
+BLOCK = 0.3  # seconds, about, from one of our blocks of steps to the next
 
 
-def rows(rounds: int = 7) -> list[Result]:
+def rows(rounds: int = EPOCHS) -> list[Result]:
     quiet()
     pixels, labels = made_up()
     results = []
-    for batch_size, steps in STEPS.items():
+    for batch_size, goal in GOALS.items():
+        steps = -(-len(labels) // batch_size)
+        what = f"training step, batch {batch_size}"
+        ratio = beside_bare(pixels, labels, batch_size, epochs=rounds)
+        results.append(Result(f"{what}: ours / bare loop", ratio.scaled(1000 / steps), "ms", goal))
+        half = steps // 2
+        loader = stock_loader(pixels, labels, batch_size)
         ways: dict[str, Callable[[], float]] = {
-            "ours": lambda b=batch_size, s=steps: ours(pixels, labels, b, s),
-            "bare loop": lambda b=batch_size, s=steps: bare(_resident(pixels, labels, b), s),
-            "DataLoader": lambda b=batch_size, s=steps: bare(stock_loader(pixels, labels, b), s),
-            "template": lambda b=batch_size, s=steps: template(pixels, labels, b, s),
+            "bare loop": lambda b=batch_size, s=half: bare(_resident(pixels, labels, b), s),
+            "DataLoader": lambda each=loader, s=half: bare(iter(each), s),
+            "template": lambda each=loader, s=half: template(each, s),
         }
-        ratios = compare_all(ways, against="bare loop", rounds=rounds)
-        for name, ratio in ratios.items():
-            goal = GOALS[batch_size] if name == "ours" else None
-            what = f"training step, batch {batch_size}: {name} / bare loop"
-            results.append(Result(what, ratio.scaled(1000 / steps), "ms", goal))
+        for name, ratio in compare_all(ways, against="bare loop", rounds=rounds // 2).items():
+            results.append(Result(f"{what}: {name} / bare loop", ratio.scaled(1000 / half), "ms"))
     return results
 
 
-def ours(pixels: Tensor, labels: Tensor, batch_size: int, steps: int) -> float:
-    """Train as ``python train.py`` does, and return the seconds of the epoch."""
-    return train(pixels, labels, f"data.batch_size={batch_size}", steps=steps)
+def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int) -> Ratio:
+    """Train as ``python train.py`` does, and by a bare loop, in turns of a few steps.
 
-
-def train(pixels: Tensor, labels: Tensor, *overrides: str, steps: int) -> float:
+    A machine's speed changes within an epoch, and then for both. An epoch of ours has all that
+    belongs to it: its log entries, its metrics, its checkpoint.
+    """
     config = configure(
-        *overrides, "trainer.max_epochs=1", f"trainer.limit_train_batches={steps}",
+        f"data.batch_size={batch_size}", f"trainer.max_epochs={epochs + 1}",
         "trainer.limit_val_batches=0",
     )  # fmt: skip
     some = Images(pixels[:64], labels[:64])
     splits = Splits(Images(pixels, labels), some, some)
-    clock = Clock()
+    beside = BesideBare(_resident(pixels, labels, batch_size))
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(pipeline, "_load_splits", return_value=splits),
@@ -81,36 +85,58 @@ def train(pixels: Tensor, labels: Tensor, *overrides: str, steps: int) -> float:
         task = pipeline.make_task(config, pipeline.make_model(config))
         callbacks = pipeline.make_callbacks(config, run, data)
         for callback in callbacks:
-            if isinstance(callback, pl.callbacks.ProgressBar):
-                callback._console = Console(
-                    file=nowhere, force_terminal=True
-                )  # draws as for a user
+            if isinstance(callback, pl.callbacks.ProgressBar):  # draws as for a user
+                callback._console = Console(file=nowhere, force_terminal=True)
         recorder = pipeline.make_recorder(config, run.path)
-        recorders = [recorder] if recorder else []
         trainer = pipeline.make_trainer(
             run_dir=run.path,
-            callbacks=[clock, *callbacks, *recorders],
+            callbacks=[beside, *callbacks, *([recorder] if recorder else [])],
             loggers=pipeline.make_loggers(config, run.path),
             **config.trainer.model_dump(exclude=pipeline.OF_THE_MODEL),
         )
         trainer.fit(task, datamodule=data)
-    return clock.seconds
+    return paired(beside.ours[1:], beside.others[1:])  # the first one warms up
 
 
-class Clock(pl.Callback):
-    """Takes the time of an epoch's steps."""
+class BesideBare(pl.Callback):
+    """Lets a bare loop train after every few of our steps, and takes the time of both."""
+
+    def __init__(self, batches: Any) -> None:
+        self.ours: list[float] = []
+        self.others: list[float] = []
+        self._batches, self._model = batches, bare_network()
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.05, momentum=0.9)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start = time.perf_counter()
+        self._end_epoch()
+        self._steps, self._other = 0, 0.0
+        self._began = self._turn = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seconds = time.perf_counter() - self._start
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        self._steps += 1
+        if time.perf_counter() - self._turn > BLOCK or trainer.is_last_batch:
+            seconds = train_bare(self._model, self._optimizer, self._batches, self._steps)
+            self._steps, self._other = 0, self._other + seconds
+            self._turn = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        if hasattr(self, "_began"):
+            self.ours.append(time.perf_counter() - self._began - self._other)
+            self.others.append(self._other)
 
 
 def bare(batches: Any, steps: int) -> float:
     """Train by a loop of five lines, and return the seconds of ``steps`` steps."""
     model = bare_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    batches = chain([next(batches)], batches)  # what is made once is made before the clock starts
+    return train_bare(model, optimizer, batches, steps)
+
+
+def train_bare(model: nn.Module, optimizer: torch.optim.SGD, batches: Any, steps: int) -> float:
     start = time.perf_counter()
     for _, (images, targets) in zip(range(steps), batches, strict=False):
         optimizer.zero_grad()
@@ -120,9 +146,11 @@ def bare(batches: Any, steps: int) -> float:
 
 
 def _resident(pixels: Tensor, labels: Tensor, batch_size: int) -> Any:
+    """Yield batches for ever; the images are made floats once."""
     images = pixels.float().div_(255).sub_(MEAN).div_(STD)
-    order = torch.randperm(len(images))
-    return ((images[chosen], labels[chosen]) for chosen in order.split(batch_size))
+    while True:
+        for chosen in torch.randperm(len(images)).split(batch_size):
+            yield images[chosen], labels[chosen]
 
 
 class OneByOne(Dataset):
@@ -143,6 +171,16 @@ class OneByOne(Dataset):
 
 def stock_loader(pixels: Tensor, labels: Tensor, batch_size: int) -> DataLoader:
     return DataLoader(OneByOne(pixels, labels), batch_size=batch_size, shuffle=True)
+
+
+class Clock(pl.Callback):
+    """Takes the time of an epoch's steps."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds = time.perf_counter() - self._start
 
 
 class Template(pl.LightningModule):
@@ -167,7 +205,7 @@ class Template(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
 
 
-def template(pixels: Tensor, labels: Tensor, batch_size: int, steps: int) -> float:
+def template(batches: DataLoader, steps: int) -> float:
     """Train as a template of Lightning and Hydra does, and return the seconds of the epoch."""
     clock = Clock()
     with (
@@ -184,7 +222,7 @@ def template(pixels: Tensor, labels: Tensor, batch_size: int, steps: int) -> flo
             default_root_dir=folder,
             enable_model_summary=False,
         )
-        trainer.fit(Template(), stock_loader(pixels, labels, batch_size))
+        trainer.fit(Template(), batches)
     return clock.seconds
 
 
