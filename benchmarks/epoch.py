@@ -36,7 +36,7 @@ from convtrain.runs.directory import RunDirectory
 GOALS = {64: 0.90, 512: 0.80}
 """By batch size."""
 
-EPOCHS = 9
+EPOCHS = 15
 BLOCK = 0.3  # seconds, about, from one of our blocks of steps to the next
 
 
