@@ -37,7 +37,7 @@ from convtrain.models.build import (
     check_scores,
     make_trusted,
 )
-from convtrain.models.compiled import compile_in_place, uses_cuda_graphs
+from convtrain.models.compiled import compile_in_place
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
@@ -254,7 +254,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
         channels_last=channels_last,
-        cuda_graphs=uses_cuda_graphs(mode),
+        cuda_graphs=config.trainer.uses_cuda_graphs,
     )
 
 

@@ -56,11 +56,7 @@ def rerun(console: Console, run_dir: Path | str, out: Path | str | None = None) 
 def _recorded_config(original: RunDirectory) -> Config:
     if not original.config.is_file():
         raise MissingDataError(f"{original.path}: no run; give a directory that holds config.yaml")
-    if original.read_result() is None:
-        raise MissingDataError(
-            f"{original.path}: is not finished, so there is nothing to compare with; "
-            f"python train.py resume={original.path} goes on with it"
-        )
+    original.finished_result()
     stored = read_config(original.config)
     stored["resume"] = None
     return as_launched(resolve_config(stored))

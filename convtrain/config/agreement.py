@@ -192,9 +192,7 @@ def _sharded(trainer: Trainer) -> Iterator[Mistake]:
 
 
 def _cuda_graphs(trainer: Trainer) -> Iterator[Mistake]:
-    if trainer.compile in ("reduce-overhead", "max-autotune") and (
-        trainer.accumulate_grad_batches > 1
-    ):
+    if trainer.uses_cuda_graphs and trainer.accumulate_grad_batches > 1:
         yield Mistake(
             "trainer.compile",
             f"leaves gradients in memory that the next batch overwrites, which rules out "

@@ -297,6 +297,11 @@ class Trainer(Section):
         description="where the time goes, by stage and layer or by one of Lightning's profilers"
     )
 
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """Whether a GPU replays the model, in memory that each replay overwrites."""
+        return self.compile in ("reduce-overhead", "max-autotune")
+
 
 class Sampling(Section):
     every_n_steps: Count = Field(description="optimiser steps between two samples")

@@ -1,36 +1,38 @@
 """Models that ``torch.compile`` has compiled, and what is different with them."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-Mode = Literal["default", "reduce-overhead", "max-autotune"]
 
-
-def compile_in_place(model: nn.Module, mode: Mode) -> None:
+def compile_in_place(model: nn.Module, mode: str) -> None:
     """Compile a model when it is first called, so that its parameters keep their names.
 
     Each shape is compiled by itself: what is computed then does not depend on which came first, and
     a run that is resumed in the middle of an epoch computes what the others do.
+
+    Args:
+        mode: of ``torch.compile``, such as ``default`` or ``reduce-overhead``.
     """
     model.compile(mode=mode, dynamic=False)
 
 
 def is_compiled(model: nn.Module) -> bool:
+    """Tell whether a model or any of its modules is compiled, by whatever call."""
     return any(
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
 
 
-def uses_cuda_graphs(mode: Mode | None) -> bool:
-    """Tell whether a model of this mode is replayed on a GPU, rather than called."""
-    return mode in ("reduce-overhead", "max-autotune")
-
-
 def replayed(model: nn.Module, images: Tensor) -> Tensor:
-    """Call a model whose output lies in memory that its next call overwrites; return a copy."""
+    """Call a model whose output lies in memory that its next call overwrites.
+
+    Args:
+        images: of shape (N, channels, height, width).
+
+    Returns:
+        a copy of its scores, (N, classes).
+    """
     torch.compiler.cudagraph_mark_step_begin()
     output: Tensor = model(images)
     return output.clone()

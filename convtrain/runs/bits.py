@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -81,14 +80,7 @@ def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def _metrics(first: RunDirectory, second: RunDirectory) -> tuple[str, list[str]]:
-    results: list[dict[str, Any]] = []
-    for run in (first, second):
-        if (result := run.read_result()) is None:
-            raise MissingDataError(
-                f"{run.path}: is not finished, so there is nothing to compare with; "
-                f"python train.py resume={run.path} goes on with it"
-            )
-        results.append(result)
+    results = [run.finished_result() for run in (first, second)]
     keys = [key for key in METRICS if key in results[0] or key in results[1]]
     values = ((key, *(result.get(key) for result in results)) for key in keys)
     found = [f"{key}: {a!r} and {b!r}" for key, a, b in values if repr(a) != repr(b)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from convtrain.errors import TrainingError
+from convtrain.errors import MissingDataError, TrainingError
 from convtrain.files import sweep_strays, written_whole
 
 
@@ -58,6 +58,19 @@ class RunDirectory:
     def read_result(self) -> dict[str, Any] | None:
         """Return the result, or None where the run is not finished."""
         return json.loads(self.result.read_text()) if self.result.is_file() else None
+
+    def finished_result(self) -> dict[str, Any]:
+        """Return the result of a run that is to be compared with another.
+
+        Raises:
+            MissingDataError: the run is not finished.
+        """
+        if (result := self.read_result()) is None:
+            raise MissingDataError(
+                f"{self.path}: is not finished, so there is nothing to compare with; "
+                f"python train.py resume={self.path} goes on with it"
+            )
+        return result
 
     def read_error(self) -> str | None:
         """Return why the run failed, or None where it did not."""

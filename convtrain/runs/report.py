@@ -45,6 +45,8 @@ def print_report(
     }
     if not recorder:
         del following["its gradients"]
+    if not any((run_dir / "checkpoints").glob("*.ckpt")):
+        del following["train longer"]
     if style in OTHER_STYLE:
         kept = [o for o in overrides if not o.startswith(("model=", "resume=", "hydra."))]
         command = ["python", "train.py", *kept, f"model={OTHER_STYLE[style]}"]
