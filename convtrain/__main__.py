@@ -140,10 +140,12 @@ def show_summary(console: Console, overrides: Sequence[str]) -> None:
             f"model={config.model.style}: only a declared network has a summary; "
             f"choose model=functional or model=nn"
         )
+    from convtrain.models.build import check_names
     from convtrain.network import resolve_network
     from convtrain.summary import summarize, totals
 
     network = resolve_network(config.network.layers, config.data.shape, config.network.blocks)
+    check_names(network)
     rows = summarize(network)
     parameters, multiply_adds = totals(rows)
     table = Table(box=box.SIMPLE, show_footer=True)

@@ -76,7 +76,13 @@ class Layer:
 
     def make(self) -> nn.Module:
         """Make the ``torch.nn`` module, with freshly drawn weights."""
-        children = {argument: make_chain(layers) for argument, layers in self.chains.items()}
+        return self._around({arg: make_chain(layers) for arg, layers in self.chains.items()})
+
+    def make_empty(self) -> nn.Module:
+        """Make the module of a composite layer without the layers inside it."""
+        return self._around({argument: nn.Sequential() for argument in self.chains})
+
+    def _around(self, children: dict[str, nn.Sequential]) -> nn.Module:
         if self.entry.module is nn.Sequential:
             return children["layers"]
         return self.entry.module(**self.arguments, **children)

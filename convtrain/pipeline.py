@@ -243,7 +243,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
         compile_in_place(model, mode)
     # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
     # fused one takes sparse gradients.
-    sparse = any(getattr(layer, "sparse", False) for layer in model.modules())
+    sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
     fused = config.trainer.precision != "16-mixed" and not sparse
     return Task(
         model=model,

@@ -266,6 +266,8 @@ def _read(item: Any, where: str) -> tuple[str, Any, str | None]:
         keys = [key for key in item if key != "name"]
         if len(keys) == 1:
             name = item.get("name")
+            if isinstance(name, bool):
+                raise NetworkError(f"{where}: name={brief(name)} is no text; quote it: 'yes'")
             if name is not None and not re.fullmatch(r"[A-Za-z_]\w*", str(name)):
                 raise NetworkError(f"{where}: name={name!r} must be letters, digits and '_'")
             return str(keys[0]), item[keys[0]] if item[keys[0]] is not None else {}, name

@@ -14,7 +14,7 @@ from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
 from convtrain.models.memory import activate_in_place
 from convtrain.models.reparametrization import parametrize_weights, prune_weights
-from convtrain.network import PROBE_BATCH, Network, make_chain, resolve_network
+from convtrain.network import PROBE_BATCH, Layer, Network, make_chain, resolve_network
 
 Style = Literal["nn", "functional"]
 Made = TypeVar("Made")
@@ -85,6 +85,7 @@ def build_network(
         sync_batchnorm: let batch norm see the batches of all processes.
         in_place: let activations overwrite what they are given, where nothing else needs it.
     """
+    check_names(network)
     weights = weights or Weights()
     module: nn.Module = make_chain(network.layers)
     if in_place:
@@ -97,6 +98,29 @@ def build_network(
     # Parametrized and pruned layers compute their weights; they are carried as they are.
     carry = bool(weights.parametrize or weights.prune)
     return module if style == "nn" else functionalize(module, carry=carry)
+
+
+def check_names(network: Network) -> None:
+    """Refuse names that a module which holds the layer needs for itself, in either style.
+
+    Raises:
+        NetworkError: names the layer, and whose attribute its name is.
+    """
+    _check_chain(network.layers, (nn.Sequential(), functionalize(nn.Sequential())))
+
+
+def _check_chain(layers: Sequence[Layer], holders: tuple[nn.Module, ...]) -> None:
+    for layer in layers:
+        for holder in holders:
+            if hasattr(holder, layer.name):
+                raise NetworkError(
+                    f"network.layers: {layer.path} ({layer.entry.module.__name__}): "
+                    f"name={layer.name} is an attribute of {type(holder).__name__}, which holds "
+                    f"the layer; give it another name, such as {layer.name}_layer"
+                )
+        for argument, chain in layer.chains.items():
+            itself = (layer.make_empty(),) if argument == "layers" else ()
+            _check_chain(chain, (nn.Sequential(), *itself))
 
 
 def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:

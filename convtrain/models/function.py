@@ -56,9 +56,14 @@ class Function:
         wanted = list(inspect.signature(self._twin).parameters)
         self._asked = [name for name in wanted if name in _ASKED]
         self._tensors = [name for name in wanted if name in self._stores]
-        inputs = [n for n in wanted if n not in self._asked and not hasattr(module, n)]
+        # A twin that asks for all its children knows none of their names, which users choose.
+        named = {} if "children" in self._asked else self._children
+        unnamed = self._children.keys() - named.keys()
+        inputs = [
+            n for n in wanted if n not in self._asked and (n in unnamed or not hasattr(module, n))
+        ]
         self._constants = {
-            name: self._children.get(name) or getattr(module, name)
+            name: named.get(name) or getattr(module, name)
             for name in wanted
             if name not in self._asked and name not in self._tensors and name not in inputs
         }

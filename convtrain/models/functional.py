@@ -31,8 +31,6 @@ class FunctionalModel(nn.Module):
 
     def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
         super().__init__()
-        # As torch.nn's layers have it: some gradient is sparse, which fused optimisers refuse.
-        self.sparse = any(getattr(layer, "sparse", False) for layer in module.modules())
         self.observers: tuple[Callable[[str, Any], None], ...] = ()
         self._function = self._convert(module, self, "", carry, {}, {})
 
@@ -88,6 +86,8 @@ class FunctionalModel(nn.Module):
             persistent = name not in module._non_persistent_buffers_set
             holder.register_buffer(name, buffer, persistent=persistent)
         holder.training = module.training
+        if getattr(module, "sparse", None) is True:  # as torch.nn's layer has it
+            holder.sparse = True  # type: ignore[assignment]
         if obstacle:
             for name, child in module._modules.items():
                 holder.add_module(name, child)
