@@ -152,7 +152,7 @@ def _start(count: int, config: Config, run_dir: Path, overrides: Sequence[str]) 
     for rank in range(count):
         told, tell = context.Pipe(duplex=False)
         process = context.Process(
-            target=run_rank, name=f"rank {rank}", daemon=True,
+            target=run_rank, name=f"rank {rank}",
             args=(config, run_dir, list(overrides), _logging_of(rank), tell, *handed),
         )  # fmt: skip
         with _environment({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Batches, Normalisation
@@ -23,6 +24,7 @@ from convtrain.gradients import load
 from convtrain.ranks import as_launched, place
 from convtrain.training.agreement import difference
 from tests.conftest import REPOSITORY, compose
+from tests.data.test_sources import make_mnist
 
 SMALL = (
     "network=lstm", "callbacks.progress_bar=false", "logger=csv", "trainer.log_every_n_steps=1",
@@ -265,6 +267,43 @@ def test_two_processes_train_what_one_trains(alone: Path, tmp_path: Path, start:
     status, _, err = start(*UNEVEN, run=tmp_path / "run").end()
     assert status == 0, err
     assert_same_run(alone, tmp_path / "run")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of colour images that decode to more than worker processes are started for."""
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(20):
+            colour = (40 + 160 * label, index, 100)
+            picture = Image.new("RGB", (210, 210), colour)
+            picture.save(tmp_path / "pictures" / name / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+@linux
+@pytest.mark.slow
+@started
+@pytest.mark.parametrize("source", ["digits", "synthetic", "image_folder", "mnist"])
+def test_several_processes_train_on_every_source(
+    tmp_path: Path, pictures: Path, start: type, source: str
+) -> None:
+    make_mnist(tmp_path / "mnist")
+    settings = {
+        "digits": ("data.limit=64",),
+        "synthetic": ("data.train_size=64", "data.test_size=32"),
+        "image_folder": (
+            f"data.root={pictures}", "data.shape=[3,200,200]", "network=lenet",
+            f"data.cache_dir={tmp_path / 'cache'}", "data.batch_size=4",
+        ),
+        "mnist": (f"data.root={tmp_path / 'mnist'}", "data.batch_size=8"),
+    }  # fmt: skip
+    run = tmp_path / "run"
+    status, _, err = start(
+        f"data={source}", "trainer.max_epochs=1", *settings[source], run=run
+    ).end()
+    assert status == 0, err
+    assert json.loads((run / "result.json").read_text())["steps"] > 0
 
 
 def two_machines(*settings: str, own: str = "seed=1") -> tuple[Command, Command]:

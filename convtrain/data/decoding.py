@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from convtrain.errors import CorruptDataError, TrainingError
+from convtrain.signals import NAMES
 
 BLOCK = 1 << 20  # bytes that a worker hands over at once
 FEW = 4  # blocks that are not worth starting workers for
@@ -134,7 +135,7 @@ def _as_it_is(block: Any) -> Any:
 
 def _leave_signals_to_the_parent(_: int) -> None:
     """Ctrl-C reaches every process of a terminal, and one message about it is enough."""
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in NAMES:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from convtrain.data.decoding import decode_all
 from convtrain.data.images import Images, Splits, divide_labels
 from convtrain.data.pixel_file import PixelFile
 from convtrain.errors import MissingDataError
+from convtrain.ranks import place
 
 
 def load_image_folder(
@@ -39,6 +40,7 @@ def load_image_folder(
             a file, from which batches are read.
         max_pixels: an image that would decode to more is refused.
         limit: decode only the first N images of each split.
+            Several processes of one machine decode into that file in any case, once for all.
         cache_dir: folder of such files; null for one in the user's folder of caches.
         cache_gib: that they may take together.
 
@@ -70,13 +72,15 @@ def load_image_folder(
     def blocks() -> Iterator[np.ndarray]:
         return decode_all(files, **settings)  # type: ignore[arg-type]
 
-    if size <= memory_gib * GIB:
+    in_memory, here = size <= memory_gib * GIB, place()
+    if in_memory and (here is None or here.local_world_size == 1):
         pixels: Tensor | PixelFile = _gathered(blocks(), (len(files), *shape))
-    else:
+    else:  # of several processes on a machine, one decodes with all cores, and the others wait
         cache = Path(cache_dir) if cache_dir else default_folder()
         name = fingerprint(files, *settings.items())
         path = cached(name, blocks, size=size, folder=cache, most=cache_gib)
-        pixels = PixelFile(path, tuple(shape))
+        file = PixelFile(path, tuple(shape))
+        pixels = file.read(torch.arange(len(file))) if in_memory else file
     everything, splits, start = Images(pixels, labels), [], 0
     for part in chosen:
         splits.append(everything.part(slice(start, start + len(part))))

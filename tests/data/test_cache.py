@@ -21,6 +21,7 @@ from convtrain.data.images import Splits
 from convtrain.data.pixel_file import PixelFile
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, Train, compose
+from tests.test_devices import TORCHRUN
 
 SIDE, COUNT = 16, 12
 SIZE = 2 * COUNT * 3 * SIDE * SIDE
@@ -97,6 +98,22 @@ def test_the_file_is_made_once_and_anew_where_anything_has_changed(
     before = len(files(root))
     load(root)
     assert len(files(root)) == before + 1
+
+
+def test_processes_of_one_machine_decode_the_images_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = load(root, memory_gib=1.0)
+    assert not files(root)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    first = load(root, memory_gib=1.0)
+    assert len(files(root)) == 1
+    monkeypatch.setattr(decoding, "decode", None)  # whoever decodes now fails
+    second = load(root, memory_gib=1.0)
+    for splits in (first, second):
+        assert torch.equal(splits.train.pixels, alone.train.pixels)
+        assert torch.equal(splits.test.pixels, alone.test.pixels)
 
 
 def test_a_torn_file_is_made_again(root: Path) -> None:
