@@ -7,6 +7,7 @@ import io
 import math
 import struct
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convtrain.data.archives import contained_extraction
 from convtrain.data.images import Images, Splits, divide
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
 
@@ -133,10 +135,10 @@ def _open(class_name: str, root: str, *, train: bool, download: bool = False) ->
 def _download(name: str, root: str) -> None:
     class_name, _ = FILES[name]
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contained_extraction():
             for train in (True, False):
                 _open(class_name, root, train=train, download=True)
-    except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
+    except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"data={name}: the download into {Path(root).absolute()} failed: {reason}; "
