@@ -38,6 +38,7 @@ from convtrain.models.build import (
     make_trusted,
 )
 from convtrain.models.compiled import compile_in_place
+from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network import resolve_network
 from convtrain.runs.directory import RunDirectory
@@ -53,6 +54,7 @@ from convtrain.training.optimizers import make_optimizer
 from convtrain.training.pictures import Pictures
 from convtrain.training.progress import RunProgress
 from convtrain.training.schedules import make_schedule
+from convtrain.training.sharding import load_weights
 from convtrain.training.task import Task
 from convtrain.training.trainer import kind_of_device, make_early_stopping, make_trainer
 from convtrain.training.walkthrough import Walkthrough
@@ -202,6 +204,9 @@ def make_model(config: Config) -> nn.Module:
         model = _build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError(f"{model_name(config)}: has no parameters to learn")
+    if config.trainer.deterministic and kind_of_device(config.trainer.accelerator) == "gpu":
+        refuse_nondeterministic(model)
+        pool_deterministically()
     return model
 
 
@@ -230,6 +235,8 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
     chosen = config.trainer.channels_last
     if chosen != "auto":
         return chosen
+    if config.trainer.strategy == "fsdp":  # fully_shard divides contiguous weights only
+        return False
     if isinstance(config.model, CustomModel):  # its code may use view(), which would refuse
         return False
     pixels = config.data.batch_size * math.prod(config.data.shape[1:])
@@ -242,9 +249,10 @@ def make_task(config: Config, model: nn.Module) -> Task:
     if mode := config.trainer.compile:
         compile_in_place(model, mode)
     # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
-    # fused one takes sparse gradients.
+    # fused one takes sparse gradients, or ones that are divided over processes.
     sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
-    fused = config.trainer.precision != "16-mixed" and not sparse
+    plain = config.trainer.precision != "16-mixed" and config.trainer.strategy != "fsdp"
+    fused = plain and not sparse
     return Task(
         model=model,
         loss=make_loss(**config.loss.model_dump()),
@@ -362,7 +370,7 @@ def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | Non
         return None
     trainer.strategy.barrier()
     path = Path(keeper.best_model_path)
-    task.load_state_dict(load_checkpoint(path)["state_dict"])
+    load_weights(task, load_checkpoint(path)["state_dict"])
     return path.name
 
 

@@ -189,6 +189,18 @@ def _devices(data: Data, trainer: Trainer) -> Iterator[Mistake]:
 def _sharded(trainer: Trainer) -> Iterator[Mistake]:
     if trainer.strategy == "fsdp" and trainer.accelerator in ("cpu", "mps"):
         yield Mistake("trainer.strategy", "fsdp divides a model over GPUs; type trainer=ddp_cpu")
+    if trainer.strategy != "fsdp":
+        return
+    if trainer.channels_last is True:
+        yield Mistake(
+            "trainer.channels_last",
+            "trainer.strategy=fsdp divides contiguous weights only; set trainer.channels_last=auto",
+        )
+    if trainer.precision not in (32, "32-true", "bf16-mixed"):
+        yield Mistake(
+            "trainer.precision",
+            "trainer.strategy=fsdp trains in 32 or bf16-mixed; set trainer.precision=bf16-mixed",
+        )
 
 
 def _cuda_graphs(trainer: Trainer) -> Iterator[Mistake]:

@@ -9,6 +9,7 @@ from convtrain.gradients.rows import Row
 from convtrain.gradients.schedule import Plan, matches
 from convtrain.gradients.statistics import describe, histogram, inner_products, norms_of
 from convtrain.training.norms import whole
+from convtrain.training.sharding import gathered
 
 PICTURED = 4  # convolutions, the first ones, whose filters are shown
 FILTERS, CHANNELS = 16, 4  # of each
@@ -77,7 +78,7 @@ class Details:
             row.update_ratio = moved / norms_of(before)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {self._names[column]: tensor for column, tensor in self.previous.items()}
+        return {self._names[column]: gathered(tensor) for column, tensor in self.previous.items()}
 
     def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
         columns = {name: column for column, name in enumerate(self._names)}

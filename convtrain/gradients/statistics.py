@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from convtrain.training.norms import gradient_norms, in_memory_order, is_dense, is_plain, whole
+from convtrain.training.sharding import gathered
 
 LOWEST, HIGHEST = -40, 12
 """A histogram counts magnitudes from 2**LOWEST up to, but not including, 2**HIGHEST, one bin for
@@ -157,7 +158,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def zero_filters(gradient: Tensor) -> Tensor:
     """Tell which of a convolution's filters have a gradient of exact zeros, a bool for each."""
-    return gradient.detach().flatten(1).abs().amax(1) == 0
+    return gathered(gradient.detach().flatten(1).abs().amax(1)) == 0
 
 
 __all__ = [

@@ -86,6 +86,12 @@ class Function:
                 observe(self.path, output)
         return output
 
+    def walk(self) -> Iterator["Function"]:
+        """Yield this function and all below it, each before its children."""
+        yield self
+        for child in self._children.values():
+            yield from child.walk()
+
     def bind(self, values: Tensors) -> "Function":
         """Return the same function of other tensors, given by their names in the model."""
         bound = object.__new__(type(self))

@@ -8,7 +8,7 @@ tensors, each under the name ``torch.nn`` gives it, and its forward pass hands t
 Which function a layer calls stands in its family's file under ``convtrain/layers/``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -59,6 +59,10 @@ class FunctionalModel(nn.Module):
             NetworkError: a parameter or buffer that the computation needs is not given.
         """
         return self._function.bind({**parameters, **buffers})(*inputs, **keywords)
+
+    def functions(self) -> Iterator[Function]:
+        """Yield the function of every layer, each container before its layers."""
+        return self._function.walk()
 
     def _convert(
         self,

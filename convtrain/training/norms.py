@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from convtrain.training.sharding import gathered
+
 ROW, LARGE = 1024, 16384
 """A gradient of ``LARGE`` values or more is added up in rows, in float32. One long sum would lose
 digits: 4e-5 of the norm of 2 million values, against 4e-8. The CPU's cores share the rows besides,
@@ -88,11 +90,13 @@ def in_memory_order(tensor: Tensor) -> Tensor:
     return torch.as_strided(tensor, (tensor.numel(),), (1,))
 
 
-def whole(gradient: Tensor) -> Tensor:
-    """Return a gradient that may be sparse or sharded as an ordinary tensor."""
-    if hasattr(gradient, "full_tensor"):
-        gradient = gradient.full_tensor()
-    return gradient.to_dense() if gradient.is_sparse else gradient
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be sparse or sharded as an ordinary one.
+
+    All processes that hold a part of it must call.
+    """
+    tensor = gathered(tensor)
+    return tensor.to_dense() if tensor.is_sparse else tensor
 
 
 def _norm_by_rows(gradient: Tensor) -> Tensor:
@@ -111,4 +115,4 @@ def _norm(gradient: Tensor) -> Tensor:
     wide = torch.float64 if local in (torch.float64, torch.complex128) else torch.float32
     # The absolute values of complex numbers are float32 and hold all of them.
     norm = torch.linalg.vector_norm(gradient.abs() if gradient.is_complex() else gradient.to(wide))
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return gathered(norm)

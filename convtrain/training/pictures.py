@@ -12,6 +12,7 @@ from convtrain.data.batches import Normalisation
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 from convtrain.training.loggers import TensorBoard, tensorboard_of
+from convtrain.training.sharding import gathered
 
 FILTER_PIXELS = 48  # filters are enlarged to about this side, without smoothing
 MOST_FILTERS = 256
@@ -50,15 +51,16 @@ class Pictures(pl.Callback):
     @torch.no_grad()
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         tensorboard = tensorboard_of(trainer.loggers)
-        if tensorboard is None or not len(self.shown) or not trainer.is_global_zero:
+        if tensorboard is None or not len(self.shown):
             return
         was_training = pl_module.training
         pl_module.eval()
         images = self.normalise(_pixels(self.shown).to(pl_module.device))
         scores = pl_module(images.to(next(pl_module.parameters()).dtype))
         pl_module.train(was_training)
-        if scores.ndim != 2:  # a loss that is no classification's leaves the shape open
-            return
+        # Every process computes the scores, since a divided model needs all of them for it.
+        if scores.ndim != 2 or not trainer.is_global_zero:
+            return  # a loss that is no classification's leaves the shape open
         figure = prediction_grid(self.shown, scores.argmax(1).cpu(), self.classes)
         tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
 
@@ -96,7 +98,7 @@ def _pixels(images: Images) -> Tensor:
 def _show_filters(tensorboard: TensorBoard, module: nn.Module, step: int) -> None:
     for name, weight in module.named_parameters():
         if weight.ndim == 4 and weight.shape[-1] > 1:
-            grid = filter_grid(weight.detach().float().cpu())
+            grid = filter_grid(gathered(weight.detach()).float().cpu())
             tensorboard.experiment.add_image(f"filters/{name.removeprefix('model.')}", grid, step)
             return
 

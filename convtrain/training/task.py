@@ -28,6 +28,7 @@ from convtrain.training.position import (
     saved_position,
 )
 from convtrain.training.schedules import MakeSchedule
+from convtrain.training.sharding import divided_like, gathered
 from convtrain.training.totals import Totals, means
 
 
@@ -175,8 +176,13 @@ class Task(pl.LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
-        if len(batch.targets):  # with several devices one may get nothing of a small last batch
-            scores = self(batch.images)
+        # With several devices one may get nothing of a small last batch; where the model is divided
+        # over them, it must take part in computing the others' scores.
+        images = batch.images
+        if self._divided and not len(images):
+            self(images.new_zeros(1, *images.shape[1:]))
+        elif len(images):
+            scores = self(images)
             self._totals(stage).add(self.loss(scores, batch.targets), scores, batch.targets)
 
     # --- epochs, and what is logged ---------------------------------------------------------------
@@ -289,7 +295,7 @@ class Task(pl.LightningModule):
     def check_weights(self) -> None:
         """Raise TrainingError if a weight is not finite: no training mends it, so it is over."""
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        finite = [torch.isfinite(parameter.detach()).all() for _, parameter in named]
+        finite = [gathered(torch.isfinite(parameter.detach()).all()) for _, parameter in named]
         if finite and not bool(torch.stack(finite).all()):
             first = next(name for (name, _), fine in zip(named, finite, strict=True) if not fine)
             raise TrainingError(
@@ -344,7 +350,7 @@ class Task(pl.LightningModule):
         }
         if position.batch % self.trainer.accumulate_grad_batches and not position.complete:
             named = self.model.named_parameters()
-            checkpoint["gradients"] = {n: p.grad for n, p in named if p.grad is not None}
+            checkpoint["gradients"] = {n: gathered(p.grad) for n, p in named if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         position = saved_position(checkpoint)
@@ -383,7 +389,7 @@ class Task(pl.LightningModule):
                 self._totals("fit").restore(progress["sums"])
         for name, parameter in self.model.named_parameters():
             if name in gradients:
-                parameter.grad = gradients[name].to(parameter.device, copy=True)
+                parameter.grad = divided_like(parameter, gradients[name])
         self._logged_step = progress["logged_step"]
         self._forget_after(progress["csv_bytes"])
 

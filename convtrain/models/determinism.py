@@ -1,0 +1,117 @@
+"""Layers whose backward pass on a GPU adds up in no fixed order, and what to declare instead.
+
+``trainer.deterministic=true`` makes torch refuse them, but only when a gradient first reaches one.
+:func:`refuse_nondeterministic` refuses them before the training begins. Adaptive max pooling gets a
+deterministic backward pass from :func:`pool_deterministically`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convtrain.errors import NetworkError
+from convtrain.layers.vision import GridSample, Interpolate, Pad
+from convtrain.models.functional import FunctionalModel
+
+Condition = Callable[[Any], bool]
+
+
+def _always(layer: Any) -> bool:
+    return True
+
+
+def _is_larger_than_one(layer: Any) -> bool:
+    """torch computes an average over the whole image as a mean, which is deterministic."""
+    size = layer.output_size
+    return any(each != 1 for each in (size if isinstance(size, tuple | list) else (size,)))
+
+
+def _interpolates(layer: Any) -> bool:
+    return layer.mode in ("linear", "bilinear", "bicubic", "trilinear")
+
+
+def _reflects(layer: Any) -> bool:
+    return bool(layer.mode == "reflect")
+
+
+def _takes_the_maximum(layer: Any) -> bool:
+    return bool(layer.mode == "max")
+
+
+FIXED_WINDOWS = "AvgPool2d with a kernel_size, or output_size: 1"
+ZERO_PADDING = "ZeroPad2d, or ReplicationPad2d"
+NEAREST = "mode: nearest"
+
+SUBSTITUTES: dict[type[nn.Module], tuple[Condition, str]] = {
+    nn.AdaptiveAvgPool1d: (_is_larger_than_one, "AvgPool1d with a kernel_size, or output_size: 1"),
+    nn.AdaptiveAvgPool2d: (_is_larger_than_one, FIXED_WINDOWS),
+    nn.AdaptiveAvgPool3d: (_is_larger_than_one, "output_size: 1"),
+    nn.AvgPool3d: (_always, "Conv3d with a stride"),
+    nn.FractionalMaxPool2d: (_always, "MaxPool2d"),
+    nn.FractionalMaxPool3d: (_always, "MaxPool3d"),
+    nn.MaxUnpool1d: (_always, "ConvTranspose1d"),
+    nn.MaxUnpool2d: (_always, "ConvTranspose2d"),
+    nn.MaxUnpool3d: (_always, "ConvTranspose3d"),
+    nn.ReflectionPad1d: (_always, "ReplicationPad1d"),
+    nn.ReflectionPad2d: (_always, ZERO_PADDING),
+    nn.ReflectionPad3d: (_always, "ReplicationPad3d"),
+    nn.Upsample: (_interpolates, NEAREST),
+    nn.UpsamplingBilinear2d: (_always, "UpsamplingNearest2d"),
+    nn.EmbeddingBag: (_takes_the_maximum, "mode: sum or mode: mean"),
+    nn.CTCLoss: (_always, "loss=cross_entropy"),
+    Interpolate: (_interpolates, NEAREST),
+    Pad: (_reflects, "mode: replicate or mode: constant"),
+    GridSample: (_always, "Interpolate with mode: nearest"),
+}
+"""Layer class to the settings that are refused, and the substitute to declare."""
+
+
+def refuse_nondeterministic(model: nn.Module) -> None:
+    """Raise NetworkError for the first layer that has no deterministic backward pass on a GPU.
+
+    Args:
+        model: in either style, or any module.
+    """
+    for name, kind, layer in _layers(model):
+        applies, substitute = SUBSTITUTES.get(kind, (None, ""))
+        if applies is not None and applies(layer):
+            raise NetworkError(
+                f"trainer.deterministic=true: {name or 'the model'} is {kind.__name__}, which has "
+                f"no deterministic backward pass on a GPU; declare {substitute} instead, or set "
+                f"trainer.deterministic=false"
+            )
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, type, Any]]:
+    """Yield name, class and settings of every layer."""
+    if isinstance(model, FunctionalModel):
+        yield from ((function.path, function.kind, function) for function in model.functions())
+    for name, module in model.named_modules():
+        yield name, type(module), module
+
+
+_overrides: list[torch.library.Library] = []
+
+
+def pool_deterministically(device: str = "CUDA") -> None:
+    """Replace torch's backward pass of adaptive max pooling, which a GPU adds up in no fixed order.
+
+    The values are the same. It stays replaced for the rest of the process.
+
+    Args:
+        device: torch's name of the dispatch key.
+    """
+    if not _overrides:
+        override = torch.library.Library("aten", "IMPL")
+        override.impl("adaptive_max_pool2d_backward", _pool_backward, device)
+        _overrides.append(override)
+
+
+def _pool_backward(gradient: Tensor, images: Tensor, indices: Tensor) -> Tensor:
+    """Send each maximum's gradient (..., H, W) back to the pixel that it was taken from."""
+    height, width = images.shape[-2:]
+    flat = gradient.new_zeros(*images.shape[:-2], height * width)
+    flat.scatter_add_(-1, indices.flatten(-2), gradient.flatten(-2))
+    return flat.view(images.shape)

@@ -1,0 +1,40 @@
+"""Tensors that ``fully_shard`` has divided over processes, as whole ones and back."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Return a whole tensor; all processes that hold a part of it must call."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
+
+
+def divided_like(parameter: Tensor, whole: Tensor) -> Tensor:
+    """Return a copy of a whole tensor on a parameter's device, divided as the parameter is.
+
+    Args:
+        whole: of the parameter's shape, the same in all processes.
+    """
+    mesh = getattr(parameter, "device_mesh", None)
+    if mesh is None:
+        return whole.to(parameter.device, copy=True)
+    from torch.distributed.tensor import DTensor, distribute_tensor  # takes long to import
+
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(
+        whole.to(parameter.device, copy=True), mesh, parameter.placements, src_data_rank=None
+    )
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load whole weights and buffers into a module, whose own may be divided.
+
+    Raises:
+        RuntimeError: names or shapes are not the module's.
+    """
+    own = module.state_dict()
+    module.load_state_dict(
+        {name: divided_like(own[name], t) if name in own else t for name, t in state.items()}
+    )
