@@ -29,9 +29,10 @@ from torchvision.transforms import v2
 
 from benchmarks.paired import Ratio, Result, compare_all, paired, print_table
 from benchmarks.setting import MEAN, STD, bare_network, configure, made_up, quiet
-from convtrain import pipeline
+from convtrain import assembly
 from convtrain.data.images import Images, Splits
 from convtrain.runs.directory import RunDirectory
+from convtrain.training.trainer import make_trainer
 
 GOALS = {64: 0.90, 512: 0.80}
 """By batch size."""
@@ -76,23 +77,23 @@ def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int)
     beside = BesideBare(_resident(pixels, labels, batch_size))
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(pipeline, "_load_splits", return_value=splits),
+        patch.object(assembly, "_load_splits", return_value=splits),
         contextlib.redirect_stdout(io.StringIO()),
         Path(os.devnull).open("w") as nowhere,
     ):
         run = RunDirectory(Path(folder))
-        data = pipeline.make_data(config)
-        task = pipeline.make_task(config, pipeline.make_model(config))
-        callbacks = pipeline.make_callbacks(config, run, data)
+        data = assembly.make_data(config)
+        task = assembly.make_task(config, assembly.make_model(config))
+        callbacks = assembly.make_callbacks(config, run, data)
         for callback in callbacks:
             if isinstance(callback, pl.callbacks.ProgressBar):  # draws as for a user
                 callback._console = Console(file=nowhere, force_terminal=True)
-        recorder = pipeline.make_recorder(config, run.path)
-        trainer = pipeline.make_trainer(
+        recorder = assembly.make_recorder(config, run.path)
+        trainer = make_trainer(
             run_dir=run.path,
             callbacks=[beside, *callbacks, *([recorder] if recorder else [])],
-            loggers=pipeline.make_loggers(config, run.path),
-            **config.trainer.model_dump(exclude=pipeline.OF_THE_MODEL),
+            loggers=assembly.make_loggers(config, run.path),
+            **config.trainer.model_dump(exclude=assembly.MODEL_KEYS),
         )
         trainer.fit(task, datamodule=data)
     return paired(beside.ours[1:], beside.others[1:])  # the first one warms up

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.paired import Result, compare_all, print_table
 from benchmarks.setting import MEAN, STD, bare_network, configure, made_up, quiet
-from convtrain import pipeline
+from convtrain import assembly
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Images, Splits
@@ -37,7 +37,7 @@ def rows(rounds: int = 9) -> list[Result]:
         eval_batch_size=batch_size,
         seed=1,
     )
-    task = pipeline.make_task(config, pipeline.make_model(config))
+    task = assembly.make_task(config, assembly.make_model(config))
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )

@@ -20,13 +20,13 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.paired import Ratio, Result, machine, paired
+from convtrain.assembly import make_data, make_loggers, make_model, make_recorder, make_task
 from convtrain.config.check import resolve_config
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
 from convtrain.config.names import register_resolvers
 from convtrain.gradients.recorder import Recorder
 from convtrain.models.build import build_model
-from convtrain.pipeline import make_data, make_loggers, make_model, make_recorder, make_task
 from convtrain.training.trainer import NotProfiled
 
 BLOCK = 50  # steps, as many as there are from one flush to the next

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from convtrain.assembly import make_data, make_model, make_plan
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
 from convtrain.gradients.schedule import Length, Sizes, fit
-from convtrain.pipeline import make_data, make_model, make_plan
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from convtrain.assembly import make_model
 from convtrain.forecast import forecast, make_model_on_meta, saved_for_backward
-from convtrain.pipeline import make_model
 from convtrain.training.losses import make_loss
 from tests.conftest import QUICK, Train, compose
 

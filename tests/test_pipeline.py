@@ -10,8 +10,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from convtrain.assembly import make_model
 from convtrain.errors import ConfigError, ConvtrainError
-from convtrain.pipeline import make_model
 from tests.conftest import Train, compose
 from tests.data.test_sources import make_cifar10
 
@@ -97,7 +97,7 @@ def test_the_logged_training_loss_is_the_mean_over_the_epoch(train: Train, tmp_p
 
 
 def test_the_test_result_is_that_of_the_saved_weights(train: Train, tmp_path: Path) -> None:
-    from convtrain.pipeline import make_data
+    from convtrain.assembly import make_data
 
     result = train("callbacks.checkpoint.test_with=best", "trainer.max_epochs=2")
     config = compose("trainer=cpu", "model=nn")

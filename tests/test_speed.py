@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convtrain import pipeline
+from convtrain import assembly
 from convtrain.config.command_line import CONFIGS
 from convtrain.models.build import build_model
 from convtrain.models.memory import activate_in_place, lay_channels_last
@@ -57,13 +57,13 @@ def test_between_log_entries_no_step_waits_for_the_device(tmp_path: Path) -> Non
         "trainer.max_epochs=1", "trainer.log_every_n_steps=100",
     )  # fmt: skip
     steps = Steps()
-    task = pipeline.make_task(config, pipeline.make_model(config))
+    task = assembly.make_task(config, assembly.make_model(config))
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, limit_val_batches=0, callbacks=[steps], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, default_root_dir=tmp_path,
     )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer.fit(task, datamodule=pipeline.make_data(config))
+        trainer.fit(task, datamodule=assembly.make_data(config))
     assert len(steps.names) == 14
     for names in steps.names[1:]:
         assert not set(names) & set(COPIES)

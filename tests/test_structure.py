@@ -27,6 +27,7 @@ ORDER = (
     "gradients",
     "runs",
     "sweeps",
+    "assembly",
     "pipeline",
     "forecast",
     "launcher",

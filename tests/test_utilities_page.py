@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
+from convtrain.assembly import make_data, make_model
 from convtrain.config.check import resolve_config
 from convtrain.models.functional import FunctionalModel
-from convtrain.pipeline import make_data, make_model
 from tests.conftest import REPOSITORY, Train, compose
 
 PAGE = (REPOSITORY / "docs" / "utilities.md").read_text()

@@ -107,7 +107,7 @@ class Task(pl.LightningModule):
         loss, scores = self.loss_and_scores(batch, batch_idx)
         self._batch = batch_idx + 1
         if batch.share:
-            self._totals("fit").add(loss, scores, batch.targets)
+            self.totals["fit"].add(loss, scores, batch.targets)
         return loss * batch.share if batch.share != 1 else loss
 
     def loss_and_scores(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -176,14 +176,13 @@ class Task(pl.LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
-        # With several devices one may get nothing of a small last batch; where the model is divided
-        # over them, it must take part in computing the others' scores.
-        images = batch.images
-        if self._divided and not len(images):
-            self(images.new_zeros(1, *images.shape[1:]))
-        elif len(images):
-            scores = self(images)
-            self._totals(stage).add(self.loss(scores, batch.targets), scores, batch.targets)
+        # With several devices one may get nothing of a small last batch, and must take part where
+        # the model is divided over them.
+        if len(batch.targets):
+            scores = self(batch.images)
+            self.totals[stage].add(self.loss(scores, batch.targets), scores, batch.targets)
+        elif self._divided:
+            self(batch.images.new_zeros(1, *batch.images.shape[1:]))
 
     # --- epochs, and what is logged ---------------------------------------------------------------
 
@@ -266,7 +265,7 @@ class Task(pl.LightningModule):
 
     def _log_interval(self, step: int) -> None:
         """Log loss and accuracy since the last entry, learning rate and speed."""
-        sums = self._over_devices(self._totals("fit").since_mark())
+        sums = self._over_devices(self.totals["fit"].since_mark())
         loss, accuracy = means(sums)
         images, seconds = float(sums[2]), time.perf_counter() - self._logged_time
         self.images_seen += images
@@ -305,7 +304,7 @@ class Task(pl.LightningModule):
             )
 
     def _log_epoch(self, stage: str, name: str) -> None:
-        totals = self._totals(stage)
+        totals = self.totals[stage]
         loss, accuracy = means(self._over_devices(totals.sums))
         totals.reset()
         values = {name.format("loss"): loss, name.format("acc"): accuracy}
@@ -325,9 +324,6 @@ class Task(pl.LightningModule):
         if self.trainer.world_size == 1:
             return sums
         return self.trainer.strategy.reduce(sums.to(self.device, copy=True), reduce_op="sum")
-
-    def _totals(self, stage: str) -> Totals:
-        return self.totals[stage]
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -366,7 +362,7 @@ class Task(pl.LightningModule):
     def _progress(self) -> dict[str, Any]:
         files = (logger for logger in self.loggers if isinstance(logger, MetricsCsv))
         return {
-            "sums": self._over_devices(self._totals("fit").saved()),
+            "sums": self._over_devices(self.totals["fit"].saved()),
             "logged_step": self._logged_step,
             "csv_bytes": next((file.size for file in files), None),
         }
@@ -386,7 +382,7 @@ class Task(pl.LightningModule):
             if isinstance(loader, Batches):
                 loader.load_state_dict({"epoch": position.epoch, "position": position.batch})
             if self.global_rank == 0:  # they are those of all devices together
-                self._totals("fit").restore(progress["sums"])
+                self.totals["fit"].restore(progress["sums"])
         for name, parameter in self.model.named_parameters():
             if name in gradients:
                 parameter.grad = divided_like(parameter, gradients[name])

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from convtrain.assembly import make_data
 from convtrain.config.command_line import CONFIGS
 from convtrain.config.datasets import PUBLISHED, split_sizes
 from convtrain.data.images import Splits
 from convtrain.data.sources import FILES
-from convtrain.pipeline import make_data
 from tests.conftest import compose
 
 

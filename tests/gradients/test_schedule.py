@@ -71,7 +71,7 @@ def test_the_default_takes_less_than_64_bytes_a_parameter_and_step(
 
 
 def _parameters() -> list[str]:
-    from convtrain.pipeline import make_model
+    from convtrain.assembly import make_model
     from tests.conftest import compose
 
     return [name for name, _ in make_model(compose()).named_parameters()]

@@ -37,7 +37,7 @@ class Breaks(nn.Module):
 
 
 def task_with(how: str, **overrides: Any) -> tuple[Any, Any]:
-    from convtrain.pipeline import make_data, make_task
+    from convtrain.assembly import make_data, make_task
 
     config = compose("trainer=cpu", "data.batch_size=32", "trainer.max_epochs=1", "alarm=off")
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from convtrain.__main__ import main
-from convtrain.pipeline import make_model
+from convtrain.assembly import make_model
 from convtrain.training.checkpoint_file import save_checkpoint
 from tests.conftest import Train, compose
 from tests.training.forged import Payload, forge

@@ -1,7 +1,7 @@
-"""``python -m tests.training.sharded RANK PROCESSES PORT RUN OVERRIDES``: fsdp, on the CPU over gloo.
+"""``python -m tests.training.sharded RANK PROCESSES PORT RUN OVERRIDES``: fsdp on the CPU.
 
-The command refuses ``trainer.strategy=fsdp`` without a GPU, because it would only be slower; what it
-does to weights, gradients, checkpoints and pictures can be seen on the CPU all the same.
+The command refuses ``trainer.strategy=fsdp`` without a GPU, because it would only be slower; what
+it does to weights, gradients, checkpoints and pictures can be seen on the CPU all the same.
 """
 
 import os
@@ -27,7 +27,7 @@ def main(rank: int, processes: int, port: str, run: Path, overrides: list[str]) 
     divided = config.trainer.model_copy(update={"strategy": "fsdp", "devices": processes})
     resume = str(run) if any(run.glob("checkpoints/*.ckpt")) else None
     config = config.model_copy(update={"trainer": divided, "resume": resume})
-    with mock.patch.object(trainer, "check_devices", lambda *_: None):
+    with mock.patch.object(trainer, "check_devices", return_value=None):
         pipeline.train(config, run)
     # A divided model lies in reference cycles and keeps gloo's threads alive, which abort a process
     # that ends in the usual way (pytorch/pytorch#190489).

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convtrain import pipeline
+from convtrain import assembly
 from convtrain.data.batches import Batches
 from convtrain.training import profile
 from tests.conftest import Train, compose
@@ -72,10 +72,10 @@ def test_the_layer_that_waits_is_named(style: str, monkeypatch: pytest.MonkeyPat
             return gradient
 
     config = compose(*SMALL, "debug=profiler", f"model={style}")
-    model = pipeline.make_model(config)
+    model = assembly.make_model(config)
     slow = [name for name, _ in model.named_parameters()][2].removesuffix(".weight")
     clock = profile.LayerClock()
-    task = pipeline.make_task(config, model)
+    task = assembly.make_task(config, model)
     calls: list[str] = []
 
     def delay(layer: str, output: Tensor) -> None:

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from convtrain import pipeline
+from convtrain import assembly, pipeline
 from convtrain.errors import ConfigError
 from convtrain.gradients.statistics import describe, histogram, zero_filters
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
@@ -97,7 +97,7 @@ def test_what_a_divided_model_cannot_do_is_said_before_it_is_built(
 
 def test_a_model_that_will_be_divided_keeps_contiguous_weights() -> None:
     config = compose(*FSDP, "network=resnet8", "data=synthetic", "data.shape=[3,32,32]")
-    assert pipeline.wants_channels_last(config, pipeline.make_model(config)) is False
+    assert assembly.wants_channels_last(config, assembly.make_model(config)) is False
 
 
 COMMON = (

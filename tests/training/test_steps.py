@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from convtrain.assembly import make_data, make_model, make_task
 from convtrain.data.batches import Batch
-from convtrain.pipeline import make_data, make_model, make_task
 from tests.conftest import QUICK, compose
 
 

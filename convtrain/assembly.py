@@ -1,0 +1,250 @@
+"""The parts of a run, made from its configuration: data, model, task, callbacks, loggers."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from convtrain.config.agreement import check_sizes
+from convtrain.config.datasets import Sizes
+from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.data.augment import Augmentation
+from convtrain.data.batches import Normalisation
+from convtrain.data.image_folder import load_image_folder
+from convtrain.data.images import Splits
+from convtrain.data.module import ImageData
+from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.errors import NetworkError
+from convtrain.gradients.recorder import Recorder
+from convtrain.gradients.schedule import DETAILS, Plan, Sampling
+from convtrain.models.build import (
+    Weights,
+    build_custom_model,
+    build_network,
+    build_torchvision_model,
+    check_scores,
+    make_trusted,
+)
+from convtrain.models.compiled import compile_in_place
+from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
+from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
+from convtrain.network import resolve_network
+from convtrain.runs.directory import RunDirectory
+from convtrain.training.checkpoints import make_checkpoints
+from convtrain.training.loggers import MetricsCsv, TensorBoard
+from convtrain.training.losses import make_loss
+from convtrain.training.optimizers import make_optimizer
+from convtrain.training.pictures import Pictures
+from convtrain.training.progress import RunProgress
+from convtrain.training.schedules import make_schedule
+from convtrain.training.task import Task
+from convtrain.training.trainer import kind_of_device, make_early_stopping
+from convtrain.training.walkthrough import Walkthrough
+
+log = logging.getLogger("convtrain")
+
+MODEL_KEYS = {"channels_last", "compile"}
+"""Keys of ``trainer`` that Lightning's does not know, for :func:`make_task`."""
+
+
+def make_data(config: Config) -> ImageData:
+    data = config.data
+    made = ImageData(
+        _load_splits(config),
+        normalise=Normalisation(data.mean, data.std),
+        augmentation=Augmentation(**config.augment.model_dump()),
+        batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size,
+        seed=config.seed,
+        classes=num_classes(config),
+        drop_last=data.drop_last,
+        limit=data.limit,
+        overfit_batches=data.overfit_batches,
+    )
+    splits = made.splits
+    check_sizes(config, Sizes(len(splits.train), len(splits.val), len(splits.test)))
+    return made
+
+
+def _load_splits(config: Config) -> Splits:
+    data = config.data
+    common: dict[str, Any] = {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
+    match data.name:
+        case "digits":
+            return load_digits(test_fraction=data.test_fraction, **common)
+        case "synthetic":
+            return load_synthetic(
+                shape=data.shape,
+                num_classes=num_classes(config),
+                fill=data.fill,
+                train_size=data.train_size,
+                test_size=data.test_size,
+                **common,
+            )
+        case "image_folder":
+            return load_image_folder(
+                root=data.root,
+                classes=class_names(config),
+                shape=data.shape,
+                resize=data.resize,
+                test_fraction=data.test_fraction,
+                memory_gib=data.memory_gib,
+                max_pixels=data.max_pixels,
+                limit=data.limit,
+                cache_dir=data.cache_dir,
+                cache_gib=data.cache_gib,
+                **common,
+            )
+        case _:
+            return load_torchvision(data.name, root=data.root, download=data.download, **common)
+
+
+def num_classes(config: Config) -> int:
+    return config.data.num_classes or len(config.data.classes or ())
+
+
+def class_names(config: Config) -> list[str]:
+    return config.data.classes or [str(index) for index in range(num_classes(config))]
+
+
+def model_name(config: Config) -> str:
+    """Return what was chosen: a declared network, a model of torchvision's, or an import path."""
+    match config.model:
+        case TorchvisionModel(name=name):
+            return f"model.name={name}"
+        case CustomModel(target=target):
+            return f"model._target_={target}"
+        case _:
+            return f"network={config.network.name}"
+
+
+def make_model(config: Config) -> nn.Module:
+    """Make the model; NetworkError where it cannot be, or is too large, or has nothing to learn."""
+    with within_memory(model_name(config)):
+        model = _build_model(config)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise NetworkError(f"{model_name(config)}: has no parameters to learn")
+    if config.trainer.deterministic and kind_of_device(config.trainer.accelerator) == "gpu":
+        refuse_nondeterministic(model)
+        pool_deterministically()
+    return model
+
+
+def _build_model(config: Config) -> nn.Module:
+    model, shape = config.model, config.data.shape
+    if isinstance(model, TorchvisionModel):
+        return build_torchvision_model(model.name, shape, num_classes(config))
+    if isinstance(model, CustomModel):
+        return build_custom_model(model.target, model.model_extra or {}, config.trust)
+    assert isinstance(model, DeclaredModel)
+    network = resolve_network(config.network.layers, shape, config.network.blocks)
+    if config.loss.name != "sum":
+        check_scores(network.output_shape, num_classes(config), f"network={config.network.name}")
+    declared = config.network
+    return build_network(
+        network,
+        style=model.style,
+        weights=Weights(declared.init, declared.parametrize, declared.prune),
+        sync_batchnorm=config.trainer.sync_batchnorm,
+        in_place=True,
+    )
+
+
+def wants_channels_last(config: Config, model: nn.Module) -> bool:
+    """Decide the order in memory, from the configuration and the kind of device alone."""
+    chosen = config.trainer.channels_last
+    if chosen != "auto":
+        return chosen
+    if config.trainer.strategy == "fsdp":  # fully_shard divides contiguous weights only
+        return False
+    if isinstance(config.model, CustomModel):  # its code may use view(), which would refuse
+        return False
+    pixels = config.data.batch_size * math.prod(config.data.shape[1:])
+    return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
+
+
+def make_task(config: Config, model: nn.Module) -> Task:
+    if channels_last := wants_channels_last(config, model):
+        lay_channels_last(model)
+    if mode := config.trainer.compile:
+        compile_in_place(model, mode)
+    # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
+    # fused one takes sparse gradients, or ones that are divided over processes.
+    sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
+    plain = config.trainer.precision != "16-mixed" and config.trainer.strategy != "fsdp"
+    fused = plain and not sparse
+    return Task(
+        model=model,
+        loss=make_loss(**config.loss.model_dump()),
+        make_optimizer=make_optimizer(**config.optimizer.model_dump(), fused=fused),
+        make_schedule=make_schedule(**config.scheduler.model_dump()),
+        seed=config.seed,
+        log_every_n_steps=config.trainer.log_every_n_steps,
+        stop_when_lost=config.alarm != "off",
+        channels_last=channels_last,
+        cuda_graphs=config.trainer.uses_cuda_graphs,
+    )
+
+
+def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[Callback]:
+    chosen, validates = config.callbacks, config.trainer.limit_val_batches != 0
+    checkpoint = chosen.checkpoint.model_dump(exclude={"test_with"})
+    callbacks: list[Callback] = []
+    if not config.trainer.fast_dev_run:
+        callbacks += make_checkpoints(run.checkpoints, validates=validates, **checkpoint)
+    callbacks += make_early_stopping(**chosen.early_stopping.model_dump())
+    if chosen.progress_bar:
+        callbacks.append(RunProgress())
+    if chosen.walkthrough:
+        callbacks.append(Walkthrough())
+    if config.logger.tensorboard:
+        callbacks.append(
+            Pictures(
+                test=data.splits.test,
+                normalise=data.normalise,
+                classes=class_names(config),
+                count=config.logger.images,
+                seed=config.seed,
+            )
+        )
+    for declared in chosen.custom:
+        arguments = {key: value for key, value in declared.items() if key != "_target_"}
+        target = str(declared.get("_target_"))
+        callbacks.append(
+            make_trusted("callbacks.custom._target_", target, arguments, config.trust, Callback)
+        )
+    return callbacks
+
+
+def make_plan(config: Config) -> Plan:
+    chosen = config.recorder
+    declared = {name: getattr(chosen, name) for name in DETAILS}
+    return Plan(
+        **{name: when and Sampling(**when.model_dump()) for name, when in declared.items()},
+        tensor_names=tuple(chosen.tensor_names),
+        include=tuple(chosen.include),
+        exclude=tuple(chosen.exclude),
+    )
+
+
+def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
+    chosen, plan = config.recorder, make_plan(config)
+    if not plan.samplings:
+        return None
+    return Recorder(
+        run_dir=run_dir,
+        plan=plan,
+        flush_every_n_steps=chosen.flush_every_n_steps,
+        max_bytes=round(chosen.max_mib * 2**20),
+        max_overhead=chosen.max_overhead,
+        alarm=config.alarm,
+    )
+
+
+def make_loggers(config: Config, run_dir: Path) -> list[Logger]:
+    chosen = ((config.logger.tensorboard, TensorBoard), (config.logger.csv, MetricsCsv))
+    return [make(run_dir) for wanted, make in chosen if wanted]
