@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: train test test-all lint bench format clean help
+.PHONY: train test test-all test-gpu lint bench format clean help
 
 train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.lr=0.05"
 	$(BIN)/python train.py $(ARGS)
@@ -13,6 +13,9 @@ test: $(READY) lint  ## lint, type check and the fast tests
 
 test-all: $(READY) lint  ## every test, the slow ones too, with coverage
 	$(BIN)/python -m pytest -n auto -m "slow or not slow" --cov --cov-report=term:skip-covered
+
+test-gpu: $(READY)  ## what needs a GPU, in one process; skipped without one
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: $(READY)  ## what pre-commit and CI check before the tests
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ def fit(
     if plan is not None:
         callbacks.append(Recorder(run_dir=run, plan=plan, **recorder_settings))
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator=settings.pop("accelerator", "cpu"),
         devices=1,
         max_epochs=settings.pop("max_epochs", 1),
         callbacks=callbacks,

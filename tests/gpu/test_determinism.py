@@ -1,0 +1,140 @@
+"""``trainer.deterministic=true``: what torch refuses is refused first, and all else repeats."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from convtrain import assembly, pipeline
+from convtrain.errors import NetworkError
+from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
+from convtrain.training.checkpoint_file import load_checkpoint
+from tests.conftest import REPOSITORY, compose
+from tests.layers.cases import CASES, SAME, Case
+from tests.layers.parity import _ready, _tensors
+
+STYLES = ("nn", "functional")
+DETERMINISTIC = (
+    "trainer=gpu", "trainer.deterministic=true", "callbacks.progress_bar=false",
+    "trainer.max_epochs=2", "data.limit=640",
+)  # fmt: skip
+
+
+def torch_refuses(kind: type[nn.Module], case: Case) -> bool:
+    """Run a layer forward and back on the GPU, as torch's own judge of it."""
+    torch.manual_seed(0)
+    layer = case.make(kind).cuda()
+    inputs: list[object] = []
+    for make in case.inputs:
+        ready = inputs[0] if make is SAME else _on_gpu(_ready(make(torch.float32), [], False))
+        inputs.append(ready)
+    keywords = {k: _on_gpu(_ready(m(torch.float32), [], False)) for k, m in case.keywords.items()}
+    try:
+        outputs = list(_tensors(layer(*inputs, **keywords), []))
+        back = [tensor for tensor in outputs if tensor.requires_grad]
+        torch.autograd.backward(back, [torch.randn_like(tensor) for tensor in back])
+    except RuntimeError as error:
+        if "deterministic" in str(error):
+            return True
+        raise
+    return False
+
+
+def _on_gpu(value: object) -> object:
+    if hasattr(value, "cuda"):
+        return value.cuda()
+    return tuple(_on_gpu(each) for each in value) if isinstance(value, tuple) else value
+
+
+def we_refuse(layer: nn.Module) -> bool:
+    try:
+        refuse_nondeterministic(layer)
+    except NetworkError:
+        return True
+    return False
+
+
+def test_the_table_of_layers_is_torchs() -> None:
+    pool_deterministically()
+    torch.use_deterministic_algorithms(True)
+    wrong = []
+    for kind, cases in CASES.items():
+        for index, case in enumerate(cases):
+            try:
+                theirs = torch_refuses(kind, case)
+            except Exception as error:  # a layer that has no CUDA kernel for these arguments
+                print(f"{kind.__name__}#{index}: not tried: {str(error)[:100]}")
+                continue
+            if theirs != we_refuse(case.make(kind)):
+                wrong.append(f"{kind.__name__}#{index}: torch {theirs}, {case.arguments}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_adaptive_max_pooling_sends_its_gradient_back_as_torch_does() -> None:
+    images, sizes = torch.randn(2, 3, 7, 5, device="cuda"), [(3, 3), (1, 1), (7, 5), (2, 4)]
+    found = []
+    for override in (False, True):
+        if override:
+            pool_deterministically()
+            torch.use_deterministic_algorithms(True)
+        for size in sizes:
+            leaf = images.clone().requires_grad_()
+            nn.functional.adaptive_max_pool2d(leaf, size).square().sum().backward()
+            found.append(leaf.grad)
+    for plain, deterministic in zip(found[:4], found[4:], strict=True):
+        torch.testing.assert_close(plain, deterministic)
+
+
+SHAPES = {"lenet": "[1,28,28]", "lstm": "[1,28,28]", "conv2d": "[1,3,3]", "conv2d_ones": "[1,3,3]"}
+REFUSED = ("alexnet", "vgg16_bn")  # adaptive average pooling to 6 x 6 and 7 x 7
+NETWORKS = sorted(path.stem for path in (REPOSITORY / "configs/network").glob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_shipped_network_does_a_step_or_is_refused_in_a_line(network: str) -> None:
+    config = compose(
+        "trainer=gpu", "trainer.deterministic=true", f"network={network}", "data=synthetic",
+        f"data.shape={SHAPES.get(network, '[3,64,64]')}",
+        *(["loss=sum"] if network.startswith("conv2d") else []),
+    )  # fmt: skip
+    if network in REFUSED:
+        with pytest.raises(NetworkError, match=r"is AdaptiveAvgPool2d, which has no deterministic"):
+            assembly.make_model(config)
+        return
+    model = assembly.make_model(config).cuda()
+    torch.use_deterministic_algorithms(True)
+    model(torch.randn(4, *config.data.shape, device="cuda")).square().mean().backward()
+
+
+def test_both_styles_give_the_same_bits(tmp_path: Path) -> None:
+    weights, results = [], []
+    for style in STYLES:
+        results.append(pipeline.train(compose(*DETERMINISTIC, f"model={style}"), tmp_path / style))
+        saved = load_checkpoint(tmp_path / style / "checkpoints" / "last.ckpt")
+        weights.append(saved["state_dict"])
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    for metric in ("train/loss_epoch", "val/loss", "test/loss"):
+        assert results[0][metric] == results[1][metric]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_killed_and_resumed_it_ends_with_the_same_bits(style: str, tmp_path: Path) -> None:
+    overrides = (
+        *DETERMINISTIC, f"model={style}", "callbacks.checkpoint.every_n_steps=3",
+        "augment=shift", "recorder=stats",
+    )  # fmt: skip
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    pipeline.train(compose(*overrides), whole)
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.gpu.killed", str(again), "14", *overrides], cwd=REPOSITORY
+    )
+    assert killed.returncode == -9
+    assert not (again / "result.json").exists()
+    pipeline.train(compose(*overrides).model_copy(update={"resume": str(again)}), again)
+    ends = [load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, again)]
+    for name, tensor in ends[0]["state_dict"].items():
+        assert torch.equal(tensor, ends[1]["state_dict"][name]), name
