@@ -17,7 +17,7 @@ from convtrain.config.check import check_command_line, resolve_config
 from convtrain.config.help import help_text
 from convtrain.config.names import register_resolvers
 from convtrain.imports import ending_at_once
-from convtrain.ranks import command_of_this_rank
+from convtrain.joining import command_of_this_rank
 
 register_resolvers()
 

@@ -20,7 +20,7 @@ from convtrain.launcher import (
     tell_failure,
     train_in_processes,
 )
-from convtrain.ranks import as_launched, is_main_process, place
+from convtrain.ranks import as_launched, is_main_process, rank_info
 from convtrain.runs.directory import RunDirectory
 from convtrain.signals import Interrupted, Signals, requeue
 from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
@@ -39,7 +39,7 @@ def run_job(
     A signal ends a sweep as well, with the status 128 + its number.
     """
     with Signals() as signals:
-        if place() is not None:
+        if rank_info().launcher is not None:
             signals.end_when_stuck()
             _log_to_files_only()
         try:
@@ -115,8 +115,8 @@ def _train_here(
 
 def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
     """Keep an error; of several processes that were started from outside, each shows its own."""
-    here = place()
-    if here is not None:
+    here = rank_info()
+    if here.launcher is not None:
         tell_failure(here, error, message)
     if is_main_process():
         RunDirectory(run_dir).fail(message, overrides)

@@ -30,7 +30,7 @@ from convtrain.config.sweep import cores
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
 from convtrain.imports import ending_at_once, imports_kept
-from convtrain.ranks import STARTER, Place, as_launched, place
+from convtrain.ranks import STARTER, RankInfo, as_launched, rank_info, settle_rank
 from convtrain.runs.directory import RunDirectory
 from convtrain.runs.lock import held
 from convtrain.signals import NAMES, Interrupted, Signals
@@ -97,7 +97,7 @@ def processes_to_start(config: Config) -> int:
         ConfigError: the machine lacks the devices asked for.
     """
     chosen = config.trainer
-    if place() is not None:
+    if rank_info().launcher is not None:
         return 1
     if isinstance(chosen.devices, int):
         return chosen.devices
@@ -216,6 +216,7 @@ def _free_port() -> int:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
+    settle_rank()
     os.environ.update(variables)
     try:
         yield
@@ -273,8 +274,7 @@ def run_rank(
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     if logs is not None:
         logging.config.dictConfig(logs)
-    here, status = place(), 0
-    assert here is not None
+    status = 0
     with ending_at_once(), Signals() as signals:
         try:
             with imports_kept():
@@ -304,7 +304,7 @@ def failure_of(error: Exception, run_dir: Path) -> Failure:
     return Failure(time.time(), line, "".join(format_exception(error)), 1)
 
 
-def tell_failure(here: Place, error: Exception, message: str) -> None:
+def tell_failure(here: RankInfo, error: Exception, message: str) -> None:
     """Show what has ended a process that was started from outside, with its traceback."""
     cause = error.__cause__ if isinstance(error, ConvtrainError) else error
     if cause is not None:

@@ -1,65 +1,158 @@
-"""The place of this process among those that train together, as whoever started it has told it.
+"""Which of several processes this one is, and who started them.
 
-torchrun, SLURM's ``srun`` and convtrain's own launcher tell it in environment variables.
+torchrun, SLURM's ``srun`` and convtrain's own launcher say so in environment variables. Such
+variables are also left over in shells, notebooks and batch scripts, where they mean nothing. This
+module alone decides what they mean; torch and Lightning, which read them too, are told.
 """
 
 import os
-import sys
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convtrain.config.command_line import CommandLine
-from convtrain.config.names import STAMP, new_stamp
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 
 STARTER = "CONVTRAIN_STARTER"
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+SRUN = ("SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE", "PMI_SIZE")
+ENV_SIZES = ("WORLD_SIZE",)  # with the rest of torch's own set, env://
+LEFT_OVER = re.compile(
+    r"(LOCAL_|NODE_|GROUP_|ROLE_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|ROLE_NAME"
+    r"|TORCHELASTIC_.*|CONVTRAIN_STARTER"
+)
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM numbers batch, interactive and other steps from here
 
 
 @dataclass(frozen=True)
-class Place:
-    """One of several processes.
+class RankInfo:
+    """One of the processes that train together; without arguments, one that trains alone.
 
     Attributes:
-        rank: among all, from 0, which writes.
+        rank: among all of them, from 0; rank 0 writes.
         local_rank: among those of this machine.
         world_size: how many there are.
         local_world_size: how many there are on each machine.
-        num_nodes: machines.
-        starter: who started them, as an error names it.
+        num_nodes: the number of machines.
+        launcher: who started them, as an error names it; None for a process that trains alone.
+        address: host and port at which they find one another.
     """
 
-    rank: int
-    local_rank: int
-    world_size: int
-    local_world_size: int
-    num_nodes: int
-    starter: str
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    num_nodes: int = 1
+    launcher: str | None = None
+    address: tuple[str, int] = ("127.0.0.1", 0)
 
 
-def place(environ: Mapping[str, str] = os.environ) -> Place | None:
-    """Return this process's place, or None where nobody has started several."""
-    if "TORCHELASTIC_RUN_ID" in environ and "RANK" in environ:
-        return Place(
-            rank=int(environ["RANK"]),
-            local_rank=int(environ["LOCAL_RANK"]),
-            world_size=int(environ["WORLD_SIZE"]),
-            local_world_size=int(environ["LOCAL_WORLD_SIZE"]),
-            num_nodes=int(environ["GROUP_WORLD_SIZE"]),
-            starter=environ.get(STARTER, "torchrun"),
+def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
+    """Return which of several processes this one is.
+
+    A launcher counts only where all that it sets is there; a part of it is left over.
+
+    Raises:
+        ConfigError: several processes were started in a way that convtrain does not support.
+    """
+    torchrun = _numbers(environ, TORCHRUN)
+    if torchrun and "TORCHELASTIC_RUN_ID" in environ and (address := _address(environ)):
+        rank, local_rank, world_size, local_world_size, nodes = torchrun
+        if not (rank < world_size == local_world_size * nodes and local_rank < local_world_size):
+            raise ConfigError(
+                f"RANK={rank}, WORLD_SIZE={world_size}, LOCAL_WORLD_SIZE={local_world_size}: "
+                f"do not agree with one another; start as many processes on each machine, or "
+                f"unset what is left over: {unset_command(('TORCHELASTIC_RUN_ID',))}"
+            )
+        launcher = environ.get(STARTER, "torchrun")
+        return RankInfo(rank, local_rank, world_size, local_world_size, nodes, launcher, address)
+    _refuse_several(environ, MPI_SIZES[:-1], "mpirun or jsrun has")
+    if (info := _of_srun(environ)) is not None:
+        return info
+    _refuse_several(environ, MPI_SIZES[-1:], "mpirun has")
+    if _numbers(environ, ("RANK",)) and _address(environ):
+        _refuse_several(environ, ENV_SIZES, "neither torchrun nor srun, but something else, has")
+    return RankInfo()
+
+
+def _of_srun(environ: Mapping[str, str]) -> RankInfo | None:
+    """Return what ``srun`` says, unless this is a batch script or a shell within a job."""
+    srun = _numbers(environ, SRUN)
+    if not srun:
+        return None
+    step, job, tasks, rank, local_rank = srun
+    (of_step,) = _numbers(environ, ("SLURM_STEP_NUM_TASKS",)) or (None,)
+    named_shell = environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if of_step is None and named_shell:  # as Lightning has it; a real step has both variables
+        return None
+    if step >= FIRST_SPECIAL_STEP or min(tasks, of_step or tasks) < 2:
+        return None
+    if "SLURM_PTY_PORT" in environ and os.isatty(0):
+        return None  # `srun --pty bash`, at whose prompt the command was typed
+    nodes = _numbers(environ, ("SLURM_STEP_NUM_NODES",)) or _numbers(environ, ("SLURM_NNODES",))
+    (count,) = nodes or (1,)
+    if not (rank < tasks and count and tasks % count == 0 and local_rank < tasks // count):
+        raise ConfigError(
+            f"SLURM_PROCID={rank}, SLURM_NTASKS={tasks}, SLURM_NNODES={count}: do not agree with "
+            f"one another; start as many tasks on each node by --ntasks-per-node, or unset what is "
+            f"left over: {unset_command(('SLURM_STEP_ID',))}"
         )
-    tasks = int(environ.get("SLURM_NTASKS", 1))
-    if "SLURM_STEP_ID" in environ and tasks > 1:
-        nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
-        rank, local_rank = int(environ["SLURM_PROCID"]), int(environ["SLURM_LOCALID"])
-        return Place(rank, local_rank, tasks, tasks // nodes, nodes, starter="srun")
-    return None
+    listed = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "127.0.0.1")
+    found = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)", listed)
+    first = "".join(part or "" for part in found.groups()) if found else listed
+    host = environ.get("MASTER_ADDR") or first
+    (port,) = _numbers(environ, ("MASTER_PORT",)) or (15_000 + job % 10_000,)
+    return RankInfo(rank, local_rank, tasks, tasks // count, count, "srun", (host, port))
+
+
+def _numbers(environ: Mapping[str, str], names: Sequence[str]) -> list[int] | None:
+    """Return these variables as numbers, or None where one of them is none or is missing."""
+    values = [environ.get(name, "") for name in names]
+    return [int(v) for v in values] if all(v.isascii() and v.isdigit() for v in values) else None
+
+
+def _address(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    port = _numbers(environ, ADDRESS[1:])
+    return (environ["MASTER_ADDR"], port[0]) if port and environ.get("MASTER_ADDR") else None
+
+
+def _refuse_several(environ: Mapping[str, str], sizes: Sequence[str], who: str) -> None:
+    """Refuse to train alone in each of several processes, which would write one directory."""
+    for name in sizes:
+        if (size := _numbers(environ, (name,))) and size[0] > 1:
+            raise ConfigError(
+                f"{name}={size[0]}: {who} started this process; type torchrun or srun, see "
+                f"docs/devices.md, or unset what is left over: {unset_command((name,))}"
+            )
+
+
+def unset_command(names: Sequence[str]) -> str:
+    return f"env {' '.join(f'-u {name}' for name in names)} python train.py"
+
+
+def settle_rank() -> RankInfo:
+    """Decide which rank this process is, and remove what other launchers have left over.
+
+    torch waits for torchrun's agent wherever ``TORCHELASTIC_USE_AGENT_STORE`` is set, and Lightning
+    takes a ``LOCAL_RANK`` for its own; so variables that mean nothing must not be there.
+
+    Raises:
+        ConfigError: as ``rank_info`` does.
+    """
+    here = rank_info()
+    if here.launcher in (None, "srun"):
+        for name in filter(LEFT_OVER.fullmatch, list(os.environ)):
+            del os.environ[name]
+    for name in ADDRESS if here.launcher is None else ():
+        os.environ.pop(name, None)
+    return here
 
 
 def is_main_process() -> bool:
     """Tell whether this process writes the run's directory."""
-    here = place()
-    return here is None or here.rank == 0
+    return rank_info().rank == 0
 
 
 def as_launched(config: Config) -> Config:
@@ -68,8 +161,8 @@ def as_launched(config: Config) -> Config:
     Raises:
         ConfigError: it asks for others.
     """
-    here, trainer = place(), config.trainer
-    if here is None:
+    here, trainer = rank_info(), config.trainer
+    if here.launcher is None:
         if trainer.num_nodes > 1:
             raise ConfigError(
                 f"trainer.num_nodes={trainer.num_nodes}: a process on each machine must be started "
@@ -80,7 +173,7 @@ def as_launched(config: Config) -> Config:
     for key, count in found.items():
         if (wanted := getattr(trainer, key)) not in (1, "auto", count):
             raise ConfigError(
-                f"trainer.{key}={wanted}: {here.starter} has started {here.world_size} processes "
+                f"trainer.{key}={wanted}: {here.launcher} has started {here.world_size} processes "
                 f"on {here.num_nodes} machines; leave trainer.{key} out"
             )
     if here.world_size > config.data.batch_size:
@@ -91,39 +184,3 @@ def as_launched(config: Config) -> Config:
     several = trainer.strategy == "auto" and here.world_size > 1
     changes = {**found, "strategy": "ddp" if several else trainer.strategy}
     return config.model_copy(update={"trainer": trainer.model_copy(update=changes)})
-
-
-def command_of_this_rank(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with which this process joins the others in one run directory.
-
-    Where they were started from outside, each composes the configuration by itself, and a new
-    directory's name must be the same for all. Ranks other than 0 log to files of their own.
-    """
-    here = place()
-    command = CommandLine.parse(arguments)
-    if here is None or not command.trains:
-        return list(arguments)
-    if command.multirun:
-        print(
-            f"-m: a sweep starts its own processes; leave {here.starter} out and set "
-            f"trainer.devices={here.local_world_size}",
-            file=sys.stderr,
-        )
-        sys.exit(ConfigError.exit_status)
-    os.environ[STAMP] = _shared_stamp(here)
-    if here.rank == 0:
-        return list(arguments)
-    return [*arguments, f"hydra.job.name=train.rank{here.rank}", "hydra.output_subdir=null"]
-
-
-def _shared_stamp(here: Place) -> str:
-    """Return what names a new run directory, the same for all processes."""
-    if here.starter == "srun":
-        job, step = os.environ["SLURM_JOB_ID"], os.environ["SLURM_STEP_ID"]
-        return f"slurm-{job}.{step}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
-    from torch.distributed import rendezvous
-
-    store, _, _ = next(rendezvous("env://"))
-    if here.rank == 0:
-        store.set("convtrain/stamp", new_stamp())
-    return str(store.get("convtrain/stamp").decode())

@@ -21,7 +21,7 @@ from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.images import Images
 from convtrain.errors import ConfigError
 from convtrain.gradients import load
-from convtrain.ranks import as_launched, place
+from convtrain.ranks import RankInfo, as_launched, rank_info
 from convtrain.training.agreement import difference
 from tests.conftest import REPOSITORY, compose
 from tests.data.test_sources import make_mnist
@@ -174,7 +174,8 @@ def test_every_image_counts_once_an_epoch(world_size: int, count: int, shuffle: 
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4",
-    "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
 }  # fmt: skip
 SLURM = {
     "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_NNODES": "2",
@@ -188,8 +189,7 @@ def test_a_process_takes_its_place_from_who_started_it(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    here = place()
-    assert here is not None
+    here = rank_info()
     assert (here.rank, here.local_rank, here.world_size, here.num_nodes) == (3, 1, 4, 2)
     trainer = as_launched(compose("trainer=cpu")).trainer
     assert (trainer.devices, trainer.num_nodes, trainer.strategy) == (2, 2, "ddp")
@@ -203,7 +203,7 @@ def test_a_process_takes_its_place_from_who_started_it(
     "environment", [{}, {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}], ids=["a shell", "sbatch"]
 )
 def test_one_process_is_not_one_of_several(environment: dict[str, str]) -> None:
-    assert place(environment) is None
+    assert rank_info(environment) == RankInfo()
 
 
 def test_several_machines_want_somebody_who_starts_them() -> None:

@@ -16,6 +16,7 @@ ORDER = (
     "signals",
     "config",
     "ranks",
+    "joining",
     "layers",
     "declaration",
     "network",

@@ -147,8 +147,6 @@ def _number_of_jobs(hydra: DictConfig, overrides: list[Override]) -> int | None:
 def _mistakes(
     configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
 ) -> Iterator[str]:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        yield "-m: a sweep starts the processes of its jobs itself; type python, not torchrun"
     launcher, sweeper = _choice(hydra, "launcher"), _choice(hydra, "sweeper")
     for group, choice in (("launcher", launcher), ("sweeper", sweeper)):
         module = str(hydra[group].get("_target_")).rpartition(".")[0]

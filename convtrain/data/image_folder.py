@@ -13,7 +13,7 @@ from convtrain.data.decoding import decode_all
 from convtrain.data.images import Images, Splits, divide_labels
 from convtrain.data.pixel_file import PixelFile
 from convtrain.errors import MissingDataError
-from convtrain.ranks import place
+from convtrain.ranks import rank_info
 
 
 def load_image_folder(
@@ -72,8 +72,8 @@ def load_image_folder(
     def blocks() -> Iterator[np.ndarray]:
         return decode_all(files, **settings)  # type: ignore[arg-type]
 
-    in_memory, here = size <= memory_gib * GIB, place()
-    if in_memory and (here is None or here.local_world_size == 1):
+    in_memory = size <= memory_gib * GIB
+    if in_memory and rank_info().local_world_size == 1:
         pixels: Tensor | PixelFile = _gathered(blocks(), (len(files), *shape))
     else:  # of several processes on a machine, one decodes with all cores, and the others wait
         cache = Path(cache_dir) if cache_dir else default_folder()

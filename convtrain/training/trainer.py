@@ -1,6 +1,5 @@
 """Assemble Lightning's Trainer from flat settings."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,11 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import (
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import (
@@ -23,9 +18,10 @@ from pytorch_lightning.profilers import (
     SimpleProfiler,
 )
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.errors import TrainingError
-from convtrain.ranks import place
+from convtrain.ranks import RankInfo, rank_info, settle_rank
 from convtrain.training.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
 from convtrain.training.profile import StageProfiler
@@ -99,7 +95,7 @@ def make_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-        plugins=[CheckpointFiles(), *_environment()],
+        plugins=[CheckpointFiles(), lightning_environment()],
         use_distributed_sampler=False,
         **settings,
     )
@@ -119,14 +115,55 @@ def _make_strategy(name: str) -> str | Strategy:
     )
 
 
-def _environment() -> list[Any]:
-    """Return, as plugins, who tells each process its place."""
-    here = place()
-    if here is not None:
-        return [SLURMEnvironment(auto_requeue=False) if here.starter == "srun"
-                else TorchElasticEnvironment()]  # fmt: skip
-    # A batch script's own process is not one of those that SLURM would start.
-    return [LightningEnvironment()] if "SLURM_NTASKS" in os.environ else []
+class Launched(ClusterEnvironment):
+    """Tells Lightning which rank this process is, whoever has started it."""
+
+    def __init__(self, here: RankInfo) -> None:
+        self.here = here
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return self.here.address[0]
+
+    @property
+    def main_port(self) -> int:
+        return self.here.address[1]
+
+    @staticmethod
+    def detect() -> bool:
+        return rank_info().launcher is not None
+
+    def world_size(self) -> int:
+        return self.here.world_size
+
+    def global_rank(self) -> int:
+        return self.here.rank
+
+    def local_rank(self) -> int:
+        return self.here.local_rank
+
+    def node_rank(self) -> int:
+        return self.here.rank // self.here.local_world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Leave it: the launcher decides."""
+
+    def set_global_rank(self, rank: int) -> None:
+        """Leave it: the launcher decides."""
+
+
+def lightning_environment() -> ClusterEnvironment:
+    """Return what tells Lightning this process's rank, which it would read from variables itself.
+
+    Lightning keeps the rank in ``rank_zero_only`` as well, from the moment it is imported.
+    """
+    here = settle_rank()
+    rank_zero_only.rank = here.rank  # type: ignore[attr-defined]
+    return LightningEnvironment() if here.launcher is None else Launched(here)
 
 
 def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:

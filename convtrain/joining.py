@@ -1,0 +1,134 @@
+"""How processes that were started from outside find one another, and agree on a run directory."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from convtrain.config.command_line import CommandLine
+from convtrain.config.names import STAMP, new_stamp
+from convtrain.errors import ConfigError, ConvtrainError, TrainingError
+from convtrain.ranks import RankInfo, settle_rank, unset_command
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+JOIN_SECONDS = 300.0  # that the processes may take to find one another
+AGENT_SECONDS = 10.0  # that torchrun's agent, which listens before it starts anybody, may take
+PATIENCE = 10.0  # seconds of waiting before it is reported
+
+
+def command_of_this_rank(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with which this process joins the others in one run directory.
+
+    Where they were started from outside, each composes the configuration by itself, and a new
+    directory's name must be the same for all. Ranks other than 0 log to files of their own. Exits
+    with one line where the processes cannot train together.
+    """
+    command = CommandLine.parse(arguments)
+    if not command.trains:
+        return list(arguments)
+    try:
+        here = settle_rank()
+        if here.launcher is None:
+            return list(arguments)
+        if command.multirun:
+            raise ConfigError(
+                f"-m: a sweep starts its own processes; leave {here.launcher} out and set "
+                f"trainer.devices={here.local_world_size}"
+            )
+        os.environ[STAMP] = join(here)
+    except ConvtrainError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
+    if here.rank == 0:
+        return list(arguments)
+    return [*arguments, f"hydra.job.name=train.rank{here.rank}", "hydra.output_subdir=null"]
+
+
+_kept: list[Any] = []  # the store, which rank 0 serves to the others as long as it lives
+
+
+def join(here: RankInfo) -> str:
+    """Wait for all ranks, and return the stamp of a new run directory, the same for all of them.
+
+    All waiting is done in Python, so that a signal ends it at once.
+
+    Raises:
+        ConfigError: torchrun's variables are there, and torchrun is not.
+        TrainingError: not all ranks have come in time.
+    """
+    from torch.distributed import TCPStore
+
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = here.address[0], str(here.address[1])
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    deadline = time.monotonic() + (min(AGENT_SECONDS, JOIN_SECONDS) if served else JOIN_SECONDS)
+    serves = here.rank == 0 and not served
+    if not serves:
+        _wait_for_server(here, deadline, served)
+    try:
+        store: Store = TCPStore(
+            *here.address, None, is_master=serves, timeout=timedelta(seconds=60),
+            wait_for_workers=False, multi_tenant=True,
+        )  # fmt: skip
+        _kept.append(store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        _wait_for_ranks(store, f"convtrain/{attempt}/ranks", here)
+        return _stamp(store, f"convtrain/{attempt}/stamp", here)
+    except (RuntimeError, OSError) as error:  # torch's DistStoreError is the former
+        raise TrainingError(f"{_who(here)}: {str(error).splitlines()[0]}") from error
+
+
+def _who(here: RankInfo) -> str:
+    host, port = here.address
+    return f"rank {here.rank} of {here.world_size}, at {host}:{port}"
+
+
+def _wait_for_server(here: RankInfo, deadline: float, served: bool) -> None:
+    """Wait until somebody listens where the ranks meet."""
+    while True:
+        try:
+            socket.create_connection(here.address, timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline and served:
+                raise ConfigError(
+                    f"TORCHELASTIC_RUN_ID={os.environ.get('TORCHELASTIC_RUN_ID')}: no torchrun "
+                    f"answers at {here.address[0]}:{here.address[1]}; where its variables are left "
+                    f"over, type {unset_command(('TORCHELASTIC_RUN_ID',))}"
+                ) from error
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"{_who(here)}: rank 0 has not come within {JOIN_SECONDS:.0f} s; see its own "
+                    f"output, or unset variables that are left over of {here.launcher}"
+                ) from error
+        time.sleep(0.1)
+
+
+def _wait_for_ranks(store: "Store", key: str, here: RankInfo) -> None:
+    began, reported = time.monotonic(), False
+    came = store.add(key, 1)
+    while came < here.world_size:
+        waited = time.monotonic() - began
+        if waited > JOIN_SECONDS:
+            raise TrainingError(
+                f"{_who(here)}: {here.world_size - came} have not come within {JOIN_SECONDS:.0f} "
+                f"s; see their own output, or unset variables that are left over of {here.launcher}"
+            )
+        if waited > PATIENCE and not reported:
+            print(f"{_who(here)}: waits for {here.world_size - came} more", file=sys.stderr)
+            reported = True
+        time.sleep(0.1)
+        came = store.add(key, 0)
+
+
+def _stamp(store: "Store", key: str, here: RankInfo) -> str:
+    if here.launcher == "srun":
+        job, step = os.environ["SLURM_JOB_ID"], os.environ["SLURM_STEP_ID"]
+        return f"slurm-{job}.{step}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+    if here.rank == 0:
+        store.set(key, new_stamp())
+    return str(store.get(key).decode())
