@@ -107,9 +107,8 @@ def _make_strategy(name: str) -> str | Strategy:
         return name
     # Weights and gradients are DTensors, and a checkpoint is one file, as with one device.
     # Lightning would divide them over as many processes as there are machines.
-    rank_info = place()
     return ModelParallelStrategy(
-        data_parallel_size=1 if rank_info is None else rank_info.world_size,
+        data_parallel_size=rank_info().world_size,
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,
     )
