@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
-from convtrain.config.help import help_text
+from convtrain.config.help import read_arguments
 from convtrain.config.names import register_resolvers
 from convtrain.imports import ending_at_once
 from convtrain.joining import command_of_this_rank
@@ -27,8 +27,9 @@ def main(composed: DictConfig) -> float | None:
     from convtrain.job import run_job
 
     job = HydraConfig.get()
+    cwd = Path(job.runtime.cwd) if job.job.chdir else None
     return run_job(
-        lambda: resolve_config(composed, job.overrides.task),
+        lambda: resolve_config(composed, job.overrides.task, cwd=cwd),
         run_dir=Path(job.runtime.output_dir),
         overrides=list(job.overrides.task),
         multirun=job.mode == RunMode.MULTIRUN,
@@ -37,8 +38,6 @@ def main(composed: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with ending_at_once():
-        if sys.argv[1:] in (["--help"], ["-h"]):
-            print(help_text())
-            sys.exit()
-        sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(sys.argv[1:])))
+        arguments = read_arguments(sys.argv[1:])
+        sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(arguments)))
         main()

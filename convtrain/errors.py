@@ -49,6 +49,12 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    lines = (text.strip() for text in str(error).splitlines())
+    return next((text for text in lines if text), type(error).__name__)
+
+
 def error_line(error: BaseException) -> str:
     """Return an error's kind, the first line of its message, and where it was raised.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,16 @@ from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import hydra_mistakes
-from convtrain.config.messages import MISSING, Mistake, Origin, line, mistakes_in, section_of
+from convtrain.config.messages import MISSING, TYPED, Mistake, Origin, line, mistakes_in, section_of
+from convtrain.config.overrides import at_home
 from convtrain.config.plain import to_plain
 from convtrain.config.resume import stored_config, why_not_anew
 from convtrain.config.schema import Config
 from convtrain.config.sweep import sweep_arguments
 from convtrain.config.targets import target_mistakes, trust_mistakes
-from convtrain.errors import ConfigError, ConvtrainError, MissingDataError
+from convtrain.errors import ConfigError, ConvtrainError, MissingDataError, first_line
+
+PATHS = ("data.root", "data.cache_dir", "resume")
 
 
 def check_command_line(arguments: Sequence[str]) -> list[str]:
@@ -41,7 +45,8 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
     except ConfigError as error:
         print_error(error)
         sys.exit(error.exit_status)
-    kept = [text for text in arguments if not (more and text.startswith("hydra.sweep.dir="))]
+    typed = command.arguments
+    kept = [text for text in typed if not (more and text.startswith("hydra.sweep.dir="))]
     return [f"++{text}" if text in forced else text for text in kept] + more
 
 
@@ -73,8 +78,9 @@ def check_command(command: CommandLine) -> Checked:
     first: Composed | None = None
     configs: list[Config] = []
     forced: list[str] = []
+    unread: list[str] = []  # overrides that are left out, so that a default is in their place
     lines: list[str] = []
-    for composed in compose_leniently(command, lines):
+    for composed in compose_leniently(command, unread):
         first = first or composed
         try:
             configs.append(resolve_config(composed.config, command.overrides, composed.origin))
@@ -89,10 +95,18 @@ def check_command(command: CommandLine) -> Checked:
             lines += [line(m, raw, composed.origin) for m in _lost_run(composed.hydra)]
         if not lines:
             forced += composed.added()
+    lines = [*unread, *(text for text in lines if not _judges_a_default(text, unread))]
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
     assert first is not None
     return Checked(configs, forced, first)
+
+
+def _judges_a_default(text: str, unread: Sequence[str]) -> bool:
+    """Tell whether a line is about what stands in the place of an override that is left out."""
+    key, *above = (re.split(r"[=:]", t, maxsplit=1)[0].lstrip("+~") for t in (text, *unread))
+    is_below = any(f"{key}.".startswith(f"{left_out}.") for left_out in above)
+    return is_below and not text.endswith(f"[set in: {TYPED}]")
 
 
 def _lost_run(hydra: DictConfig) -> list[Mistake]:
@@ -112,7 +126,10 @@ def print_error(error: ConvtrainError) -> None:
 
 
 def resolve_config(
-    composed: DictConfig, overrides: Sequence[str] = (), origin: Origin | None = None
+    composed: DictConfig,
+    overrides: Sequence[str] = (),
+    origin: Origin | None = None,
+    cwd: Path | None = None,
 ) -> Config:
     """Resolve interpolations, fill in what the data's folders tell, and validate.
 
@@ -121,20 +138,39 @@ def resolve_config(
             that run's own configuration takes its place.
         overrides: what was typed on the command line.
         origin: tells what set a key; shown behind each mistake.
+        cwd: the folder that relative paths start from, if not the working directory.
 
     Raises:
         ConfigError: one line for each mistake.
     """
-    resume = composed.get("resume")
-    if resume:
-        composed = stored_config(str(resume), overrides)
+    if resume := _resumed(composed, origin):
+        resume = str((cwd or Path()) / at_home(resume))
+        composed = stored_config(resume, overrides)
         origin = _origin_of_resumed(f"{resume}/config.yaml", origin)
     composed = composed.copy()
     OmegaConf.set_readonly(composed, False)
     OmegaConf.set_struct(composed, False)
+    for key in PATHS:
+        with contextlib.suppress(OmegaConfBaseException):  # reported with the others
+            path = OmegaConf.select(composed, key)
+            if isinstance(path, str) and path and (cwd or path.startswith("~")):
+                OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
     folder = _read_image_folder(composed)
     plain, unresolved = to_plain(composed)
     return validate(plain, origin, [*folder, *unresolved])
+
+
+def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
+    """Return the run that is to be resumed, if there is one."""
+    try:
+        resume = composed.get("resume")
+    except OmegaConfBaseException as error:
+        raise ConfigError(line(Mistake("resume", first_line(error)), {}, origin)) from error
+    if resume and not isinstance(resume, str):
+        value = OmegaConf.to_container(resume) if OmegaConf.is_config(resume) else resume
+        wrong = Mistake("resume", "must be the directory of a run; type resume=RUN_DIRECTORY")
+        raise ConfigError(line(wrong, {"resume": value}, origin))
+    return resume
 
 
 def validate(
@@ -194,8 +230,8 @@ def _origin_of_resumed(file: str, origin: Origin | None) -> Origin:
     """Return the origin of the keys of a run that is resumed: its own file, or what was typed."""
 
     def origin_of(key: str) -> str:
-        typed = origin is not None and origin(key) == "command line"
-        return "command line" if typed else file
+        typed = origin is not None and origin(key) == TYPED
+        return TYPED if typed else file
 
     return origin_of
 

@@ -1,40 +1,56 @@
-"""What was typed after ``train.py``, as Hydra reads it."""
+"""What was typed after ``train.py``: options and overrides in any order, as Hydra reads them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from convtrain.config.messages import brief
-from convtrain.errors import ConfigError
+from convtrain import __version__
+from convtrain.config.messages import brief, what_to_type
+from convtrain.config.overrides import at_home, quoted
+from convtrain.errors import ConfigError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command, taken apart."""
+    """A command, taken apart.
 
+    Attributes:
+        arguments: the whole command as Hydra reads it: options, then overrides.
+        overrides: with quotes where Hydra's grammar needs them.
+        trains: false for ``--help``, ``--cfg`` and the like.
+    """
+
+    arguments: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     config_dir: Path = CONFIGS
     config_name: str = "train"
     extra_dir: Path | None = None
     multirun: bool = False
-    trains: bool = True  # false for --help, --cfg and the like
+    trains: bool = True
+    asks_for_help: bool = False
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "CommandLine":
-        """Read arguments; unknown options end the program with Hydra's usage.
+        """Read arguments.
 
         Raises:
-            ConfigError: a folder does not exist, or a pickled job is to run again.
+            ConfigError: an option is unknown or incomplete, a folder does not exist, or a pickled
+                job is to run again.
         """
-        args = get_args_parser().parse_args(list(arguments))
-        shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+        parser = get_args_parser()
+        parser.error = _refuse_usage  # type: ignore[assignment]
+        args, unknown = parser.parse_known_intermixed_args(list(arguments))
+        if unknown:
+            raise ConfigError(_unknown_option(unknown[0], list(parser._option_string_actions)))
         if args.experimental_rerun is not None:
             raise ConfigError(
                 f"--experimental-rerun={args.experimental_rerun}: a pickle can run any code; "
@@ -44,13 +60,18 @@ class CommandLine:
             folder = getattr(args, option)
             if folder is not None and not Path(folder).is_dir():
                 raise ConfigError(f"--{option.replace('_', '-')}={folder}: no such folder")
+        overrides = [readable(text) for text in args.overrides]
+        options = [_option(name, value) for name, value in vars(args).items() if value]
         return cls(
-            overrides=args.overrides,
+            arguments=[text for text in options if text] + overrides,
+            overrides=overrides,
             config_dir=CONFIGS if args.config_path is None else Path(args.config_path).resolve(),
             config_name=args.config_name or "train",
             extra_dir=Path(args.config_dir).resolve() if args.config_dir else None,
             multirun=args.multirun or "hydra.mode=MULTIRUN" in args.overrides,
-            trains=not shows,
+            trains=not (args.help or args.hydra_help or args.cfg or args.info)
+            and not args.shell_completion,
+            asks_for_help=args.help,
         )
 
     @property
@@ -60,18 +81,84 @@ class CommandLine:
 
     def parsed(self, mistakes: list[str]) -> list[Override]:
         """Return the overrides that can be read; ``mistakes`` gains a line for each other one."""
-        parser = OverridesParser.create()
-        parsed = []
-        for text in self.overrides:
-            try:
-                override = parser.parse_override(text)
-            except (HydraException, RecursionError):
-                override = None
-            if override is not None and override.key_or_group:
-                parsed.append(override)
-            else:
-                mistakes.append(
-                    f"{brief(text) or repr(text)}: cannot be read as key=value; "
-                    f"quote values with spaces: 'k=\"v\"'"
-                )
-        return parsed
+        found = [(text, parse_override(text)) for text in self.overrides]
+        mistakes += [_unreadable(text) for text, override in found if override is None]
+        return [override for _, override in found if override is not None]
+
+
+def parse_override(text: str) -> Override | None:
+    """Return an override, or None where it cannot be read."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError):
+        return None
+    return override if override.key_or_group else None
+
+
+def readable(text: str) -> str:
+    """Return an override as Hydra's grammar reads it, with ``~`` for the user's folder resolved.
+
+    The grammar knows ASCII letters and a few signs; what else a value holds stands in quotes. A
+    comma separates values, alone or in a list, so it is quoted by whoever means the character.
+    """
+    key, equals, value = text.partition("=")
+    override = parse_override(text)
+    if override is not None:
+        typed = None if override.is_sweep_override() else override.value()
+        is_home = isinstance(typed, str) and typed != at_home(typed)
+        return f"{key}={quoted(at_home(str(typed)))}" if is_home else text
+    is_list = value.startswith("[") and value.endswith("]")
+    inside = value[1:-1] if is_list else value
+    calls = inside.startswith(tuple(f"{name}(" for name in create_functions().definitions))
+    if (
+        not equals
+        or calls
+        or inside.startswith(("=", "'", '"', "{"))
+        or ((is_list or "," in inside) and re.search(r"[\[\]{}()'\"]", inside))
+    ):
+        return text  # whoever types quotes or brackets has to finish them
+    parts = inside.split(",") if is_list or "," in inside else [inside]
+    items = ",".join(_readable_item(part.strip()) for part in parts)
+    again = f"{key}=[{items}]" if is_list else f"{key}={items}"
+    return text if parse_override(again) is None else again
+
+
+def _readable_item(item: str) -> str:
+    is_plain = parse_override(f"key={item}") is not None
+    return item if is_plain else quoted(at_home(item))
+
+
+def _unreadable(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if value.startswith("="):
+        advice = f"type {key}={value.lstrip('=')}"
+    elif equals and value and parse_override(f"{key}=1") is not None:
+        advice = f"type {key}={quoted(value)}, and quote the whole for the shell"
+    else:
+        advice = "such as seed=2"
+    return f"{brief(text) or repr(text)}: cannot be read as key=value; {advice}"
+
+
+def _option(name: str, value: object) -> str | None:
+    flag = f"--{name.replace('_', '-')}"
+    return None if name == "overrides" else flag if value is True else f"{flag}={value}"
+
+
+def _refuse_usage(message: str) -> None:
+    text = re.sub(r"^argument (\S+): ", r"\1: ", message)
+    raise ConfigError(f"{text}; python train.py --help shows what can be typed")
+
+
+def _unknown_option(option: str, options: list[str]) -> str:
+    name = option.partition("=")[0]
+    advice = did_you_mean(name, options) if name.startswith("--") else ""
+    if (known := what_to_type(name.lstrip("-").replace("-", "_"))) is not None:
+        advice = "; " + re.sub(r"did you mean (.*)\?", r"type \1=VALUE", known)
+    return f"{name}: no such option{advice or '; values are typed as key=value, such as seed=2'}"
+
+
+def versions() -> str:
+    """Return the versions that a report of a fault should name."""
+    packages = ("torch", "torchvision", "pytorch-lightning", "hydra-core")
+    found = [f"{name} {metadata.version(name)}" for name in packages]
+    return ", ".join([f"convtrain {__version__}", *found])

@@ -17,6 +17,7 @@ from convtrain.config.anchors import refuse_explosions
 from convtrain.config.command_line import CONFIGS, CommandLine
 from convtrain.config.hydra_errors import culprit_of, explain
 from convtrain.config.hydra_node import searchpath_mistakes
+from convtrain.config.messages import TYPED
 from convtrain.config.overrides import Chosen, choices_of, is_choice, let_through, one_value_each
 from convtrain.config.plugins import change_plugins
 from convtrain.errors import ConfigError
@@ -50,7 +51,7 @@ class Composed:
             chooses = choice is not None and choice == override.value()
             above = f"{key}.".startswith(f"{typed}.") and not chooses
             if key == typed or above or typed.startswith(f"{key}."):
-                return "command line"
+                return TYPED
         for strong in LAST_WORD:
             file = self._file(strong)
             if file is not None and _mentions(file, key):

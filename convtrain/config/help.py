@@ -1,8 +1,29 @@
-"""``train.py --help``: the text that ``configs/train.yaml`` declares, with all choices."""
+"""What ``train.py`` answers at once: ``--help``, ``--version``, options that do not exist."""
+
+import sys
+from collections.abc import Sequence
 
 import yaml
 
-from convtrain.config.command_line import CONFIGS
+from convtrain.config.check import print_error
+from convtrain.config.command_line import CONFIGS, CommandLine, versions
+from convtrain.errors import ConfigError
+
+
+def read_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return a command as Hydra reads it; exit where it asks for help, or cannot be read."""
+    if "--version" in arguments:
+        print(versions())
+        sys.exit()
+    try:
+        command = CommandLine.parse(arguments)
+    except ConfigError as error:
+        print_error(error)
+        sys.exit(error.exit_status)
+    if command.asks_for_help:
+        print(help_text())
+        sys.exit()
+    return command.arguments
 
 
 def help_text() -> str:

@@ -3,18 +3,21 @@
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from convtrain.config.schema import Config
-from convtrain.errors import did_you_mean, one_line
+from convtrain.config.words import ELSEWHERE
+from convtrain.errors import closest, one_line
 
 Origin = Callable[[str], str]
 """From a dotted key to the file that set it, or ``command line``."""
 
 UNKNOWN, MISSING = "no such key", "is missing"
+TYPED = "command line"  # the origin of an override
 LONGEST_VALUE = 120  # characters
 TAGS = ("name", "style")  # keys that tell which section of several is meant
 
@@ -200,15 +203,26 @@ def _nearest(key: str, section: type[BaseModel] | None) -> str:
         have = [str(tag) for s in siblings if typed in s.model_fields for tag in _tags(s)]
         if have:
             return f" here; it belongs to {prefix}={', '.join(have)}"
-    near = did_you_mean(typed, known)
-    if near:
-        return near.replace("did you mean ", f"did you mean {prefix}.") if prefix else near
-    by_leaf = {path.rsplit(".", maxsplit=1)[-1]: path for path in _all_keys(Config) if path != key}
-    near = did_you_mean(typed, by_leaf)
-    if near:
-        leaf = near.removeprefix("; did you mean ").removesuffix("?")
-        return f"; did you mean {by_leaf[leaf]}?"
+    if (advice := what_to_type(typed)) is not None:
+        return f"; {advice}"
+    if (near := closest(typed, known)) is not None:
+        return f"; did you mean {f'{prefix}.' if prefix else ''}{near}?"
+    if not prefix and (near := closest(typed, _by_leaf())) is not None:
+        return f"; did you mean {_by_leaf()[near]}?"
     return f"; known here: {', '.join(known)}" if known else ""
+
+
+def what_to_type(word: str) -> str | None:
+    """Return where a setting is found that was looked for elsewhere, if the word is known."""
+    if word in ELSEWHERE:
+        return ELSEWHERE[word]
+    return f"did you mean {_by_leaf()[word]}?" if word in _by_leaf() else None
+
+
+@cache
+def _by_leaf() -> dict[str, str]:
+    """Return the keys of the schema by their last part, which of several the first has."""
+    return {key.rpartition(".")[2]: key for key in reversed(_all_keys(Config))}
 
 
 def _all_keys(section: type[BaseModel], prefix: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
 from convtrain.config.messages import brief
-from convtrain.errors import closest, did_you_mean
+from convtrain.errors import closest, did_you_mean, first_line
 
 MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
 
@@ -71,9 +71,20 @@ def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bo
     return override.key_or_group in groups and not value.startswith("{")
 
 
+def at_home(path: str) -> str:
+    """Return a path with ``~`` resolved, where this user has a home."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        return path
+
+
 def quoted(path: str) -> str:
-    """Return a path as the value of an override."""
-    return path if re.fullmatch(r"[\w./-]+", path) else "'" + path.replace("'", "\\'") + "'"
+    """Return a path as the value of an override, in quotes where Hydra's grammar needs them."""
+    if "/" in path and re.fullmatch(r"[\w./-]+", path, re.ASCII):
+        return path  # a word or a number alone could be read as null, true or 1
+    escaped = re.sub(r"\\+(?='|\Z)", lambda found: 2 * found[0], path).replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _elements(override: Override, options: list[str], mistakes: list[str]) -> list[str | None]:
@@ -103,7 +114,7 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
     try:
         values = list(islice(override.sweep_string_iterator(), MAX_VALUES + 1))
     except (HydraException, ValueError) as error:
-        mistakes.append(f"{brief(text)}: {str(error).splitlines()[0]}")
+        mistakes.append(f"{brief(text)}: {first_line(error)}")
         return []
     if not values or len(values) > MAX_VALUES:
         much = f"more than {MAX_VALUES:,} values" if values else "no value"

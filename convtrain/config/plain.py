@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.messages import MISSING, Mistake
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, first_line
 
 MAX_DEPTH = 40
 MAX_VALUES = 20_000
@@ -57,11 +57,7 @@ class _Reader:
             try:
                 yield name, inner, node[name]
             except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-                self.mistakes.append(Mistake(inner, _reason(error)))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+                self.mistakes.append(Mistake(inner, first_line(error)))
 
 
 def _shortened(key: str) -> str:
