@@ -94,6 +94,8 @@ def _load_splits(config: Config) -> Splits:
                 test_fraction=data.test_fraction,
                 memory_gib=data.memory_gib,
                 max_pixels=data.max_pixels,
+                background=data.background,
+                value_range=data.value_range,
                 limit=data.limit,
                 cache_dir=data.cache_dir,
                 cache_gib=data.cache_gib,

@@ -60,8 +60,12 @@ def _channels(data: Data) -> Iterator[Mistake]:
                 f"has {found} values, data.shape={brief(data.shape)} has "
                 f"{channels} channel{'s' * (channels != 1)}; give one value for each channel",
             )
-    if isinstance(data, ImageFolder) and channels not in (1, 3):
+    if not isinstance(data, ImageFolder):
+        return
+    if channels not in (1, 3):
         yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
+    if data.value_range is not None and data.value_range[0] >= data.value_range[1]:
+        yield Mistake("data.value_range", "the first value becomes black and must be the smaller")
 
 
 def _classes(data: Data) -> Iterator[Mistake]:

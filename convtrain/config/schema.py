@@ -12,6 +12,7 @@ LARGEST = 2**31 - 1  # of what is counted: images, pixels, steps
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Level = Annotated[int, Field(ge=0, le=255)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 BatchLimit = Whole | Fraction
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -68,6 +69,15 @@ class ImageFolder(BaseData):
     resize: Literal["crop", "stretch"] = Field(description="how an image is brought to data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
+    background: Level | Annotated[list[Level], Field(min_length=3, max_length=3)] = Field(
+        default=255, description="what shows through transparent pixels: grey, or red, green, blue"
+    )
+    value_range: list[Annotated[float, Field(ge=-1e12, le=1e12)]] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="values that become black and white, in images of more than 8 bits a channel",
+    )
     cache_dir: Text | None = Field(description="folder of decoded images beyond data.memory_gib")
     cache_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept on disk")
 

@@ -32,7 +32,8 @@ def fingerprint(files: Sequence[Path], *settings: object) -> str:
     digest = hashlib.sha256(repr((PIL.__version__, *settings)).encode())
     for path in files:
         found = path.stat()
-        digest.update(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.absolute()))  # a name need not be UTF-8
+        digest.update(f"\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
 
 

@@ -1,6 +1,6 @@
 """Images of one's own, in folders named by class, decoded once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from convtrain.config.folders import IMAGE_SUFFIXES, refuse_outside, training_folder
 from convtrain.data.cache import GIB, cached, default_folder, fingerprint
-from convtrain.data.decoding import decode_all
+from convtrain.data.decoding import Rules, decode_all
 from convtrain.data.images import Images, Splits, divide_labels
 from convtrain.data.pixel_file import PixelFile
+from convtrain.data.pixels import PIXEL_RULES
 from convtrain.errors import MissingDataError
 from convtrain.ranks import rank_info
 
@@ -27,6 +28,8 @@ def load_image_folder(
     split_seed: int,
     memory_gib: float,
     max_pixels: int,
+    background: int | Sequence[int] = 255,
+    value_range: Sequence[float] | None = None,
     limit: int | None = None,
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
@@ -38,7 +41,7 @@ def load_image_folder(
         resize: ``crop`` keeps the proportions and cuts the middle, ``stretch`` distorts.
         memory_gib: where all splits together decode to no more, they are kept in memory; else in
             a file, from which batches are read.
-        max_pixels: an image that would decode to more is refused.
+        max_pixels, background, value_range: see :class:`~convtrain.data.decoding.Rules`.
         limit: decode only the first N images of each split.
             Several processes of one machine decode into that file in any case, once for all.
         cache_dir: folder of such files; null for one in the user's folder of caches.
@@ -67,17 +70,17 @@ def load_image_folder(
     order = torch.cat(chosen)
     files, labels = [files[index] for index in order.tolist()], labels[order]
     size = len(files) * int(np.prod(shape))
-    settings = {"shape": shape, "resize": resize, "max_pixels": max_pixels}
+    rules = Rules(shape, resize, max_pixels, background, value_range)
 
     def blocks() -> Iterator[np.ndarray]:
-        return decode_all(files, **settings)  # type: ignore[arg-type]
+        return decode_all(files, rules)
 
     in_memory = size <= memory_gib * GIB
     if in_memory and rank_info().local_world_size == 1:
         pixels: Tensor | PixelFile = _gathered(blocks(), (len(files), *shape))
     else:  # of several processes on a machine, one decodes with all cores, and the others wait
         cache = Path(cache_dir) if cache_dir else default_folder()
-        name = fingerprint(files, *settings.items())
+        name = fingerprint(files, PIXEL_RULES, *rules._asdict().items())
         path = cached(name, blocks, size=size, folder=cache, most=cache_gib)
         file = PixelFile(path, tuple(shape))
         pixels = file.read(torch.arange(len(file))) if in_memory else file

@@ -273,6 +273,8 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "resize": one_of("crop", "stretch"),
                     "test_fraction": inside,
                     "max_pixels": whole(1),
+                    "background": either(whole(0, 255), list_of(whole(0, 255), 3, 3)),
+                    "value_range": either(list_of(real(lambda v: abs(v) <= 1e12), 2, 2), nothing),
                     "cache_dir": either(text, nothing),
                     "cache_gib": positive_to_a_million,
                 },

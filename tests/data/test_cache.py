@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convtrain.data import decoding
+from convtrain.data import decoding, image_folder
 from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.cache import default_folder
 from convtrain.data.image_folder import load_image_folder
@@ -90,7 +90,11 @@ def test_the_file_is_made_once_and_anew_where_anything_has_changed(
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "decode", None)  # whoever decodes now fails
         load(root)
-    for change in ({"shape": [3, 8, 8]}, {"resize": "crop"}, {"split_seed": 1}, {"limit": 2}):
+    changes: list[dict[str, Any]] = [
+        {"shape": [3, 8, 8]}, {"resize": "crop"}, {"split_seed": 1}, {"limit": 2},
+        {"background": 0}, {"value_range": [0, 65535]},
+    ]  # fmt: skip
+    for change in changes:
         before = len(files(root))
         load(root, **change)
         assert len(files(root)) == before + 1, change
@@ -98,6 +102,16 @@ def test_the_file_is_made_once_and_anew_where_anything_has_changed(
     before = len(files(root))
     load(root)
     assert len(files(root)) == before + 1
+    monkeypatch.setattr(image_folder, "PIXEL_RULES", image_folder.PIXEL_RULES + 1)
+    load(root)
+    assert len(files(root)) == before + 2
+
+
+def test_names_need_not_be_utf_8(root: Path) -> None:
+    (root / "cat" / "00.png").rename(os.fsdecode(bytes(root / "cat") + b"/\xe9.png"))
+    load(root)
+    load(root)
+    assert len(files(root)) == 1
 
 
 def test_processes_of_one_machine_decode_the_images_once(
