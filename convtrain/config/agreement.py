@@ -8,19 +8,17 @@ from typing import Any
 
 from convtrain.config.datasets import PUBLISHED, Sizes, batch_count, split_sizes
 from convtrain.config.folders import class_names
+from convtrain.config.groups.data import Data, ImageFolder, Synthetic
 from convtrain.config.messages import Mistake, brief
 from convtrain.config.schema import (
     SGD,
     Augment,
     Callbacks,
     Config,
-    Data,
-    ImageFolder,
     Loss,
     Optimizer,
     Plateau,
     Scheduler,
-    Synthetic,
     Trainer,
 )
 from convtrain.errors import ConfigError, MissingDataError

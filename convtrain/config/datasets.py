@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from convtrain.config.schema import Data, Digits, ImageFolder, Synthetic
+from convtrain.config.groups.data import Data, Digits, ImageFolder, Synthetic
 
 
 class Published(NamedTuple):

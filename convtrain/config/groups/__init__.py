@@ -1,0 +1,1 @@
+"""The groups of the configuration: which keys and values each choice allows."""
