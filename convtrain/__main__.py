@@ -4,31 +4,54 @@ Nothing heavy is imported before there is something to show.
 """
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from convtrain.errors import ConfigError, ConvtrainError
+from convtrain.errors import ConfigError, ConvtrainError, did_you_mean
 
 if TYPE_CHECKING:
     from convtrain.config.schema import Config
 
 
+class Parser(argparse.ArgumentParser):
+    """Raises its errors, where argparse prints a usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub(r"^argument (\S+): ", r"\1: ", message)
+        raise ConfigError(f"{text}; {self.prog} --help shows what can be typed")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m convtrain", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    try:
+        return run_verb(arguments)
+    except ConvtrainError as error:
+        from convtrain.config.check import print_error
+
+        print_error(error)
+        return error.exit_status
+
+
+def run_verb(arguments: Sequence[str] | None) -> int:
+    """Run a verb; return the exit status, or raise what went wrong."""
+    parser = Parser(prog="python -m convtrain", description=__doc__)
+    parser.add_argument("--version", action="store_true", help="of convtrain and what it stands on")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     layers = verbs.add_parser("layers", help="the catalogue of layers, or one of them in full")
     layers.add_argument("name", nargs="?", help="such as Conv2d")
-    summary = verbs.add_parser("summary", help="a declared network as a table")
-    summary.add_argument("overrides", nargs="*", help="as for train.py: network=resnet18")
+    verbs.add_parser(
+        "summary", help="a declared network as a table", allow_abbrev=False,
+        usage="python -m convtrain summary [as for train.py: network=resnet18 data=cifar10]",
+    )  # fmt: skip
     export = verbs.add_parser("export", help="the weights of a run alone, as safetensors")
     export.add_argument("run", help="a run's directory")
     export.add_argument(
@@ -50,41 +73,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     check.add_argument("--build", action="store_true", help="also build it and tell what it takes")
     chosen, rest = parser.parse_known_args(arguments)
-    if rest and chosen.verb != "check":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if chosen.version:
+        from convtrain.config.command_line import versions
+
+        print(versions())
+        return 0
+    if chosen.verb is None:
+        raise ConfigError(f"{parser.prog}: type what to do: {', '.join(verbs.choices)}")
+    options = list(verbs.choices[chosen.verb]._option_string_actions)
+    if rest and chosen.verb not in ("check", "summary"):
+        near = did_you_mean(rest[0], options)
+        parser.error(f"{rest[0]}: {chosen.verb} takes no such argument{near}")
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    try:
-        if chosen.verb == "check":
-            show_check(console, rest, build=chosen.build)
-        elif chosen.verb == "summary":
-            show_summary(console, chosen.overrides)
-        elif chosen.verb == "gradients":
-            show_gradients(console, chosen)
-        elif chosen.verb == "sweep":
-            from convtrain.sweeps.table import show_sweep
+    if chosen.verb == "check":
+        show_check(console, rest, build=chosen.build)
+    elif chosen.verb == "summary":
+        show_summary(console, rest)
+    elif chosen.verb == "gradients":
+        show_gradients(console, chosen)
+    elif chosen.verb == "sweep":
+        from convtrain.sweeps.table import show_sweep
 
-            show_sweep(Path(chosen.folder))
-        elif chosen.verb == "diff":
-            from convtrain.runs.compare import show_difference
+        show_sweep(Path(chosen.folder))
+    elif chosen.verb == "diff":
+        from convtrain.runs.compare import show_difference
 
-            show_difference(console, chosen.first, chosen.second)
-        elif chosen.verb == "rerun":
-            return rerun_run(console, chosen.run, chosen.out)
-        elif chosen.verb == "export":
-            export_run(console, chosen.run, chosen.checkpoint, chosen.out)
-        elif chosen.name:
-            show_layer(console, chosen.name)
-        else:
-            show_layers(console)
-    except ConvtrainError as error:
-        from convtrain.config.check import print_error
-
-        print_error(error)
-        return error.exit_status
+        show_difference(console, chosen.first, chosen.second)
+    elif chosen.verb == "rerun":
+        return rerun_run(console, chosen.run, chosen.out)
+    elif chosen.verb == "export":
+        export_run(console, chosen.run, chosen.checkpoint, chosen.out)
+    elif chosen.name:
+        show_layer(console, chosen.name)
+    else:
+        show_layers(console)
     return 0
 
 
-def add_gradients(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_gradients(verbs: "argparse._SubParsersAction[Parser]") -> None:
     gradients = verbs.add_parser("gradients", help="the recorded gradients of a run")
     gradients.add_argument("run", metavar="RUN", help="the run's directory")
     gradients.add_argument(
@@ -125,7 +151,7 @@ def show_layer(console: Console, name: str) -> None:
     console.print(table, markup=False)
 
 
-def show_summary(console: Console, overrides: Sequence[str]) -> None:
+def show_summary(console: Console, arguments: Sequence[str]) -> None:
     from convtrain.config.check import resolve_config
     from convtrain.config.command_line import CommandLine
     from convtrain.config.compose import compose_leniently
@@ -133,8 +159,11 @@ def show_summary(console: Console, overrides: Sequence[str]) -> None:
     from convtrain.config.schema import DeclaredModel
 
     register_resolvers()
-    (composed,) = compose_leniently(CommandLine(overrides=list(overrides)))
-    config = resolve_config(composed.config, overrides, composed.origin)
+    command = CommandLine.parse(arguments)
+    if command.multirun:
+        raise ConfigError("-m: a summary shows one network; leave it out")
+    (composed,) = compose_leniently(command)
+    config = resolve_config(composed.config, command.overrides, composed.origin)
     if not isinstance(config.model, DeclaredModel):
         raise ConfigError(
             f"model={config.model.style}: only a declared network has a summary; "
@@ -224,7 +253,7 @@ def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> No
     from convtrain.config.names import register_resolvers
 
     register_resolvers()
-    for config in check_command(CommandLine.parse(arguments)).configs:
+    for config in check_command(CommandLine.parse(arguments, "--build")).configs:
         built = make_forecast_table(config) if build else None
         console.print(
             f"ok: data={config.data.name}, network={config.network.name}, "

@@ -92,6 +92,42 @@ def test_a_mistake_is_one_line(
     assert not printed.out
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("check --bild", "--bild: no such option; did you mean --build?"),
+        ("check model=nn --epochs 3", "--epochs: no such option; type trainer.max_epochs=VALUE"),
+        ("check seed=x --build", "seed=x: must be an integer"),
+        ("check --config-dir nowhere", "--config-dir=nowhere: no such folder"),
+        ("summary -m seed=1,2", "-m: a summary shows one network; leave it out"),
+        ("summary --csv x", "--csv: no such option; values are typed as key=value"),
+        ("chek", "VERB: invalid choice: 'chek' (choose from "),
+        ("", "python -m convtrain: type what to do: layers, summary, "),
+        ("export", "the following arguments are required: run; python -m convtrain export --help"),
+        ("export RUN --chekpoint best", "--chekpoint: export takes no such argument; did you mean"),
+        ("diff A B C", "C: diff takes no such argument"),
+        ("gradients RUN --table nope", "--table: invalid choice: 'nope'"),
+    ],
+)
+def test_a_wrong_command_is_one_line(
+    capsys: pytest.CaptureFixture[str], typed: str, says: str
+) -> None:
+    assert main(typed.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(says)
+    assert printed.err.count("\n") == 1
+    assert not printed.out
+
+
+def test_versions_and_options_on_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("convtrain ")
+    assert main(["check", "model=nn", "-m", "seed=1,2"]) == 0
+    assert capsys.readouterr().out.count("ok: ") == 2
+    assert main(["summary", "network=lenet", "--config-dir", "configs", "data=mnist"]) == 0
+    assert "lenet for one image of 1 x 28 x 28" in capsys.readouterr().out
+
+
 def test_help_imports_no_torch(python: str) -> None:
     code = (
         "import sys, contextlib, convtrain.__main__ as m\n"

@@ -39,8 +39,12 @@ class CommandLine:
     asks_for_help: bool = False
 
     @classmethod
-    def parse(cls, arguments: Sequence[str]) -> "CommandLine":
+    def parse(cls, arguments: Sequence[str], *others: str) -> "CommandLine":
         """Read arguments.
+
+        Args:
+            arguments: what was typed.
+            others: options that the caller has read, one of which may be meant.
 
         Raises:
             ConfigError: an option is unknown or incomplete, a folder does not exist, or a pickled
@@ -50,7 +54,9 @@ class CommandLine:
         parser.error = _refuse_usage  # type: ignore[assignment]
         args, unknown = parser.parse_known_intermixed_args(list(arguments))
         if unknown:
-            raise ConfigError(_unknown_option(unknown[0], list(parser._option_string_actions)))
+            raise ConfigError(
+                _unknown_option(unknown[0], [*parser._option_string_actions, *others])
+            )
         if args.experimental_rerun is not None:
             raise ConfigError(
                 f"--experimental-rerun={args.experimental_rerun}: a pickle can run any code; "
