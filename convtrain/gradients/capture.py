@@ -91,7 +91,9 @@ class Capture:
                 tensor.register_hook(lambda gradient, seen=seen: self._take(seen, gradient))
         self.seconds += time.perf_counter() - start
 
-    def _take(self, seen: Seen, gradient: Tensor) -> None:
+    def _take(self, seen: Seen, gradient: Tensor | None) -> None:
+        if gradient is None:  # such as of an LSTM's last state, which nothing uses, on a GPU
+            return
         start = time.perf_counter()
         seen.gradient = _describe(gradient)
         self.seconds += time.perf_counter() - start

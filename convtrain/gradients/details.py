@@ -108,5 +108,8 @@ def _cosines(gradients: Sequence[Tensor], previous: Sequence[Tensor | None]) -> 
         first = [gradients[index] for index in known]
         second = [tensor for tensor in previous if tensor is not None]
         products = inner_products(first, second) / (norms_of(first) * norms_of(second))
-        cosines[torch.tensor(known, device=cosines.device)] = products.to(cosines.dtype)
+        if len(known) == len(gradients):
+            return products.to(cosines.dtype)
+        for index, product in zip(known, products, strict=True):  # a list of places would wait
+            cosines[index] = product
     return cosines

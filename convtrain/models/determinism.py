@@ -5,6 +5,7 @@
 deterministic backward pass from :func:`pool_deterministically`.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,40 +30,54 @@ def _is_larger_than_one(layer: Any) -> bool:
 
 
 def _interpolates(layer: Any) -> bool:
-    return layer.mode in ("linear", "bilinear", "bicubic", "trilinear")
+    """torch has a deterministic bilinear mode, but not with antialiasing."""
+    bilinear = layer.mode == "bilinear" and getattr(layer, "antialias", False)
+    return bilinear or layer.mode in ("linear", "bicubic", "trilinear", "area")
 
 
 def _reflects(layer: Any) -> bool:
-    return bool(layer.mode == "reflect")
+    return bool(layer.padding_mode == "reflect")
+
+
+def _pads_by_reflection(layer: Any) -> bool:
+    """torch has a deterministic kernel for height and width together."""
+    return layer.mode == "reflect" and len(layer.pad) != 4
 
 
 def _takes_the_maximum(layer: Any) -> bool:
     return bool(layer.mode == "max")
 
 
-FIXED_WINDOWS = "AvgPool2d with a kernel_size, or output_size: 1"
-ZERO_PADDING = "ZeroPad2d, or ReplicationPad2d"
-NEAREST = "mode: nearest"
+def _is_listed_by_torch(layer: Any) -> bool:
+    """Some versions of torch have a deterministic form of a layer; their documentation says so."""
+    _, _, refused = (torch.use_deterministic_algorithms.__doc__ or "").partition("will throw")
+    return type(layer).__name__ in refused or getattr(layer, "kind", type).__name__ in refused
+
+
+STRIDED = "Conv3d with a stride"
+PADDED = "padding_mode: zeros or padding_mode: replicate"
 
 SUBSTITUTES: dict[type[nn.Module], tuple[Condition, str]] = {
     nn.AdaptiveAvgPool1d: (_is_larger_than_one, "AvgPool1d with a kernel_size, or output_size: 1"),
-    nn.AdaptiveAvgPool2d: (_is_larger_than_one, FIXED_WINDOWS),
-    nn.AdaptiveAvgPool3d: (_is_larger_than_one, "output_size: 1"),
-    nn.AvgPool3d: (_always, "Conv3d with a stride"),
+    nn.AdaptiveAvgPool2d: (_is_larger_than_one, "AvgPool2d with a kernel_size, or output_size: 1"),
+    nn.AdaptiveAvgPool3d: (_is_larger_than_one, f"{STRIDED}, or output_size: 1"),
+    nn.AvgPool3d: (_always, STRIDED),
+    nn.LPPool3d: (_always, STRIDED),
+    nn.MaxPool3d: (_is_listed_by_torch, STRIDED),
     nn.FractionalMaxPool2d: (_always, "MaxPool2d"),
-    nn.FractionalMaxPool3d: (_always, "MaxPool3d"),
+    nn.FractionalMaxPool3d: (_always, STRIDED),
     nn.MaxUnpool1d: (_always, "ConvTranspose1d"),
     nn.MaxUnpool2d: (_always, "ConvTranspose2d"),
     nn.MaxUnpool3d: (_always, "ConvTranspose3d"),
+    nn.Conv1d: (_reflects, PADDED),
+    nn.Conv3d: (_reflects, PADDED),
     nn.ReflectionPad1d: (_always, "ReplicationPad1d"),
-    nn.ReflectionPad2d: (_always, ZERO_PADDING),
     nn.ReflectionPad3d: (_always, "ReplicationPad3d"),
-    nn.Upsample: (_interpolates, NEAREST),
-    nn.UpsamplingBilinear2d: (_always, "UpsamplingNearest2d"),
+    nn.LocalResponseNorm: (_always, "BatchNorm2d or GroupNorm"),
+    nn.Upsample: (_interpolates, "mode: nearest or mode: bilinear"),
     nn.EmbeddingBag: (_takes_the_maximum, "mode: sum or mode: mean"),
-    nn.CTCLoss: (_always, "loss=cross_entropy"),
-    Interpolate: (_interpolates, NEAREST),
-    Pad: (_reflects, "mode: replicate or mode: constant"),
+    Interpolate: (_interpolates, "mode: nearest, or mode: bilinear without antialias"),
+    Pad: (_pads_by_reflection, "mode: replicate or mode: constant"),
     GridSample: (_always, "Interpolate with mode: nearest"),
 }
 """Layer class to the settings that are refused, and the substitute to declare."""
@@ -105,7 +120,9 @@ def pool_deterministically(device: str = "CUDA") -> None:
     """
     if not _overrides:
         override = torch.library.Library("aten", "IMPL")
-        override.impl("adaptive_max_pool2d_backward", _pool_backward, device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch announces each replacement
+            override.impl("adaptive_max_pool2d_backward", _pool_backward, device)
         _overrides.append(override)
 
 

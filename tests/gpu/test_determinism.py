@@ -17,6 +17,7 @@ from tests.layers.cases import CASES, SAME, Case
 from tests.layers.parity import _ready, _tensors
 
 STYLES = ("nn", "functional")
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 DETERMINISTIC = (
     "trainer=gpu", "trainer.deterministic=true", "callbacks.progress_bar=false",
     "trainer.max_epochs=2", "data.limit=640",
@@ -58,19 +59,20 @@ def we_refuse(layer: nn.Module) -> bool:
 
 
 def test_the_table_of_layers_is_torchs() -> None:
+    """What torch refuses is refused. A version of torch that refuses less shows nothing wrong."""
     pool_deterministically()
     torch.use_deterministic_algorithms(True)
-    wrong = []
+    missed, needless = [], []
     for kind, cases in CASES.items():
+        if kind.__module__ == "torch.nn.modules.loss" or issubclass(kind, CONTAINERS):
+            continue
         for index, case in enumerate(cases):
-            try:
-                theirs = torch_refuses(kind, case)
-            except Exception as error:  # a layer that has no CUDA kernel for these arguments
-                print(f"{kind.__name__}#{index}: not tried: {str(error)[:100]}")
-                continue
-            if theirs != we_refuse(case.make(kind)):
-                wrong.append(f"{kind.__name__}#{index}: torch {theirs}, {case.arguments}")
-    assert not wrong, "\n".join(wrong)
+            theirs, ours = torch_refuses(kind, case), we_refuse(case.make(kind))
+            named = f"{kind.__name__}#{index} {dict(case.arguments)}"
+            missed += [named] if theirs and not ours else []
+            needless += [named] if ours and not theirs else []
+    assert not missed, "\n".join(missed)
+    assert torch.__version__ > "2.12" or not needless, "\n".join(needless)
 
 
 def test_adaptive_max_pooling_sends_its_gradient_back_as_torch_does() -> None:
@@ -98,6 +100,7 @@ def test_every_shipped_network_does_a_step_or_is_refused_in_a_line(network: str)
     config = compose(
         "trainer=gpu", "trainer.deterministic=true", f"network={network}", "data=synthetic",
         f"data.shape={SHAPES.get(network, '[3,64,64]')}",
+        *(["data.mean=[0.5]", "data.std=[0.25]"] if network in SHAPES else []),
         *(["loss=sum"] if network.startswith("conv2d") else []),
     )  # fmt: skip
     if network in REFUSED:

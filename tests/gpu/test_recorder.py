@@ -54,7 +54,7 @@ class ByHand(pl.Callback):
 def test_norms_are_those_of_autograd(
     precision: str, clip: float | None, fused: bool, style: Any, tmp_path: Path
 ) -> None:
-    if precision == "16-mixed" and fused and clip:
+    if precision != "32" and fused and clip:
         pytest.skip("Lightning refuses to clip where a fused optimiser takes the scale off")
     torch.manual_seed(0)
     model = convtrain.build_model(NETWORK, SHAPE, style=style)

@@ -442,3 +442,32 @@ def test_torchvisions_own_networks(name: str, tmp_path: Path) -> None:
         assert_close(column(tmp_path, parameter)[1], expected, rtol=1e-4, atol=1e-6 * step.total)
     for mine, theirs in zip(module.state_dict().values(), peer.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+class NothingBack(torch.autograd.Function):
+    """Hands its input on, and no gradient back, as a GPU's LSTM does for a state without use."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        return tensor.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> None:  # type: ignore[override]
+        return None
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.used(input) + NothingBack.apply(self.unused(input))
+
+
+def test_an_output_that_no_gradient_reaches_is_recorded_without_one(tmp_path: Path) -> None:
+    fit(Module(Unused(), [torch.randn(3, 4)], squares), tmp_path, FULL)
+    rows = {row["layer"]: row for row in load(tmp_path, "layers").to_pylist()}
+    norms = {name: row["gradient_norm"] for name, row in rows.items() if name != "input"}
+    assert norms["model.used"] > 0
+    assert norms["model.unused"] is None
