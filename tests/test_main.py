@@ -100,7 +100,7 @@ def test_a_mistake_is_one_line(
         ("check seed=x --build", "seed=x: must be an integer"),
         ("check --config-dir nowhere", "--config-dir=nowhere: no such folder"),
         ("summary -m seed=1,2", "-m: a summary shows one network; leave it out"),
-        ("summary --csv x", "--csv: no such option; values are typed as key=value"),
+        ("summary --csv x", "--csv: no such option; type logger.csv=VALUE"),
         ("chek", "VERB: invalid choice: 'chek' (choose from "),
         ("", "python -m convtrain: type what to do: layers, summary, "),
         ("export", "the following arguments are required: run; python -m convtrain export --help"),
