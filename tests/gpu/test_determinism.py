@@ -11,8 +11,8 @@ from torch import nn
 from convtrain import assembly, pipeline
 from convtrain.errors import NetworkError
 from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
-from convtrain.training.checkpoint_file import load_checkpoint
 from tests.conftest import REPOSITORY, compose
+from tests.gpu.same import assert_same_weights
 from tests.layers.cases import CASES, SAME, Case
 from tests.layers.parity import _ready, _tensors
 
@@ -113,31 +113,43 @@ def test_every_shipped_network_does_a_step_or_is_refused_in_a_line(network: str)
 
 
 def test_both_styles_give_the_same_bits(tmp_path: Path) -> None:
-    weights, results = [], []
-    for style in STYLES:
-        results.append(pipeline.train(compose(*DETERMINISTIC, f"model={style}"), tmp_path / style))
-        saved = load_checkpoint(tmp_path / style / "checkpoints" / "last.ckpt")
-        weights.append(saved["state_dict"])
-    assert list(weights[0]) == list(weights[1])
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    results = [
+        pipeline.train(compose(*DETERMINISTIC, f"model={style}"), tmp_path / style)
+        for style in STYLES
+    ]
+    assert_same_weights(*(tmp_path / style for style in STYLES))
     for metric in ("train/loss_epoch", "val/loss", "test/loss"):
         assert results[0][metric] == results[1][metric]
 
 
+KILLED = (
+    *DETERMINISTIC, "callbacks.checkpoint.every_n_steps=3", "augment=shift", "recorder=stats",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a run of each style that SIGKILL has ended in its fifteenth batch."""
+    runs = {style: tmp_path_factory.mktemp("killed") / style for style in STYLES}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu.killed", str(run), "14", *KILLED, f"model={style}"],
+            cwd=REPOSITORY,
+        )
+        for style, run in runs.items()
+    ]
+    assert [process.wait(120) for process in processes] == [-9, -9]
+    return runs
+
+
 @pytest.mark.parametrize("style", STYLES)
-def test_killed_and_resumed_it_ends_with_the_same_bits(style: str, tmp_path: Path) -> None:
-    overrides = (
-        *DETERMINISTIC, f"model={style}", "callbacks.checkpoint.every_n_steps=3",
-        "augment=shift", "recorder=stats",
-    )  # fmt: skip
-    whole, again = tmp_path / "whole", tmp_path / "again"
-    pipeline.train(compose(*overrides), whole)
-    killed = subprocess.run(
-        [sys.executable, "-m", "tests.gpu.killed", str(again), "14", *overrides], cwd=REPOSITORY
-    )
-    assert killed.returncode == -9
+def test_killed_and_resumed_it_ends_with_the_same_bits(
+    style: str, killed: dict[str, Path], tmp_path: Path
+) -> None:
+    config, again = compose(*KILLED, f"model={style}"), killed[style]
+    expected = pipeline.train(config, tmp_path)
     assert not (again / "result.json").exists()
-    pipeline.train(compose(*overrides).model_copy(update={"resume": str(again)}), again)
-    ends = [load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, again)]
-    for name, tensor in ends[0]["state_dict"].items():
-        assert torch.equal(tensor, ends[1]["state_dict"][name]), name
+    found = pipeline.train(config.model_copy(update={"resume": str(again)}), again)
+    for metric in ("train/loss_epoch", "val/loss", "test/loss"):
+        assert found[metric] == expected[metric]
+    assert_same_weights(tmp_path, again)

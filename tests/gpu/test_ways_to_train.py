@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from convtrain import pipeline
-from convtrain.training.checkpoint_file import load_checkpoint
 from tests.conftest import REPOSITORY, compose
+from tests.gpu.same import assert_same_weights
 
 SMALL = (
     "trainer=gpu", "callbacks.progress_bar=false", "trainer.max_epochs=2", "data.limit=320",
@@ -28,12 +29,17 @@ def test_a_compiled_model_learns_what_another_learns(style: str, mode: str, tmp_
     settings = (
         *SMALL, f"model={style}", "trainer.limit_val_batches=0", "trainer.limit_test_batches=0",
         "data.drop_last=true", "recorder=norms",
-        "network.layers=[{Conv2d: {out_channels: 8, kernel_size: 3}}, ReLU, Flatten, "
+        "network.layers=[Flatten, {Linear: {out_features: 16}}, ReLU, "
         "{Linear: {out_features: 10}}]",
     )  # fmt: skip
     plain = pipeline.train(compose(*settings), tmp_path / "plain")
     compiled = pipeline.train(compose(*settings, f"trainer.compile={mode}"), tmp_path / "compiled")
     assert compiled["train/loss_epoch"] == pytest.approx(plain["train/loss_epoch"], rel=1e-3)
+
+
+STRATEGY = (*SMALL, "network=lstm", "trainer.gradient_clip_val=1",
+            "callbacks.checkpoint.test_with=best")  # fmt: skip
+WAYS = [(strategy, devices) for strategy in ("ddp", "fsdp") for devices in (1, 2)]
 
 
 def command(run: Path, *overrides: str) -> dict[str, Any]:
@@ -45,25 +51,37 @@ def command(run: Path, *overrides: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_strategy_trains_and_resumes(strategy: str, devices: int, tmp_path: Path) -> None:
-    if torch.cuda.device_count() < devices:
+def train_and_resume(strategy: str, devices: int, run: Path) -> list[dict[str, Any]]:
+    first = command(
+        run, *STRATEGY[1:], f"trainer={strategy}", f"trainer.devices={devices}", "recorder=full",
+        f"hydra.run.dir={run}",
+    )  # fmt: skip
+    return [first, command(run, f"resume={run}", "trainer.max_epochs=3")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return, for each way that this machine has the GPUs for, its two results to come."""
+    folder, found = tmp_path_factory.mktemp("ways"), torch.cuda.device_count()
+    with ThreadPoolExecutor() as pool:
+        yield {
+            (strategy, devices): pool.submit(
+                train_and_resume, strategy, devices, folder / f"{strategy}{devices}"
+            )
+            for strategy, devices in WAYS
+            if devices <= found
+        }
+
+
+@pytest.mark.parametrize(("strategy", "devices"), WAYS)
+def test_a_strategy_trains_and_resumes(
+    strategy: str, devices: int, trained: Any, tmp_path: Path
+) -> None:
+    if (strategy, devices) not in trained:
         pytest.skip(f"there are not {devices} GPUs")
-    run = tmp_path / "run"
-    settings = (
-        *SMALL[1:], f"trainer={strategy}", f"trainer.devices={devices}", "recorder=full",
-        "network=lstm", f"hydra.run.dir={run}", "trainer.gradient_clip_val=1",
-        "callbacks.checkpoint.test_with=best",
-    )  # fmt: skip
-    first = command(run, *settings)
-    alone = pipeline.train(
-        compose(*SMALL, "network=lstm", "recorder=off", "trainer.gradient_clip_val=1",
-                "callbacks.checkpoint.test_with=best"),
-        tmp_path / "alone",
-    )  # fmt: skip
+    first, longer = trained[strategy, devices].result()
+    alone = pipeline.train(compose(*STRATEGY, "recorder=off"), tmp_path)
     assert first["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-2)
-    longer = command(run, f"resume={run}", "trainer.max_epochs=3")
     assert longer["epochs"] == 3
     assert longer["train/loss_epoch"] < first["train/loss_epoch"]
 
@@ -84,6 +102,4 @@ def test_every_precision_trains_and_goes_on_to_the_same_bits(
     shutil.copy(whole / "checkpoints" / "step000007.ckpt", again / "checkpoints" / "last.ckpt")
     config = compose(*settings).model_copy(update={"resume": str(again)})
     assert pipeline.train(config, again)["test/loss"] == expected["test/loss"]
-    ends = [load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, again)]
-    for name, tensor in ends[0]["state_dict"].items():
-        assert torch.equal(tensor, ends[1]["state_dict"][name]), name
+    assert_same_weights(whole, again)
