@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.assembly import make_data, make_model, make_plan
+from convtrain.config.epochs import batch_count, limited, steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
 from convtrain.gradients.schedule import Length, Sizes, fit
@@ -80,22 +81,23 @@ def forecast(config: Config) -> Forecast:
     if kept is not None:
         half = config.trainer.precision in ("16-mixed", "bf16-mixed")
         memory["activations"] = kept // 2 if half else width * kept
-    epochs, epoch_steps = config.trainer.max_epochs, steps_of_epoch(config, data)
-    steps = min(epochs * epoch_steps, config.trainer.max_steps or math.inf)
-    if config.trainer.fast_dev_run:
+    chosen = config.trainer
+    epoch_steps = steps_of_epoch(batches_of_epoch(config, data), chosen.accumulate_grad_batches)
+    steps = steps_of_training(epoch_steps, chosen.max_epochs, chosen.max_steps)
+    if chosen.fast_dev_run:
         steps = epoch_steps
     numbers = [*model.parameters(), *model.buffers(), *state]
     disk = _disk(
         config,
-        steps=int(steps),
+        steps=steps,
         epoch_steps=epoch_steps,
         checkpoint=width * _bytes(numbers) + CHECKPOINT_OVERHEAD + TENSOR_OVERHEAD * len(numbers),
     )
-    disk["gradient record"] = _record(config, model, int(steps), epoch_steps)
+    disk["gradient record"] = _record(config, model, steps, epoch_steps)
     return Forecast(
         images=(len(splits[0]), len(splits[1]), len(splits[2])),
         parameters=sum(parameter.numel() for parameter in trained),
-        steps=int(steps),
+        steps=steps,
         epoch_steps=epoch_steps,
         memory=memory,
         disk=disk,
@@ -139,16 +141,13 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
 
 
-def steps_of_epoch(config: Config, data: ImageData) -> int:
-    """Return the optimiser's steps in an epoch, as Lightning counts them."""
-    settings = config.trainer
-    whole, rest = divmod(len(data.splits.train), config.data.batch_size)
-    batches = whole + (rest > 0 and not config.data.drop_last)
-    limit = settings.limit_train_batches
-    if settings.fast_dev_run:
-        limit = int(settings.fast_dev_run)
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return math.ceil(batches / settings.accumulate_grad_batches)
+def batches_of_epoch(config: Config, data: ImageData) -> int:
+    """Return the batches that are trained on in an epoch."""
+    batches = batch_count(
+        len(data.splits.train), config.data.batch_size, drop_last=config.data.drop_last
+    )
+    chosen = config.trainer
+    return limited(batches, int(chosen.fast_dev_run) or chosen.limit_train_batches)
 
 
 def _devices(config: Config) -> int:

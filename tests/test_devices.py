@@ -163,10 +163,10 @@ def test_every_image_counts_once_an_epoch(world_size: int, count: int, shuffle: 
         for rank in range(world_size)
     ]  # fmt: skip
     assert len({len(batches) for batches in ranks}) == 1
-    counted = [i for batches in ranks for b in batches if b.share for i in b.indices.tolist()]
+    counted = [i for batches in ranks for b in batches if b.loss_weight for i in b.indices.tolist()]
     assert sorted(counted) == list(range(count))
     for parts in zip(*ranks, strict=True):
-        assert sum(part.share for part in parts) == pytest.approx(world_size)
+        assert sum(part.loss_weight for part in parts) == pytest.approx(world_size)
         assert not shuffle or all(len(part.targets) for part in parts)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convtrain.config.datasets import PUBLISHED, Sizes, batch_count, split_sizes
+from convtrain.config.datasets import PUBLISHED, Sizes, split_sizes
+from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import class_names
 from convtrain.config.groups.data import Data, ImageFolder, Synthetic
 from convtrain.config.messages import Mistake, brief
@@ -165,16 +166,16 @@ def _batches_fit(data: Data, trainer: Trainer, sizes: Sizes) -> Iterator[Mistake
     }
     for split, count in batches.items():
         limit = getattr(trainer, f"limit_{split}_batches")
-        if isinstance(limit, float) and limit > 0 and int(count * limit) == 0:
+        if limit > 0 and limited(count, limit) == 0:
             yield Mistake(
                 f"trainer.limit_{split}_batches",
                 f"is less than one of the {count} batches; give 1 for one batch",
             )
-    limit, every = trainer.limit_train_batches, trainer.val_check_interval
-    train = min(batches["train"], limit) if isinstance(limit, int) else batches["train"] * limit
+    train = limited(batches["train"], trainer.limit_train_batches)
+    every = trainer.val_check_interval
     if isinstance(every, int) and train and every > train:
         yield Mistake(
-            "trainer.val_check_interval", f"an epoch has {int(train)} batches; give as many or less"
+            "trainer.val_check_interval", f"an epoch has {train} batches; give as many or less"
         )
 
 

@@ -1,6 +1,5 @@
 """What is known of a dataset without reading it: images, classes, the size of each split."""
 
-import math
 from typing import NamedTuple
 
 from convtrain.config.groups.data import Data, Digits, ImageFolder, Synthetic
@@ -66,11 +65,6 @@ def split_sizes(data: Data) -> Sizes | None:
     if data.overfit_batches is not None:
         train = val = min(train, data.overfit_batches * data.batch_size)
     return Sizes(train, val, test)
-
-
-def batch_count(images: int, batch_size: int, *, drop_last: bool = False) -> int:
-    """Return the number of batches in an epoch of so many images."""
-    return images // batch_size if drop_last else math.ceil(images / batch_size)
 
 
 def _divided(counts: list[int], fraction: float) -> tuple[int, int]:

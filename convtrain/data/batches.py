@@ -1,6 +1,5 @@
 """Batches of resident images: an index into one tensor, augmented and normalised as a batch."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from convtrain.config.epochs import batch_count, limited
 from convtrain.data.augment import Augmentation, Draws, mixed_targets, mixup, mixup_weight
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
@@ -20,14 +20,15 @@ class Batch(NamedTuple):
         images: float32 of shape (n, channels, height, width), normalised.
         targets: int64 of shape (n,); under mixup float32 of shape (n, classes), the part of each.
         indices: int64 of shape (n,), the images' places in their split.
-        share: the weight of this device's batch in the mean over devices; 1 unless the devices
-            have different numbers of images; 0 where the image belongs to another device.
+        loss_weight: the factor of this batch's mean loss, so that the mean over all devices and
+            all accumulated batches is the mean over the images of the optimiser step. It is 1
+            where each of them has as many images, and 0 where the image is another device's.
     """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
-    share: float
+    loss_weight: float
 
 
 class Normalisation:
@@ -57,6 +58,8 @@ class Batches:
         classes: how many there are, which mixup needs to know.
         shuffle: a new order each epoch, else the order of the split.
         rank, world_size: this device takes every ``world_size``-th image of a batch.
+        accumulate: batches of an optimiser step.
+        limit: the batches of an epoch that are used, as ``trainer.limit_train_batches`` has it.
 
     Attributes:
         seconds: that making batches took so far, of the thread that trains.
@@ -75,12 +78,15 @@ class Batches:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
+        limit: float = 1.0,
     ) -> None:
         self.images, self.batch_size = images, batch_size
         self.normalise, self.augmentation = normalise, augmentation or Augmentation()
         self.classes = classes
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
+        self.accumulate, self.limit = accumulate, limit
         self.epoch = self.position = self._start = 0
         self.seconds = 0.0
 
@@ -96,8 +102,7 @@ class Batches:
         self._start = self.position  # of the next epoch begun, and of no other
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.images), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        return batch_count(len(self.images), self.batch_size, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
@@ -125,7 +130,8 @@ class Batches:
 
     def _batch(self, whole: Tensor, position: int) -> Batch:
         mine, alpha = self._mine(whole), self.augmentation.mixup
-        share = len(mine) * self.world_size / len(whole) if self.rank < len(whole) else 0.0
+        weight = len(mine) * self.world_size * self.accumulate / self._images_of_step(position)
+        loss_weight = weight if self.rank < len(whole) else 0.0
         images, targets, indices = self._augmented(mine)
         if alpha:
             # Each image's partner is the one before it in the whole batch, wherever that is.
@@ -137,7 +143,13 @@ class Batches:
             images = mixup(images, others, weight)
             assert self.classes is not None
             targets = mixed_targets(targets, their_targets, weight, self.classes)
-        return Batch(images, targets, indices, share)
+        return Batch(images, targets, indices, loss_weight)
+
+    def _images_of_step(self, position: int) -> int:
+        """Count the images, over all devices, of the optimiser step that a batch belongs to."""
+        first = position - position % self.accumulate
+        last = min(first + self.accumulate, max(limited(len(self), self.limit), position + 1))
+        return min(last * self.batch_size, len(self.images)) - first * self.batch_size
 
     def _augmented(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return images, labels and indices on the device that trains."""
@@ -149,8 +161,3 @@ class Batches:
         draw = Draws(indices, self.seed, self.epoch)
         images = self.normalise(self.augmentation.on_pixels(pixels, draw))
         return self.augmentation.on_images(images, draw), labels, indices
-
-
-def steps_per_epoch(count: int, batch_size: int, accumulate: int) -> int:
-    """Optimiser steps in an epoch of ``count`` images."""
-    return math.ceil(math.ceil(count / batch_size) / accumulate)

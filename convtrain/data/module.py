@@ -63,6 +63,8 @@ class ImageData(pl.LightningDataModule):
             shuffle=True,
             seed=self.seed,
             drop_last=self.drop_last,
+            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
+            limit=self.trainer.limit_train_batches if self.trainer else 1.0,
         )
 
     def val_dataloader(self) -> Batches:

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from convtrain.gradients.capture import LayerRecord
 from convtrain.gradients.rows import Flushed, Row
 from convtrain.gradients.statistics import BINS, LOWEST
+from convtrain.training.epochs import training_steps
 from convtrain.training.loggers import tensorboard_of
 from convtrain.training.pictures import filter_grid
 
@@ -93,8 +94,8 @@ def mirror_of(trainer: pl.Trainer) -> Mirror | None:
     tensorboard = tensorboard_of(trainer.loggers)
     if tensorboard is None:
         return None
-    every = math.ceil(trainer.estimated_stepping_batches / CURVE_POINTS)
-    pictures = math.ceil(trainer.estimated_stepping_batches / PICTURES)
+    steps = training_steps(trainer)
+    every, pictures = math.ceil(steps / CURVE_POINTS), math.ceil(steps / PICTURES)
     return Mirror(
         tensorboard.experiment, every_n_steps=max(1, every), picture_every_n_steps=pictures
     )

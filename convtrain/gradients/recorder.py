@@ -26,7 +26,7 @@ from convtrain.gradients.details import Details
 from convtrain.gradients.mirror import mirror_of
 from convtrain.gradients.overhead import Overhead
 from convtrain.gradients.parameters import Parameters, held_by
-from convtrain.gradients.rows import Row, flush_rows, mean_losses
+from convtrain.gradients.rows import Row, flush_rows, step_losses
 from convtrain.gradients.schedule import Length, Plan, fit, in_words, size_in_words
 from convtrain.gradients.surroundings import (
     clipping_of,
@@ -40,6 +40,7 @@ from convtrain.gradients.surroundings import (
 from convtrain.gradients.watcher import AlarmMode, Watcher
 from convtrain.gradients.writer import Writer
 from convtrain.models.compiled import is_compiled
+from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.norms import gradient_norms, norm_of_each, total_norm
 from convtrain.training.task import Task
 
@@ -104,9 +105,8 @@ class Recorder(pl.Callback):
         self._details.load_state_dict(self._restored.get("previous", {}), pl_module.device)
         if "watcher" in self._restored:
             self._watcher.load_state_dict(self._restored["watcher"])
-        steps = int(trainer.estimated_stepping_batches)
-        batches = max(trainer.num_training_batches // trainer.accumulate_grad_batches, 1)
-        saves = math.ceil(steps / batches) if trainer.checkpoint_callbacks else 0
+        steps, an_epoch = training_steps(trainer), max(epoch_steps(trainer), 1)
+        saves = math.ceil(steps / an_epoch) if trainer.checkpoint_callbacks else 0
         length = Length(steps, self._flush_every, saves)
         self.plan, size = fit(
             self.plan, self._parameters.sizes(), length, max_bytes=self._max_bytes
@@ -274,7 +274,8 @@ class Recorder(pl.Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             loss = loss.detach() if loss.requires_grad else loss
-            parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+            divided = pl_module.automatic_optimization and not isinstance(pl_module, Task)
+            parts = trainer.accumulate_grad_batches if divided else 1
             self._losses.append(loss if parts == 1 else loss * parts)
         if self._stepped:
             with self.overhead:
@@ -289,6 +290,8 @@ class Recorder(pl.Callback):
                 self._details.after_step()  # of a step that the scaler skipped
         if self._capture is not None:
             self._finish_capture(self._capture)
+        if len(self._losses) > 1 and not isinstance(self._trainer.lightning_module, Task):
+            self._losses = [torch.stack(self._losses).float().mean()]  # they have no weights
         for row in self._fresh:
             row.losses = row.losses or self._losses
         full = len(self._rows) >= self._flush_every or any(row.tensors for row in self._fresh)
@@ -322,7 +325,7 @@ class Recorder(pl.Callback):
         rows, self._rows = self._rows, []
         if not rows:
             return
-        losses, marks = mean_losses(rows), torch.full((len(self._parameters.names),), torch.nan)
+        losses, marks = step_losses(rows), torch.full((len(self._parameters.names),), torch.nan)
         if together:
             marks = measure.fingerprints(self._parameters.tensors)
             if self._trainer.world_size > 1:

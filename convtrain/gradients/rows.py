@@ -32,7 +32,7 @@ class Row:
         update_ratio, cosine: (P,).
         clip_value: the largest total norm allowed; None without clipping by norm.
         clipped: the total norm measured after the step, where it does not follow from the value.
-        losses: of the micro-batches.
+        losses: of the micro-batches, each with its weight in the step's; they add up to that.
         batches: the dataset indices of each micro-batch.
         histograms: (P, BINS + 6).
         pictures: by parameter name, some of a convolution's filters and their gradients.
@@ -90,7 +90,7 @@ def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) ->
 
     Args:
         names: of all parameters, by column.
-        losses: (S,), the mean loss of each row over its micro-batches and over all devices.
+        losses: (S,), the loss of each row, that of all images of its step on all devices.
     """
     norms = np.full((len(rows), len(names)), np.nan)
     present = np.zeros(norms.shape, dtype=bool)
@@ -125,15 +125,15 @@ def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) ->
     return Flushed(tuple(names), rows, steps, norms, present)
 
 
-def mean_losses(rows: Sequence[Row]) -> Tensor:
-    """Return each row's loss, the mean over its micro-batches; NaN where none is known. (S,)"""
+def step_losses(rows: Sequence[Row]) -> Tensor:
+    """Return each row's loss, that of the step's images; NaN where none is known. (S,)"""
     device = next((r.losses[0].device for r in rows if r.losses), torch.device("cpu"))
     nothing = torch.full((), torch.nan, device=device)
-    return torch.stack([_mean(r.losses) if r.losses else nothing for r in rows]).float()
+    return torch.stack([_sum(r.losses) if r.losses else nothing for r in rows]).float()
 
 
-def _mean(losses: Sequence[Tensor]) -> Tensor:
-    return losses[0] if len(losses) == 1 else torch.stack(list(losses)).float().mean()
+def _sum(losses: Sequence[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(list(losses)).float().sum()
 
 
 def step_columns(flushed: Flushed) -> dict[str, Any]:

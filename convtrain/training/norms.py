@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
+from torch.optim import Optimizer
 
 from convtrain.training.sharding import gathered
 
@@ -58,6 +60,26 @@ def norm_of_each(gradients: list[Tensor], *, small: bool = False) -> Sequence[Te
 def total_norm(norms: Tensor) -> Tensor:
     """Return the norm of all gradients together, a scalar, from the norm of each."""
     return torch.linalg.vector_norm(norms)
+
+
+def clip_gradients(
+    optimizer: Optimizer, largest: float, algorithm: str | None, norm: Tensor | None = None
+) -> None:
+    """Clip gradients that no scaler has scaled, those of a fused optimiser too.
+
+    Args:
+        largest: total norm, or absolute value.
+        algorithm: ``norm`` or ``value``.
+        norm: the total norm, where it is known already.
+    """
+    groups = optimizer.param_groups
+    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+    if algorithm == "value":
+        clip_grad_value_(parameters, largest)
+        return
+    if norm is None:
+        norm = total_norm(gradient_norms([p.grad for p in parameters]))
+    clip_grads_with_norm_(parameters, largest, norm)
 
 
 def is_plain(gradient: Tensor) -> bool:

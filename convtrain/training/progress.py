@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from convtrain.training.epochs import training_steps
 from convtrain.training.task import Task
 
 SECONDS = 0.25  # between two drawings
@@ -46,7 +47,7 @@ class RunProgress(ProgressBar):
             auto_refresh=False,
             transient=True,
         )
-        total = int(trainer.estimated_stepping_batches)
+        total = training_steps(trainer)
         self._row = self._bar.add_task("", total=total, epoch="", metrics="")
         self._bar.start()
 

@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -16,9 +15,10 @@ from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.errors import TrainingError
 from convtrain.models.compiled import replayed
+from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import Loss
-from convtrain.training.norms import gradient_norms, total_norm
+from convtrain.training.norms import clip_gradients
 from convtrain.training.optimizers import MakeOptimizer
 from convtrain.training.position import (
     Position,
@@ -30,6 +30,8 @@ from convtrain.training.position import (
 from convtrain.training.schedules import MakeSchedule
 from convtrain.training.sharding import divided_like, gathered
 from convtrain.training.totals import Totals, means
+
+STAGES = {"val": "validation", "test": "test"}
 
 
 class Task(pl.LightningModule):
@@ -83,6 +85,8 @@ class Task(pl.LightningModule):
         self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
         self._logged_step, self._logged_time = 0, time.perf_counter()
         self._paused_time = 0.0
+        self._at: tuple[int, int, int] | None = None  # step, epoch and batch that is trained on
+        self._doing = ""  # what is done with it, or after it
         self._batch = 0  # of this epoch's, how many are begun
         self._validated: tuple[int, int] | None = None  # epoch and batch of the last validation
         self._cut: dict[str, Any] | None = None  # of an epoch that the training ends within
@@ -104,11 +108,12 @@ class Task(pl.LightningModule):
         return replayed(self.model, images) if self.cuda_graphs else self.model(images)  # step 3
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
+        self._doing, self._batch = "", batch_idx + 1
+        self._at = (self.global_step + 1, self.current_epoch, batch_idx)
         loss, scores = self.loss_and_scores(batch, batch_idx)
-        self._batch = batch_idx + 1
-        if batch.share:
+        if batch.loss_weight:
             self.totals["fit"].add(loss, scores, batch.targets)
-        return loss * batch.share if batch.share != 1 else loss
+        return loss * batch.loss_weight if batch.loss_weight != 1 else loss
 
     def loss_and_scores(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Process a batch; all that is random in it follows from the seed, the epoch and its place.
@@ -138,16 +143,10 @@ class Task(pl.LightningModule):
         norm, self.gradient_norm = self.gradient_norm, None
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-        # A fused optimiser unscales by itself, later: Lightning then refuses to clip.
-        measurable = scaler is None or not fused
-        if gradient_clip_val and gradient_clip_algorithm == "norm" and measurable:
-            groups = optimizer.param_groups
-            parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-            if norm is None:
-                norm = total_norm(gradient_norms([p.grad for p in parameters]))
-            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        else:
+        if scaler is not None and fused:  # which unscales by itself, later
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm, norm)
 
     def configure_model(self) -> None:
         """Divide the weights over the devices, where ``trainer.strategy=fsdp``."""
@@ -160,22 +159,21 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        epoch_steps = max(1, total_steps // max(self.trainer.max_epochs or 1, 1))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": self.make_schedule(optimizer, total_steps, epoch_steps),
-        }
+        schedule = self.make_schedule(
+            optimizer, training_steps(self.trainer), max(epoch_steps(self.trainer), 1)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     # --- evaluation -------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        self._evaluate("test", batch, batch_idx)
 
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def _evaluate(self, stage: str, batch: Batch, batch_idx: int) -> None:
+        self._doing = f"{STAGES[stage]} batch {batch_idx}, after "
         # With several devices one may get nothing of a small last batch, and must take part where
         # the model is divided over them.
         if len(batch.targets):
@@ -205,6 +203,7 @@ class Task(pl.LightningModule):
             loader.set_epoch(self.current_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self._doing = "after "
         self._log_if_due()
 
     def on_train_epoch_end(self) -> None:
@@ -250,6 +249,7 @@ class Task(pl.LightningModule):
 
     def on_validation_end(self) -> None:
         self._logged_time += time.perf_counter() - self._paused_time
+        self._doing = "after "
 
     def on_validation_epoch_end(self) -> None:
         self._validated = (self.current_epoch, self._batch)
@@ -286,10 +286,11 @@ class Task(pl.LightningModule):
             self.check_weights()  # after a step that a scaler has skipped they are as they were
 
     def where(self) -> str:
-        """Tell how far the training has come."""
-        if not self._batch:
-            return "before the first step"
-        return f"step {self.global_step}, epoch {self.current_epoch}, batch {self._batch - 1}"
+        """Name the batch at work; steps count from 1, as in metrics.csv, and the others from 0."""
+        if self._at is None:
+            return f"{self._doing}the start" if self._doing else "before the first step"
+        step, epoch, batch = self._at
+        return f"{self._doing}step {step}, epoch {epoch}, batch {batch}"
 
     def check_weights(self) -> None:
         """Raise TrainingError if a weight is not finite: no training mends it, so it is over."""
@@ -376,6 +377,7 @@ class Task(pl.LightningModule):
         progress, gradients = self._resumed["progress"], self._resumed["gradients"]
         if not position.ended:
             self._batch = position.batch
+            self._at, self._doing = (self.global_step, position.epoch, position.batch - 1), "after "
             if position.validated:
                 self._validated = (position.epoch, position.batch)
             loader = self.trainer.train_dataloader

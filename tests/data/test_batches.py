@@ -78,6 +78,31 @@ def test_the_state_at_an_epochs_end_starts_a_whole_epoch() -> None:
     assert len(seen(resumed)) == 103
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 4, 20])
+@pytest.mark.parametrize("limit", [1.0, 7, 0.45])
+def test_accumulated_batches_of_all_devices_weigh_as_one(
+    world_size: int, accumulate: int, limit: float
+) -> None:
+    """103 images are ten batches of ten and one of three."""
+    ranks = [
+        list(
+            batches(
+                batch_size=10, rank=rank, world_size=world_size, accumulate=accumulate,
+                limit=limit, shuffle=True,
+            )
+        )
+        for rank in range(world_size)
+    ]  # fmt: skip
+    used = {1.0: 11, 7: 7, 0.45: 4}[limit]
+    values = torch.rand(103)
+    for start in range(0, used, accumulate):
+        parts = [b for mine in ranks for b in mine[start : min(start + accumulate, used)]]
+        images = torch.cat([part.indices for part in parts if part.loss_weight])
+        mean = sum(values[part.indices].mean() * part.loss_weight for part in parts)
+        assert mean / (accumulate * world_size) == pytest.approx(values[images].mean().item())
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_devices_share_a_batch_without_overlap_and_weigh_it_rightly(world_size: int) -> None:
     alone = list(batches(batch_size=10))
@@ -88,7 +113,7 @@ def test_devices_share_a_batch_without_overlap_and_weigh_it_rightly(world_size: 
         together = torch.cat([part.indices for part in parts]).sort().values
         assert torch.equal(together, whole.indices.sort().values)
         values = torch.rand(103)
-        mean = sum(values[part.indices].mean() * part.share for part in parts) / world_size
+        mean = sum(values[part.indices].mean() * part.loss_weight for part in parts) / world_size
         torch.testing.assert_close(mean, values[whole.indices].mean())
 
 

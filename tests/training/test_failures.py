@@ -2,14 +2,18 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, NetworkError, TrainingError
 from convtrain.gradients import load
+from convtrain.training.progress import RunProgress
 from convtrain.training.task import Task
 from tests.conftest import Train
+from tests.killing import nth_call
 
 SMALL = ("data.limit=256", "data.batch_size=64", "logger=csv", "trainer.max_epochs=3")
 
@@ -42,7 +46,7 @@ def test_weights_that_are_lost_end_the_training_and_are_never_saved(
         train(*SMALL, f"alarm={alarm}", f"recorder={recorder}", "trainer.log_every_n_steps=2")
     message = str(raised.value)
     where = "step 6, epoch 1, batch 1" if alarm == "warn" else "step 8, epoch 1, batch 3"
-    assert message.startswith(f"{where}: conv2d_1.weight is not finite any more")
+    assert message.startswith(f"after {where}: conv2d_1.weight is not finite any more")
     assert len(message.splitlines()) == 1
     run = tmp_path / "run"
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -68,6 +72,46 @@ def test_an_exception_in_a_callback_of_ones_own_is_one_line_that_says_where(
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     assert load(tmp_path / "run", "steps")["step"].to_pylist()[:5] == [1, 2, 3, 4, 5]
+
+
+# What fails, at its n-th call from 0, and where that is. An epoch has four batches, and two of
+# validation.
+PLACES: dict[str, tuple[Any, str, int, str]] = {
+    "the first batch": (Task, "forward", 0, "step 1, epoch 0, batch 0"),
+    "the last batch of an epoch": (Task, "loss_and_scores", 3, "step 4, epoch 0, batch 3"),
+    "the first batch of another": (Task, "loss_and_scores", 4, "step 5, epoch 1, batch 0"),
+    "the backward pass": (Task, "backward", 5, "step 6, epoch 1, batch 1"),
+    "clipping": (Task, "configure_gradient_clipping", 6, "step 7, epoch 1, batch 2"),
+    "a callback after a batch": (RunProgress, "on_train_batch_end", 4, "step 5, epoch 1, batch 0"),
+    "making a batch": (Batches, "_mine", 2, "after step 1, epoch 0, batch 0"),
+    "a validation": (Task, "forward", 5, "validation batch 1, after step 4, epoch 0, batch 3"),
+    "after a validation": (RunProgress, "on_train_epoch_end", 0, "after step 4, epoch 0, batch 3"),
+    "the test": (Task, "forward", 18, "test batch 0, after step 12, epoch 2, batch 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("owner", "method", "number", "where"), PLACES.values(), ids=PLACES)
+def test_a_failure_names_the_batch_that_failed(
+    train: Train, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, number: int, where: str
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(owner, method, nth_call(number, fail, getattr(owner, method)))
+    with pytest.raises(TrainingError) as raised:
+        train(*SMALL, "callbacks.progress_bar=true", "logger=none")
+    assert str(raised.value).startswith(f"{where}: RuntimeError: broken")
+
+
+def test_a_failure_names_the_batch_among_those_that_are_accumulated(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Task, "forward", nth_call(3, fail, Task.forward))
+    with pytest.raises(TrainingError, match=r"^step 2, epoch 0, batch 3: "):
+        train(*SMALL, "trainer.accumulate_grad_batches=3")
 
 
 LEAVING = """

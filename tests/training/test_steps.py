@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convtrain.assembly import make_data, make_model, make_task
 from convtrain.data.batches import Batch
+from convtrain.data.module import ImageData
 from tests.conftest import QUICK, compose
 
 
@@ -21,12 +22,18 @@ class Recorder(pl.Callback):
         self.gradients: list[dict[str, Tensor]] = []
         self.after: list[dict[str, Tensor]] = []
         self.rates: list[float] = []
-        self.indices: list[list[int]] = []
+        self.indices: list[list[int]] = []  # of each batch
+        self.steps: list[list[int]] = []  # of each optimiser step
+
+        self._waiting: list[int] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, _: int) -> None:
         self.indices.append(batch.indices.tolist())
+        self._waiting += self.indices[-1]
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.steps.append(self._waiting)
+        self._waiting = []
         named = list(pl_module.model.named_parameters())
         self.before.append({n: p.detach().clone() for n, p in named})
         self.gradients.append({n: p.grad.clone() for n, p in named})
@@ -43,8 +50,8 @@ def run(*overrides: str, **trainer: Any) -> tuple[Recorder, pl.Trainer]:
     data, model = make_data(config), make_model(config)
     recorder = Recorder()
     fit = pl.Trainer(
-        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
-        callbacks=[recorder], enable_progress_bar=False, enable_model_summary=False, **trainer,
+        accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[recorder],
+        enable_progress_bar=False, enable_model_summary=False, **{"max_epochs": 2, **trainer},
     )  # fmt: skip
     fit.fit(make_task(config, model), datamodule=data)
     return recorder, fit
@@ -87,6 +94,46 @@ def test_accumulated_steps_add_up_the_batches() -> None:
     recorder, trainer = run("data.limit=256", "data.batch_size=64", accumulate_grad_batches=2)
     assert trainer.global_step == len(recorder.gradients) == 4
     assert len(recorder.indices) == 8
+
+
+LINEAR = ("network.layers=[Flatten, {Linear: {out_features: 10}}]", "network=lenet")
+# images, images a batch, batches a step, and the trainer's settings
+ACCUMULATIONS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
+    "whole steps": (96, 16, 3, {}),
+    "a remainder": (96, 32, 2, {}),
+    "a remainder of two": (96, 16, 4, {}),
+    "a small last batch": (90, 16, 3, {}),
+    "a small last batch alone": (70, 16, 2, {}),
+    "a remainder with a small last batch": (100, 16, 4, {}),
+    "fewer batches than a step": (40, 16, 4, {}),
+    "cut by limit_train_batches": (96, 16, 3, {"limit_train_batches": 4}),
+    "cut to a part": (100, 16, 2, {"limit_train_batches": 0.5}),
+    "cut by max_steps": (96, 16, 4, {"max_steps": 3}),
+}
+
+
+@pytest.mark.parametrize("case", ACCUMULATIONS.values(), ids=ACCUMULATIONS)
+def test_accumulated_batches_are_the_large_batch(
+    case: tuple[int, int, int, dict[str, Any]],
+) -> None:
+    images, size, accumulate, settings = case
+    overrides = (
+        *LINEAR, f"data.limit={images}", f"data.batch_size={size}", "optimizer.lr=0.01",
+    )  # fmt: skip
+    recorder, trainer = run(*overrides, accumulate_grad_batches=accumulate, **settings)
+    model, data = make_model(compose(*QUICK, *LINEAR)), trainer.datamodule
+    assert isinstance(data, ImageData)
+    assert len(recorder.steps) == len(recorder.gradients) == trainer.global_step >= 2
+    for indices, before, gradients in zip(
+        recorder.steps, recorder.before, recorder.gradients, strict=True
+    ):
+        model.load_state_dict(before)
+        model.zero_grad()
+        pixels = data.normalise(data.splits.train.pixels[indices])
+        loss = nn.functional.cross_entropy(model(pixels), data.splits.train.labels[indices])
+        loss.backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_dropout_depends_on_seed_and_step_and_not_on_what_was_drawn_before() -> None:
