@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convtrain.errors import ConfigError, ConvtrainError, did_you_mean
+from convtrain.text import make_console
 
 if TYPE_CHECKING:
     from convtrain.config.schema import Config
@@ -84,7 +85,7 @@ def run_verb(arguments: Sequence[str] | None) -> int:
     if rest and chosen.verb not in ("check", "summary"):
         near = did_you_mean(rest[0], options)
         parser.error(f"{rest[0]}: {chosen.verb} takes no such argument{near}")
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = make_console(width=None if sys.stdout.isatty() else 140)
     if chosen.verb == "check":
         show_check(console, rest, build=chosen.build)
     elif chosen.verb == "summary":
@@ -148,7 +149,7 @@ def show_layer(console: Console, name: str) -> None:
     table.add_row("functional twin", layer.twin)
     table.add_row("arguments", "\n".join(layer.arguments) or "none")
     table.add_row("in YAML", layer.example)
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def show_summary(console: Console, arguments: Sequence[str]) -> None:
@@ -210,7 +211,7 @@ def show_gradients(console: Console, chosen: argparse.Namespace) -> None:
             rows = select_rows(load(run, table), chosen.parameters)
             write_csv(rows, chosen.csv)
             if chosen.csv != STDOUT:
-                console.print(f"{rows.num_rows:,} rows of {table} in {chosen.csv}", markup=False)
+                console.print(f"{rows.num_rows:,} rows of {table} in {chosen.csv}")
         else:
             out = Path(chosen.out or run / FOLDER)
             show_report(console, run, globs=chosen.parameters, layers=chosen.layers, out=out)
@@ -244,7 +245,7 @@ def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> 
 
     file, source, count = export_weights(run, checkpoint=checkpoint, out=out)
     size = file.stat().st_size / 1e6
-    console.print(f"{file}: {count} tensors, {size:.1f} MB, from {source.name}", soft_wrap=True)
+    console.print(f"{file}: {count} tensors, {size:.1f} MB, from {source.name}")
 
 
 def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> None:
@@ -259,7 +260,6 @@ def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> No
             f"ok: data={config.data.name}, network={config.network.name}, "
             f"model={config.model.style}, loss={config.loss.name}, "
             f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
-            soft_wrap=True,
         )
         if built is not None:
             console.print(built)

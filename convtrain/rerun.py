@@ -48,7 +48,7 @@ def rerun(console: Console, run_dir: Path | str, out: Path | str | None = None) 
     overrides = original.read_overrides()
     with locked(folder), Signals() as signals:
         _log_to(folder / "train.log")
-        console.print(f"trains {original.path} again, in {folder}", markup=False, soft_wrap=True)
+        console.print(f"trains {original.path} again, in {folder}")
         _train(config, folder, overrides, signals, _threads(original))
     return _tell(console, original, RunDirectory(folder))
 
@@ -95,15 +95,15 @@ def _tell(console: Console, original: RunDirectory, again: RunDirectory) -> bool
 
     verdict = compare_bits(original.path, again.path)
     if verdict.is_same:
-        console.print(f"the same bits: {', '.join(verdict.compared)}", markup=False)
+        console.print(f"the same bits: {', '.join(verdict.compared)}")
         return True
-    console.print("not the same bits:", markup=False)
+    console.print("not the same bits:")
     for line in verdict.differing:
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     for pair in provenance_pairs(original, again):
         if not pair.is_equal:
             line = f"  {pair.key} was {pair.first}, is {pair.second}"
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line)
     return False
 
 

@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "convtrain"
 ORDER = (
     "errors",
+    "text",
     "files",
     "imports",
     "signals",

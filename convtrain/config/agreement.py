@@ -123,7 +123,7 @@ def _folder(data: Data) -> Iterator[Mistake]:
     if not isinstance(data, ImageFolder) or data.classes is None:
         return
     for index, name in enumerate(data.classes):
-        if name in (".", "..") or "/" in name or "\\" in name:
+        if name in (".", "..") or Path(name).name != name:
             yield Mistake(f"data.classes.{index}", "must be the name of a folder in data.root")
             return
     try:

@@ -12,9 +12,9 @@ from convtrain.config.check import resolve_config
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
 from convtrain.config.names import LOGS
-from convtrain.config.overrides import quoted
 from convtrain.config.resume import CHANGEABLE
 from convtrain.errors import ConfigError
+from convtrain.text import as_hydra_value
 
 AUTO = "resume=auto"
 
@@ -51,7 +51,7 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
         return new
     print(f"{AUTO}: goes on with {run}", file=sys.stderr)
     fixed = {o.input_line for o in composed.overrides if not _may_stay(_key(o))}
-    return [text for text in new if text not in fixed] + [f"resume={quoted(str(run))}"]
+    return [text for text in new if text not in fixed] + [f"resume={as_hydra_value(str(run))}"]
 
 
 def newest_unfinished(config: Mapping[str, Any], place: Path | None = None) -> Path | None:

@@ -26,6 +26,7 @@ from convtrain.config.schema import Config
 from convtrain.config.sweep import sweep_arguments
 from convtrain.config.targets import target_mistakes, trust_mistakes
 from convtrain.errors import ConfigError, ConvtrainError, MissingDataError, first_line
+from convtrain.text import plain_as_omegaconf
 
 PATHS = ("data.root", "data.cache_dir", "resume")
 
@@ -243,7 +244,7 @@ def _read_image_folder(composed: DictConfig) -> list[Mistake]:
         is_folder = isinstance(data, DictConfig) and data.get("name") == "image_folder"
         if not is_folder or data.get("classes") is not None or not isinstance(data.root, str):
             return []
-        data.classes = class_names(Path(data.root))
+        data.classes = plain_as_omegaconf(class_names(Path(data.root)))
         if data.get("num_classes") is None:
             data.num_classes = len(data.classes)
     except OmegaConfBaseException:

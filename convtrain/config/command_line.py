@@ -13,8 +13,9 @@ from hydra.errors import HydraException
 
 from convtrain import __version__
 from convtrain.config.messages import brief, what_to_type
-from convtrain.config.overrides import at_home, quoted
+from convtrain.config.overrides import at_home
 from convtrain.errors import ConfigError, did_you_mean
+from convtrain.text import quoted
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

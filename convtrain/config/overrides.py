@@ -1,6 +1,5 @@
 """Overrides one by one: which choices exist, and what each job of a sweep is given."""
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -77,14 +76,6 @@ def at_home(path: str) -> str:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
         return path
-
-
-def quoted(path: str) -> str:
-    """Return a path as the value of an override, in quotes where Hydra's grammar needs them."""
-    if "/" in path and re.fullmatch(r"[\w./-]+", path, re.ASCII):
-        return path  # a word or a number alone could be read as null, true or 1
-    escaped = re.sub(r"\\+(?='|\Z)", lambda found: 2 * found[0], path).replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _elements(override: Override, options: list[str], mistakes: list[str]) -> list[str | None]:

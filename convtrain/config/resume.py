@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.anchors import refuse_explosion
 from convtrain.errors import ConfigError
+from convtrain.text import plain_as_omegaconf
 
 CHANGEABLE = (
     "resume",
@@ -85,15 +86,18 @@ def _any_file(folder: Path, pattern: str) -> bool:
 def read_config(path: Path) -> DictConfig:
     """Read the configuration of a run, which may come from anybody.
 
+    It was written with all interpolations resolved, so a ``${`` in it is text.
+
     Raises:
         ConfigError: it cannot be read.
     """
     refuse_explosion(path)
     try:
-        stored = OmegaConf.load(path)
+        plain = yaml.safe_load(path.read_text())
+        stored = OmegaConf.create(plain_as_omegaconf(plain)) if isinstance(plain, dict) else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    if not isinstance(stored, DictConfig):
+    if stored is None:
         raise ConfigError(f"{path}: is not the configuration of a run")
     return stored

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from convtrain.config.gpus import gpus_of
 from convtrain.config.names import IDENTITY
-from convtrain.config.overrides import quoted
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
+from convtrain.text import as_hydra_value
 
 RECORD = "sweep.json"  # in the sweep's directory
 NEUTRAL = ("resume", "sweep", "callbacks.progress_bar", "data.download")
@@ -57,7 +57,7 @@ def sweep_arguments(
     _refuse_another(Path(folder), identity)
     jobs, gpus = _number_of_jobs(hydra, overrides), _gpus(configs, hydra)
     more = [
-        f"hydra.sweep.dir={quoted(folder)}",
+        f"hydra.sweep.dir={as_hydra_value(folder)}",
         f"++{CALLBACK}.identity='{identity}'",
         f"++{CALLBACK}.jobs={'null' if jobs is None else jobs}",
     ]

@@ -16,6 +16,7 @@ from convtrain.errors import ConfigError, TrainingError
 from convtrain.files import written_whole
 from convtrain.gradients.folding import fold_names
 from convtrain.gradients.reading import Norms
+from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 DOTS = 110  # an inch
 LETTERS = 44  # of a layer's name
@@ -108,7 +109,8 @@ def write_chart(figure: Figure, path: Path) -> Path:
         ConfigError: the file cannot be written.
     """
     content = BytesIO()
-    figure.savefig(content, format="png")
+    with boxes_for_missing_letters():
+        figure.savefig(content, format="png")
     try:
         with written_whole(path) as sink:
             sink.write(content.getbuffer())
@@ -148,5 +150,5 @@ def _mark_steps(axes: Axes, steps: np.ndarray) -> None:
 
 def _name_layers(axis: Any, names: Sequence[str], inches: float) -> None:
     every = int(np.ceil(len(names) * INCH_PER_LABEL / inches))
-    folded = fold_names(names, LETTERS)
+    folded = list(map(as_mathtext, fold_names(names, LETTERS)))
     axis.set_ticks(range(0, len(names), every), folded[::every], fontsize=8)

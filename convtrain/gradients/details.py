@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from convtrain.gradients.rows import Row
-from convtrain.gradients.schedule import Plan, matches
+from convtrain.gradients.schedule import Plan
 from convtrain.gradients.statistics import describe, histogram, inner_products, norms_of
+from convtrain.text import matches
 from convtrain.training.norms import whole
 from convtrain.training.sharding import gathered
 

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from convtrain.gradients.capture import LayerRecord
 from convtrain.gradients.rows import Flushed, Row
 from convtrain.gradients.statistics import BINS, LOWEST
+from convtrain.text import as_markdown
 from convtrain.training.epochs import training_steps
 from convtrain.training.loggers import tensorboard_of
 from convtrain.training.pictures import filter_grid
@@ -117,7 +118,8 @@ def graph_text(graph: dict[str, list[str]]) -> str:
     """Return the grad_fn of every layer and those that come next on the way back, as Markdown."""
     lines = ["| layer | grad_fn | next functions |", "| --- | --- | --- |"]
     for layer, (grad_fn, *after) in graph.items():
-        lines.append(f"| {layer} | {grad_fn} | {', '.join(after)} |")
+        cells = map(as_markdown, (layer, grad_fn, ", ".join(after)))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
 from convtrain.gradients.store import FOLDER
+from convtrain.text import matches
 
 SHOWN = 3  # names in a message that lists some
 
@@ -89,9 +89,9 @@ def select_rows(table: pa.Table, globs: Sequence[str]) -> pa.Table:
         raise ConfigError(f"--parameters {globs[0]}: a table of steps has no parameters to choose")
     names = pc.unique(table[key].cast(pa.string())).to_pylist()
     for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
+        if not any(matches(name, [glob]) for name in names):
             raise ConfigError(_no_match(glob, key, names))
-    chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+    chosen = [name for name in names if matches(name, globs)]
     return table.filter(pc.is_in(table[key].cast(pa.string()), pa.array(chosen, pa.string())))
 
 

@@ -16,6 +16,7 @@ from convtrain.gradients.charts import draw_flow, draw_heatmap, write_chart
 from convtrain.gradients.folding import narrowest
 from convtrain.gradients.reading import Norms, by_layer, gather_norms, select_rows
 from convtrain.gradients.store import load
+from convtrain.text import as_mathtext
 
 MOST_STEPS = 8  # columns of steps; beyond, names are told in full instead
 CELL = 7  # characters of 1.2e-38, the longest norm
@@ -59,9 +60,9 @@ def show_report(
         ("heatmap", draw_heatmap(by_layer(norms))),
         ("flow", draw_flow(by_layer(applied))),
     ):
-        figure.suptitle(run.resolve().name, fontsize=11)
+        figure.suptitle(as_mathtext(run.resolve().name), fontsize=11)
         path = write_chart(figure, out / f"{name}.png")
-        console.print(f"{name:8}  {path}", markup=False, soft_wrap=True)
+        console.print(f"{name:8}  {path}")
 
 
 def describe_steps(steps: pa.Table) -> Iterator[tuple[str, str | Text]]:

@@ -1,9 +1,10 @@
 """When to record what, and what it will take on disk."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
+
+from convtrain.text import matches
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,6 @@ class Plan:
 
 DETAILS = ("norms", "statistics", "distributions", "tensors")
 """What may be recorded, from the cheapest to the dearest."""
-
-
-def matches(name: str, globs: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 @dataclass(frozen=True)

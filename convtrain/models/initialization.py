@@ -1,12 +1,12 @@
 """Initial weights as data: a pattern of parameter names, and a function of ``torch.nn.init``."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from convtrain.errors import NetworkError, did_you_mean
+from convtrain.text import matches
 
 KNOWN = sorted(
     name[:-1] for name in vars(nn.init) if name.endswith("_") and not name.startswith("_")
@@ -30,7 +30,7 @@ def initialize(module: nn.Module, init: Mapping[str, Any]) -> None:
         where = f"network.init[{pattern!r}]={how}"
         if function not in KNOWN:
             raise NetworkError(f"{where}: not in torch.nn.init{did_you_mean(str(function), KNOWN)}")
-        matching = [name for name in names if fnmatchcase(name, pattern)]
+        matching = [name for name in names if matches(name, [pattern])]
         if not matching:
             raise NetworkError(f"{where}: matches no parameter; there are {', '.join(names)}")
         for name in matching:

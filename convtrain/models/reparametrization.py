@@ -6,13 +6,13 @@
 """
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from convtrain.errors import NetworkError, did_you_mean
+from convtrain.text import matches
 
 PARAMETRIZATIONS: dict[str, Callable[..., Any]] = {
     "weight_norm": parametrizations.weight_norm,
@@ -67,7 +67,7 @@ def _apply(
         if name not in known:
             near = did_you_mean(str(name), known) or f"; choose from {', '.join(known)}"
             raise NetworkError(f"{where}: unknown{near}")
-        matching = [n for n, _ in module.named_parameters() if fnmatchcase(n, pattern)]
+        matching = [n for n, _ in module.named_parameters() if matches(n, [pattern])]
         if not matching:
             names = ", ".join(n for n, _ in module.named_parameters())
             raise NetworkError(f"{where}: matches no parameter; there are {names}")

@@ -51,7 +51,7 @@ def show_difference(console: Console, first: Path | str, second: Path | str) -> 
         if not run.config.is_file():
             raise MissingDataError(f"{run.path}: no run; give a directory that holds config.yaml")
     for letter, run in zip("AB", runs, strict=True):
-        console.print(f"{letter}  {run.path}", markup=False, soft_wrap=True)
+        console.print(f"{letter}  {run.path}")
     console.print()
     for title, pairs in (
         ("config", list(config_pairs(*runs))),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-FILE_WIDTH = 160
+from convtrain.text import make_console
+
 ERASE = "\r\x1b[K"
 OTHER_STYLE = {"functional": "nn", "nn": "functional"}
 
@@ -36,7 +36,7 @@ def print_report(
     console.print()
     console.print(table)
     for line in result.get("gradients", []):
-        console.print(line, markup=False)
+        console.print(line)
     longer = f"trainer.max_epochs={2 * max(result['epochs'], 1)}"
     following = {
         "look at it": "tensorboard --logdir logs",
@@ -52,7 +52,7 @@ def print_report(
         command = ["python", "train.py", *kept, f"model={OTHER_STYLE[style]}"]
         following["the other style"] = shlex.join(command)
     for what, command_line in following.items():
-        console.print(f"{what:15}  {command_line}", markup=False)
+        console.print(f"{what:15}  {command_line}")
 
 
 def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -61,13 +61,7 @@ def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
     if sys.stdout.isatty():
         print(ERASE, end="")  # the line on the whole sweep, which comes again
     line = f"{' '.join(overrides)}: {accuracy}{result['wall_time_seconds']:.1f} s"
-    make_console().print(line, markup=False)
-
-
-def make_console() -> Console:
-    """Return a console as wide as the terminal, and wide where there is none."""
-    width = None if sys.stdout.isatty() else FILE_WIDTH
-    return Console(width=width, soft_wrap=True, highlight=False)
+    make_console().print(line)
 
 
 def relative(path: Path) -> str:

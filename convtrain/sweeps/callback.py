@@ -4,6 +4,7 @@ import atexit
 import json
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from convtrain.config.sweep import CALLBACK, LOCAL_GPUS, RECORD
+from convtrain.errors import ConvtrainError
+from convtrain.files import line_on_full_disk
 
 if TYPE_CHECKING:
     from convtrain.sweeps.live import LiveLine
@@ -37,6 +40,17 @@ class SweepTable(Callback):
         self.identity, self.jobs, self.gpus = identity, jobs, gpus
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            self._begin(config)
+        except Exception as error:
+            _report(error, Path(config.hydra.sweep.dir))
+            sys.exit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if not close_sweep(Path(config.hydra.sweep.dir)):
+            sys.exit(1)
+
+    def _begin(self, config: DictConfig) -> None:
         from convtrain.sweeps.live import LiveLine
         from convtrain.sweeps.stopping import listen
 
@@ -51,9 +65,11 @@ class SweepTable(Callback):
         atexit.register(_close_what_broke_off, folder)
         listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if not close_sweep(Path(config.hydra.sweep.dir)):
-            sys.exit(1)
+
+def _report(error: Exception, folder: Path) -> None:
+    """Print what went wrong at a sweep's begin or end, of which Hydra would make a warning."""
+    told = line_on_full_disk(error, folder) or (isinstance(error, ConvtrainError) and str(error))
+    print(told or "".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
 
 
 def _close_what_broke_off(folder: Path) -> None:
@@ -88,14 +104,18 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
 
 
 def close_sweep(folder: Path) -> bool:
-    """Show a sweep's table; return whether all its jobs are finished."""
+    """Show a sweep's table; return whether all its jobs are finished and it could be shown."""
     from convtrain.sweeps.table import show_sweep
 
     global _line
     if _line is not None:
         _line.stop()
         _line = None
-    return show_sweep(folder).is_finished
+    try:
+        return show_sweep(folder).is_finished
+    except Exception as error:
+        _report(error, folder)
+        return False
 
 
 def _command(config: DictConfig) -> str:

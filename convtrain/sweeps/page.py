@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from convtrain.runs.directory import write_atomically
 from convtrain.runs.report import relative
@@ -132,7 +133,7 @@ def _verdict(row: Row) -> str:
 
 def _jobs(row: Row) -> str:
     links = (
-        f'<a href="{html.escape(job.name)}/" title="{html.escape(relative(job.path))}">'
+        f'<a href="{quote(job.name)}/" title="{html.escape(relative(job.path))}">'
         f"{html.escape(job.name)}</a>"
         + ("" if job.status == "finished" else f' <span class="bad">{job.status}</span>')
         for job in row.jobs

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from convtrain.sweeps.results import SEED, Sweep
+from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 INK, SOFT, DOT, MEAN = "#1f2430", "#667085", "#7aa7ff", "#1d4fb8"
 WIDE = 10.0  # times from the smallest to the largest number, from which the axis is logarithmic
@@ -40,7 +41,8 @@ def draw_effect(sweep: Sweep, key: str) -> str | None:
                   markeredgewidth=2, color=MEAN, zorder=4)  # fmt: skip
     _dress(axes, sweep, key)
     text = StringIO()
-    with rc_context({"svg.fonttype": "path", "svg.hashsalt": key}):
+    settings = {"svg.fonttype": "path", "svg.hashsalt": key}
+    with rc_context(settings), boxes_for_missing_letters():
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
@@ -51,7 +53,7 @@ def _positions(axes: Axes, values: list[str]) -> dict[str, float]:
     numbers = _numbers(values)
     if numbers is None:
         places = {value: float(index) for index, value in enumerate(values)}
-        axes.set_xticks(range(len(values)), [_short(value) for value in values])
+        axes.set_xticks(range(len(values)), [as_mathtext(_short(value)) for value in values])
         axes.set_xlim(-0.5, len(values) - 0.5)
         if sum(len(_short(value)) for value in values) > 36:
             axes.tick_params(axis="x", labelrotation=30)
@@ -76,7 +78,7 @@ def _numbers(values: list[str]) -> list[float] | None:
 def _dress(axes: Axes, sweep: Sweep, key: str) -> None:
     if sweep.metric.endswith("acc"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_title(key, loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_title(as_mathtext(key), loc="left", fontsize=11, color=INK, fontweight="bold")
     axes.set_ylabel(sweep.metric, fontsize=9, color=SOFT)
     axes.margins(y=0.12)
     axes.grid(axis="y", color="#e4e7ec", linewidth=0.8)

@@ -9,36 +9,39 @@ from rich import box
 from rich.table import Table
 
 from convtrain.runs.directory import write_atomically
-from convtrain.runs.report import make_console, relative
+from convtrain.runs.report import relative
 from convtrain.sweeps.results import METRICS, SEED, Sweep, failures, read_sweep
+from convtrain.text import make_console
 
 COMMANDS = 30  # rows whose commands are printed; the files have them all
 LONGEST = 48  # characters of a verdict
 
 
 def show_sweep(folder: Path) -> Sweep:
-    """Print a sweep's table, and write it as CSV and as a page; return the sweep.
+    """Print a sweep's table, then write it as CSV and as a page; return the sweep.
 
     Raises:
         MissingDataError: there is no sweep.
+        TrainingError: a file cannot be written.
     """
     sweep = read_sweep(folder)
-    write_csv(sweep)
     console = make_console()
     if sweep.jobs:
-        from convtrain.sweeps.page import write_page
-
-        write_page(sweep)
         console.print()
         console.print(text_table(sweep))
         _print_commands(sweep)
     for job in failures(sweep.jobs):
         settings = " ".join(f"{key}={job.settings.get(key)}" for key in sweep.differing)
-        console.print(f"failed: job {job.name} ({settings}): {job.error}", markup=False)
-        console.print(f"        its log: {relative(job.path / 'train.log')}", markup=False)
-    console.print(standing(sweep), markup=False)
+        console.print(f"failed: job {job.name} ({settings}): {job.error}")
+        console.print(f"        its log: {relative(job.path / 'train.log')}")
+    console.print(standing(sweep))
+    write_csv(sweep)
+    if sweep.jobs:
+        from convtrain.sweeps.page import write_page
+
+        write_page(sweep)
     files = [relative(sweep.folder / name) for name in ("results.csv", "results.html")]
-    console.print(f"the same as CSV and as a page: {', '.join(files)}", markup=False)
+    console.print(f"the same as CSV and as a page: {', '.join(files)}")
     return sweep
 
 
@@ -90,7 +93,7 @@ def _print_commands(sweep: Sweep) -> None:
     console, rows = make_console(), sweep.rows()
     console.print("to train a row again:")
     for rank, row in enumerate(rows[:COMMANDS], start=1):
-        console.print(f"{rank:3}  {row.command()}", markup=False)
+        console.print(f"{rank:3}  {row.command()}")
     if len(rows) > COMMANDS:
         console.print(f"     and {len(rows) - COMMANDS} more, in results.csv")
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
+from convtrain.text import as_mathtext, boxes_for_missing_letters
 from convtrain.training.loggers import TensorBoard, tensorboard_of
 from convtrain.training.sharding import gathered
 
@@ -62,7 +63,8 @@ class Pictures(pl.Callback):
         if scores.ndim != 2 or not trainer.is_global_zero:
             return  # a loss that is no classification's leaves the shape open
         figure = prediction_grid(self.shown, scores.argmax(1).cpu(), self.classes)
-        tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
+        with boxes_for_missing_letters():
+            tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
 
 
 def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -> Figure:
@@ -84,7 +86,7 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
         extent = (column + 0.05, column + 0.95, row + 0.98, row + above)
         shown = pixels.permute(1, 2, 0).squeeze(-1).numpy()
         axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
-        text = f"{classes[guess]} ({classes[label]})"
+        text = as_mathtext(f"{classes[guess]} ({classes[label]})")
         color = "black" if guess == label else "crimson"
         axes.text(column + 0.5, row + 0.85 * above, text, fontsize=9, color=color, ha="center")
     axes.set(xlim=(0, columns), ylim=(rows, 0))

@@ -16,13 +16,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import Profiler
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from convtrain.models.compiled import is_compiled
 from convtrain.models.observe import observe_outputs
+from convtrain.text import make_console
 
 log = logging.getLogger("convtrain")
 
@@ -109,7 +109,7 @@ class StageProfiler(Profiler):
         if self.layers.forward:
             tables.append(self.layers.table())
         with (self.folder / "profile.txt").open("w") as file:
-            for console in (Console(highlight=False), Console(file=file, width=100)):
+            for console in (make_console(), make_console(file=file, width=100)):
                 for table in tables:
                     console.print(table)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from convtrain.text import make_console
 from convtrain.training.epochs import training_steps
 from convtrain.training.task import Task
 
@@ -22,7 +22,7 @@ class RunProgress(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._console = Console(stderr=True)
+        self._console = make_console(stderr=True)
         self._enabled = True
         self._bar: Progress | None = None
         self._shown, self._drawn = -1, 0.0
@@ -38,10 +38,10 @@ class RunProgress(ProgressBar):
         if not (self._enabled and self._console.is_terminal):
             return
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[metrics]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             auto_refresh=False,
@@ -76,7 +76,7 @@ class RunProgress(ProgressBar):
             self._draw(trainer, pl_module)
         elif self._enabled:
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self._console.print(f"{epoch}  {_shown(pl_module.metrics)}", highlight=False)
+            self._console.print(f"{epoch}  {_shown(pl_module.metrics)}")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()

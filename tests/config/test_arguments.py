@@ -8,8 +8,8 @@ import pytest
 from convtrain.config.check import check_command_line
 from convtrain.config.command_line import CommandLine, parse_override, readable
 from convtrain.config.help import read_arguments
-from convtrain.config.overrides import quoted
 from convtrain.errors import ConfigError
+from convtrain.text import quoted
 
 HOME = "/home/ada"
 READ = {

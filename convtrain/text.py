@@ -1,0 +1,104 @@
+"""Text that a library would interpret, handed to it so that it shows the text as it is.
+
+Users choose the names of runs, classes, layers, experiments and folders, so a name may hold any
+character. Each library below reads some of them as its own language; whoever gives it a name uses
+the function here.
+"""
+
+import html
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_OF_FILES = 160  # characters a line where there is no terminal
+
+
+def make_console(
+    *, file: TextIO | None = None, width: int | None = None, stderr: bool = False
+) -> "Console":
+    """Return a rich console without markup, emoji codes and highlighting, also inside tables.
+
+    Lines of text are not broken, so that a path or a command can be copied.
+
+    Args:
+        file: to print to; standard output without one, or standard error.
+        width: of a line in characters; without it that of the terminal, or ``WIDTH_OF_FILES``.
+        stderr: print to standard error.
+    """
+    from rich.console import Console
+
+    stream = file or (sys.stderr if stderr else sys.stdout)
+    reconfigure: Any = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:  # a character that the stream's encoding lacks is shown as its code
+        reconfigure(errors="backslashreplace")
+    if width is None and not stream.isatty():
+        width = WIDTH_OF_FILES
+    return Console(
+        file=file, stderr=stderr, width=width, soft_wrap=True, markup=False, emoji=False,
+        highlight=False,
+    )  # fmt: skip
+
+
+def as_mathtext(text: str) -> str:
+    """Return what matplotlib draws as ``text``: a ``$`` in it begins no formula."""
+    return text.replace("$", r"\$")
+
+
+@contextmanager
+def boxes_for_missing_letters() -> Iterator[None]:
+    """Draw a box, without a warning, for each letter that matplotlib's font does not have."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        yield
+
+
+def as_markdown(text: str) -> str:
+    """Return Markdown that shows ``text`` within a line, also in a cell of a table."""
+    escaped = html.escape(text, quote=False)
+    return re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)
+
+
+def as_omegaconf(text: str) -> str:
+    """Return what OmegaConf resolves to ``text``: a ``${`` in it is no interpolation."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
+
+
+def plain_as_omegaconf(value: Any) -> Any:
+    """Return plain containers in which every text is what OmegaConf resolves to it."""
+    if isinstance(value, dict):
+        return {key: plain_as_omegaconf(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_as_omegaconf(inner) for inner in value]
+    return as_omegaconf(value) if isinstance(value, str) else value
+
+
+def as_hydra_value(text: str) -> str:
+    """Return what Hydra reads as the value ``text`` after ``key=``."""
+    return quoted(as_omegaconf(text))
+
+
+def quoted(value: str) -> str:
+    """Return a text, in quotes where Hydra's grammar needs them; interpolations stay such."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException:
+        read = None
+    if isinstance(read, str) and read == value:
+        return value
+    return QuotedString(text=value, quote=Quote.single).with_quotes()
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Tell whether a name is one of the globs, letter by letter, or matches one."""
+    return any(name == glob or fnmatchcase(name, glob) for glob in globs)
