@@ -266,7 +266,12 @@ def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> No
 
 
 def make_forecast_table(config: "Config") -> Table:
-    from convtrain.forecast import forecast
+    from convtrain.imports import imports_kept
+    from convtrain.launcher import quiet_libraries
+
+    with imports_kept():
+        quiet_libraries()
+        from convtrain.forecast import forecast
 
     found = forecast(config)
     table = Table(box=box.SIMPLE, show_header=False)

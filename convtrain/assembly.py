@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
@@ -26,6 +27,7 @@ from convtrain.models.build import (
     build_custom_model,
     build_network,
     build_torchvision_model,
+    check_custom_output,
     check_scores,
     make_trusted,
 )
@@ -33,6 +35,7 @@ from convtrain.models.compiled import compile_in_place
 from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network import resolve_network
+from convtrain.ranks import rank_info
 from convtrain.runs.directory import RunDirectory
 from convtrain.training.checkpoints import make_checkpoints
 from convtrain.training.loggers import MetricsCsv, TensorBoard
@@ -141,7 +144,16 @@ def _build_model(config: Config) -> nn.Module:
     if isinstance(model, TorchvisionModel):
         return build_torchvision_model(model.name, shape, num_classes(config))
     if isinstance(model, CustomModel):
-        return build_custom_model(model.target, model.model_extra or {}, config.trust)
+        custom = build_custom_model(model.target, model.model_extra or {}, config.trust)
+        check_custom_output(
+            custom,
+            shape,
+            None if config.loss.name == "sum" else num_classes(config),
+            model_name(config),
+            device=_device(config),
+            double=config.trainer.precision in (64, "64-true"),
+        )
+        return custom
     assert isinstance(model, DeclaredModel)
     network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
@@ -154,6 +166,14 @@ def _build_model(config: Config) -> nn.Module:
         sync_batchnorm=config.trainer.sync_batchnorm,
         in_place=True,
     )
+
+
+def _device(config: Config) -> torch.device:
+    """Return the device that this process trains on; torch's meta device in a forecast."""
+    if (default := torch.get_default_device()).type == "meta":
+        return default
+    kind = kind_of_device(config.trainer.accelerator)
+    return torch.device("cuda", rank_info().local_rank) if kind == "gpu" else torch.device(kind)
 
 
 def wants_channels_last(config: Config, model: nn.Module) -> bool:

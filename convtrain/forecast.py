@@ -7,17 +7,29 @@ and no values, so that a forecast takes no memory of the model's size and no acc
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
-from convtrain.assembly import make_data, make_model, make_plan
+from convtrain.assembly import (
+    MODEL_KEYS,
+    make_callbacks,
+    make_data,
+    make_loggers,
+    make_model,
+    make_plan,
+)
 from convtrain.config.epochs import batch_count, limited, steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
 from convtrain.gradients.schedule import Length, Sizes, fit
+from convtrain.runs.directory import RunDirectory
+from convtrain.training.devices import check_devices
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
+from convtrain.training.trainer import make_trainer
 
 CHECKPOINT_OVERHEAD, TENSOR_OVERHEAD = 10_000, 500  # bytes of a checkpoint, besides its numbers
 CSV_ENTRY, TENSORBOARD_ENTRY = 90, 250  # bytes of one entry of the log
@@ -62,10 +74,11 @@ def forecast(config: Config) -> Forecast:
     and gradients of activations, which replace them in turn.
 
     Raises:
-        ConvtrainError: the data cannot be read, or the model cannot be built.
+        ConvtrainError: what the training would raise before its first step.
     """
     data = make_data(config)
     model = make_model_on_meta(config)
+    _make_the_rest(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = _optimizer_state(config, trained)
     width = 2 if config.trainer.precision in (64, "64-true") else 1
@@ -102,6 +115,21 @@ def forecast(config: Config) -> Forecast:
         memory=memory,
         disk=disk,
     )
+
+
+def _make_the_rest(config: Config, data: ImageData) -> None:
+    """Make what a training has besides data and model, for what may be wrong with it."""
+    chosen = config.trainer
+    check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
+    with TemporaryDirectory() as folder:
+        callbacks = make_callbacks(config, RunDirectory(folder), data)
+        if chosen.devices == 1:  # several are processes of their own
+            make_trainer(
+                run_dir=Path(folder),
+                callbacks=callbacks,
+                loggers=make_loggers(config, Path(folder)),
+                **chosen.model_dump(exclude=MODEL_KEYS),
+            )
 
 
 def make_model_on_meta(config: Config) -> nn.Module:

@@ -1,15 +1,19 @@
 """Build a model: a declared network in either style, or one that comes from elsewhere."""
 
+import copy
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy as is_lazy_tensor
 
 from convtrain.config.targets import refusal
-from convtrain.errors import ConfigError, NetworkError, did_you_mean, error_line
+from convtrain.errors import ConfigError, NetworkError, did_you_mean, error_line, first_line
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
 from convtrain.models.memory import activate_in_place
@@ -118,9 +122,9 @@ def _check_chain(layers: Sequence[Layer], holders: tuple[nn.Module, ...]) -> Non
                     f"name={layer.name} is an attribute of {type(holder).__name__}, which holds "
                     f"the layer; give it another name, such as {layer.name}_layer"
                 )
-        for argument, chain in layer.chains.items():
+        for argument, inner in layer.chains.items():
             itself = (layer.make_empty(),) if argument == "layers" else ()
-            _check_chain(chain, (nn.Sequential(), *itself))
+            _check_chain(inner, (nn.Sequential(), *itself))
 
 
 def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
@@ -149,7 +153,11 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
             _change_input_channels(model, input_shape[0])
         return model
 
-    check_output(make, input_shape, num_classes, f"model.name={name}")
+    def run() -> Any:
+        with torch.device("meta"):  # which computes shapes alone
+            return make()(torch.empty(PROBE_BATCH, *input_shape))
+
+    check_output(run, input_shape, num_classes, f"model.name={name}")
     return make()
 
 
@@ -193,20 +201,64 @@ def make_trusted(
         raise ConfigError(f"{key}={target}: {error_line(error)}") from error
 
 
-def check_output(make: Any, input_shape: Sequence[int], num_classes: int, what: str) -> None:
-    """Run a model on the meta device, which computes shapes alone.
+def check_output(
+    run: Callable[[], Any], input_shape: Sequence[int], num_classes: int | None, what: str
+) -> None:
+    """Run a model on a few images.
+
+    Args:
+        run: returns what the model makes of them.
+        input_shape: of one image, for the message.
+        num_classes: that the data has; None where any tensor will do.
+        what: names the model.
 
     Raises:
         NetworkError: it does not take the images, or does not return a score for each class.
     """
     try:
-        with torch.device("meta"):
-            output = make()(torch.empty(PROBE_BATCH, *input_shape))
+        output = run()
     except Exception as error:
         raise NetworkError(
-            f"{what}: cannot take images of {tuple(input_shape)}: {str(error).splitlines()[0]}"
+            f"{what}: cannot take images of {tuple(input_shape)}: {first_line(error)}"
         ) from error
-    check_scores(tuple(output.shape[1:]), num_classes, what)
+    if not isinstance(output, Tensor):
+        raise NetworkError(
+            f"{what}: returns a {type(output).__name__}, not a tensor; return the scores alone"
+        )
+    if num_classes is not None:
+        check_scores(tuple(output.shape[1:]), num_classes, what)
+
+
+def check_custom_output(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    num_classes: int | None,
+    what: str,
+    *,
+    device: torch.device,
+    double: bool = False,
+) -> None:
+    """Run a module of the user's own as its training and its validation will.
+
+    A copy runs, and the random numbers that it draws are drawn again, so that the training is the
+    same as without. A module that takes its sizes from its first input runs itself.
+
+    Raises:
+        NetworkError: see :func:`check_output`.
+    """
+    is_lazy = any(is_lazy_tensor(tensor) for tensor in chain(model.parameters(), model.buffers()))
+    subject = model if is_lazy else copy.deepcopy(model).to(device)
+    if double:
+        subject.double()
+    where = torch.get_default_device() if is_lazy else device
+    dtype = torch.float64 if double else torch.float32
+    images = torch.zeros(PROBE_BATCH, *input_shape, device=where, dtype=dtype)
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.no_grad(), torch.random.fork_rng([where] if where.type == "cuda" else []):
+        check_output(partial(subject, images), input_shape, num_classes, what)
+        check_output(partial(subject.eval(), images), input_shape, num_classes, what)
+    for module, mode in modes:
+        module.training = mode
 
 
 def check_scores(output_shape: Sequence[int], num_classes: int, what: str) -> None:
