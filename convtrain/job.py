@@ -41,6 +41,7 @@ def run_job(
     with Signals() as signals:
         if rank_info().launcher is not None:
             signals.end_when_stuck()
+            signals.end_with_parent()
             _log_to_files_only()
         try:
             return _run(read_config, run_dir, overrides, multirun, signals)

@@ -276,6 +276,7 @@ def run_rank(
         logging.config.dictConfig(logs)
     status = 0
     with ending_at_once(), Signals() as signals:
+        signals.end_when_stuck()
         try:
             with imports_kept():
                 quiet_libraries()

@@ -1,5 +1,6 @@
-"""Being asked to stop: SIGTERM (preemption), SIGINT (Ctrl-C), or a signal of SLURM's before its
-limit: SIGUSR1, as docs/devices.md asks for, or SIGUSR2, as submitit does."""
+"""Being asked to stop: SIGTERM (preemption), SIGINT (Ctrl-C), SIGHUP (the terminal is closed), or a
+signal of SLURM's before its limit: SIGUSR1, as docs/devices.md asks for, or SIGUSR2, as submitit
+does."""
 
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import Any
 log = logging.getLogger("convtrain")
 
 PATIENCE = 15.0  # seconds that a signal may wait for its handler
-NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")  # Windows has the first two
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")  # Windows has the first two
 LIMITS = ("SIGUSR1", "SIGUSR2")
 AGAIN = 144  # what submitit's local mode takes for "put it into the queue again"
 
@@ -37,6 +38,20 @@ class Interrupted(BaseException):
     def is_limit(self) -> bool:
         """Whether the time is up, rather than nobody wants to go on."""
         return self.signum in {getattr(signal, name, None) for name in LIMITS}
+
+
+def answer(handler: Any) -> dict[int, Any]:
+    """Let a handler answer all these signals; return what has answered them before.
+
+    A signal that is ignored stays ignored where ``nohup`` has asked for it.
+    """
+    before = {}
+    for name in NAMES:
+        signum = getattr(signal, name, None)
+        if signum is None or (name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN):
+            continue
+        before[int(signum)] = signal.signal(signum, handler)
+    return before
 
 
 class Signals:
@@ -69,11 +84,7 @@ class Signals:
         """Take the signals over, again where a library has put its own handler."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for name in NAMES:
-            signum = getattr(signal, name, None)
-            if signum is not None:
-                self._before.setdefault(signum, signal.getsignal(signum))
-                signal.signal(signum, self._handle)
+        self._before = {**answer(self._handle), **self._before}
 
     def end_when_stuck(self) -> None:
         """End this process if a signal's handler does not run, as in a wait for a dead process.
@@ -95,6 +106,20 @@ class Signals:
                 os._exit(128 + signum)
 
         threading.Thread(target=watch, daemon=True, name="signals").start()
+
+    def end_with_parent(self) -> None:
+        """Stop as if asked to by SIGTERM when the launcher that started this process has died."""
+        parent = os.getppid()
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(1)
+            if self.received is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE / 2)
+            os._exit(128 + signal.SIGTERM)
+
+        threading.Thread(target=watch, daemon=True, name="launcher").start()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None:

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ class Command:
             [sys.executable, *command], cwd=REPOSITORY, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment, "TEST_MARK": self.mark},
+            start_new_session=True,
         )  # fmt: skip
 
     def processes(self) -> Iterator[tuple[int, dict[str, str]]]:
@@ -66,6 +68,15 @@ class Command:
             if self.mark in text:
                 yield int(folder.name), dict(v.split("=", 1) for v in text.split("\0") if "=" in v)
 
+    def describe(self) -> list[str]:
+        """Return number and command of each process that is left."""
+        found = []
+        for pid, _ in self.processes():
+            with suppress(OSError):
+                text = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                found.append(f"{pid} {text[:120]}")
+        return found
+
     def rank(self, number: int) -> int:
         found = [pid for pid, env in self.processes() if env.get("RANK") == str(number)]
         names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in found}
@@ -75,9 +86,13 @@ class Command:
         try:
             out, err = self.process.communicate(timeout=within)
         finally:
-            for pid, _ in list(self.processes()):
-                os.kill(pid, signal.SIGKILL)
+            self.kill()
         return self.process.returncode, out, err
+
+    def kill(self) -> None:
+        for pid, _ in list(self.processes()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

@@ -53,7 +53,7 @@ def in_child(action: object) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_the_first_signal_is_remembered_and_a_second_ends_the_process_at_once(name: str) -> None:
     signum = signal.Signals[name]
 
@@ -65,6 +65,38 @@ def test_the_first_signal_is_remembered_and_a_second_ends_the_process_at_once(na
             os.kill(os.getpid(), signum)
 
     assert in_child(asked_twice) == 128 + signum
+
+
+def test_nohup_keeps_a_run_from_being_stopped_with_its_terminal() -> None:
+    def under_nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os._exit(0 if signals.received is None else 1)
+
+    assert in_child(under_nohup) == 0
+
+
+def test_a_rank_stops_when_its_launcher_has_died() -> None:
+    """The launcher is a child of this process, and the rank a child of it."""
+    reading, writing = os.pipe()
+
+    def launcher() -> None:
+        if os.fork() == 0:
+            with Signals() as signals:
+                signals.busy = True
+                signals.end_with_parent()
+                while signals.received is None:
+                    time.sleep(0.05)
+                os.write(writing, bytes([signals.received]))
+                os._exit(0)
+        time.sleep(0.3)
+        os._exit(0)
+
+    assert in_child(launcher) == 0
+    assert os.read(reading, 1)[0] == signal.SIGTERM
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_run_that_is_not_busy_ends_there_and_then() -> None:
@@ -107,7 +139,7 @@ def test_slurm_s_signal_saves_and_puts_the_job_into_the_queue_again(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_stopped_run_goes_on_to_the_same_end(tmp_path: Path, name: str, trainer: str) -> None:
     settings = (*LONG, f"trainer={trainer}", "trainer.max_epochs=30")
     whole = start(*settings, f"hydra.run.dir={tmp_path / 'whole'}")

@@ -51,8 +51,9 @@ class SweepTable(Callback):
             sys.exit(1)
 
     def _begin(self, config: DictConfig) -> None:
+        from convtrain.sweeps.leftovers import end_with_command
         from convtrain.sweeps.live import LiveLine
-        from convtrain.sweeps.stopping import listen
+        from convtrain.sweeps.stopping import FILE, listen
 
         global _line
         folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
@@ -64,6 +65,8 @@ class SweepTable(Callback):
         _line.start()
         atexit.register(_close_what_broke_off, folder)
         listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
+        if not _is_elsewhere(config):
+            end_with_command(folder / FILE)
 
 
 def _report(error: Exception, folder: Path) -> None:

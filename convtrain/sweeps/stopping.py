@@ -5,7 +5,6 @@ the terminal's Ctrl-C reaches the jobs by itself, and a second one ends them bef
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from convtrain.runs.lock import is_locked
-from convtrain.signals import NAMES, Signals
+from convtrain.signals import Signals, answer
 
 FILE = ".stop"  # holds the signal's number
 PAUSE = 0.3  # seconds between two looks
@@ -31,7 +30,7 @@ def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None
     """
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        _answer(lambda again, _: os._exit(128 + again))
+        answer(lambda again, _: os._exit(128 + again))
         if not elsewhere:
             (sweep / FILE).write_text(f"{signum}\n")
             while any(is_locked(path.parent) for path in sweep.glob("*/.lock")):
@@ -40,13 +39,7 @@ def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None
         sys.exit(128 + signum)
 
     (sweep / FILE).unlink(missing_ok=True)
-    _answer(handle)
-
-
-def _answer(handler: Callable[[int, FrameType | None], object]) -> None:
-    for name in NAMES:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), handler)
+    answer(handle)
 
 
 def stopped_by(sweep: Path) -> int | None:
