@@ -31,7 +31,7 @@ from benchmarks.paired import Ratio, Result, compare_all, paired, print_table
 from benchmarks.setting import MEAN, STD, bare_network, configure, made_up, quiet
 from convtrain import assembly
 from convtrain.data.images import Images, Splits
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.training.trainer import make_trainer
 
 GOALS = {64: 0.90, 512: 0.80}
@@ -81,7 +81,7 @@ def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int)
         contextlib.redirect_stdout(io.StringIO()),
         Path(os.devnull).open("w") as nowhere,
     ):
-        run = RunDirectory(Path(folder))
+        run = Run(Path(folder))
         data = assembly.make_data(config)
         task = assembly.make_task(config, assembly.make_model(config))
         callbacks = assembly.make_callbacks(config, run, data)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convtrain.models.build import build_model as build_model
     from convtrain.models.functional import functionalize as functionalize
-    from convtrain.pipeline import train as train
+    from convtrain.start import train as train
 
 __version__ = "0.1.0"
 
 _HOME = {
     "build_model": "convtrain.models.build",
     "functionalize": "convtrain.models.functional",
-    "train": "convtrain.pipeline",
+    "train": "convtrain.start",
 }
 
 __all__ = ["__version__", "build_model", "functionalize", "train"]

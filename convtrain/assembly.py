@@ -36,7 +36,7 @@ from convtrain.models.determinism import pool_deterministically, refuse_nondeter
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network import resolve_network
 from convtrain.ranks import rank_info
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.training.checkpoints import make_checkpoints
 from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.losses import make_loss
@@ -212,7 +212,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
     )
 
 
-def make_callbacks(config: Config, run: RunDirectory, data: ImageData) -> list[Callback]:
+def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
     chosen, validates = config.callbacks, config.trainer.limit_val_batches != 0
     checkpoint = chosen.checkpoint.model_dump(exclude={"test_with"})
     callbacks: list[Callback] = []

@@ -35,6 +35,10 @@ class MissingDataError(ConfigError):
     """The data is not where the configuration says."""
 
 
+class OccupiedError(ConfigError):
+    """The directory belongs to another run or process, and nothing may be written there."""
+
+
 class CorruptDataError(ConvtrainError):
     """A file of the dataset, or a checkpoint, exists but cannot be read."""
 

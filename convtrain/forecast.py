@@ -25,7 +25,7 @@ from convtrain.config.epochs import batch_count, limited, steps_of_epoch, steps_
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
 from convtrain.gradients.schedule import Length, Sizes, fit
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.training.devices import check_devices
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
@@ -122,7 +122,7 @@ def _make_the_rest(config: Config, data: ImageData) -> None:
     chosen = config.trainer
     check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
     with TemporaryDirectory() as folder:
-        callbacks = make_callbacks(config, RunDirectory(folder), data)
+        callbacks = make_callbacks(config, Run(folder), data)
         if chosen.devices == 1:  # several are processes of their own
             make_trainer(
                 run_dir=Path(folder),

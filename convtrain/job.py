@@ -11,18 +11,13 @@ from traceback import format_exception
 from typing import Any
 
 from convtrain.config.schema import Config
-from convtrain.errors import ConvtrainError
+from convtrain.errors import ConvtrainError, OccupiedError
 from convtrain.files import line_on_full_disk
-from convtrain.imports import imports_kept
-from convtrain.launcher import (
-    processes_to_start,
-    quiet_libraries,
-    tell_failure,
-    train_in_processes,
-)
+from convtrain.launcher import processes_to_start, tell_failure, train_in_processes
 from convtrain.ranks import as_launched, is_main_process, rank_info
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.signals import Interrupted, Signals, requeue
+from convtrain.start import train, train_here
 from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
 
 log = logging.getLogger("convtrain")
@@ -61,15 +56,13 @@ def _run(
     signals: Signals,
 ) -> float | None:
     try:
-        config = as_launched(read_config())
+        config = read_config()
         from convtrain.runs.report import print_line, print_report
 
         if multirun:
             result = run_once(_train_as_one_of_many, config, run_dir, overrides, signals)
         else:
-            result = _finished_result(config, run_dir) or _train(
-                config, run_dir, overrides, signals
-            )
+            result = train(config, run_dir, overrides, signals, quiet=True)
     except LeftAloneError as left_alone:
         level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
         log.log(level, "%s", left_alone)  # those that are not started, the table counts
@@ -78,7 +71,8 @@ def _run(
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
         if error.__cause__ is not None:  # the log has what the terminal is spared
             logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
-        _fail(error, str(error), run_dir, overrides)
+        if not isinstance(error, OccupiedError):
+            _fail(error, str(error), run_dir, overrides)
         status = error.exit_status
     except Exception as error:
         log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
@@ -95,32 +89,13 @@ def _run(
     return None
 
 
-def _train(
-    config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
-) -> dict[str, Any]:
-    """Train here, or in processes of which each has a device."""
-    if (count := processes_to_start(config)) > 1:
-        return train_in_processes(count, config, run_dir, overrides, signals)
-    return _train_here(config, run_dir, overrides, signals)
-
-
-def _train_here(
-    config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
-) -> dict[str, Any]:
-    with imports_kept():
-        quiet_libraries()
-        from convtrain.pipeline import train
-
-    return train(config, run_dir, overrides, signals)
-
-
 def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
     """Keep an error; of several processes that were started from outside, each shows its own."""
     here = rank_info()
     if here.launcher is not None:
         tell_failure(here, error, message)
     if is_main_process():
-        RunDirectory(run_dir).fail(message, overrides)
+        Run(run_dir).fail(message, overrides)
 
 
 def _train_as_one_of_many(
@@ -130,11 +105,12 @@ def _train_as_one_of_many(
 
     A strategy such as DDP leaves a process group behind, on a single device too.
     """
+    as_launched(config)
     if (count := processes_to_start(config)) > 1 or config.trainer.strategy != "auto":
         share_cores(count)
         return train_in_processes(count, config, run_dir, overrides, signals)
     share_cores(0)
-    return _train_here(config, run_dir, overrides, signals)
+    return train_here(config, run_dir, overrides, signals)
 
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
@@ -146,7 +122,7 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
 
         if is_under_way():
             close_sweep(run_dir.parent)
-    if any(RunDirectory(run_dir).checkpoints.glob("*.ckpt")):
+    if Run(run_dir).is_resumable:
         log.warning("stopped by %s; to go on: python train.py resume=%s", interrupted, run_dir)
     else:
         log.warning("stopped by %s before anything was saved", interrupted)
@@ -158,18 +134,6 @@ def _end_together() -> None:
     if torch is not None and torch.distributed.is_initialized():
         with suppress(RuntimeError):  # a process that is gone
             torch.distributed.barrier()
-
-
-def _finished_result(config: Config, run_dir: Path) -> dict[str, Any] | None:
-    """Return the result of a run that is resumed though nothing is left to do."""
-    result = RunDirectory(run_dir).read_result() if config.resume else None
-    if result is None:
-        return None
-    limit = config.trainer.max_steps
-    done = result["epochs"] >= config.trainer.max_epochs or (limit and result["steps"] >= limit)
-    if done:
-        log.warning("%s is finished; to train longer, add trainer.max_epochs=N", run_dir)
-    return result if done else None
 
 
 def _log_to_files_only() -> None:

@@ -30,8 +30,8 @@ from convtrain.config.sweep import cores
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
 from convtrain.imports import ending_at_once, imports_kept
-from convtrain.ranks import STARTER, RankInfo, as_launched, rank_info, settle_rank
-from convtrain.runs.directory import RunDirectory
+from convtrain.ranks import STARTER, RankInfo, rank_info, settle_rank
+from convtrain.runs.directory import Run
 from convtrain.runs.lock import held
 from convtrain.signals import NAMES, Interrupted, Signals
 
@@ -128,7 +128,7 @@ def train_in_processes(
             rank.process.join()
         signals.busy = False
     _raise_failure(ranks, signals, run_dir)
-    result = RunDirectory(run_dir).read_result()
+    result = Run(run_dir).read_result()
     if result is None:
         raise TrainingError(f"{run_dir}: the processes have ended, but there is no result.json")
     return result
@@ -282,7 +282,7 @@ def run_rank(
                 quiet_libraries()
                 from convtrain.pipeline import train
 
-            train(as_launched(config), run_dir, overrides, signals)
+            train(config, run_dir, overrides, signals)
         except Interrupted as interrupted:
             status = interrupted.exit_status
         except Exception as error:

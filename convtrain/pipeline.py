@@ -1,6 +1,7 @@
 """The whole story of a run on one page: ``train(config) -> result``."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.assembly import (
@@ -21,17 +21,18 @@ from convtrain.assembly import (
     make_task,
 )
 from convtrain.config.schema import Config, TorchvisionModel
-from convtrain.errors import ConvtrainError, TrainingError, error_line
+from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
 from convtrain.gradients.verdict import judge
-from convtrain.runs.directory import RunDirectory
-from convtrain.runs.provenance import collect_provenance
+from convtrain.ranks import as_launched
+from convtrain.runs.beginning import begin, checkpoint_to_resume
+from convtrain.runs.directory import Run
 from convtrain.signals import Signals
 from convtrain.training.agreement import SameEverywhere
-from convtrain.training.checkpoint_file import load_checkpoint, newest_good
+from convtrain.training.checkpoint_file import load_checkpoint
 from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint
 from convtrain.training.interrupts import Interrupts
-from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
+from convtrain.training.loggers import tensorboard_of
 from convtrain.training.sharding import load_weights
 from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
@@ -42,10 +43,12 @@ log = logging.getLogger("convtrain")
 def train(
     config: Config, run_dir: Path, overrides: Sequence[str] = (), signals: Signals | None = None
 ) -> dict[str, Any]:
-    """Train as configured and return the result, which also stands in ``run_dir/result.json``.
+    """Train in this process and return the result, which is ``run_dir/result.json`` as well.
+
+    Whoever calls it has made sure that the directory is free (:func:`convtrain.start.train`).
 
     Args:
-        config: the validated configuration.
+        config: the validated configuration, as it was asked for.
         run_dir: where everything the run leaves behind goes.
         overrides: what was typed on the command line, for the record.
         signals: that end the run where it can be resumed.
@@ -54,8 +57,25 @@ def train(
         ConvtrainError: one line on what a user can mend.
         Interrupted: a signal has ended the run, which is saved.
     """
+    if not _alone.acquire(blocking=False):
+        raise ConfigError(
+            f"{run_dir}: another training runs in this process, and both would draw from the same "
+            f"random numbers; wait until it has ended, or train in another process"
+        )
+    try:
+        return _train(config, Run(run_dir), overrides, signals)
+    finally:
+        _alone.release()
+
+
+_alone = threading.Lock()  # torch's random state and number of threads are the process's
+
+
+def _train(
+    asked: Config, run: Run, overrides: Sequence[str], signals: Signals | None
+) -> dict[str, Any]:
     started = time.perf_counter()
-    run = RunDirectory(run_dir)
+    config, run_dir = as_launched(asked), run.path
     pl.seed_everything(config.seed, verbose=False)
 
     data = make_data(config)
@@ -63,7 +83,7 @@ def train(
     task = make_task(config, model)
     recorder = make_recorder(config, run_dir)
     callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
-    callbacks.append(SameEverywhere(config.model_dump(by_alias=True), data.splits, run_dir))
+    callbacks.append(SameEverywhere(asked, data.splits, run_dir))
     if signals is not None:
         last = next((each for each in callbacks if isinstance(each, LastCheckpoint)), None)
         callbacks.append(Interrupts(signals, last))
@@ -73,9 +93,9 @@ def train(
         loggers=make_loggers(config, run_dir),
         **config.trainer.model_dump(exclude=MODEL_KEYS),
     )
-    _begin(config, run, overrides, trainer)
+    checkpoint = checkpoint_to_resume(config, run) if config.resume else None
+    begin(asked, config, run, overrides, trainer, resumes=checkpoint is not None)
 
-    checkpoint = _checkpoint_to_resume(run) if config.resume else None
     tested = None
     with _failures_told(task, run_dir):
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -99,29 +119,6 @@ def train(
         result["recorder"] = {"share_of_time": share, "bytes": size}
     _end(config, run, trainer, result)
     return result
-
-
-@rank_zero_only
-def _begin(
-    config: Config, run: RunDirectory, overrides: Sequence[str], trainer: pl.Trainer
-) -> None:
-    plain = config.model_dump(by_alias=True)
-    device = str(trainer.strategy.root_device)
-    if device.startswith("cuda"):
-        device = f"{device} ({torch.cuda.get_device_name(0)})"
-    run.begin(plain, overrides, collect_provenance(seed=config.seed, device=device))
-    for logger in trainer.loggers:
-        if not config.resume and isinstance(logger, TensorBoard | MetricsCsv):
-            logger.forget_after(-1)  # another training in the same directory
-    if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
-        tensorboard.log_text("config", run.config.read_text())
-
-
-def _checkpoint_to_resume(run: RunDirectory) -> str:
-    path, damaged = newest_good(run.checkpoints)
-    if damaged:
-        rank_zero_only(log.warning)("%s; going on from %s", "; ".join(damaged), path.name)
-    return str(path)
 
 
 @contextmanager
@@ -150,7 +147,7 @@ def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | Non
 
 
 @rank_zero_only
-def _end(config: Config, run: RunDirectory, trainer: pl.Trainer, result: dict[str, Any]) -> None:
+def _end(config: Config, run: Run, trainer: pl.Trainer, result: dict[str, Any]) -> None:
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         final = {key: result[key] for key in FINAL_METRICS if key in result}
         tensorboard.log_results(_settings(config), final, trainer.global_step)

@@ -1,10 +1,9 @@
 """Training a run again from its own record, to see whether the bits are the same."""
 
-import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,13 +11,14 @@ from convtrain.config.check import resolve_config
 from convtrain.config.names import new_stamp
 from convtrain.config.resume import read_config
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, MissingDataError
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from convtrain.imports import imports_kept
-from convtrain.launcher import processes_to_start, quiet_libraries, train_in_processes
+from convtrain.launcher import processes_to_start
 from convtrain.ranks import as_launched
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.runs.lock import locked
 from convtrain.signals import Signals
+from convtrain.start import train_anywhere
 
 
 def rerun(console: Console, run_dir: Path | str, out: Path | str | None = None) -> bool:
@@ -40,7 +40,7 @@ def rerun(console: Console, run_dir: Path | str, out: Path | str | None = None) 
         TrainingError: the training fails.
         Interrupted: a signal ends it.
     """
-    original = RunDirectory(run_dir)
+    original = Run(run_dir)
     config = _recorded_config(original)
     folder = Path(out) if out is not None else _beside(original.path)
     if folder.exists() and any(folder.iterdir()):
@@ -49,47 +49,55 @@ def rerun(console: Console, run_dir: Path | str, out: Path | str | None = None) 
     with locked(folder), Signals() as signals:
         _log_to(folder / "train.log")
         console.print(f"trains {original.path} again, in {folder}")
-        _train(config, folder, overrides, signals, _threads(original))
-    return _tell(console, original, RunDirectory(folder))
+        if (threads := _threads(original)) is not None:
+            _set_threads(threads, config)
+        train_anywhere(config, folder, overrides, signals)
+    return _tell(console, original, Run(folder))
 
 
-def _recorded_config(original: RunDirectory) -> Config:
-    if not original.config.is_file():
-        raise MissingDataError(f"{original.path}: no run; give a directory that holds config.yaml")
+def _recorded_config(original: Run) -> Config:
+    original.require()
     original.finished_result()
-    stored = read_config(original.config)
+    if not original.last_checkpoint.is_file():
+        raise MissingDataError(
+            f"{original.last_checkpoint}: does not exist, so there are no weights to compare with"
+        )
+    stored = read_config(original)
     stored["resume"] = None
-    return as_launched(resolve_config(stored))
+    for key, count in _found_devices(original):
+        if stored.trainer[key] != count:
+            stored.trainer[key] = count
+    config = resolve_config(stored)
+    as_launched(config)
+    return config
 
 
-def _train(
-    config: Config, folder: Path, overrides: list[str], signals: Signals, threads: int | None
-) -> dict[str, Any]:
-    count = processes_to_start(config)
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # as torch reads it, here and in processes
-    if count > 1:
-        return train_in_processes(count, config, folder, overrides, signals)
-    with imports_kept():
-        quiet_libraries()
-        import torch
+def _found_devices(run: Run) -> Iterator[tuple[str, int]]:
+    """Yield the devices that a launcher from outside had given, or that ``auto`` had found."""
+    launched = run.read_provenance().get("launched")
+    for key in ("devices", "num_nodes"):
+        if isinstance(launched, dict) and isinstance(launched.get(key), int):
+            yield key, launched[key]
 
-        from convtrain.pipeline import train
 
-    if threads is not None:
+def _set_threads(threads: int, config: Config) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # as torch reads it, in processes too
+    if processes_to_start(config) == 1:
+        with imports_kept():
+            import torch
+
         torch.set_num_threads(threads)
-    return train(config, folder, overrides, signals)
 
 
-def _threads(run: RunDirectory) -> int | None:
+def _threads(run: Run) -> int | None:
     try:
-        threads = json.loads(run.provenance.read_text())["threads"]
-    except (OSError, ValueError, KeyError, TypeError):
+        threads = run.read_provenance().get("threads")
+    except CorruptDataError:
         return None
     return threads if isinstance(threads, int) and threads > 0 else None
 
 
-def _tell(console: Console, original: RunDirectory, again: RunDirectory) -> bool:
+def _tell(console: Console, original: Run, again: Run) -> bool:
     from convtrain.runs.bits import compare_bits
     from convtrain.runs.compare import provenance_pairs
 

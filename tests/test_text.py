@@ -33,7 +33,7 @@ from convtrain.gradients.charts import draw_flow, draw_heatmap
 from convtrain.gradients.mirror import graph_text
 from convtrain.gradients.reading import Norms
 from convtrain.models.initialization import initialize
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.runs.report import print_report
 from convtrain.sweeps.callback import close_sweep
 from convtrain.sweeps.plots import draw_effect
@@ -181,9 +181,9 @@ def test_class_folders_are_classes_of_these_names(tmp_path: Path) -> None:
 
 
 def stored_and_read(config: Config, folder: Path) -> Config:
-    run = RunDirectory(folder / "run")
+    run = Run(folder / "run")
     run.begin(config.model_dump(by_alias=True), [], {})
-    return resolve_config(read_config(run.config))
+    return resolve_config(read_config(run))
 
 
 # --- outputs of a run -----------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_two_runs_side_by_side_show_their_values(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, root in (("a", text), ("b", "other")):
-        run = RunDirectory(tmp_path / name)
+        run = Run(tmp_path / name)
         run.begin({"data": {"root": root}}, [], {})
         run.finish(RESULT)
     assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
@@ -308,7 +308,7 @@ def test_a_sweep_shows_values_in_its_table_csv_page_and_plots(
     folder = tmp_path / "a [b] $x$ <i>&amp; é"
     values = [as_hydra_value(text) for text in AWKWARD.values()]
     for number, value in enumerate(values):
-        run = RunDirectory(folder / str(number))
+        run = Run(folder / str(number))
         run.begin({}, [f"data.root={value}", f"optimizer.lr=0.{number}"], {})
         if number % 2:
             run.fail(f"no memory for {value}")
@@ -383,7 +383,7 @@ def test_whatever_fails_at_the_end_of_a_sweep_makes_the_status(
     """Hydra makes a warning of an exception in a callback, and the command would end with 0."""
     from hydra._internal.callbacks import Callbacks
 
-    run = RunDirectory(tmp_path / "0")
+    run = Run(tmp_path / "0")
     run.begin({}, ["seed=1"], {})
     run.finish(RESULT)
     monkeypatch.setattr(what, how)

@@ -1,19 +1,20 @@
 """``resume=auto``: the newest unfinished run of the same configuration, or a new one."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from convtrain.config.check import resolve_config
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
+from convtrain.config.identity import role_of
 from convtrain.config.names import LOGS
-from convtrain.config.resume import CHANGEABLE
+from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
+from convtrain.ranks import is_main_process
+from convtrain.runs.directory import Run
 from convtrain.text import as_hydra_value
 
 AUTO = "resume=auto"
@@ -44,8 +45,7 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
     except ConfigError:  # who checks the command line next tells it
         return new
     places = [Path(str(o.value())) for o in composed.overrides if _key(o) == "hydra.run.dir"]
-    plain = config.model_dump(by_alias=True)
-    run = newest_unfinished(plain, *places) or finished_there(plain, *places)
+    run = newest_unfinished(config, *places) or finished_there(config, *places)
     if run is None:
         print(f"{AUTO}: no unfinished run of this configuration; a new one begins", file=sys.stderr)
         return new
@@ -54,41 +54,27 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
     return [text for text in new if text not in fixed] + [f"resume={as_hydra_value(str(run))}"]
 
 
-def newest_unfinished(config: Mapping[str, Any], place: Path | None = None) -> Path | None:
-    """Return the directory of the newest unfinished run of a configuration, if there is one."""
-    wanted, found = _fixed(config), list(Path(LOGS, "runs").glob("*/*/config.yaml"))
-    if place is not None:
-        found.append(place / "config.yaml")
-    for path in sorted(filter(Path.is_file, found), key=lambda p: p.stat().st_mtime, reverse=True):
-        run = path.parent
-        unfinished = not (run / "result.json").exists() and any(run.glob("checkpoints/*.ckpt"))
-        if unfinished and _fixed(_read(path)) == wanted:
-            return run
+def newest_unfinished(config: Config, place: Path | None = None) -> Path | None:
+    """Return the directory of the newest unfinished run of a configuration, if there is one.
+
+    A run that another process trains counts as well: to join it is refused later. Ranks other than
+    0 must choose as rank 0 does, whatever it has begun since.
+    """
+    found = [path.parent for path in Path(LOGS, "runs").glob("*/*/config.yaml")]
+    runs = [Run(path) for path in (*found, place) if path is not None]
+    begun = [run for run in runs if run.is_begun and not run.is_finished]
+    is_main = is_main_process()
+    for run in sorted(begun, key=lambda run: run.config.stat().st_mtime, reverse=True):
+        if (run.is_resumable or (is_main and run.is_locked)) and run.same_as(config, resumed=True):
+            return run.path
     return None
 
 
-def finished_there(config: Mapping[str, Any], place: Path | None = None) -> Path | None:
+def finished_there(config: Config, place: Path | None = None) -> Path | None:
     """Return the directory that was given, if a run of the configuration is finished there."""
-    if place is None or not (place / "result.json").is_file():
+    if place is None or not Run(place).is_finished:
         return None
-    return place if _fixed(_read(place / "config.yaml")) == _fixed(config) else None
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-
-
-def _fixed(config: Any, prefix: str = "") -> Any:
-    """Return what of a configuration makes a run the run that it is."""
-    if not isinstance(config, Mapping):
-        return list(config) if isinstance(config, tuple) else config
-    named = {f"{prefix}{key}": value for key, value in config.items()}
-    if named.get("trainer.strategy") == "ddp":  # what auto comes to with several devices
-        named["trainer.strategy"] = "auto"
-    return {k: _fixed(v, f"{k}.") for k, v in named.items() if k not in CHANGEABLE}
+    return place if Run(place).same_as(config, resumed=True) else None
 
 
 def _key(override: Any) -> str:
@@ -96,4 +82,4 @@ def _key(override: Any) -> str:
 
 
 def _may_stay(key: str) -> bool:
-    return key in CHANGEABLE or (key.startswith("hydra.") and key != "hydra.run.dir")
+    return role_of(key) is not None or (key.startswith("hydra.") and key != "hydra.run.dir")

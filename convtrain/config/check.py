@@ -26,6 +26,9 @@ from convtrain.config.schema import Config
 from convtrain.config.sweep import sweep_arguments
 from convtrain.config.targets import target_mistakes, trust_mistakes
 from convtrain.errors import ConfigError, ConvtrainError, MissingDataError, first_line
+from convtrain.ranks import is_main_process
+from convtrain.runs.directory import Run
+from convtrain.runs.lock import refusal, stays_locked
 from convtrain.text import plain_as_omegaconf
 
 PATHS = ("data.root", "data.cache_dir", "resume")
@@ -92,8 +95,8 @@ def check_command(command: CommandLine) -> Checked:
         for mistake in hydra_mistakes(composed.hydra, trust, command.overrides):
             if mistake.key != "hydra.run.dir" or not resume:  # which is then the run's directory
                 lines.append(line(mistake, raw, composed.origin))
-        if not command.multirun and not resume:
-            lines += [line(m, raw, composed.origin) for m in _lost_run(composed.hydra)]
+        if not command.multirun and is_main_process():  # which the other ranks find at work
+            lines += [line(m, raw, composed.origin) for m in _lost_run(composed.hydra, resume)]
         if not lines:
             forced += composed.added()
     lines = [*unread, *(text for text in lines if not _judges_a_default(text, unread))]
@@ -110,11 +113,14 @@ def _judges_a_default(text: str, unread: Sequence[str]) -> bool:
     return is_below and not text.endswith(f"[set in: {TYPED}]")
 
 
-def _lost_run(hydra: DictConfig) -> list[Mistake]:
-    """Return the mistake of a new run that would begin where another has left its results."""
+def _lost_run(hydra: DictConfig, resume: Any) -> list[Mistake]:
+    """Return the mistake of a run where another is under way, or has left its results."""
     with contextlib.suppress(OmegaConfBaseException, ValueError):
-        if (reason := why_not_anew(Path(str(OmegaConf.select(hydra, "run.dir"))))) is not None:
-            return [Mistake("hydra.run.dir", reason)]
+        run, key = Run(str(OmegaConf.select(hydra, "run.dir"))), "hydra.run.dir"
+        if (who := stays_locked(run.path)) is not None:
+            return [Mistake("resume" if resume else key, refusal(who))]
+        if not resume and (reason := why_not_anew(run)) is not None:
+            return [Mistake(key, reason)]
     return []
 
 

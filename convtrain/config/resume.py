@@ -1,64 +1,49 @@
-"""Going on with a run: its own stored configuration, and the few overrides that make sense."""
+"""Resuming a run: its own stored configuration, and the few overrides that make sense."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.config.anchors import refuse_explosion
-from convtrain.errors import ConfigError
+from convtrain.config.identity import ROLES, role_of
+from convtrain.config.schema import Config
+from convtrain.errors import ConfigError, CorruptDataError, OccupiedError, first_line
+from convtrain.runs.directory import Run
 from convtrain.text import plain_as_omegaconf
-
-CHANGEABLE = (
-    "resume",
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.threads",
-    "trainer.log_every_n_steps",
-    "callbacks.checkpoint.every_n_epochs",
-    "callbacks.checkpoint.every_n_steps",
-    "callbacks.checkpoint.every_n_minutes",
-    "callbacks.checkpoint.keep_last",
-    "callbacks.progress_bar",
-    "data.root",
-    "data.download",
-)
 
 
 def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     """Return the configuration of a run, with the overrides of the command that resumes it.
 
     Raises:
-        ConfigError: there is no run or no checkpoint, or an override would make it another run.
+        ConfigError: there is no run, or an override would make it another run.
     """
-    folder = Path(run_dir)
-    for needed in ("config.yaml", "checkpoints/*.ckpt"):
-        if not _any_file(folder, needed):
-            raise ConfigError(
-                f"resume={run_dir}: {folder / needed} does not exist; give the directory of a run "
-                f"that has saved a checkpoint"
-            )
-    stored = read_config(folder / "config.yaml")
+    run = Run(run_dir)
+    if not run.is_begun:
+        raise ConfigError(
+            f"resume={run_dir}: {run.config} does not exist; give the directory of a run"
+        )
+    if run.is_finished and not run.is_resumable:
+        raise ConfigError(
+            f"resume={run_dir}: is finished and has no checkpoint to go on from; train it anew"
+        )
+    stored = read_config(run)
     parser, lines = OverridesParser.create(), []
     for override in parser.parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key == "hydra.run.dir" and Path(str(override.value())).resolve() != folder.resolve():
+        if key == "hydra.run.dir" and Path(str(override.value())).resolve() != run.path.resolve():
             lines.append(
                 f"{override.input_line}: a run that is resumed stays in its directory; "
                 f"leave it out, or copy {run_dir} there and resume that"
             )
         if key.startswith("hydra."):
             continue
-        if key not in CHANGEABLE:
+        if role_of(key) is None:
             lines.append(
                 f"{override.input_line}: cannot change when a run is resumed; allowed are "
-                f"{', '.join(CHANGEABLE[1:])}"
+                f"{', '.join(key for key in ROLES if key != 'resume')}"
             )
             continue
         OmegaConf.update(stored, key, override.value())
@@ -67,23 +52,61 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     return stored
 
 
-def why_not_anew(folder: Path) -> str | None:
+def why_not_anew(run: Run) -> str | None:
     """Return why no new run may begin in a directory, or None: what another has left stays."""
-    if _any_file(folder, "result.json"):
+    if run.is_finished:
         return "holds a finished run; choose another directory, or leave this key out"
-    if _any_file(folder, "checkpoints/*.ckpt"):
-        return f"holds a run that has saved checkpoints; to go on with it: resume={folder}"
+    if run.saved():
+        return f"holds a run that has saved checkpoints; to go on with it: resume={run.path}"
     return None
 
 
-def _any_file(folder: Path, pattern: str) -> bool:
-    try:
-        return any(folder.glob(pattern))
-    except OSError:  # such as a name that is too long
-        return False
+def refuse_resumed(config: Config, run: Run) -> None:
+    """Refuse to resume one run in the directory of another.
+
+    Raises:
+        OccupiedError: ``config.resume`` is not the directory that is trained in, which is no run's,
+            or is one of another training.
+    """
+    if Path(str(config.resume)).resolve() != run.path.resolve():
+        raise OccupiedError(
+            f"resume={config.resume}: is not the directory to train in, {run.path}; "
+            f"a run that is resumed stays in its directory"
+        )
+    if not run.is_begun:
+        raise OccupiedError(
+            f"resume={config.resume}: {run.config} does not exist; give the directory of a run"
+        )
+    if keys := run.differing(config, resumed=True):
+        raise OccupiedError(
+            f"resume={config.resume}: is a run with another {', another '.join(keys[:3])}; "
+            f"give these their stored values, or another directory"
+        )
 
 
-def read_config(path: Path) -> DictConfig:
+def refuse_lowered(config: Config, *, epochs: int, steps: int) -> None:
+    """Refuse limits that a run has passed already.
+
+    Args:
+        config: as it resumes.
+        epochs: that it has begun.
+        steps: that its optimiser has taken.
+
+    Raises:
+        ConfigError: one line for each limit.
+    """
+    limits, done = config.trainer, {"max_epochs": epochs, "max_steps": steps}
+    lines = [
+        f"trainer.{key}={limit}: the run has come to {count} already; "
+        f"give {count} or more, or leave it out"
+        for key, count in done.items()
+        if (limit := getattr(limits, key)) is not None and limit < count
+    ]
+    if lines:
+        raise ConfigError(*lines)
+
+
+def read_config(run: Run) -> DictConfig:
     """Read the configuration of a run, which may come from anybody.
 
     It was written with all interpolations resolved, so a ``${`` in it is text.
@@ -91,13 +114,7 @@ def read_config(path: Path) -> DictConfig:
     Raises:
         ConfigError: it cannot be read.
     """
-    refuse_explosion(path)
     try:
-        plain = yaml.safe_load(path.read_text())
-        stored = OmegaConf.create(plain_as_omegaconf(plain)) if isinstance(plain, dict) else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    if stored is None:
-        raise ConfigError(f"{path}: is not the configuration of a run")
-    return stored
+        return OmegaConf.create(plain_as_omegaconf(run.read_config()))
+    except (CorruptDataError, ValueError, RecursionError, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error)) from error

@@ -1,11 +1,10 @@
 """A sweep before it begins: what it is, where it lies, how many jobs it has, what it cannot do."""
 
-import hashlib
 import importlib.util
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,18 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from convtrain.config.gpus import gpus_of
+from convtrain.config.identity import digest, hashed
 from convtrain.config.names import IDENTITY
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 from convtrain.text import as_hydra_value
 
 RECORD = "sweep.json"  # in the sweep's directory
-NEUTRAL = ("resume", "sweep", "callbacks.progress_bar", "data.download")
-"""Keys that change nothing about what is trained."""
-
 CALLBACK = "hydra.callbacks.sweep_table"
 LOCAL_GPUS = "local_gpus"
 ONE_DEVICE = ("joblib", LOCAL_GPUS)  # launchers whose jobs are workers, which start no others
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 EXTENDABLE = ("n_trials", "storage", "study_name", "max_failure_rate")
-
-
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """Return what tells one training from another: a hash of plain containers."""
-    return _hashed(_without(config, ""))
 
 
 def sweep_arguments(
@@ -99,19 +91,7 @@ def cores() -> int:
 def _identity(configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]) -> str:
     swept = sorted(str(o.input_line) for o in overrides if o.is_sweep_override())
     sweeper = {key: value for key, value in _plain(hydra.sweeper).items() if key not in EXTENDABLE}
-    trained = [fingerprint(config.model_dump(by_alias=True)) for config in configs]
-    return _hashed([swept, sweeper, trained])
-
-
-def _hashed(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def _without(value: Any, prefix: str) -> Any:
-    if isinstance(value, Mapping):
-        named = {f"{prefix}{key}": inner for key, inner in value.items()}
-        return {k: _without(v, f"{k}.") for k, v in named.items() if k not in NEUTRAL}
-    return [_without(v, f"{prefix}*.") for v in value] if isinstance(value, list | tuple) else value
+    return hashed([swept, sweeper, [digest(config) for config in configs]])
 
 
 def _plain(node: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
 from convtrain.gradients.store import FOLDER
+from convtrain.runs.directory import Run
 from convtrain.text import matches
 
 SHOWN = 3  # names in a message that lists some
@@ -140,7 +141,7 @@ def layer_of(parameter: str) -> str:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / FOLDER).is_dir() or (path / "config.yaml").is_file()
+    return (path / FOLDER).is_dir() or Run(path).is_begun
 
 
 def _no_match(glob: str, key: str, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.store import TABLES, load
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint
 
 METRICS = (
@@ -38,7 +38,7 @@ def compare_bits(first: Path | str, second: Path | str) -> Verdict:
         MissingDataError: one of them is not finished, or has no checkpoint.
         CorruptDataError: a checkpoint is damaged.
     """
-    runs = RunDirectory(first), RunDirectory(second)
+    runs = Run(first), Run(second)
     compared, differing = [], []
     for what, found in (
         _weights(*runs),
@@ -50,7 +50,7 @@ def compare_bits(first: Path | str, second: Path | str) -> Verdict:
     return Verdict(tuple(compared), tuple(differing))
 
 
-def _weights(first: RunDirectory, second: RunDirectory) -> tuple[str, list[str]]:
+def _weights(first: Run, second: Run) -> tuple[str, list[str]]:
     a, b = (load_checkpoint(run.last_checkpoint)["state_dict"] for run in (first, second))
     names = list(dict.fromkeys([*a, *b]))
     wrong = [
@@ -79,7 +79,7 @@ def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((first.double() - second.double()).abs().max()) if first.numel() else 0.0
 
 
-def _metrics(first: RunDirectory, second: RunDirectory) -> tuple[str, list[str]]:
+def _metrics(first: Run, second: Run) -> tuple[str, list[str]]:
     results = [run.finished_result() for run in (first, second)]
     keys = [key for key in METRICS if key in results[0] or key in results[1]]
     values = ((key, *(result.get(key) for result in results)) for key in keys)
@@ -87,7 +87,7 @@ def _metrics(first: RunDirectory, second: RunDirectory) -> tuple[str, list[str]]
     return f"{len(keys)} metrics", found
 
 
-def _record(first: RunDirectory, second: RunDirectory, table: str) -> tuple[str, list[str]] | None:
+def _record(first: Run, second: Run, table: str) -> tuple[str, list[str]] | None:
     tables = []
     for run in (first, second):
         try:

@@ -1,23 +1,21 @@
 """Two runs side by side: what they were told, what they ran on, what came out, how it got there."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from convtrain.config.sweep import NEUTRAL
-from convtrain.errors import CorruptDataError, MissingDataError
+from convtrain.config.identity import leaves
+from convtrain.errors import MissingDataError
 from convtrain.gradients.reading import by_layer, gather_norms
 from convtrain.gradients.report import short
 from convtrain.gradients.store import load
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 
 METRICS = (
     "val/acc", "val/loss", "test/acc", "test/loss", "train/acc_epoch", "train/loss_epoch", "steps",
@@ -46,10 +44,9 @@ def show_difference(console: Console, first: Path | str, second: Path | str) -> 
         MissingDataError: one of them is no run.
         CorruptDataError: one of their files cannot be read.
     """
-    runs = [RunDirectory(path) for path in (first, second)]
+    runs = [Run(path) for path in (first, second)]
     for run in runs:
-        if not run.config.is_file():
-            raise MissingDataError(f"{run.path}: no run; give a directory that holds config.yaml")
+        run.require()
     for letter, run in zip("AB", runs, strict=True):
         console.print(f"{letter}  {run.path}")
     console.print()
@@ -72,21 +69,23 @@ def show_difference(console: Console, first: Path | str, second: Path | str) -> 
         console.print("gradients: not recorded by both")
 
 
-def config_pairs(first: RunDirectory, second: RunDirectory) -> Iterator[Pair]:
-    yield from _pairs(_flat(_yaml(first.config)), _flat(_yaml(second.config)), NEUTRAL)
+def config_pairs(first: Run, second: Run) -> Iterator[Pair]:
+    """Yield the keys that make two runs different trainings."""
+    a, b = (dict(leaves(run.read_config())) for run in (first, second))
+    yield from (Pair(key, a.get(key), b.get(key)) for key in first.differing(second.read_config()))
 
 
-def provenance_pairs(first: RunDirectory, second: RunDirectory) -> Iterator[Pair]:
-    a, b = (_flat(_json(run.provenance)) for run in (first, second))
-    yield from _pairs(a, b, ("command", "seed"))
+def provenance_pairs(first: Run, second: Run) -> Iterator[Pair]:
+    a, b = (dict(leaves(run.read_provenance())) for run in (first, second))
+    yield from (pair for pair in _pairs(a, b) if pair.key not in ("command", "seed"))
 
 
-def metric_pairs(first: RunDirectory, second: RunDirectory) -> Iterator[Pair]:
+def metric_pairs(first: Run, second: Run) -> Iterator[Pair]:
     a, b = (run.read_result() or {} for run in (first, second))
     yield from (Pair(key, a.get(key), b.get(key)) for key in METRICS if key in a or key in b)
 
 
-def norm_pairs(first: RunDirectory, second: RunDirectory) -> Iterator[Pair]:
+def norm_pairs(first: Run, second: Run) -> Iterator[Pair]:
     """Yield each layer's median gradient norm; nothing where a run has no record."""
     medians = []
     for run in (first, second):
@@ -99,36 +98,9 @@ def norm_pairs(first: RunDirectory, second: RunDirectory) -> Iterator[Pair]:
     yield from _pairs(medians[0], medians[1])
 
 
-def _pairs(
-    first: Mapping[str, Any], second: Mapping[str, Any], leave_out: tuple[str, ...] = ()
-) -> Iterator[Pair]:
+def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Pair]:
     for key in dict.fromkeys([*first, *second]):
-        if not f"{key}.".startswith(tuple(f"{name}." for name in leave_out)):
-            yield Pair(key, first.get(key), second.get(key))
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of plain containers by their dotted keys; lists are leaves."""
-    if not isinstance(node, Mapping) or not node:
-        return {prefix.removesuffix("."): node} if prefix else {}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= _flat(value, f"{prefix}{key}.")
-    return leaves
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CorruptDataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise CorruptDataError(f"{path}: cannot be read: {error}") from error
+        yield Pair(key, first.get(key), second.get(key))
 
 
 def _table(title: str, pairs: list[Pair], *, change: bool = False, ratio: bool = False) -> Table:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
 from convtrain.files import written_whole
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.training.checkpoint_file import best_in, load_checkpoint
 
 MODEL = "model."  # where the task holds the network
@@ -37,7 +37,7 @@ def export_weights(
         ConfigError: it holds something that is not a dense tensor.
         TrainingError: the disk is full.
     """
-    run = RunDirectory(run_dir)
+    run = Run(run_dir)
     source = _find(run, checkpoint)
     tensors = {
         name.removeprefix(MODEL): _plain(name, value)
@@ -50,8 +50,8 @@ def export_weights(
     return target, source, len(tensors)
 
 
-def _find(run: RunDirectory, checkpoint: str) -> Path:
-    names = [path.stem for path in sorted(run.checkpoints.glob("*.ckpt"))]
+def _find(run: Run, checkpoint: str) -> Path:
+    names = [name.removesuffix(".ckpt") for name in run.saved()]
     if not names:
         raise MissingDataError(f"{run.checkpoints}: no checkpoints; give the directory of a run")
     if checkpoint == "best":

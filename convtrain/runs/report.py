@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from convtrain.runs.directory import Run
 from convtrain.text import make_console
 
 ERASE = "\r\x1b[K"
@@ -45,7 +46,7 @@ def print_report(
     }
     if not recorder:
         del following["its gradients"]
-    if not any((run_dir / "checkpoints").glob("*.ckpt")):
+    if not Run(run_dir).is_resumable:
         del following["train longer"]
     if style in OTHER_STYLE:
         kept = [o for o in overrides if not o.startswith(("model=", "resume=", "hydra."))]

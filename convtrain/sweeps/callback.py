@@ -92,7 +92,7 @@ def _is_elsewhere(config: DictConfig) -> bool:
 
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
     """Write down what a sweep is; say where it stands if it goes on; forgive what has failed."""
-    from convtrain.runs.directory import RunDirectory, write_atomically
+    from convtrain.runs.directory import Run, write_atomically
     from convtrain.sweeps.results import read_sweep
     from convtrain.sweeps.table import standing
 
@@ -103,7 +103,7 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
     if retry_failed:
         for job in sweep.jobs:
             if job.status == "failed":
-                RunDirectory(job.path).error.unlink(missing_ok=True)
+                Run(job.path).error.unlink(missing_ok=True)
 
 
 def close_sweep(folder: Path) -> bool:

@@ -1,20 +1,21 @@
 """One job of a sweep: skipped where it is finished, gone on with where it was left off."""
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from convtrain.config.schema import Config
-from convtrain.config.sweep import cores, fingerprint, jobs_at_once
-from convtrain.errors import TrainingError
-from convtrain.runs.directory import RunDirectory
+from convtrain.config.sweep import cores, jobs_at_once
+from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
+from convtrain.runs.directory import Run
 from convtrain.runs.lock import locked
 from convtrain.signals import Signals
 from convtrain.sweeps.stopping import stopped_by, told_of_stop
+
+log = logging.getLogger("convtrain")
 
 Train = Callable[[Config, Path, Sequence[str], Signals], dict[str, Any]]
 
@@ -45,9 +46,10 @@ def run_once(
         TrainingError: it fails.
         Interrupted: a signal has ended it.
     """
-    run, sweep = RunDirectory(run_dir), run_dir.parent
-    with locked(run_dir), told_of_stop(sweep, signals), environment_as_before():
-        if (result := stored_result(config, run)) is not None:
+    run, sweep = Run(run_dir), run_dir.parent
+    with locked(run_dir, waits=True), told_of_stop(sweep, signals), environment_as_before():
+        refuse_other(config, run)
+        if (result := stored_result(run)) is not None:
             return result
         if run.error.is_file():
             raise LeftAloneError(
@@ -58,10 +60,10 @@ def run_once(
             raise NotStartedError(f"not started: job {failed} has failed (sweep.fail_fast=true)")
         if stopped_by(sweep) is not None:
             raise NotStartedError("not started: the sweep was stopped")
-        if may_resume(config, run):
+        if run.is_resumable:
             config = config.model_copy(update={"resume": str(run_dir)})
         else:
-            run.announce(config.model_dump(by_alias=True), overrides)
+            run.announce(config, overrides)
         if gpus := of_sweep("gpus"):
             from convtrain.sweeps.gpus import take_gpu
 
@@ -77,29 +79,37 @@ def _without_bar(config: Config) -> Config:
     return config.model_copy(update={"callbacks": callbacks})
 
 
-def stored_result(config: Config, run: RunDirectory) -> dict[str, Any] | None:
-    """Return the result of a job that is finished already."""
-    result = run.read_result()
-    return result if result is not None and _is_same(config, run) else None
+def refuse_other(config: Config, run: Run) -> None:
+    """Refuse the directory of another training, whose results would be lost.
+
+    Raises:
+        LeftAloneError: it holds one, or what it holds cannot be told.
+    """
+    if not run.is_finished and not run.saved():
+        return
+    try:
+        keys = run.differing(config)
+    except (CorruptDataError, MissingDataError) as error:
+        raise LeftAloneError(f"{error}; remove {run.path} to train this job again") from error
+    if keys:
+        raise LeftAloneError(
+            f"{run.path}: holds a job with another {', another '.join(keys[:3])}, which stays; "
+            f"give another hydra.sweep.dir"
+        )
 
 
-def may_resume(config: Config, run: RunDirectory) -> bool:
-    return any(run.checkpoints.glob("*.ckpt")) and _is_same(config, run)
+def stored_result(run: Run) -> dict[str, Any] | None:
+    """Return the result of a job that is finished already, if it can be read."""
+    try:
+        return run.read_result()
+    except CorruptDataError as error:
+        log.warning("%s; it is made again from the last checkpoint", error)
+        return None
 
 
 def failed_in(sweep: Path) -> str | None:
     """Return the name of a job of a sweep that has failed, if there is one."""
     return next((path.parent.name for path in sorted(sweep.glob("*/error.txt"))), None)
-
-
-def _is_same(config: Config, run: RunDirectory) -> bool:
-    try:
-        stored = yaml.safe_load(run.config.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return False
-    if not isinstance(stored, Mapping):
-        return False
-    return fingerprint(stored) == fingerprint(config.model_dump(by_alias=True))
 
 
 @contextmanager

@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from convtrain.config.sweep import RECORD
-from convtrain.errors import MissingDataError
-from convtrain.runs.directory import RunDirectory
-from convtrain.runs.lock import is_locked
+from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
+from convtrain.runs.directory import Run
 
 METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
 SEED = "seed"
@@ -181,33 +178,37 @@ def job_folders(folder: Path) -> list[Path]:
 
 
 def read_job(path: Path) -> Job:
-    run = RunDirectory(path)
-    result, error = run.read_result(), run.read_error()
+    run, damage, result, overrides = Run(path), "", None, []
+    try:
+        result, overrides = run.read_result(), run.read_overrides()
+    except CorruptDataError as error:
+        damage = str(error)
+    failed = damage or run.read_error()
     return Job(
         name=path.name,
         path=path,
-        status=_status(run, result is not None, error is not None),
-        settings=_settings(run.read_overrides()),
+        status=_status(run, result is not None and not damage, failed is not None),
+        settings=_settings(overrides),
         result=result or {},
-        error=error or "",
+        error=failed or "",
         threads=_threads(run) if result else None,
     )
 
 
 def status_of(path: Path) -> str:
     """Return how a job stands, from a look at its directory."""
-    run = RunDirectory(path)
-    return _status(run, run.result.is_file(), run.error.is_file())
+    run = Run(path)
+    return _status(run, run.is_finished, run.error.is_file())
 
 
-def _status(run: RunDirectory, finished: bool, failed: bool) -> str:
+def _status(run: Run, finished: bool, failed: bool) -> str:
     if finished:
         return "finished"
-    if is_locked(run.path):
+    if run.is_locked:
         return "running"
     if failed:
         return "failed"
-    return "unfinished" if run.config.is_file() else "waiting"
+    return "unfinished" if run.is_begun else "waiting"
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, str]:
@@ -215,15 +216,15 @@ def _settings(overrides: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in pairs if not key.startswith("hydra")}
 
 
-def _threads(run: RunDirectory) -> int | None:
+def _threads(run: Run) -> int | None:
     """Return the threads of a job on one device that nobody has asked for."""
     try:
-        trainer = yaml.safe_load(run.config.read_text())["trainer"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        trainer, provenance = run.read_config().get("trainer", {}), run.read_provenance()
+    except ConvtrainError:
         return None
-    if trainer.get("threads") is not None or trainer.get("strategy") != "auto":
+    if trainer.get("threads") is not None or provenance.get("launched", {}).get("devices", 1) != 1:
         return None
-    threads = _read_json(run.provenance).get("threads")
+    threads = provenance.get("threads")
     return threads if isinstance(threads, int) else None
 
 

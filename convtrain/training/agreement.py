@@ -1,7 +1,6 @@
 """Before the first step, all processes make sure that they are about to train the same."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from torch import distributed
 
 import convtrain
+from convtrain.config.identity import digest, identity
+from convtrain.config.schema import Config
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 
@@ -21,7 +22,7 @@ class SameEverywhere(pl.Callback):
     """Compares configuration, code, data and directory with the other processes, and stops them.
 
     Args:
-        config: plain containers.
+        config: as it was asked for.
         splits: the data.
         run_dir: where the run is kept.
 
@@ -29,32 +30,32 @@ class SameEverywhere(pl.Callback):
         ConfigError: in all processes alike, what differs, and in which of them.
     """
 
-    def __init__(self, config: Mapping[str, Any], splits: Splits, run_dir: Path) -> None:
+    def __init__(self, config: Config, splits: Splits, run_dir: Path) -> None:
         self.config, self.splits, self.run_dir = config, splits, run_dir
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.world_size == 1:
             return
         facts = {
-            "configuration": fingerprint(self.config),
+            "configuration": digest(self.config),
             "code": code_version(),
             "data": data_fingerprint(self.splits),
             "run directory": str(self.run_dir.absolute()),
         }
         gathered: list[Any] = [None] * trainer.world_size
-        distributed.all_gather_object(gathered, (facts, dict(_leaves(self.config))))
+        distributed.all_gather_object(gathered, (facts, identity(self.config)))
         if (line := difference(*zip(*gathered, strict=True))) is not None:
             raise ConfigError(line)
 
 
 def difference(
-    facts: Sequence[Mapping[str, str]], settings: Sequence[Mapping[str, Any]]
+    facts: Sequence[Mapping[str, str]], settings: Sequence[Mapping[str, str]]
 ) -> str | None:
     """Return a line on the first rank that differs from rank 0, or None.
 
     Args:
         facts: of each rank, by name.
-        settings: of each rank, value by dotted key.
+        settings: of each rank, JSON text by dotted key.
     """
     for rank, theirs in enumerate(facts):
         wrong = [name for name, fact in theirs.items() if fact != facts[0][name]]
@@ -63,7 +64,7 @@ def difference(
         mine, other = settings[0], settings[rank]
         keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
         if wrong[0] == "configuration" and keys:
-            detail = ", ".join(f"{k} is {other.get(k)!r}, not {mine.get(k)!r}" for k in keys[:3])
+            detail = ", ".join(f"{k} is {other.get(k)}, not {mine.get(k)}" for k in keys[:3])
         else:
             detail = f"{theirs[wrong[0]]}, not {facts[0][wrong[0]]}"
         return (
@@ -71,11 +72,6 @@ def difference(
             f"start the same command on the same code and data everywhere"
         )
     return None
-
-
-def fingerprint(plain: Any) -> str:
-    """Return a short hash of plain containers."""
-    return _short(hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()))
 
 
 def code_version() -> str:
@@ -109,12 +105,3 @@ def _pixels(images: Images) -> Iterator[torch.Tensor]:
 
 def _short(hashed: Any) -> str:
     return str(hashed.hexdigest()[:12])
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of every leaf of nested mappings."""
-    if not isinstance(node, Mapping):
-        yield key, node
-        return
-    for name, value in node.items():
-        yield from _leaves(value, f"{key}.{name}" if key else str(name))

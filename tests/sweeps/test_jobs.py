@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from convtrain.config.schema import Config
 from convtrain.config.sweep import jobs_at_once
 from convtrain.errors import TrainingError
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.signals import Signals
 from convtrain.sweeps.callback import begin_sweep
 from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once
@@ -28,16 +27,16 @@ RESULT = {"val/acc": 0.5, "wall_time_seconds": 1.0}
 class Trainings:
     """Stands for the training, and remembers each one."""
 
-    def __init__(self, then: Callable[[RunDirectory], None] = lambda run: None) -> None:
+    def __init__(self, then: Callable[[Run], None] = lambda run: None) -> None:
         self.configs: list[Config] = []
         self.then = then
 
     def __call__(
         self, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
     ) -> dict[str, Any]:
-        run = RunDirectory(run_dir)
+        run = Run(run_dir)
         self.configs.append(config)
-        run.begin(config.model_dump(by_alias=True), overrides, {})
+        run.begin(config, overrides, {})
         run.checkpoints.mkdir(exist_ok=True)
         run.last_checkpoint.write_bytes(b"state")
         self.then(run)
@@ -49,6 +48,11 @@ def once(train: Trainings, folder: Path, *overrides: str, job: str = "0") -> dic
     return run_once(train, compose(*overrides), folder / job, overrides, Signals())
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path): path.read_bytes() for path in found}
+
+
 def test_a_finished_job_is_not_trained_again(tmp_path: Path) -> None:
     train = Trainings()
     assert once(train, tmp_path, "seed=1") == RESULT
@@ -57,18 +61,18 @@ def test_a_finished_job_is_not_trained_again(tmp_path: Path) -> None:
     assert len(train.configs) == 1
 
 
-def test_another_configuration_is_trained_anew_and_takes_nothing_over(tmp_path: Path) -> None:
+def test_another_configuration_does_not_take_the_place_of_a_job(tmp_path: Path) -> None:
     train = Trainings()
     once(train, tmp_path, "seed=1")
-    once(train, tmp_path, "seed=2")
-    assert [config.seed for config in train.configs] == [1, 2]
-    assert train.configs[1].resume is None
-    stored = yaml.safe_load((tmp_path / "0" / "config.yaml").read_text())
-    assert stored["seed"] == 2
+    before = contents(tmp_path / "0")
+    with pytest.raises(LeftAloneError, match=r"holds a job with another seed, which stays"):
+        once(train, tmp_path, "seed=2")
+    assert [config.seed for config in train.configs] == [1]
+    assert contents(tmp_path / "0") == before
 
 
 def test_a_job_that_was_left_off_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
-    def killed(run: RunDirectory) -> None:
+    def killed(run: Run) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -78,18 +82,32 @@ def test_a_job_that_was_left_off_goes_on_from_its_own_checkpoint(tmp_path: Path)
     assert train.configs[0].resume == str(tmp_path / "0")
 
 
-def test_what_cannot_be_read_is_trained_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["a: [", "- 1", "", "\x00"])
+def test_a_job_whose_configuration_cannot_be_read_stays(tmp_path: Path, damage: str) -> None:
     train = Trainings()
     once(train, tmp_path)
-    (tmp_path / "0" / "config.yaml").write_text("a: [")
+    (tmp_path / "0" / "config.yaml").write_text(damage)
+    before = contents(tmp_path / "0")
+    with pytest.raises(LeftAloneError, match=r"config\.yaml: damaged, .*; remove .* to train"):
+        once(train, tmp_path)
+    assert contents(tmp_path / "0") == before
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]", "", "\x00"])
+def test_a_result_that_cannot_be_read_is_made_again_from_the_checkpoint(
+    tmp_path: Path, damage: str
+) -> None:
+    train = Trainings()
     once(train, tmp_path)
-    assert [config.resume for config in train.configs] == [None, None]
+    (tmp_path / "0" / "result.json").write_text(damage)
+    assert once(train, tmp_path) == RESULT
+    assert [config.resume for config in train.configs] == [None, str(tmp_path / "0")]
 
 
 def test_a_failed_job_is_left_alone_until_it_is_to_be_tried_again(tmp_path: Path) -> None:
     train = Trainings()
     (tmp_path / "0").mkdir()
-    RunDirectory(tmp_path / "0").fail("no memory")
+    Run(tmp_path / "0").fail("no memory")
     with pytest.raises(LeftAloneError, match=r"add sweep.retry_failed=true .*: no memory$"):
         once(train, tmp_path)
     assert train.configs == []
@@ -100,7 +118,7 @@ def test_a_failed_job_is_left_alone_until_it_is_to_be_tried_again(tmp_path: Path
 def test_fail_fast_starts_no_job_after_one_has_failed(tmp_path: Path) -> None:
     train = Trainings()
     (tmp_path / "0").mkdir()
-    RunDirectory(tmp_path / "0").fail("no memory")
+    Run(tmp_path / "0").fail("no memory")
     once(train, tmp_path, job="1")
     with pytest.raises(NotStartedError, match="job 0 has failed"):
         once(train, tmp_path, "sweep.fail_fast=true", job="2")
@@ -115,14 +133,14 @@ def test_nothing_of_the_environment_reaches_the_next_job(
     monkeypatch.delenv("MASTER_PORT", raising=False)
     before = dict(os.environ)
 
-    def disturb(run: RunDirectory) -> None:
+    def disturb(run: Run) -> None:
         os.environ.update(MASTER_PORT="4711", KEPT="no")
         del os.environ["PATH"]
 
     once(Trainings(disturb), tmp_path)
     assert dict(os.environ) == before
 
-    def fail(run: RunDirectory) -> None:
+    def fail(run: Run) -> None:
         disturb(run)
         raise TrainingError("too late")
 
@@ -134,13 +152,13 @@ def test_nothing_of_the_environment_reaches_the_next_job(
 OTHER = """
 import sys
 from pathlib import Path
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.runs.lock import locked
 
 with locked(Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.readline()
-    RunDirectory(sys.argv[1]).finish({"val/acc": 0.75})
+    Run(sys.argv[1]).finish({"val/acc": 0.75})
 """
 
 
@@ -168,7 +186,7 @@ def test_a_stopped_sweep_stops_the_job_that_runs_and_starts_no_other(tmp_path: P
     with Signals() as signals:
         signals.busy = True
 
-        def wait(run: RunDirectory) -> None:
+        def wait(run: Run) -> None:
             (tmp_path / FILE).write_text(f"{int(signal.SIGTERM)}\n")
             deadline = time.monotonic() + 20
             while signals.received is None and time.monotonic() < deadline:

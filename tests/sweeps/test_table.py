@@ -13,7 +13,7 @@ import pytest
 
 from convtrain.__main__ import main
 from convtrain.config.check import check_command_line
-from convtrain.runs.directory import RunDirectory
+from convtrain.runs.directory import Run
 from convtrain.runs.lock import locked
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.results import read_sweep
@@ -28,9 +28,9 @@ ACCURACY = {  # of jobs by learning rate and seed
 
 def leave_job(folder: Path, name: str, overrides: list[str], accuracy: float | None) -> None:
     """Write what a job leaves behind; without an accuracy it has failed."""
-    run = RunDirectory(folder / name)
+    run = Run(folder / name)
     run.path.mkdir(parents=True)
-    config = compose(*overrides).model_dump(by_alias=True)
+    config = compose(*overrides)
     run.begin(config, overrides, {"threads": 2})
     if accuracy is None:
         run.fail("no memory for conv2d_1")
@@ -144,7 +144,7 @@ def test_an_unfinished_sweep_has_a_table_too(
     for number in range(finished):
         leave_job(folder, str(number), [f"seed={number}"], 0.5 + number / 10)
     if finished < 3:
-        RunDirectory(folder / str(finished)).announce({}, [f"seed={finished}"])
+        Run(folder / str(finished)).announce(compose(), [f"seed={finished}"])
     assert main(["sweep", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert f"{finished} of 3 jobs finished" in printed
