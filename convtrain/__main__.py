@@ -257,7 +257,7 @@ def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> No
     for config in check_command(CommandLine.parse(arguments, "--build")).configs:
         built = make_forecast_table(config) if build else None
         console.print(
-            f"ok: data={config.data.name}, network={config.network.name}, "
+            f"ok: data={config.data.name}, network={config.model_name}, "
             f"model={config.model.style}, loss={config.loss.name}, "
             f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
         )

@@ -116,23 +116,23 @@ def class_names(config: Config) -> list[str]:
     return config.data.classes or [str(index) for index in range(num_classes(config))]
 
 
-def model_name(config: Config) -> str:
-    """Return what was chosen: a declared network, a model of torchvision's, or an import path."""
+def model_override(config: Config) -> str:
+    """Return the override that chose the model, as errors name it."""
     match config.model:
-        case TorchvisionModel(name=name):
-            return f"model.name={name}"
         case CustomModel(target=target):
             return f"model._target_={target}"
+        case TorchvisionModel(name=name):
+            return f"model.name={name}"
         case _:
             return f"network={config.network.name}"
 
 
 def make_model(config: Config) -> nn.Module:
     """Make the model; NetworkError where it cannot be, or is too large, or has nothing to learn."""
-    with within_memory(model_name(config)):
+    with within_memory(model_override(config)):
         model = _build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise NetworkError(f"{model_name(config)}: has no parameters to learn")
+        raise NetworkError(f"{model_override(config)}: has no parameters to learn")
     if config.trainer.deterministic and kind_of_device(config.trainer.accelerator) == "gpu":
         refuse_nondeterministic(model)
         pool_deterministically()
@@ -149,7 +149,7 @@ def _build_model(config: Config) -> nn.Module:
             custom,
             shape,
             None if config.loss.name == "sum" else num_classes(config),
-            model_name(config),
+            model_override(config),
             device=_device(config),
             double=config.trainer.precision in (64, "64-true"),
         )
@@ -157,7 +157,7 @@ def _build_model(config: Config) -> nn.Module:
     assert isinstance(model, DeclaredModel)
     network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
-        check_scores(network.output_shape, num_classes(config), f"network={config.network.name}")
+        check_scores(network.output_shape, num_classes(config), model_override(config))
     declared = config.network
     return build_network(
         network,

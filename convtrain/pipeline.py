@@ -20,7 +20,7 @@ from convtrain.assembly import (
     make_recorder,
     make_task,
 )
-from convtrain.config.schema import Config, TorchvisionModel
+from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
 from convtrain.gradients.verdict import judge
@@ -162,10 +162,9 @@ RESULT_METRICS = (*FINAL_METRICS, "train/acc_epoch", "train/loss_epoch")
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return what the HPARAMS page shows: the settings that people compare."""
-    model = config.model
     settings = {
-        "model": model.style,
-        "network": model.name if isinstance(model, TorchvisionModel) else config.network.name,
+        "model": config.model.style,
+        "network": config.model_name,
         "data": config.data.name,
         "batch_size": config.data.batch_size,
         "max_epochs": config.trainer.max_epochs,

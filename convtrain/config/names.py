@@ -4,6 +4,8 @@ import datetime
 import os
 import re
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -17,13 +19,22 @@ def new_stamp() -> str:
     return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
 
 
-def _run_name(*candidates: str | None) -> str:
+def _run_name(*candidates: Any) -> str:
     """Return the first name given: the experiment's, else the model's, else the network's.
 
     It becomes a folder's name, so what could lead elsewhere is left out of it.
+
+    Args:
+        candidates: names, or the section of a model, which names its class or torchvision's model.
     """
-    name = next(str(name) for name in candidates if name is not None)
+    names = (_model_name(each) if isinstance(each, Mapping) else each for each in candidates)
+    name = next(str(name) for name in names if name is not None)
     return re.sub(r"[^\w+.-]", "_", name).lstrip(".")[:100] or "run"
+
+
+def _model_name(model: Mapping[str, Any]) -> str | None:
+    target = model.get("_target_")
+    return model.get("name") if target is None else str(target).rpartition(".")[2]
 
 
 def _run_dir(resume: str | None, name: str) -> str:

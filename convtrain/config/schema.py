@@ -330,3 +330,10 @@ class Config(Section):
     callbacks: Callbacks
     logger: Logger
     sweep: Sweep = Sweep()
+
+    @property
+    def model_name(self) -> str:
+        """The model's name: of the network, of torchvision's model, or of the user's class."""
+        if isinstance(self.model, CustomModel):
+            return self.model.target.rpartition(".")[2]
+        return self.model.name if isinstance(self.model, TorchvisionModel) else self.network.name
