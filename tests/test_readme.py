@@ -2,12 +2,19 @@
 
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
-from convtrain.config.check import check_command_line
+from convtrain.config.check import check_command
+from convtrain.config.command_line import CommandLine
+from convtrain.config.datasets import PUBLISHED
+from convtrain.config.groups.data import Synthetic
+from convtrain.forecast import forecast
 from convtrain.network import resolve_network
 from tests.conftest import REPOSITORY
 
@@ -25,12 +32,36 @@ def test_the_readme_opens_with_the_two_make_commands() -> None:
     assert README.index("make train") < README.index("make test") < README.index("pip install -e .")
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of images in two classes, and a package of one's own that may be imported."""
+    for name, color in (("cat", 40), ("dog", 200)):
+        (tmp_path / name).mkdir()
+        for index in range(40):
+            Image.new("RGB", (70, 70), (color, index, 0)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "mypackage.py").write_text(
+        "from torch import nn\nclass MyNet(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("mypackage", None)
+
+
 @pytest.mark.parametrize("line", TRAIN)
-def test_a_training_command_is_a_valid_configuration(line: str, tmp_path: Path) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "dog").mkdir()
-    line = line.replace("FOLDER", str(tmp_path)).replace("resume=RUN_DIRECTORY", "")
-    check_command_line(shlex.split(line)[2:])
+def test_a_training_command_can_be_built(line: str, folder: Path) -> None:
+    """Data that would have to be fetched is replaced by random images of the same shape."""
+    line = line.replace("FOLDER", str(folder)).replace("resume=RUN_DIRECTORY", "")
+    command = CommandLine.parse(shlex.split(line)[2:])
+    for config in check_command(command).configs[:1] if command.trains else ():
+        data = config.data
+        if data.name in PUBLISHED and data.name != "digits":
+            kept = data.model_dump(include={*Synthetic.model_fields} - {"name"})
+            made = {"name": "synthetic", "fill": "noise", "train_size": 2000, "test_size": 40}
+            data = Synthetic(**kept, **made)
+        one_cpu = {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
+        trainer = config.trainer.model_copy(update=one_cpu)
+        assert forecast(config.model_copy(update={"data": data, "trainer": trainer})).parameters
 
 
 @pytest.mark.parametrize("line", MAKE)

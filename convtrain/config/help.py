@@ -1,7 +1,9 @@
 """What ``train.py`` answers at once: ``--help``, ``--version``, options that do not exist."""
 
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 
@@ -34,8 +36,18 @@ def help_text() -> str:
     declared = yaml.safe_load((CONFIGS / "train.yaml").read_text())["hydra"]["help"]
     lines = []
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
-        choices = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
+        choices = [f"{path.stem}{_images(path)}" for path in sorted(folder.glob("[!_]*.yaml"))]
         if choices:
             lines.append(f"{folder.name}: {', '.join(choices)}")
     text: str = declared["template"].replace("${hydra.help.header}", declared["header"])
     return text.replace("$APP_CONFIG_GROUPS", "\n".join(lines))
+
+
+def _images(choice: Path) -> str:
+    """Return the images of a dataset, or those that a network says it is for."""
+    text = choice.read_text()
+    if choice.parent.name == "data":
+        shape = yaml.safe_load(text).get("shape")
+        return f" ({'x'.join(map(str, shape))})" if shape else ""
+    said = re.search(r"for (?:images of )?(\d+x\d+ and more|experiment=\w+)", text.lower())
+    return f" ({said[1]})" if choice.parent.name == "network" and said else ""

@@ -137,7 +137,8 @@ def test_help_lists_what_can_be_chosen(typed: str, capsys: pytest.CaptureFixture
         read_arguments(typed.split())
     assert not stopped.value.code
     shown = capsys.readouterr().out
-    assert "network: alexnet, " in shown
+    assert "network: alexnet (63x63 and more), " in shown
+    assert "digits (1x8x8)" in shown
     assert not re.search(r"\b_base\b", shown)
 
 
