@@ -182,7 +182,7 @@ def test_class_folders_are_classes_of_these_names(tmp_path: Path) -> None:
 
 def stored_and_read(config: Config, folder: Path) -> Config:
     run = Run(folder / "run")
-    run.begin(config.model_dump(by_alias=True), [], {})
+    run.begin(config, [], {})
     return resolve_config(read_config(run))
 
 

@@ -100,18 +100,20 @@ class Run:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def announce(self, config: Config, overrides: Sequence[str]) -> None:
+    def announce(self, config: Configuration, overrides: Sequence[str]) -> None:
         """Write down what is asked for, before anything of it can fail.
 
         What an earlier training has come to is withdrawn; its checkpoints stay.
         """
         for stale in (self.result, self.error):
             stale.unlink(missing_ok=True)
-        plain = config.model_dump(by_alias=True)
+        plain = config.model_dump(by_alias=True) if isinstance(config, Config) else dict(config)
         write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
         write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
 
-    def begin(self, config: Config, overrides: Sequence[str], provenance: dict[str, Any]) -> None:
+    def begin(
+        self, config: Configuration, overrides: Sequence[str], provenance: dict[str, Any]
+    ) -> None:
         """Write down what is about to be trained."""
         sweep_strays(self.checkpoints, ".ckpt")
         self.announce(config, overrides)

@@ -194,13 +194,15 @@ def test_where_no_checkpoint_is_good_the_run_ends_with_one_line(
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_run_that_saved_nothing_cannot_be_resumed(
+def test_what_has_no_checkpoint_or_is_no_run_cannot_be_resumed(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     parts = shutil.copytree(trained[0], tmp_path / "parts")
     shutil.rmtree(parts / "checkpoints")
-    with pytest.raises(ConfigError, match="does not exist; give the directory of a run"):
+    with pytest.raises(ConfigError, match="is finished and has no checkpoint to go on from"):
         compose(f"resume={parts}")
+    with pytest.raises(ConfigError, match="does not exist; give the directory of a run"):
+        compose(f"resume={tmp_path}")
 
 
 def test_a_forged_checkpoint_executes_nothing_when_it_is_resumed_from(
