@@ -63,6 +63,7 @@ def make_data(config: Config) -> ImageData:
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         seed=config.seed,
+        split_seed=data.split_seed,
         classes=num_classes(config),
         drop_last=data.drop_last,
         limit=data.limit,

@@ -59,6 +59,13 @@ def first_line(error: BaseException) -> str:
     return next((text for text in lines if text), type(error).__name__)
 
 
+def few(names: Iterable[str], most: int = 10) -> str:
+    """Return the first of some names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def error_line(error: BaseException) -> str:
     """Return an error's kind, the first line of its message, and where it was raised.
 

@@ -111,6 +111,7 @@ def _train(
         "epochs": task.epochs,
         "wall_time_seconds": time.perf_counter() - started,
         "tested_checkpoint": tested,
+        "tested_split": data.splits.tested,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     if recorder is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from convtrain.config.datasets import PUBLISHED, Sizes, split_sizes
 from convtrain.config.epochs import batch_count, limited
-from convtrain.config.folders import class_names
+from convtrain.config.folders import read_layout
 from convtrain.config.groups.data import Data, ImageFolder, Synthetic
 from convtrain.config.messages import Mistake, brief
 from convtrain.config.schema import (
@@ -127,7 +127,7 @@ def _folder(data: Data) -> Iterator[Mistake]:
             yield Mistake(f"data.classes.{index}", "must be the name of a folder in data.root")
             return
     try:
-        there = class_names(Path(data.root))
+        there = read_layout(Path(data.root), data.classes).folders
     except MissingDataError as error:
         yield Mistake("", str(error))
         return

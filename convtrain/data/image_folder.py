@@ -1,20 +1,26 @@
 """Images of one's own, in folders named by class, decoded once."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from convtrain.config.folders import IMAGE_SUFFIXES, refuse_outside, training_folder
+from convtrain.config.folders import SPLITS, read_layout
+from convtrain.config.image_files import images_in, loose_images
 from convtrain.data.cache import GIB, cached, default_folder, fingerprint
 from convtrain.data.decoding import Rules, decode_all
-from convtrain.data.images import Images, Splits, divide_labels
+from convtrain.data.images import Images, Splits, divide_labels, sample_stratified
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.pixels import PIXEL_RULES
-from convtrain.errors import MissingDataError
+from convtrain.errors import MissingDataError, few
 from convtrain.ranks import rank_info
+
+log = logging.getLogger("convtrain")
 
 
 def load_image_folder(
@@ -34,16 +40,18 @@ def load_image_folder(
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
 ) -> Splits:
-    """Decode a folder of images: ``root/train`` with ``root/test``, or ``root`` alone, to be split.
+    """Decode a folder of images: ``root`` itself, to be split, or its train, val and test.
+
+    Without a test folder, the images of a val folder are those that are tested.
 
     Args:
         shape: channels (1 for grey, 3 for colour), height and width of every image.
         resize: ``crop`` keeps the proportions and cuts the middle, ``stretch`` distorts.
         memory_gib: where all splits together decode to no more, they are kept in memory; else in
-            a file, from which batches are read.
+            a file, from which batches are read. Several processes of one machine decode into that
+            file in any case, once for all.
         max_pixels, background, value_range: see :class:`~convtrain.data.decoding.Rules`.
-        limit: decode only the first N images of each split.
-            Several processes of one machine decode into that file in any case, once for all.
+        limit: decode only N images of each split, of the classes in proportion.
         cache_dir: folder of such files; null for one in the user's folder of caches.
         cache_gib: that they may take together.
 
@@ -52,23 +60,26 @@ def load_image_folder(
         CorruptDataError: an image cannot be decoded or is too large; names the file.
         ConfigError: the images fit neither into memory nor into the cache.
     """
-    folder, held_out = training_folder(Path(root)), Path(root) / "test"
-    files, labels = _find(folder, classes, Path(root))
-    parts = divide_labels(
-        labels,
-        val_fraction=val_fraction,
-        test_fraction=None if folder != Path(root) and held_out.is_dir() else test_fraction,
+    found = _find(Path(root), classes)
+    own = found.places.keys()  # the splits that have a folder
+    labels = torch.tensor(found.labels)
+    train, val, test = divide_labels(
+        labels[found.places["train"]],
+        val_fraction=None if "val" in own else val_fraction,
+        test_fraction=test_fraction if own == {"train"} else None,
         seed=split_seed,
+        names=classes,
     )
-    if parts[2] is None:
-        more, more_labels = _find(held_out, classes, Path(root))
-        parts = (*parts[:2], torch.arange(len(files), len(files) + len(more)))
-        files, labels = files + more, torch.cat([labels, more_labels])
+    places = found.places | {"train": train}
+    places |= {name: part for name, part in (("val", val), ("test", test)) if part is not None}
 
     # Split by split, so that each is a part of one tensor or file, and nothing is copied.
-    chosen = [part[:limit] for part in parts if part is not None]
-    order = torch.cat(chosen)
-    files, labels = [files[index] for index in order.tolist()], labels[order]
+    chosen = {
+        split: part[sample_stratified(labels[part], limit, split_seed)] if limit else part
+        for split, part in ((name, places[name]) for name in SPLITS if name in places)
+    }
+    order = torch.cat(list(chosen.values()))
+    files, labels = [found.files[index] for index in order.tolist()], labels[order]
     size = len(files) * int(np.prod(shape))
     rules = Rules(shape, resize, max_pixels, background, value_range)
 
@@ -84,11 +95,13 @@ def load_image_folder(
         path = cached(name, blocks, size=size, folder=cache, most=cache_gib)
         file = PixelFile(path, tuple(shape))
         pixels = file.read(torch.arange(len(file))) if in_memory else file
-    everything, splits, start = Images(pixels, labels), [], 0
-    for part in chosen:
-        splits.append(everything.part(slice(start, start + len(part))))
+    everything, splits, start = Images(pixels, labels), dict[str, Images](), 0
+    for split, part in chosen.items():
+        splits[split] = everything.part(slice(start, start + len(part)))
         start += len(part)
-    return Splits(*splits)
+    if "test" in splits:
+        return Splits(splits["train"], splits["val"], splits["test"])
+    return Splits(splits["train"], splits["val"], splits["val"], tested="val")
 
 
 def _gathered(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
@@ -99,25 +112,42 @@ def _gathered(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-def _find(folder: Path, classes: list[str], root: Path) -> tuple[list[Path], Tensor]:
-    """Return the files of all classes, in order, and their labels."""
-    files = [
-        (path, label) for label, name in enumerate(classes) for path in _images(folder / name, root)
-    ]
-    if not files:
-        raise MissingDataError(
-            f"{folder} holds no images; expected {folder}/{classes[0]}/*.jpg "
-            f"(or {', '.join(IMAGE_SUFFIXES[2:])}) and one such folder for each class"
-        )
-    return [path for path, _ in files], torch.tensor([label for _, label in files])
+class _Found(NamedTuple):
+    """Files and labels of all splits, and the places in them of each split that has a folder."""
+
+    files: list[Path]
+    labels: list[int]
+    places: dict[str, Tensor]
 
 
-def _images(folder: Path, root: Path) -> Iterator[Path]:
-    """Yield the images below a folder; directories that are links are not entered."""
-    if not folder.is_dir():
-        return
-    refuse_outside(folder, root)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
-        if path.is_symlink():
-            refuse_outside(path, root)
-        yield path
+def _find(root: Path, classes: list[str]) -> _Found:
+    """List the images, and say what is left out."""
+    files, labels, places = list[Path](), list[int](), {}
+    others, loose = list[Path](), list[Path]()
+    for split, folder in read_layout(root, classes).splits.items():
+        start, without = len(files), []
+        for label, name in enumerate(classes):
+            images, left_out = (
+                images_in(folder / name, root) if (folder / name).is_dir() else ([], [])
+            )
+            if not images:
+                without.append(name)
+            files += images
+            labels += [label] * len(images)
+            others += left_out
+        if start == len(files):
+            raise MissingDataError(
+                f"data.root={root}: {folder} holds no images; expected {folder}/{classes[0]}/*.jpg "
+                f"and one such folder for each class"
+            )
+        if without:
+            rank_zero_only(log.warning)("%s has no images of %s", folder, few(without))
+        loose += loose_images(folder)
+        places[split] = torch.arange(start, len(files))
+    for paths, why in ((others, "no images, or links to folders"), (loose, "in no class folder")):
+        if paths:
+            named = few((str(path.relative_to(root)) for path in paths), most=3)
+            rank_zero_only(log.warning)(
+                "data.root=%s: left out %d files that are %s: %s", root, len(paths), why, named
+            )
+    return _Found(files, labels, places)

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, few
+
+ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,11 @@ class Images:
             return Images(self.pixels.part(places), self.labels[places])
         return Images(self.pixels[places], self.labels[places])
 
-    def first(self, count: int | None) -> "Images":
-        return self if count is None else self.part(slice(count))
+    def sample(self, count: int | None, seed: int) -> "Images":
+        """Return ``count`` images, in memory; see :func:`sample_stratified`."""
+        if count is None or count >= len(self):
+            return self
+        return self.pick(sample_stratified(self.labels, count, seed).to(self.indexed_on))
 
     def to(self, device: torch.device) -> "Images":
         """Move labels, and pixels that are in memory."""
@@ -76,9 +82,20 @@ class Images:
 
 @dataclass(frozen=True)
 class Splits:
+    """The images of a run.
+
+    Attributes:
+        tested: the split that ``test`` holds: ``val`` where a dataset has no images to test with.
+    """
+
     train: Images
     val: Images
     test: Images
+    tested: Literal["test", "val"] = "test"
+
+    @property
+    def images(self) -> tuple[Images, Images, Images]:
+        return self.train, self.val, self.test
 
 
 def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -108,31 +125,107 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
+def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Choose images so that the classes keep their proportions, and none is lost while it can be.
+
+    A larger sample holds the smaller ones of the same seed.
+
+    Args:
+        labels: int64 of shape (N,).
+        count: of images, at most N.
+
+    Returns:
+        The sorted indices, int64 of shape (count,).
+    """
+    turn = torch.empty(len(labels), dtype=torch.float64)
+    classes = labels.unique().tolist()
+    for label, tie in zip(classes, permutation(len(classes), seed, -1).tolist(), strict=True):
+        members = (labels == label).nonzero().squeeze(1)
+        order = permutation(len(members), seed, label)
+        place = torch.arange(len(members), dtype=torch.float64) + (tie + 0.5) / len(classes)
+        turn[members[order]] = place / len(members)
+        turn[members[order[0]]] = place[0] / len(members) - 1  # one of each comes first
+    return turn.argsort(stable=True)[:count].sort().values
+
+
 def divide_labels(
-    labels: Tensor, *, val_fraction: float, test_fraction: float | None, seed: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the indices of training, validation and test; no test without its fraction."""
-    rest, test = torch.arange(len(labels)), None
+    labels: Tensor,
+    *,
+    val_fraction: float | None,
+    test_fraction: float | None,
+    seed: int,
+    names: Sequence[str] | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the indices of training, validation and test; of the last two, where they are cut off.
+
+    Args:
+        labels: int64 of shape (N,).
+        val_fraction, test_fraction: the parts that are cut off; null where a dataset has its own.
+        seed: of the split alone.
+        names: of the classes, for the message.
+
+    Raises:
+        ConfigError: classes have too few images to stand in each part; names them.
+    """
+    needed = 1 + (val_fraction is not None) + (test_fraction is not None)
+    present, counts = (found.tolist() for found in labels.unique(return_counts=True))
+    scarce = {label: n for label, n in zip(present, counts, strict=True) if n < needed}
+    if scarce:
+        told = few(f"{names[c] if names else c} ({n})" for c, n in scarce.items())
+        parts = {2: "training and validation", 3: "training, validation and test"}[needed]
+        raise ConfigError(
+            f"data: {parts} need at least {needed} images of each class; too few of class {told}; "
+            f"add images or leave the class out"
+        )
+    rest, val, test = torch.arange(len(labels)), None, None
     if test_fraction is not None:
         rest, test = split_stratified(labels, test_fraction, seed)
-    train, val = split_stratified(labels[rest], val_fraction, seed + 1)
-    return rest[train], rest[val], test
+    if val_fraction is not None:
+        train, val = split_stratified(labels[rest], val_fraction, seed + 1)
+        rest, val = rest[train], rest[val]
+    return rest, val, test
 
 
 def divide(
     everything: Images, *, val_fraction: float, test: Images | None, test_fraction: float, seed: int
 ) -> Splits:
-    """Divide into train, validation and test; ``test`` is given where a dataset has one."""
+    """Divide into train, validation and test; ``test`` is given where a dataset has one.
+
+    The pixels are put in the order of the splits where they are, so that their memory is enough.
+    """
     train, val, held_out = divide_labels(
         everything.labels,
         val_fraction=val_fraction,
         test_fraction=test_fraction if test is None else None,
         seed=seed,
     )
-    if test is None:
-        assert held_out is not None
-        test = everything.pick(held_out)
-    return Splits(everything.pick(train), everything.pick(val), test)
+    assert val is not None
+    assert isinstance(everything.pixels, Tensor)
+    cut_off = val if held_out is None else torch.cat([val, held_out])
+    move_to_end(everything.pixels, cut_off)
+    parts = Images(everything.pixels, everything.labels[torch.cat([train, cut_off])])
+    end = len(train) + len(val)
+    return Splits(
+        parts.part(slice(len(train))),
+        parts.part(slice(len(train), end)),
+        parts.part(slice(end, None)) if test is None else test,
+    )
+
+
+def move_to_end(rows: Tensor, chosen: Tensor) -> None:
+    """Move some rows of a tensor behind all others, in place; both keep their order.
+
+    Args:
+        rows: of shape (N, ...).
+        chosen: indices, int64; their rows are copied, of the others no more than a block at a time.
+    """
+    stay = torch.ones(len(rows), dtype=torch.bool)
+    stay[chosen] = False
+    moved, start = rows[chosen], 0
+    for block in stay.nonzero().squeeze(1).split(ROWS_AT_ONCE):
+        rows[start : start + len(block)] = rows[block]
+        start += len(block)
+    rows[start:] = moved
 
 
 def class_counts(labels: Tensor, names: Sequence[str]) -> dict[str, int]:

@@ -19,8 +19,9 @@ class ImageData(pl.LightningDataModule):
         batch_size, eval_batch_size: over all devices together.
         seed: of the order and of the augmentation.
         classes: how many there are, which mixup needs to know.
-        limit: use only the first N images of each split.
-        overfit_batches: train and validate on the first N training batches.
+        split_seed: of the images that ``limit`` and ``overfit_batches`` choose.
+        limit: use only N images of each split, of the classes in proportion.
+        overfit_batches: train and validate on as many training images as N batches have.
 
     Raises:
         ConfigError: a batch is larger than the training data.
@@ -35,21 +36,23 @@ class ImageData(pl.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
+        split_seed: int = 0,
         classes: int | None = None,
         drop_last: bool = False,
         limit: int | None = None,
         overfit_batches: int | None = None,
     ) -> None:
         super().__init__()
-        train, val, test = (s.first(limit) for s in (splits.train, splits.val, splits.test))
+        of_split = {id(s): s.sample(limit, split_seed) for s in splits.images}
+        train, val, test = (of_split[id(images)] for images in splits.images)
         if overfit_batches is not None:
-            train = val = train.first(overfit_batches * batch_size)
+            train = val = train.sample(overfit_batches * batch_size, split_seed)
         if batch_size > len(train):
             raise ConfigError(
                 f"data.batch_size={batch_size}: larger than the training data of {len(train)} "
                 f"images; set data.batch_size={len(train)} or less"
             )
-        self.splits = Splits(train, val, test)
+        self.splits = Splits(train, val, test, splits.tested)
         self.normalise, self.augmentation = normalise, augmentation
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.drop_last, self.classes = seed, drop_last, classes

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from convtrain.data.archives import contained_extraction
-from convtrain.data.images import Images, Splits, divide
+from convtrain.data.images import Images, Splits, divide, divide_labels
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
+
+BLOCK = 1 << 20  # pixels that are drawn at once
 
 
 def load_digits(*, val_fraction: float, test_fraction: float, split_seed: int) -> Splits:
@@ -61,18 +64,39 @@ def load_synthetic(
             torch.full((train_size, *shape), 255, dtype=torch.uint8),
             torch.arange(train_size) % num_classes,
         )
-        return Splits(white, white, white.first(test_size))
+        return Splits(white, white, white.part(slice(test_size)))
     generator = torch.Generator().manual_seed(split_seed)
-    patterns = torch.randint(64, 192, (num_classes, *shape), generator=generator)
 
-    def draw(count: int) -> Images:
+    def drawn(low: int, high: int, count: int) -> Iterator[Tensor]:
+        """Draw images block by block: torch draws integers of 64 bits."""
+        for start in range(0, count, rows):
+            size = (min(rows, count - start), *shape)
+            yield torch.randint(low, high, size, generator=generator)
+
+    rows = max(BLOCK // math.prod(shape), 1)
+    patterns = torch.empty((num_classes, *shape), dtype=torch.uint8)
+    for part, block in zip(patterns.split(rows), drawn(64, 192, num_classes), strict=True):
+        part.copy_(block)
+
+    def draw(count: int, order: Tensor) -> Images:
+        """Draw images and put them in an order, which is given as the place of each."""
         labels = torch.arange(count) % num_classes
-        noise = torch.randint(-48, 49, (count, *shape), generator=generator)
-        return Images((patterns[labels] + noise).to(torch.uint8), labels)
+        pixels = torch.empty((count, *shape), dtype=torch.uint8)
+        blocks = zip(labels.split(rows), order.split(rows), drawn(-48, 49, count), strict=True)
+        for block_labels, places, noise in blocks:
+            pixels[places] = noise.add_(patterns[block_labels]).to(torch.uint8)
+        return Images(pixels, labels[order.argsort()])
 
-    train = draw(train_size)
-    return divide(
-        train, val_fraction=val_fraction, test=draw(test_size), test_fraction=0, seed=split_seed
+    labels = torch.arange(train_size) % num_classes
+    train, val, _ = divide_labels(
+        labels, val_fraction=val_fraction, test_fraction=None, seed=split_seed
+    )
+    assert val is not None
+    images = draw(train_size, torch.cat([train, val]).argsort())
+    return Splits(
+        images.part(slice(len(train))),
+        images.part(slice(len(train), None)),
+        draw(test_size, torch.arange(test_size)),
     )
 
 

@@ -23,7 +23,8 @@ def print_report(
     console = make_console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if "test/acc" in result:
-        table.add_row("test accuracy", f"{result['test/acc']:.2%}")
+        of_what = " of the validation images" if result.get("tested_split") == "val" else ""
+        table.add_row("test accuracy", f"{result['test/acc']:.2%}{of_what}")
         table.add_row("test loss", f"{result['test/loss']:.6f}")
     table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
     data = result["data_share_of_time"]

@@ -66,7 +66,7 @@ def test_a_file_gives_the_same_batches_as_memory(root: Path) -> None:
         for left, right in zip(one, other, strict=True):
             assert torch.equal(left.images, right.images)
             assert torch.equal(left.targets, right.targets)
-    assert torch.equal(outside.val.first(2).read(torch.tensor([1])), inside.val.pixels[1:2])
+    assert torch.equal(outside.val.part(slice(2)).read(torch.tensor([1])), inside.val.pixels[1:2])
 
 
 def test_a_training_from_a_file_has_the_bits_of_one_from_memory(root: Path, train: Train) -> None:

@@ -76,12 +76,10 @@ def test_each_image_keeps_its_pixels_its_label_and_its_split(tmp_path: Path) -> 
         Images(pixels, labels), val_fraction=0.25, test=None, test_fraction=0.25, seed=0
     )
     splits = load_image_folder(root=str(tmp_path), **OPTIONS)
-    few = load_image_folder(root=str(tmp_path), **OPTIONS, limit=3)
     for name in ("train", "val", "test"):
         found, wanted = getattr(splits, name), getattr(expected, name)
         assert torch.equal(found.pixels, wanted.pixels)
         assert torch.equal(found.labels, wanted.labels)
-        assert torch.equal(getattr(few, name).pixels, wanted.pixels[:3])
 
 
 def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
@@ -268,5 +266,7 @@ def test_class_names_are_names_of_folders(tmp_path: Path) -> None:
 def test_folders_without_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "dog").mkdir()
-    with pytest.raises(MissingDataError, match="holds no images"):
+    with pytest.raises(
+        MissingDataError, match=r"no images in .* for class cat \(empty\), dog \(empty\)"
+    ):
         load_image_folder(root=str(tmp_path), **OPTIONS)

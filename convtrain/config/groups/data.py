@@ -16,9 +16,9 @@ class BaseData(Section):
     eval_batch_size: Count = Field(description="images per validation and test batch")
     val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
     split_seed: Seed = Field(description="seed of the splits")
-    limit: Count | None = Field(description="first N images of each split")
+    limit: Count | None = Field(description="images of each split, the classes in proportion")
     drop_last: bool = Field(description="leave out an epoch's last, smaller batch")
-    overfit_batches: Count | None = Field(description="train on the first N batches alone")
+    overfit_batches: Count | None = Field(description="train and validate on N batches alone")
     memory_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept in memory")
     shape: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
         min_length=3, max_length=3, description="channels, height and width in pixels"
