@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
+from convtrain.config.commands import options_of, overrides_in
 from convtrain.config.help import read_arguments
 from convtrain.config.names import register_resolvers
 from convtrain.imports import ending_at_once
@@ -27,11 +28,12 @@ def main(composed: DictConfig) -> float | None:
     from convtrain.job import run_job
 
     job = HydraConfig.get()
+    typed = overrides_in(job.overrides.task)
     cwd = Path(job.runtime.cwd) if job.job.chdir else None
     return run_job(
-        lambda: resolve_config(composed, job.overrides.task, cwd=cwd),
+        lambda: resolve_config(composed, typed, cwd=cwd),
         run_dir=Path(job.runtime.output_dir),
-        overrides=list(job.overrides.task),
+        overrides=[*options_of(job), *typed],
         multirun=job.mode == RunMode.MULTIRUN,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
+from convtrain.config.commands import of_resumed, resume_command
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, OccupiedError
 from convtrain.files import line_on_full_disk
@@ -19,6 +20,7 @@ from convtrain.runs.directory import Run
 from convtrain.signals import Interrupted, Signals, requeue
 from convtrain.start import train, train_here
 from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
+from convtrain.sweeps.results import read_sweep
 
 log = logging.getLogger("convtrain")
 
@@ -62,6 +64,8 @@ def _run(
         if multirun:
             result = run_once(_train_as_one_of_many, config, run_dir, overrides, signals)
         else:
+            if config.resume:
+                overrides = of_resumed(Run(run_dir).read_overrides(), overrides)
             result = train(config, run_dir, overrides, signals, quiet=True)
     except LeftAloneError as left_alone:
         level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
@@ -82,7 +86,7 @@ def _run(
         if multirun:
             print_line(result, overrides)
         elif is_main_process():
-            print_report(result, run_dir=run_dir, overrides=overrides, style=config.model.style)
+            print_report(result, config=config, run_dir=run_dir, overrides=overrides)
         return result.get(config.sweep.metric)
     if not multirun:
         sys.exit(status)
@@ -123,7 +127,9 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
         if is_under_way():
             close_sweep(run_dir.parent)
     if Run(run_dir).is_resumable:
-        log.warning("stopped by %s; to go on: python train.py resume=%s", interrupted, run_dir)
+        command = read_sweep(run_dir.parent).command if multirun else ""
+        again = command or resume_command(run_dir)
+        log.warning("stopped by %s; to go on: %s", interrupted, again)
     else:
         log.warning("stopped by %s before anything was saved", interrupted)
 

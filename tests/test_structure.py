@@ -15,6 +15,7 @@ ORDER = (
     "files",
     "imports",
     "signals",
+    "config.commands",
     "config.anchors",
     "config.section",
     "config.groups",

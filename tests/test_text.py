@@ -189,27 +189,22 @@ def stored_and_read(config: Config, folder: Path) -> Config:
 # --- outputs of a run -----------------------------------------------------------------------------
 
 
-def place(text: str, folder: Path) -> Path:
-    """Return a directory of that name, as far as a file system can have it."""
-    return folder / text.replace("/", "|")
-
-
 RESULT = {
     "test/acc": 0.5, "test/loss": 1.0, "val/acc": 0.5, "val/loss": 1.0, "images_per_second": 1.0,
     "data_share_of_time": 0.1, "wall_time_seconds": 1.0, "steps": 1, "epochs": 1,
 }  # fmt: skip
 
 
-@texts
 def test_the_report_of_a_run_shows_its_directory(
-    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = place(text, tmp_path)
-    result = {**RESULT, "gradients": [text]}
-    print_report(result, run_dir=run, overrides=[], style="nn")
-    printed = capsys.readouterr().out
-    assert f"run directory  {run}" in printed
-    assert text in printed.splitlines()
+    config = compose()
+    for text in AWKWARD.values():
+        run = tmp_path / text.replace("/", "|")
+        print_report({**RESULT, "gradients": [text]}, config=config, run_dir=run, overrides=[])
+        printed = capsys.readouterr().out
+        assert f"run directory  {run}" in printed
+        assert text in printed.splitlines()
 
 
 @texts
@@ -346,7 +341,7 @@ def test_plots_show_values(values: Sequence[str], monkeypatch: pytest.MonkeyPatc
     drawn: list[str] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.extend(names_of(self)))
     jobs = [
-        Job(str(n), Path(str(n)), "finished", {"data.root": value}, dict(RESULT))
+        Job(str(n), Path(str(n)), "finished", (f"data.root={value}",), dict(RESULT))
         for n, value in enumerate(values)
     ]
     with contextlib.suppress(ValueError):  # nothing was saved

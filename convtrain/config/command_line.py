@@ -12,12 +12,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from convtrain import __version__
+from convtrain.config.commands import CONFIGS
 from convtrain.config.messages import brief, what_to_type
 from convtrain.config.overrides import at_home
 from convtrain.errors import ConfigError, did_you_mean
 from convtrain.text import quoted
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from convtrain.config.commands import resume_command
 from convtrain.config.identity import ROLES, role_of
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, OccupiedError, first_line
@@ -57,7 +58,8 @@ def why_not_anew(run: Run) -> str | None:
     if run.is_finished:
         return "holds a finished run; choose another directory, or leave this key out"
     if run.saved():
-        return f"holds a run that has saved checkpoints; to go on with it: resume={run.path}"
+        again = resume_command(run.path)
+        return f"holds a run that has saved checkpoints; to go on with it: {again}"
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from convtrain.config.anchors import refuse_explosion
+from convtrain.config.commands import resume_command
 from convtrain.config.identity import Configuration, differing
 from convtrain.config.schema import Config
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
@@ -166,7 +167,7 @@ class Run:
         if (result := self.read_result()) is None:
             raise MissingDataError(
                 f"{self.path}: is not finished, so there is nothing to compare with; "
-                f"python train.py resume={self.path} goes on with it"
+                f"to go on with it: {resume_command(self.path)}"
             )
         return result
 

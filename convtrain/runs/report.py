@@ -1,13 +1,24 @@
 """What is printed when a run is over: a short table, and the commands that come next."""
 
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from convtrain.config.commands import (
+    is_option,
+    relative,
+    resume_command,
+    tensorboard_command,
+    train_command,
+    typed_in,
+    verb_command,
+    without,
+)
+from convtrain.config.names import LOGS
+from convtrain.config.schema import Config
 from convtrain.runs.directory import Run
 from convtrain.text import make_console
 
@@ -16,9 +27,16 @@ OTHER_STYLE = {"functional": "nn", "nn": "functional"}
 
 
 def print_report(
-    result: dict[str, Any], *, run_dir: Path, overrides: Sequence[str], style: str
+    result: dict[str, Any], *, config: Config, run_dir: Path, overrides: Sequence[str]
 ) -> None:
-    """Print the result of a run and what to type next."""
+    """Print the result of a run and what to type next.
+
+    Args:
+        result: as in its ``result.json``.
+        config: of the run.
+        run_dir: its directory.
+        overrides: what was typed for it, options included.
+    """
     run = relative(run_dir)
     console = make_console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -39,22 +57,28 @@ def print_report(
     console.print(table)
     for line in result.get("gradients", []):
         console.print(line)
-    longer = f"trainer.max_epochs={2 * max(result['epochs'], 1)}"
-    following = {
-        "look at it": "tensorboard --logdir logs",
-        "its gradients": f"python -m convtrain gradients {shlex.quote(run)}",
-        "train longer": f"python train.py resume={shlex.quote(run)} {longer}",
-    }
-    if not recorder:
-        del following["its gradients"]
-    if not Run(run_dir).is_resumable:
-        del following["train longer"]
-    if style in OTHER_STYLE:
-        kept = [o for o in overrides if not o.startswith(("model=", "resume=", "hydra."))]
-        command = ["python", "train.py", *kept, f"model={OTHER_STYLE[style]}"]
-        following["the other style"] = shlex.join(command)
-    for what, command_line in following.items():
+    for what, command_line in _what_next(result, config, run_dir, overrides):
         console.print(f"{what:15}  {command_line}")
+
+
+def _what_next(
+    result: dict[str, Any], config: Config, run_dir: Path, overrides: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield what one may want to do next, and its command."""
+    if any(run_dir.glob("events.out.tfevents*")):
+        together = typed_in() / LOGS
+        is_inside = run_dir.absolute().is_relative_to(together)
+        yield "look at it", tensorboard_command(together if is_inside else run_dir)
+    if result.get("recorder"):
+        yield "its gradients", verb_command("gradients", run_dir)
+    if Run(run_dir).is_resumable:
+        epochs, most = max(result["epochs"], 1), config.trainer.max_steps
+        longer = [f"trainer.max_epochs={max(2 * epochs, config.trainer.max_epochs)}"]
+        longer += [f"trainer.max_steps={2 * most}"] if most else []
+        yield "train longer", resume_command(run_dir, *longer)
+    if (other := OTHER_STYLE.get(config.model.style)) is not None:
+        kept = without(overrides, "model", "resume")
+        yield "the other style", train_command(*kept, f"model={other}")
 
 
 def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -62,11 +86,6 @@ def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
     accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
     if sys.stdout.isatty():
         print(ERASE, end="")  # the line on the whole sweep, which comes again
-    line = f"{' '.join(overrides)}: {accuracy}{result['wall_time_seconds']:.1f} s"
+    typed = " ".join(text for text in overrides if not is_option(text))
+    line = f"{typed}: {accuracy}{result['wall_time_seconds']:.1f} s"
     make_console().print(line)
-
-
-def relative(path: Path) -> str:
-    """Return a path as one would type it from the working directory."""
-    path, here = path.absolute(), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -2,7 +2,6 @@
 
 import atexit
 import json
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from convtrain.config.commands import is_option, options_of, overrides_in, train_command
 from convtrain.config.sweep import CALLBACK, LOCAL_GPUS, RECORD
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
@@ -123,9 +123,10 @@ def close_sweep(folder: Path) -> bool:
 
 def _command(config: DictConfig) -> str:
     """Return the command that was typed, without what train.py has added to it."""
-    typed = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
+    typed = overrides_in(config.hydra.overrides.hydra) + overrides_in(config.hydra.overrides.task)
     added = [f"{CALLBACK}.", "hydra.mode="]
     if config.hydra.runtime.choices["hydra/launcher"] == LOCAL_GPUS:
         added.append("hydra.launcher.n_jobs=")
     kept = [text for text in typed if not text.lstrip("+").startswith(tuple(added))]
-    return shlex.join(["python", "train.py", "-m", *kept])
+    kept = [text for text in kept if not is_option(text)]
+    return train_command("-m", *options_of(config.hydra), *kept)

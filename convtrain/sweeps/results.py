@@ -1,13 +1,13 @@
 """What the jobs of a sweep have come to, read from their directories alone."""
 
 import json
-import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convtrain.config.commands import is_option, key_of, train_command
 from convtrain.config.sweep import RECORD
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.runs.directory import Run
@@ -25,7 +25,7 @@ class Job:
         name: of its directory, its number.
         path: of its directory.
         status: finished, failed, running, unfinished (it may go on), or waiting (for its turn).
-        settings: its overrides, from key to value.
+        overrides: what was typed for it, options included.
         result: what stands in its ``result.json``; empty before it is finished.
         error: one line on why it failed.
         threads: of torch, if they were left to the launcher.
@@ -34,10 +34,17 @@ class Job:
     name: str
     path: Path
     status: str
-    settings: dict[str, str]
+    overrides: tuple[str, ...] = ()
     result: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     threads: int | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its overrides, from key to value."""
+        own = [text for text in self.overrides if "=" in text and not is_option(text)]
+        pairs = {key_of(text): text.partition("=")[2] for text in own}
+        return {key: value for key, value in pairs.items() if not key.startswith("hydra")}
 
     @property
     def verdict(self) -> str:
@@ -83,17 +90,15 @@ class Row:
 
     def command(self) -> str:
         """Return the command that trains these jobs again, to the same bits on this machine."""
-        settings = dict(self.jobs[0].settings)
         seeds = [job.settings[SEED] for job in self.jobs if SEED in job.settings]
-        if len(seeds) > 1:
-            settings[SEED] = ",".join(seeds)
+        typed = [
+            f"{SEED}={','.join(seeds)}" if key_of(text) == SEED and len(seeds) > 1 else text
+            for text in self.jobs[0].overrides
+            if is_option(text) or not key_of(text).startswith("hydra")
+        ]
         threads = {job.threads for job in self.jobs} - {None}
-        if len(threads) == 1:
-            settings["trainer.threads"] = str(threads.pop())
-        several = ["-m"] if len(self.jobs) > 1 else []
-        return shlex.join(
-            ["python", "train.py", *several, *(f"{key}={v}" for key, v in settings.items())]
-        )
+        typed += [f"trainer.threads={threads.pop()}"] if len(threads) == 1 else []
+        return train_command(*(["-m"] if len(self.jobs) > 1 else []), *typed)
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def read_job(path: Path) -> Job:
         name=path.name,
         path=path,
         status=_status(run, result is not None and not damage, failed is not None),
-        settings=_settings(overrides),
+        overrides=tuple(overrides),
         result=result or {},
         error=failed or "",
         threads=_threads(run) if result else None,
@@ -209,11 +214,6 @@ def _status(run: Run, finished: bool, failed: bool) -> str:
     if failed:
         return "failed"
     return "unfinished" if run.is_begun else "waiting"
-
-
-def _settings(overrides: Sequence[str]) -> dict[str, str]:
-    pairs = (text.lstrip("+").split("=", maxsplit=1) for text in overrides if "=" in text)
-    return {key: value for key, value in pairs if not key.startswith("hydra")}
 
 
 def _threads(run: Run) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 from convtrain.config.resume import stored_config
 from convtrain.errors import ConfigError
 from convtrain.runs.report import print_report
-from tests.conftest import Train
+from tests.conftest import Train, compose
 
 
 @pytest.mark.parametrize("overrides", [(), ("trainer.fast_dev_run=true",)])
@@ -16,7 +16,7 @@ def test_resuming_is_offered_where_there_is_something_to_resume(
 ) -> None:
     result = train(*overrides)
     capsys.readouterr()
-    print_report(result, run_dir=tmp_path / "run", overrides=overrides, style="functional")
+    print_report(result, config=compose(), run_dir=tmp_path / "run", overrides=overrides)
     offered = "resume=" in capsys.readouterr().out
     try:
         stored_config(str(tmp_path / "run"), [])

@@ -4,6 +4,7 @@ import csv
 import json
 import shlex
 import statistics
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,7 @@ from convtrain.runs.lock import locked
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.results import read_sweep
 from convtrain.sweeps.table import duration
-from tests.conftest import compose
+from tests.conftest import REPOSITORY, compose
 
 ACCURACY = {  # of jobs by learning rate and seed
     ("0.1", "1"): 0.90, ("0.1", "2"): 0.94, ("0.01", "1"): 0.97, ("0.01", "2"): 0.96,
@@ -42,7 +43,9 @@ def leave_job(folder: Path, name: str, overrides: list[str], accuracy: float | N
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.chdir(REPOSITORY)
     folder = tmp_path / "sweep"
     for number, ((rate, seed), accuracy) in enumerate(ACCURACY.items()):
         overrides = [f"optimizer.lr={rate}", f"seed={seed}", "data.limit=64"]
