@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convtrain.models.build import build_model as build_model
     from convtrain.models.functional import functionalize as functionalize
+    from convtrain.reproduce import reproduce as reproduce
     from convtrain.start import train as train
 
 __version__ = "0.1.0"
@@ -16,10 +17,11 @@ __version__ = "0.1.0"
 _HOME = {
     "build_model": "convtrain.models.build",
     "functionalize": "convtrain.models.functional",
+    "reproduce": "convtrain.reproduce",
     "train": "convtrain.start",
 }
 
-__all__ = ["__version__", "build_model", "functionalize", "train"]
+__all__ = ["__version__", "build_model", "functionalize", "reproduce", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,7 @@ ORDER = (
     "launcher",
     "start",
     "job",
+    "reproduce",
     "rerun",
 )
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "matplotlib", "sklearn")

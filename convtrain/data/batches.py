@@ -107,9 +107,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
         self.position = start
-        count = len(self.images)
-        order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
-        batches = order.to(self.images.indexed_on).split(self.batch_size)
+        batches = self._in_order()
         for position in range(start, len(self)):
             began = time.perf_counter()
             self.position = position + 1
@@ -118,6 +116,16 @@ class Batches:
             batch = self._batch(batches[position], position)
             self.seconds += time.perf_counter() - began
             yield batch
+
+    def at(self, position: int) -> Batch:
+        """Make one batch of this epoch, whichever is the next."""
+        return self._batch(self._in_order()[position], position)
+
+    def _in_order(self) -> Sequence[Tensor]:
+        """Return the indices of each batch of this epoch, those of all devices together."""
+        count = len(self.images)
+        order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
+        return order.to(self.images.indexed_on).split(self.batch_size)
 
     def _mine(self, whole: Tensor) -> Tensor:
         """Return this device's part of a batch.

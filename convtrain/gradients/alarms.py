@@ -1,27 +1,28 @@
 """What is wrong with the gradients, told as soon as the recorder has written them down.
 
 A :class:`Watch` looks at one :class:`Block` after the other, always on the host and never during a
-step. It knows five kinds of trouble:
+step. It knows six kinds of trouble:
 
 - ``nonfinite``: NaN or infinity that no scaler of mixed precision caught;
+- ``loss``: a loss of NaN or infinity whose gradients are finite all the same;
 - ``exploding``: a total norm far above that of the steps before it;
 - ``vanishing``: a parameter's norm that is nothing beside the other parameters';
 - ``dead``: a gradient of exactly zero, of a parameter or of some filters of a convolution;
 - ``still``: a parameter that has a gradient and whose weights do not move.
+
+What lasts is counted in recorded steps, which are fewer than those that the optimiser has done
+where the recorder leaves some out.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-LEAST_MAD = 0.2  # of log norms; below it, a flat series would make an explosion of a ripple
-LARGE, SUDDEN = math.log(100), math.log(3)  # above the median, and above any of the RECENT steps
-RECENT = 10
+from convtrain.gradients.usual import UsualNorm
+
 SEPARATE = 4  # alarms of one kind; where a block has more, one alarm tells of them all
 LISTED = 8  # names or numbers in one message
 
@@ -31,7 +32,7 @@ class Alarm:
     """One trouble, found at one step.
 
     Args:
-        kind: ``nonfinite``, ``exploding``, ``vanishing``, ``dead`` or ``still``.
+        kind: ``nonfinite``, ``loss``, ``exploding``, ``vanishing``, ``dead`` or ``still``.
         step: the optimiser step, counted from 1.
         parameter: whose gradient it is; the first one where there are several, and None where it is
             the total of all.
@@ -62,6 +63,7 @@ class Block:
             NaN where unknown.
         zero_filters: of some convolutions' weights, bool (filters,): whether the filter's gradient
             was exactly zero in every step of the block.
+        loss, loss_known: float and bool (S,).
     """
 
     names: tuple[str, ...]
@@ -75,6 +77,16 @@ class Block:
     batches: tuple[tuple[int, ...], ...] = ()
     fingerprints: np.ndarray | None = None
     zero_filters: Mapping[str, np.ndarray] = field(default_factory=dict)
+    loss: np.ndarray | None = None
+    loss_known: np.ndarray | None = None
+
+
+class Lasting(NamedTuple):
+    """What is true of a parameter at a step and in a number of recorded steps up to it."""
+
+    step: int
+    name: str
+    steps: int
 
 
 class Watch:
@@ -92,7 +104,7 @@ class Watch:
             Hoaglin, "How to Detect and Handle Outliers", 1993), and when it is larger than the
             norms that training began with.
         vanishing: a parameter's norm vanishes below this part of the median parameter's.
-        patience: steps in a row before a parameter counts as vanishing, dead or still.
+        patience: recorded steps in a row before a parameter counts as vanishing, dead or still.
     """
 
     def __init__(
@@ -104,7 +116,7 @@ class Watch:
         vanishing: float = 1e-7,
         patience: int = 100,
     ) -> None:
-        self._usual = _Usual(window, max(1, min(warmup, window)), threshold)
+        self._usual = UsualNorm(window, max(1, min(warmup, window)), threshold)
         self._reports = _Reports(patience)
         self.vanishing, self.patience = vanishing, patience
         self._runs: dict[str, dict[str, int]] = {"vanishing": {}, "dead": {}, "still": {}}
@@ -119,6 +131,7 @@ class Watch:
         counted = usable[:, None] & block.present & np.isfinite(block.norms)
         found = [
             *self._nonfinite(block),
+            *self._lost(block, usable),
             *self._exploding(block, usable),
             *self._vanishing(block, counted),
             *self._dead(block, counted),
@@ -167,6 +180,20 @@ class Watch:
                 "try a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32",
             )
 
+    def _lost(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
+        if block.loss is None or block.loss_known is None:
+            return
+        for row in np.flatnonzero(usable & block.loss_known & ~np.isfinite(block.loss)).tolist():
+            step = int(block.step[row])
+            if self._reports.due("loss", "", step):
+                yield Alarm(
+                    "loss",
+                    step,
+                    None,
+                    f"step {step}: the loss is {block.loss[row]:g}, and the gradients are finite "
+                    "all the same; try a lower optimizer.lr or trainer.precision=32",
+                )
+
     def _exploding(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
         for row in np.flatnonzero(usable).tolist():
             step, norm = int(block.step[row]), float(block.norm[row])
@@ -190,31 +217,19 @@ class Watch:
         counted = counted & (block.norms > 0)
         with np.errstate(invalid="ignore"):
             parts = block.norms / _median_of_rows(block.norms, counted)
-        found = [
-            (
-                int(block.step[row]),
-                block.names[column],
-                f"gradient norm {block.norms[row, column]:.2g}, {parts[row, column]:.2g} of the "
-                f"median parameter's, for {run} steps",
-            )
-            for row, column, run in self._lasting(
-                "vanishing", block, parts < self.vanishing, counted
-            )
-        ]
+        found = self._lasting("vanishing", block, parts < self.vanishing, counted)
         advice = "try BatchNorm2d or Residual in the network, or other init"
-        if found and all(name.endswith("bias") for _, name, _ in found):
+        if found and all(one.name.endswith("bias") for one in found):
             advice = "a bias right before a batch norm never has more: write bias: false there"
-        return _told("vanishing", found, advice, block)
+        what = f"gradient norm below {self.vanishing:g} of the median parameter's"
+        return _told("vanishing", found, what, advice, block)
 
     def _dead(self, block: Block, counted: np.ndarray) -> list[Alarm]:
-        found = [
-            (int(block.step[row]), block.names[column], f"gradient exactly zero for {run} steps")
-            for row, column, run in self._lasting("dead", block, block.norms == 0, counted)
-        ]
+        found = self._lasting("dead", block, block.norms == 0, counted)
         advice = "try a lower optimizer.lr, LeakyReLU in place of ReLU, or BatchNorm2d before it"
         if len(found) >= block.present[-1].sum():
             advice = "the loss asks nothing more of the weights, or does not depend on them"
-        return _told("dead", found, advice, block)
+        return _told("dead", found, "gradient exactly zero", advice, block)
 
     def _dead_filters(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
         first, step = int(block.step[0]), int(block.step[-1])
@@ -234,8 +249,8 @@ class Watch:
                 step,
                 name,
                 f"step {step}: {len(dead)} of {len(zero)} filters of {name}: {shortened(dead)}: "
-                f"gradient exactly zero for {min(runs[number] for number in dead)} steps; unless "
-                "they are pruned, try a lower optimizer.lr or LeakyReLU in place of ReLU",
+                f"gradient exactly zero in {min(runs[number] for number in dead)} recorded steps; "
+                "unless they are pruned, try a lower optimizer.lr or LeakyReLU in place of ReLU",
             )
 
     def _still(self, block: Block, counted: np.ndarray) -> list[Alarm]:
@@ -252,15 +267,15 @@ class Watch:
             runs[name] = runs.get(name, 0) + new if same else 0
             lasting = new and runs[name] >= self.patience
             if lasting and self._reports.due("still", name, step, first):
-                what = f"has a gradient, and its weights have not moved for {runs[name]} steps"
-                found.append((step, name, what))
+                found.append(Lasting(step, name, runs[name]))
+        what = "the weights have not moved, though they had a gradient,"
         advice = "is it in the optimiser, with a learning rate above 0? See optimizer.lr, scheduler"
-        return _told("still", found, advice, block)
+        return _told("still", found, what, advice, block)
 
     def _lasting(
         self, kind: str, block: Block, holds: np.ndarray, counted: np.ndarray
-    ) -> list[tuple[int, int, int]]:
-        """Return row, column and length of what has lasted ``patience`` steps and is to be told.
+    ) -> list[Lasting]:
+        """Return what has lasted ``patience`` steps and is to be told.
 
         Steps that are not counted neither lengthen nor end what lasts.
         """
@@ -275,62 +290,10 @@ class Watch:
             runs[row] = run
         known.update(zip(block.names, run.tolist(), strict=True))
         return [
-            (row, column, int(runs[row, column]))
+            Lasting(int(block.step[row]), block.names[column], int(runs[row, column]))
             for row, column in np.argwhere(counted & (runs >= self.patience)).tolist()
             if self._reports.due(kind, block.names[column], int(block.step[row]))
         ]
-
-
-class _Usual:
-    """Log norms of the last normal steps, to which a new one is compared.
-
-    Three sequences: ``normal`` steps, the latest ``window`` of them; the first normal ones, of the
-    ``start``; and the ``high`` ones since the last normal step. When the norm stays high for
-    ``warmup`` steps, that is what is normal from then on.
-    """
-
-    def __init__(self, window: int, warmup: int, threshold: float) -> None:
-        self.window, self.warmup, self.threshold = window, warmup, threshold
-        self.normal: list[float] = []
-        self.start: list[float] = []
-        self.high: list[float] = []
-
-    def exceeded_by(self, norm: float) -> float | None:
-        """Take note of a norm; return the usual one, the median, if this one explodes."""
-        if not norm > 0 or (norm == math.inf and not self.normal):
-            return None  # zero and NaN have no logarithm
-        value = math.log(norm)
-        if not self._explodes(value):
-            self.high = []
-            self.normal.append(value)
-            del self.normal[: -self.window]
-            if len(self.start) < self.warmup:
-                self.start.append(value)
-            return None
-        usual = math.exp(median(self.normal))
-        if math.isfinite(value):
-            self.high.append(value)
-        if len(self.high) >= self.warmup:
-            self.normal, self.high = self.high, []
-        return usual
-
-    def _explodes(self, value: float) -> bool:
-        sudden = value > max(self.normal[-RECENT:], default=value) + SUDDEN
-        # Nearly all steps end here, without the median, which costs more than all the rest.
-        if not sudden and value <= min(self.normal, default=value) + LARGE:
-            return False
-        middle, trusted = median(self.normal), len(self.normal) >= self.warmup
-        if value <= median(self.start) or not (value > middle + LARGE or (sudden and trusted)):
-            return False
-        mad = max(LEAST_MAD, median(abs(known - middle) for known in self.normal))
-        return not trusted or value > middle + self.threshold * MAD_TO_DEVIATION * mad
-
-    def state_dict(self) -> dict[str, list[float]]:
-        return {"normal": [*self.normal], "start": [*self.start], "high": [*self.high]}
-
-    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        self.normal = list(state["normal"][-self.window :])
-        self.start, self.high = list(state["start"]), list(state["high"])
 
 
 class _Reports:
@@ -363,19 +326,25 @@ def one_digit(value: float) -> str:
     return f"{float(f'{value:.0e}'):g}"
 
 
-def _told(
-    kind: str, found: Sequence[tuple[int, str, str]], advice: str, block: Block
-) -> list[Alarm]:
-    """Make alarms of steps, parameters and what is wrong with each; one of all if they are many."""
+def _told(kind: str, found: Sequence[Lasting], what: str, advice: str, block: Block) -> list[Alarm]:
+    """Make an alarm of each parameter, or one of all if they are many."""
     if len(found) <= SEPARATE:
         return [
-            Alarm(kind, step, name, f"step {step}: {name}: {what}; {advice}")
-            for step, name, what in found
+            Alarm(
+                kind,
+                step,
+                name,
+                f"step {step}: {name}: {what} in {steps} recorded steps; {advice}",
+            )
+            for step, name, steps in found
         ]
-    step, first, what = found[0]
-    names = dict.fromkeys(name for _, name, _ in found)
-    who = f"{len(names)} of {len(block.names)} parameters, {first} to {[*names][-1]}"
-    return [Alarm(kind, step, first, f"step {step}: {who}: {what}; {advice}")]
+    first, last = found[0].step, found[-1].step
+    when = f"step {first}" if first == last else f"steps {first} to {last}"
+    names = list(dict.fromkeys(one.name for one in found))
+    who = f"{len(names)} of {len(block.names)} parameters, such as {names[0]} and {names[-1]}"
+    least = min(one.steps for one in found)
+    message = f"{when}: {who}: {what} in at least {least} recorded steps each; {advice}"
+    return [Alarm(kind, first, names[0], message)]
 
 
 def _median_of_rows(values: np.ndarray, counted: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from convtrain.gradients.overhead import Overhead
 from convtrain.gradients.rows import Row
 from convtrain.gradients.schedule import Plan
 from convtrain.gradients.statistics import describe, histogram, inner_products, norms_of
@@ -22,14 +23,15 @@ class Details:
     Args:
         plan: names the tensors that are kept whole.
         names: of all parameters, by column.
+        overhead: is told which detail takes the time.
 
     Attributes:
         previous: gradients, by column, that the next step will be compared with.
         stepping: the row, and the weights before the step that is being done.
     """
 
-    def __init__(self, plan: Plan, names: Sequence[str]) -> None:
-        self._plan, self._names = plan, names
+    def __init__(self, plan: Plan, names: Sequence[str], overhead: Overhead) -> None:
+        self._plan, self._names, self._overhead = plan, names, overhead
         self.previous: dict[int, Tensor] = {}
         self.stepping: tuple[Row, list[Tensor], list[Tensor]] | None = None
 
@@ -49,34 +51,38 @@ class Details:
             keep: the next step will be compared with this one.
             parameters, gradients: for each column of the row.
         """
-        previous = [self.previous.pop(column, None) for column in row.columns]
-        if "statistics" in due:
-            row.described = describe(gradients)
-            row.cosine = _cosines(gradients, previous)
-            before = [parameter.detach().clone() for parameter in parameters]
-            self.stepping = row, list(parameters), before
-        if keep:
-            self.previous.update(
-                (column, gradient.detach().clone())
-                for column, gradient in zip(row.columns, gradients, strict=True)
-            )
+        with self._overhead.of("statistics"):
+            previous = [self.previous.pop(column, None) for column in row.columns]
+            if "statistics" in due:
+                row.described = describe(gradients)
+                row.cosine = _cosines(gradients, previous)
+                before = [parameter.detach().clone() for parameter in parameters]
+                self.stepping = row, list(parameters), before
+            if keep:
+                self.previous.update(
+                    (column, gradient.detach().clone())
+                    for column, gradient in zip(row.columns, gradients, strict=True)
+                )
         if "distributions" in due:
-            row.histograms = torch.stack([histogram(gradient) for gradient in gradients])
-            row.pictures = self._pictures(row, parameters, gradients)
+            with self._overhead.of("distributions"):
+                row.histograms = torch.stack([histogram(gradient) for gradient in gradients])
+                row.pictures = self._pictures(row, parameters, gradients)
         if "tensors" in due:
-            row.tensors = {
-                self._names[column]: whole(gradient.detach()).clone()
-                for column, gradient in zip(row.columns, gradients, strict=True)
-                if matches(self._names[column], self._plan.tensor_names)
-            }
+            with self._overhead.of("tensors"):
+                row.tensors = {
+                    self._names[column]: whole(gradient.detach()).clone()
+                    for column, gradient in zip(row.columns, gradients, strict=True)
+                    if matches(self._names[column], self._plan.tensor_names)
+                }
 
     def after_step(self) -> None:
         """Measure how far the weights went; a step that was skipped went nowhere."""
         if self.stepping is not None:
-            row, parameters, before = self.stepping
-            self.stepping = None
-            moved = norms_of([p.detach() - b for p, b in zip(parameters, before, strict=True)])
-            row.update_ratio = moved / norms_of(before)
+            with self._overhead.of("statistics"):
+                row, parameters, before = self.stepping
+                self.stepping = None
+                moved = norms_of([p.detach() - b for p, b in zip(parameters, before, strict=True)])
+                row.update_ratio = moved / norms_of(before)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {self._names[column]: gathered(tensor) for column, tensor in self.previous.items()}

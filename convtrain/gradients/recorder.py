@@ -14,19 +14,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 
-from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
 from convtrain.files import comes_from_full_disk
 from convtrain.gradients import statistics as measure
-from convtrain.gradients.capture import INPUT, Capture
+from convtrain.gradients.capture import INPUT
 from convtrain.gradients.details import Details
+from convtrain.gradients.filters import ZeroFilters
+from convtrain.gradients.microbatches import MicroBatches
 from convtrain.gradients.mirror import mirror_of
-from convtrain.gradients.overhead import Overhead
+from convtrain.gradients.overhead import Budget, Overhead
 from convtrain.gradients.parameters import Parameters, held_by
-from convtrain.gradients.rows import Row, flush_rows, step_losses
+from convtrain.gradients.rows import Row, decide_finiteness, flush_rows, step_losses
 from convtrain.gradients.schedule import Length, Plan, fit, in_words, size_in_words
 from convtrain.gradients.surroundings import (
     clipping_of,
@@ -87,12 +89,9 @@ class Recorder(pl.Callback):
         self._writer: Writer | None = None  # of the one process that writes
         self._restored: dict[str, Any] = {}
         self._rows: list[Row] = []
-        # Of the step at hand: its rows, and the micro-batches that it is made of.
-        self._fresh: list[Row] = []
-        self._batches: list[tuple[Any, int]] = []
-        self._losses: list[Tensor] = []
-        self._capture: Capture | None = None
-        self._zero_filters: dict[str, Tensor] = {}
+        self._fresh: list[Row] = []  # those of the step at hand
+        self._filters = ZeroFilters()
+        self._flushed = False  # and what the flush has shown is not acted upon yet
 
     # --- the run's beginning ----------------------------------------------------------------------
 
@@ -101,16 +100,12 @@ class Recorder(pl.Callback):
         self._epoch = trainer.current_epoch  # no epoch starts where a run goes on within one
         self._model = pl_module.model if isinstance(pl_module, Task) else pl_module
         self._parameters = Parameters(self._model, self.plan)
-        self._details = Details(self.plan, self._parameters.names)
-        self._details.load_state_dict(self._restored.get("previous", {}), pl_module.device)
-        if "watcher" in self._restored:
-            self._watcher.load_state_dict(self._restored["watcher"])
+        self._details = Details(self.plan, self._parameters.names, self.overhead)
         steps, an_epoch = training_steps(trainer), max(epoch_steps(trainer), 1)
         saves = math.ceil(steps / an_epoch) if trainer.checkpoint_callbacks else 0
         length = Length(steps, self._flush_every, saves)
-        self.plan, size = fit(
-            self.plan, self._parameters.sizes(), length, max_bytes=self._max_bytes
-        )
+        wanted = self.plan
+        self.plan, size = fit(wanted, self._parameters.sizes(), length, max_bytes=self._max_bytes)
         self._clips = clipping_of(trainer, pl_module)
         self._measures_clipping = self._clips in ("value", "unknown")
         if self._measures_clipping or self.plan.statistics is not None:
@@ -122,21 +117,41 @@ class Recorder(pl.Callback):
         self._compiled = is_compiled(self._model)
         deep = self.plan.distributions or self.plan.tensors
         self._captures = deep is not None and not self._compiled
+        host = seen_by_host(next(self._model.parameters(), torch.empty(0)))
+        self._decides_at_once = host or self._flush_every == 1
+        replays = isinstance(pl_module, Task) and self._decides_at_once
+        self._micro = MicroBatches(
+            self._model, self.overhead, keeps_buffers=replays and self._watcher.mode != "off"
+        )
+        self._go_on(pl_module.device)
         if trainer.is_global_zero:
-            self._begin(trainer, size)
+            self._begin(trainer, wanted, size)
         self.overhead.start()
+        self._budget = Budget(self._max_overhead, self.overhead, trainer.global_step, steps)
 
-    def _begin(self, trainer: pl.Trainer, size: int) -> None:
+    def _go_on(self, device: torch.device) -> None:
+        """Take up what :meth:`state_dict` has kept."""
+        restored = self._restored
+        self._details.load_state_dict(restored.get("previous", {}), device)
+        if "watcher" in restored:
+            self._watcher.load_state_dict(restored["watcher"])
+        if "filters" in restored:
+            self._filters.load_state_dict(restored["filters"], device)
+        self._micro.load_state_dict(restored.get("micro_batches", {}), device)
+
+    def _begin(self, trainer: pl.Trainer, wanted: Plan, size: int) -> None:
         self._writer = Writer(
-            self._run_dir, mirror_of(trainer), statistics=bool(self.plan.statistics)
+            self._run_dir,
+            mirror_of(trainer),
+            statistics=bool(self.plan.statistics),
+            overhead=self.overhead,
         )
         self._writer.begin(trainer.global_step, self._model)
         if self._compiled and self.plan.distributions is not None:
             log.warning("the model is compiled: what its layers put out is not recorded")
         if idle := without_optimizer(trainer, self._model):
             log.warning("no optimiser has %s: these weights will not move", ", ".join(idle))
-        if self.plan.samplings:
-            print(f"gradient record: {in_words(self.plan)}; about {size_in_words(size)}")
+        print(f"gradient record: {in_words(self.plan, wanted)}; about {size_in_words(size)}")
 
     # --- a step -----------------------------------------------------------------------------------
 
@@ -149,12 +164,14 @@ class Recorder(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._batches.append((batch, batch_idx))
-        if self._captures and len(self._batches) == 1:
-            with self.overhead:
+        if self._flushed:
+            self._settle()
+        with self.overhead:
+            captures = False
+            if self._captures:
                 due = self.plan.due(trainer.global_step + 1)
-                if "distributions" in due or "tensors" in due:
-                    self._capture = Capture(self._model, batch)
+                captures = "distributions" in due or "tensors" in due
+            self._micro.begin(trainer, batch, batch_idx, captures=captures)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -196,12 +213,12 @@ class Recorder(pl.Callback):
             epoch=self._epoch,
             time=time.time(),
             optimizer=self._optimizers.get(id(optimizer), 0),
-            micro_batches=len(self._batches) or 1,
+            micro_batches=len(self._micro.batches) or 1,
             lr=learning_rates(optimizer),
             columns=columns,
             loss_scale=scale,
             clip_value=self._clip_value,
-            batches=[batch.indices for batch, _ in self._batches if isinstance(batch, Batch)],
+            batches=self._micro.indices(),
         )
         if more:
             parameters = [self._parameters.tensors[column] for column in columns]
@@ -212,8 +229,10 @@ class Recorder(pl.Callback):
         if due:
             self._add(row)
             self._judge(module, row, norms, gradients)
-            if len(self._rows) == self._flush_every:
-                self._look_at_filters(row, gradients)
+            if self._watcher.mode != "off":
+                with torch.no_grad():
+                    names = [self._parameters.names[column] for column in columns]
+                    self._filters.look(names, gradients)
 
     def _add(self, row: Row) -> None:
         if self._rows and self._rows[-1].step == row.step:
@@ -233,28 +252,16 @@ class Recorder(pl.Callback):
         self, module: pl.LightningModule, row: Row, norms: Sequence[Tensor], gradients: list[Tensor]
     ) -> None:
         """Decide whether all is finite: at once where the host sees it, else at the flush."""
-        if not seen_by_host(norms[0]) and self._flush_every > 1:
+        if not self._decides_at_once:
             with torch.no_grad():
                 row.norms, row.largest = torch.stack(list(norms)), measure.largest(gradients)
             return
-        row.norms = [norm.item() for norm in norms]
-        if math.isfinite(sum(row.norms)):
-            row.broken = []
-            return
-        pairs = zip(row.columns, gradients, strict=True)
-        row.broken = [column for column, g in pairs if not measure.is_finite(g)]
-        row.norms = [measure.exact_norm(gradient).item() for gradient in gradients]
+        decide_finiteness(row, norms, gradients)
         if row.broken and row.loss_scale is None:
             self._watcher.look_at_broken_step(
-                self._trainer, module, row, self._parameters.names, self._batches
+                self._trainer, module, row, self._parameters.names, gradients, self._micro
             )
             self._watcher.act(self._trainer)
-
-    def _look_at_filters(self, row: Row, gradients: list[Tensor]) -> None:
-        for column, gradient in zip(row.columns, gradients, strict=True):
-            if gradient.ndim == 4 and not gradient.is_sparse:
-                name = self._parameters.names[column]
-                self._zero_filters[name] = measure.zero_filters(gradient)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         with self.overhead, torch.no_grad():
@@ -276,43 +283,34 @@ class Recorder(pl.Callback):
             loss = loss.detach() if loss.requires_grad else loss
             divided = pl_module.automatic_optimization and not isinstance(pl_module, Task)
             parts = trainer.accumulate_grad_batches if divided else 1
-            self._losses.append(loss if parts == 1 else loss * parts)
-        if self._stepped:
-            with self.overhead:
+            loss = loss if parts == 1 else loss * parts
+        with self.overhead:
+            self._micro.end(loss if isinstance(loss, Tensor) else None)
+            if self._stepped:
                 self._end_step()
-        elif self._capture is not None:
-            self._capture.stop()  # it watches the first of several micro-batches
 
     def _end_step(self) -> None:
         self._stepped = False
         if self._details.stepping is not None:
             with torch.no_grad():
                 self._details.after_step()  # of a step that the scaler skipped
-        if self._capture is not None:
-            self._finish_capture(self._capture)
-        if len(self._losses) > 1 and not isinstance(self._trainer.lightning_module, Task):
-            self._losses = [torch.stack(self._losses).float().mean()]  # they have no weights
+        losses = self._micro.losses
+        if len(losses) > 1 and not isinstance(self._trainer.lightning_module, Task):
+            losses = [torch.stack(losses).float().mean()]  # they have no weights
         for row in self._fresh:
-            row.losses = row.losses or self._losses
+            row.losses = row.losses or losses
+        for row in self._fresh[:1]:
+            if row.tensors and self._micro.input_gradient is not None:
+                row.tensors[INPUT] = self._micro.input_gradient
+            if row.histograms is not None:
+                row.layers = self._micro.layers
         full = len(self._rows) >= self._flush_every or any(row.tensors for row in self._fresh)
-        self._losses, self._batches, self._fresh = [], [], []
+        self._fresh = []
+        self._micro.clear()
         if full:
             with torch.no_grad():
                 self._flush(together=True)
-            self._watcher.act(self._trainer)
-            self._throttle()
-
-    def _finish_capture(self, capture: Capture) -> None:
-        self._capture = None
-        gradient = capture.input_gradient
-        kept = None if gradient is None else gradient.detach().clone()
-        layers = capture.finish()
-        self.overhead.seconds += capture.seconds
-        for row in self._fresh[:1]:
-            if row.tensors and kept is not None:
-                row.tensors[INPUT] = kept
-            if row.histograms is not None:
-                row.layers = layers
+            self._settle()
 
     # --- flushing ---------------------------------------------------------------------------------
 
@@ -331,24 +329,24 @@ class Recorder(pl.Callback):
             if self._trainer.world_size > 1:
                 losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
         flushed = flush_rows(rows, self._parameters.names, losses.cpu().numpy())
-        filters = {name: zero.cpu().numpy() for name, zero in self._zero_filters.items()}
-        self._zero_filters = {}
-        self._watcher.look(flushed, marks.cpu().numpy(), filters)
+        self._watcher.look(flushed, marks.cpu().numpy(), self._filters.flush())
         if self._writer is not None:
             self._writer.write(flushed, self._parameters.chosen)
+        self._flushed = together
 
-    def _throttle(self) -> None:
-        """Record less where recording takes too large a share of the time."""
-        share = self.overhead.recent_share()
+    def _settle(self) -> None:
+        """Act on what a flush has shown, before another step is done."""
+        self._flushed = False
+        self._watcher.act(self._trainer)
+        before, plan = self.plan, self._budget.fit(self.plan, self._trainer.global_step)
         if self._trainer.world_size > 1:  # all must flush at the same steps
-            share = self._trainer.strategy.broadcast(share)
-        details = list(self.plan.samplings)
-        if share > self._max_overhead and details:
-            self.plan = self.plan.thinned(details[-1])
-            log.warning(
-                "gradient record: took %.1f %% of the last steps' time, more than "
-                "recorder.max_overhead=%g; from now on %s",
-                100 * share, self._max_overhead, in_words(self.plan),
+            plan = self._trainer.strategy.broadcast(plan)
+        if plan != before:
+            self.plan = plan
+            rank_zero_only(log.warning)(
+                "gradient record: would take more of the time than recorder.max_overhead=%g; from "
+                "step %d on %s", self._max_overhead, self._trainer.global_step + 1,
+                in_words(plan, before),
             )  # fmt: skip
 
     # --- the run's end, and checkpoints -----------------------------------------------------------
@@ -367,8 +365,7 @@ class Recorder(pl.Callback):
     ) -> None:
         if self._trainer is None:
             return
-        if self._capture is not None:
-            self._capture.finish()
+        self._micro.end(None)
         try:
             self._flush(together=False)
             self.wait()
@@ -388,7 +385,12 @@ class Recorder(pl.Callback):
         with self.overhead:
             self._flush(together=True)
             self.wait()
-        return {"watcher": self._watcher.state_dict(), "previous": self._details.state_dict()}
+        return {
+            "watcher": self._watcher.state_dict(),
+            "previous": self._details.state_dict(),
+            "filters": self._filters.state_dict(),
+            "micro_batches": self._micro.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict

@@ -1,114 +1,159 @@
-"""Where was a NaN born? The failing step once more, layer by layer, with everything as it was."""
+"""A step whose gradients are not finite, once more: where it went wrong, and a file that tells."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from convtrain.data.batches import Batch
+from convtrain.data.randomness import seed_device
+from convtrain.gradients.microbatches import Buffers, MicroBatches
+from convtrain.gradients.nan_origin import NanOrigin
+from convtrain.gradients.statistics import is_finite
 from convtrain.models.observe import observe_outputs
+from convtrain.training.norms import whole
 from convtrain.training.task import Task
 
 
 @dataclass
-class Birth:
-    """Where the first value that is not finite came from.
+class Replay:
+    """What a step does when it is done again.
 
     Attributes:
-        where: in words, such as ``forward pass of relu_2``; empty where the replay was finite.
-        batch_idx: of the micro-batch.
-        losses: of the micro-batches that were replayed.
+        where: the first value that was not finite, in words such as ``forward pass of relu_2``;
+            empty where all of them were finite.
+        micro_batch: which micro-batch that was in, from 0.
+        losses: of the micro-batches, each with its weight in the step's; they add up to that.
+        gradients: by the parameter's name, summed over the micro-batches, before clipping.
+        is_same: whether these are the bits of the step that is replayed; None where the step's
+            gradients were averaged over several devices.
     """
 
     where: str = ""
-    batch_idx: int | None = None
+    micro_batch: int | None = None
     losses: list[Tensor] = field(default_factory=list)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    is_same: bool | None = None
 
 
-def find_birth(
-    task: Task, batches: Sequence[tuple[Batch, int]], context: AbstractContextManager[Any]
-) -> Birth:
-    """Replay the micro-batches of a step whose gradients are not finite.
+def replay_step(
+    trainer: pl.Trainer, task: Task, micro_batches: MicroBatches
+) -> tuple[Replay, dict[str, Any]]:
+    """Do the forward and backward passes of a step again, before the optimiser's.
 
-    Nothing of the replay stays behind: gradients, buffers and random state are as before.
+    Nothing stays behind: gradients, buffers and random state are as before.
+
+    Returns:
+        what the step does, and what :func:`replay_saved` needs to do it again: tensors and plain
+        containers.
+    """
+    state = {
+        "precision": trainer.precision,
+        "threads": torch.get_num_threads(),
+        "parts": trainer.accumulate_grad_batches,
+        "micro_batches": [
+            _state_of(batch, batch_idx, task.seed_of(batch_idx))
+            for batch, batch_idx in micro_batches.batches
+        ],
+        "buffers": micro_batches.buffers,
+        "weights": {name: p.detach() for name, p in task.model.named_parameters()},
+    }
+    found = replay_saved(task, state, trainer.precision_plugin.train_step_context)
+    told = {"born_in": found.where, "micro_batch": found.micro_batch, "losses": found.losses}
+    return found, {**told, "digest": digest_of(found.gradients), **state}
+
+
+def replay_saved(
+    task: Task, state: Mapping[str, Any], context: Callable[[], AbstractContextManager[Any]]
+) -> Replay:
+    """Do a step again of which :func:`replay_step` returned the state.
 
     Args:
         task: with the weights that the step was computed from.
-        batches: the micro-batches since the last step, with their places in the epoch.
-        context: of the forward pass, such as autocast.
+        context: makes what the forward pass runs in, such as autocast.
     """
-    birth = Birth()
+    found = Replay()
+    with _undone(task, state["buffers"]), torch.compiler.set_stance("force_eager"):
+        for number, saved in enumerate(state["micro_batches"]):
+            batch = Batch(*(saved[field] for field in Batch._fields))
+            where = _replay(task, batch, saved["seed"], context, state["parts"], found)
+            if where and not found.where:
+                found.where, found.micro_batch = where, number
     for name, parameter in task.model.named_parameters():
-        if not _finite(parameter):
-            birth.where = f"weights themselves: {name} was not finite before the step"
-            return birth
-    with _undone(task), context:
-        for batch, batch_idx in batches:
-            where, loss = _replay(task, batch, batch_idx)
-            birth.losses.append(loss)
-            if where and not birth.where:
-                birth.where, birth.batch_idx = where, batch_idx
-    return birth
+        if not is_finite(parameter):
+            found.where, found.micro_batch = (
+                f"weights themselves, of which {name} is not finite",
+                None,
+            )
+            break
+    return found
 
 
-def _replay(task: Task, batch: Batch, batch_idx: int) -> tuple[str, Tensor]:
-    forward: list[tuple[str, bool]] = [("input", _finite(batch.images))]
-    backward: list[tuple[str, bool]] = []
-
-    def observe(layer: str, output: Any) -> None:
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
-                forward.append((layer, _finite(tensor)))
-                if tensor.requires_grad:
-                    tensor.register_hook(lambda g: backward.append((layer, _finite(g))))
-
-    with torch.enable_grad(), observe_outputs(task.model, observe):
-        loss, _ = task.loss_and_scores(batch, batch_idx)
-    parameters = [(n, p) for n, p in task.model.named_parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(loss, [p for _, p in parameters], allow_unused=True)
-    broken = [
-        name
-        for (name, _), gradient in zip(parameters, gradients, strict=True)
-        if gradient is not None and not _finite(gradient)
-    ]
-    return _where(forward, _finite(loss), backward, broken), loss.detach()
+def _state_of(batch: Batch, batch_idx: int, seed: int) -> dict[str, Any]:
+    tensors = {
+        name: v.clone() if isinstance(v, Tensor) else v for name, v in batch._asdict().items()
+    }
+    random_state = torch.Generator().manual_seed(seed).get_state()
+    return {**tensors, "batch_idx": batch_idx, "seed": seed, "random_state": random_state}
 
 
-def _where(
-    forward: list[tuple[str, bool]],
-    loss_is_finite: bool,
-    backward: list[tuple[str, bool]],
-    broken: list[str],
+def _replay(
+    task: Task,
+    batch: Batch,
+    seed: int,
+    context: Callable[[], AbstractContextManager[Any]],
+    parts: int,
+    found: Replay,
 ) -> str:
-    for layer, finite in forward:
-        if not finite:
-            return "input" if layer == "input" else f"forward pass of {layer}"
-    if not loss_is_finite:
-        return "loss"
-    came_from = "loss"
-    for layer, finite in backward:
-        if not finite:
-            return f"backward pass of {came_from}"
-        came_from = layer
-    return f"backward pass of {broken[0].rpartition('.')[0]}" if broken else ""
+    origin = NanOrigin()
+    origin.look_at_input(batch.images)
+    begins, ends = origin.layer_begins, origin.layer_ends
+    with torch.enable_grad(), observe_outputs(task.model, ends, begins), context():
+        seed_device(task.device, seed)
+        scores = task(batch.images)
+        loss = task.loss(scores, batch.targets)
+        origin.follow_loss(scores, loss)
+        weighted = (loss * batch.loss_weight if batch.loss_weight != 1 else loss) / parts
+    found.losses.append(weighted.detach())
+    parameters = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(weighted, list(parameters.values()), allow_unused=True)
+    where = origin.where
+    for name, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if not where and not is_finite(gradient):
+            where = f"sum of the gradients of {name} over its uses"
+        before = found.gradients.get(name)
+        found.gradients[name] = summed = gradient if before is None else before + gradient
+        if not where and not is_finite(summed):
+            where = f"sum of the gradients of {name} over the micro-batches"
+    return where
+
+
+def digest_of(gradients: Mapping[str, Tensor]) -> str:
+    """Return a checksum of values by name, in which each NaN counts for the same."""
+    digest = hashlib.sha256()
+    for name, gradient in sorted(gradients.items()):
+        values = whole(gradient.detach()).cpu().contiguous()
+        values = torch.where(values.isnan(), torch.nan, values)
+        digest.update(name.encode() + values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager
-def _undone(task: Task) -> Iterator[None]:
-    buffers = [(buffer, buffer.clone()) for buffer in task.model.buffers()]
+def _undone(task: Task, buffers: Mapping[str, Tensor | None]) -> Iterator[None]:
+    places = Buffers(task.model)
+    originals = places.tensors()
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
+            given = {k: None if t is None else t.clone() for k, t in buffers.items()}
+            places.put({**places.clone(), **given})
             yield
         finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor.detach()).all())
+            places.put(originals)

@@ -1,5 +1,6 @@
 """From what a step left on the device to rows of the record."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convtrain.gradients.capture import LayerRecord
-from convtrain.gradients.statistics import BINS, KINDS
+from convtrain.gradients.statistics import BINS, KINDS, exact_norm, is_finite
 from convtrain.gradients.store import STATISTICS
 
 PARAMETER_STATISTICS = (*STATISTICS[1:], "update_ratio", "cosine")
@@ -85,6 +86,15 @@ class Flushed:
         return self.steps["norm"]
 
 
+def decide_finiteness(row: Row, norms: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Find out at once which of a row's gradients are not finite, where the host can see them."""
+    row.norms, row.broken = [norm.item() for norm in norms], []
+    if not math.isfinite(sum(row.norms)):
+        pairs = zip(row.columns, gradients, strict=True)
+        row.broken = [column for column, gradient in pairs if not is_finite(gradient)]
+        row.norms = [exact_norm(gradient).item() for gradient in gradients]
+
+
 def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) -> Flushed:
     """Move rows to the host.
 
@@ -112,6 +122,7 @@ def flush_rows(rows: Sequence[Row], names: Sequence[str], losses: np.ndarray) ->
         "micro_batches": np.array([r.micro_batches for r in rows], dtype=np.int32),
         "lr": [[float(rate) for rate in r.lr] for r in rows],
         "loss": losses,
+        "loss_known": np.array([bool(r.losses) for r in rows]),
         "loss_scale": np.array(scales),
         "skipped": np.array(
             [r.loss_scale is not None and bool(b) for r, b in zip(rows, broken, strict=True)]
@@ -138,10 +149,11 @@ def _sum(losses: Sequence[Tensor]) -> Tensor:
 
 def step_columns(flushed: Flushed) -> dict[str, Any]:
     """Return the rows of the table of steps."""
-    scales = flushed.steps["loss_scale"]
+    steps = dict(flushed.steps)
+    scales, known = steps["loss_scale"], steps.pop("loss_known")
     return {
-        **flushed.steps,
-        "loss": _nullable(flushed.steps["loss"]),
+        **steps,
+        "loss": pa.array(steps["loss"].astype(np.float32), pa.float32(), mask=~known),
         "loss_scale": _nullable(scales),
         "clipped_norm": _nullable(flushed.steps["clipped_norm"], flushed.total),
         "clip_coefficient": _nullable(flushed.steps["clip_coefficient"], flushed.total),

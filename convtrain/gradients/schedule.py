@@ -65,9 +65,11 @@ class Plan:
     def selects(self, name: str) -> bool:
         return matches(name, self.include) and not matches(name, self.exclude)
 
-    def thinned(self, detail: str) -> "Plan":
-        """Return the plan with half as many samples of one detail."""
-        return replace(self, **{detail: self.samplings[detail].thinned()})  # type: ignore[arg-type]
+    def thinned(self, detail: str, steps: int) -> "Plan":
+        """Return the plan with half as many samples of a detail, without it where that is none."""
+        thinner = self.samplings[detail].thinned()
+        kept = thinner if thinner.every_n_steps <= steps else None
+        return replace(self, **{detail: kept})  # type: ignore[arg-type]
 
 
 DETAILS = ("norms", "statistics", "distributions", "tensors")
@@ -142,20 +144,22 @@ def fit(plan: Plan, sizes: Sizes, length: Length, *, max_bytes: int) -> tuple[Pl
         the plan and its forecast in bytes.
     """
     size = forecast(plan, sizes, length)
-    while size > max_bytes and (detail := _thinnable(plan, length.steps)) is not None:
-        plan = plan.thinned(detail)
+    while size > max_bytes and plan.samplings:
+        *_, dearest = plan.samplings
+        plan = plan.thinned(dearest, length.steps)
         size = forecast(plan, sizes, length)
     return plan, size
 
 
-def _thinnable(plan: Plan, steps: int) -> str | None:
-    frequent = [n for n, s in plan.samplings.items() if s.every_n_steps <= steps]
-    return frequent[-1] if frequent else None
+def in_words(plan: Plan, wanted: Plan | None = None) -> str:
+    """Say what is recorded: ``norms at every step, distributions at every 50th step``.
 
-
-def in_words(plan: Plan) -> str:
-    """Say what is recorded: ``norms at every step, distributions at every 50th``."""
-    return ", ".join(f"{n} at every {_ordinal(s)}" for n, s in plan.samplings.items())
+    Args:
+        wanted: the plan to begin with; what it had and ``plan`` has not is recorded ``never``.
+    """
+    when = {name: f"at every {_ordinal(s)}" for name, s in plan.samplings.items()}
+    names = (wanted or plan).samplings
+    return ", ".join(f"{name} {when.get(name, 'never')}" for name in names)
 
 
 def size_in_words(count: int) -> str:

@@ -158,7 +158,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def zero_filters(gradient: Tensor) -> Tensor:
     """Tell which of a convolution's filters have a gradient of exact zeros, a bool for each."""
-    return gathered(gradient.detach().flatten(1).abs().amax(1)) == 0
+    return gathered(gradient.detach().abs().amax((1, 2, 3))) == 0
 
 
 __all__ = [

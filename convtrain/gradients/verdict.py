@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.alarms import Block, Watch, one_digit, shortened
+from convtrain.gradients.reading import layer_of
 from convtrain.gradients.store import load
 
 FEWEST = 20  # steps before a trend means anything
@@ -47,6 +48,7 @@ def verdict(steps: pa.Table, parameters: pa.Table) -> list[str]:
     update = _update_ratio(parameters, dead)
     troubles = [
         *_nonfinite(steps, step, bad),
+        *_lost(steps, step, ~skipped & ~bad),
         *_skipping(skipped),
         *_explosions(step[usable], norm[usable]),
         *_trend(usual),
@@ -105,6 +107,19 @@ def _nonfinite(steps: pa.Table, step: np.ndarray, bad: np.ndarray) -> Iterator[s
         f"NaN or infinity: in {bad.sum()} of {_steps(len(bad))}, first in step {step[first]:.0f}"
         f"{where}. Try a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32."
     )
+
+
+def _lost(steps: pa.Table, step: np.ndarray, usable: np.ndarray) -> Iterator[str]:
+    if "loss" not in steps.column_names:
+        return
+    known = ~np.asarray(steps["loss"].is_null())
+    lost = usable & known & ~np.isfinite(_numbers(steps, "loss"))
+    if lost.any():
+        yield (
+            f"Loss: NaN or infinite in {lost.sum()} of {_steps(len(lost))}, first in step "
+            f"{step[np.argmax(lost)]:.0f}, though all gradients were finite there. Try a lower "
+            "optimizer.lr or trainer.precision=32."
+        )
 
 
 def _skipping(skipped: np.ndarray) -> Iterator[str]:
@@ -200,7 +215,7 @@ def _layers(parameters: pa.Table) -> tuple[dict[str, float], list[str]]:
         if (values == 0).sum() > MOST * len(values):
             dead.append(name)
         elif len(values):
-            layer = name.rpartition(".")[0] or name
+            layer = layer_of(name)
             squares[layer] = squares.get(layer, 0.0) + float(np.median(values)) ** 2
     return {layer: square**0.5 for layer, square in squares.items()}, dead
 

@@ -2,18 +2,21 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
 from convtrain.gradients.alarms import Alarm, Block, Watch
-from convtrain.gradients.replay import find_birth
+from convtrain.gradients.microbatches import MicroBatches
+from convtrain.gradients.replay import digest_of, replay_step
 from convtrain.gradients.rows import Flushed, Row
 from convtrain.gradients.store import FOLDER
 from convtrain.training.checkpoint_file import save_checkpoint
@@ -22,6 +25,7 @@ from convtrain.training.task import Task
 log = logging.getLogger("convtrain")
 
 AlarmMode = Literal["warn", "stop", "checkpoint", "off"]
+ALARMS = "alarms.jsonl"
 LISTED = 10  # dataset indices in a message
 
 
@@ -37,36 +41,39 @@ class Watcher:
     def __init__(self, mode: AlarmMode, run_dir: Path) -> None:
         self.mode, self._run_dir = mode, run_dir
         self._watch = Watch()
-        self._found: list[Alarm] = []
+        self._to_act_on: list[Alarm] = []
         self._told_at_once: set[int] = set()
         self._broken = False
 
     def look(
         self, flushed: Flushed, fingerprints: np.ndarray, zero_filters: Mapping[str, np.ndarray]
     ) -> None:
-        """Find what is wrong in the rows of a flush; :meth:`act` acts on it."""
+        """Tell what is wrong in the rows of a flush; :meth:`act` acts on it."""
         if self.mode == "off":
             return
+        steps = flushed.steps
         block = Block(
             names=flushed.names,
-            step=flushed.steps["step"],
+            step=steps["step"],
             norm=flushed.total,
             norms=flushed.norms,
             present=flushed.present,
-            skipped=flushed.steps["skipped"],
-            nonfinite=flushed.steps["nonfinite"],
-            first_nonfinite=tuple(flushed.steps["first_nonfinite"]),
-            batches=tuple(_indices(row) if row.broken else () for row in flushed.rows),
+            skipped=steps["skipped"],
+            nonfinite=steps["nonfinite"],
+            first_nonfinite=tuple(steps["first_nonfinite"]),
+            batches=tuple(tuple(_indices(r.batches)) if r.broken else () for r in flushed.rows),
             fingerprints=fingerprints,
             zero_filters=zero_filters,
+            loss=steps["loss"],
+            loss_known=steps["loss_known"],
         )
         alarms = self._watch.look(block)
-        self._found += [
+        self._tell(
             alarm
             for alarm in alarms
             if not (alarm.kind == "nonfinite" and alarm.step in self._told_at_once)
-        ]
-        self._broken = bool(flushed.steps["nonfinite"][-1])
+        )
+        self._broken = bool(steps["nonfinite"][-1])
 
     def look_at_broken_step(
         self,
@@ -74,48 +81,48 @@ class Watcher:
         module: pl.LightningModule,
         row: Row,
         names: Sequence[str],
-        batches: Sequence[tuple[Any, int]],
+        gradients: Sequence[Tensor],
+        micro_batches: MicroBatches,
     ) -> None:
         """Replay a step whose gradients are not finite, before it is done.
 
         Of several such steps in a row only the first is replayed: after it, the weights are broken.
+
+        Args:
+            names: of all parameters.
+            gradients: of the row's columns.
         """
         assert row.broken
         self._told_at_once.add(row.step)
         if self.mode == "off" or self._broken:
             return
         self._broken = True
-        where = reproduction = ""
-        if isinstance(module, Task) and all(isinstance(batch, Batch) for batch, _ in batches):
-            birth = find_birth(module, batches, trainer.precision_plugin.train_step_context())
-            row.losses = birth.losses
-            where = f"; born in the {birth.where}" if birth.where else ""
-            reproduction = self._save(trainer, module, row, batches, birth.where)
-        indices = [index for batch in row.batches for index in batch.tolist()]
-        shown = ", ".join(map(str, indices[:LISTED])) + (", ..." if len(indices) > LISTED else "")
+        origin, images = "", _indices(row.batches)
+        if isinstance(module, Task) and all(
+            isinstance(batch, Batch) for batch, _ in micro_batches.batches
+        ):
+            step = dict(zip((names[column] for column in row.columns), gradients, strict=True))
+            origin, images = self._replay(trainer, module, row, step, micro_batches)
+        name, others = names[row.broken[0]], _others(len(row.broken) - 1)
+        shown = ", ".join(map(str, images[:LISTED])) + (", ..." if len(images) > LISTED else "")
         message = (
-            f"step {row.step}: the gradient of {names[row.broken[0]]} is not finite"
-            f"{_others(len(row.broken) - 1)}{where}; images {shown or 'unknown'}{reproduction}; "
-            f"try a lower optimizer.lr or trainer.gradient_clip_val=1"
+            f"step {row.step}: the gradient of {name} is not finite{others}{origin}; "
+            f"images {shown or 'unknown'}; try a lower optimizer.lr or trainer.gradient_clip_val=1"
         )
-        self._found.append(Alarm("nonfinite", row.step, names[row.broken[0]], message))
+        self._tell([Alarm("nonfinite", row.step, name, message)])
 
     def act(self, trainer: pl.Trainer) -> None:
-        """Tell what was found since the last call.
+        """Do what the mode says about all that was told since the last call.
 
         Raises:
             TrainingError: alarms stop the run, and there is one.
         """
-        found, self._found = self._found, []
+        found, self._to_act_on = self._to_act_on, []
         if not found:
             return
-        if trainer.is_global_zero:
-            self._keep(found)
-            for alarm in found:
-                log.warning("%s", alarm.message)
         if self.mode == "checkpoint":
-            path = self._run_dir / "checkpoints" / f"alarm-step{found[0].step:09d}.ckpt"
-            trainer.save_checkpoint(path)
+            name = f"alarm-step{trainer.global_step:09d}.ckpt"
+            trainer.save_checkpoint(self._run_dir / "checkpoints" / name)
         if self.mode == "stop":
             raise TrainingError(f"alarm=stop: {found[0].message}; alarm=warn goes on regardless")
 
@@ -126,43 +133,63 @@ class Watcher:
         self._watch.load_state_dict(state["watch"])
         self._broken = state["broken"]
 
-    def _keep(self, alarms: Sequence[Alarm]) -> None:
+    def _tell(self, alarms: Iterable[Alarm]) -> None:
+        found = list(alarms)
+        self._to_act_on += found
+        if found:
+            self._write(found)
+
+    @rank_zero_only
+    def _write(self, alarms: Sequence[Alarm]) -> None:
         folder = self._run_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "alarms.jsonl").open("a") as file:
+        with (folder / ALARMS).open("a") as file:
             for alarm in alarms:
                 file.write(json.dumps(vars(alarm)) + "\n")
+        for alarm in alarms:
+            log.warning("%s", alarm.message)
 
-    def _save(
+    def _replay(
         self,
         trainer: pl.Trainer,
         task: Task,
         row: Row,
-        batches: Sequence[tuple[Batch, int]],
-        where: str,
-    ) -> str:
-        """Save what it takes to do the step again: tensors and plain containers."""
-        if not trainer.is_global_zero:
-            return ""
-        path = self._run_dir / FOLDER / f"nonfinite-{row.step:012d}.pt"
-        state: dict[str, Any] = {
-            "step": row.step,
-            "epoch": row.epoch,
-            "born_in": where,
-            "seed": task.seed,
-            "batch_idx": [batch_idx for _, batch_idx in batches],
-            "indices": [batch.indices.cpu() for batch, _ in batches],
-            "random_state": torch.get_rng_state(),
-            "norms": torch.as_tensor(row.norms).cpu(),
-            "buffers": dict(task.model.named_buffers()),
-            "weights": {name: p.detach() for name, p in task.model.named_parameters()},
-        }
-        save_checkpoint(state, path)
-        return f"; {path} reproduces it"
+        step: Mapping[str, Tensor],
+        micro_batches: MicroBatches,
+    ) -> tuple[str, list[int]]:
+        """Return what a replay tells, in words, and the images that it has to do with."""
+        batches = [batch for batch, _ in micro_batches.batches]
+        found, state = replay_step(trainer, task, micro_batches)
+        row.losses = found.losses
+        if trainer.world_size == 1:
+            found.is_same = state["digest"] == digest_of(step)
+        words = f"; born in the {found.where}" if found.where else "; finite when it was replayed"
+        images = _indices(row.batches)
+        if found.micro_batch is not None and len(batches) > 1:
+            words += f", in micro-batch {found.micro_batch + 1} of {len(batches)}"
+            images = _indices([batches[found.micro_batch].indices])
+        saw_it = _first_that_saw_it(trainer, found.where)
+        if trainer.global_rank == saw_it:
+            path = self._run_dir / FOLDER / f"nonfinite-{row.step:012d}.pt"
+            save_checkpoint({"step": row.step, "epoch": row.epoch, **state}, path)
+            does = f"reproduces {'it' if trainer.world_size == 1 else 'this process of it'}"
+            if not found.where or found.is_same is False:
+                does = "holds it, but another run of it differs"
+            words += f"; {path} {does}"
+        return trainer.strategy.broadcast((words, images), src=saw_it)
 
 
-def _indices(row: Row) -> tuple[int, ...]:
-    return tuple(index for batch in row.batches for index in batch.tolist())
+def _first_that_saw_it(trainer: pl.Trainer, where: str) -> int:
+    """Return the lowest rank whose own gradients were not finite; 0 where none's were."""
+    if trainer.world_size == 1:
+        return 0
+    mine = trainer.global_rank if where else trainer.world_size
+    found = torch.tensor(mine, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(found, reduce_op="min")) % trainer.world_size
+
+
+def _indices(batches: Iterable[Tensor]) -> list[int]:
+    return [index for batch in batches for index in batch.tolist()]
 
 
 def _others(count: int) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 
 from convtrain.errors import TrainingError
 from convtrain.gradients.mirror import Mirror
+from convtrain.gradients.overhead import Overhead
 from convtrain.gradients.rows import (
     Flushed,
     histogram_columns,
@@ -32,10 +33,14 @@ class Writer:
         run_dir: the run's directory.
         mirror: the view in TensorBoard, if there is one.
         statistics: whether more than norms is recorded at some steps.
+        overhead: is told which detail takes the time.
     """
 
-    def __init__(self, run_dir: Path, mirror: Mirror | None, *, statistics: bool) -> None:
+    def __init__(
+        self, run_dir: Path, mirror: Mirror | None, *, statistics: bool, overhead: Overhead
+    ) -> None:
         self._run_dir, self._mirror, self._statistics = run_dir, mirror, statistics
+        self._overhead = overhead
         self._thread = ThreadPoolExecutor(1, "gradient-record")
         self._encoded: list[Callable[[], None]] = []
         self._writing: list[Future[None]] = []
@@ -72,7 +77,9 @@ class Writer:
         self._write_tables(flushed, chosen)
         self._write_samples(flushed)
         if self._mirror is not None:
-            self._mirror.write(flushed, chosen)
+            sampled = any(row.histograms is not None for row in flushed.rows)
+            with self._overhead.of("distributions" if sampled else "norms"):
+                self._mirror.write(flushed, chosen)
         self._start_writing()
 
     def wait(self) -> None:
@@ -100,17 +107,20 @@ class Writer:
 
     def _write_tables(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
         self.store.append("steps", step_columns(flushed))
-        columns = parameter_columns(flushed, chosen, statistics=self._statistics)
-        self.store.append("parameters", columns)
-        if any(row.histograms is not None for row in flushed.rows):
-            self.store.append("histograms", histogram_columns(flushed, chosen))
-        if any(row.layers is not None for row in flushed.rows):
-            self.store.append("layers", layer_columns(flushed))
+        with self._overhead.of("statistics" if self._statistics else "norms"):
+            columns = parameter_columns(flushed, chosen, statistics=self._statistics)
+            self.store.append("parameters", columns)
+        with self._overhead.of("distributions"):
+            if any(row.histograms is not None for row in flushed.rows):
+                self.store.append("histograms", histogram_columns(flushed, chosen))
+            if any(row.layers is not None for row in flushed.rows):
+                self.store.append("layers", layer_columns(flushed))
 
     def _write_samples(self, flushed: Flushed) -> None:
         for row in flushed.rows:
             if row.tensors:
-                self.store.write_tensors(row.step, row.tensors)
+                with self._overhead.of("tensors"):
+                    self.store.write_tensors(row.step, row.tensors)
             if row.layers is not None and row.layers.graph != self._graph:
                 self._graph = row.layers.graph
                 text = json.dumps(self._graph, indent=1) + "\n"

@@ -71,6 +71,7 @@ class Function:
         self._renamed = {old: new for old, new in zip(called, inputs, strict=False) if old != new}
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        self._entered(inputs, keywords)
         arguments = self._constants.copy()
         for name in self._tensors:
             arguments[name] = self._tensor(name)
@@ -80,9 +81,15 @@ class Function:
             keywords = {self._renamed.get(name, name): value for name, value in keywords.items()}
         return self._observed(self._twin(*inputs, **arguments, **keywords))
 
+    def _entered(self, inputs: Any, keywords: Any) -> None:
+        if self.path:
+            for entering, _ in self.model.observers:  # type: ignore[union-attr]
+                if entering is not None:
+                    entering(self.path, (inputs, keywords))
+
     def _observed(self, output: Any) -> Any:
         if self.path:
-            for observe in self.model.observers:  # type: ignore[union-attr]
+            for _, observe in self.model.observers:  # type: ignore[union-attr]
                 observe(self.path, output)
         return output
 
@@ -168,6 +175,7 @@ class CarriedFunction(Function):
         )
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        self._entered(inputs, keywords)
         if self._given is None:
             values = dict(self._named_tensors())
         else:

@@ -18,6 +18,8 @@ from convtrain.errors import NetworkError
 from convtrain.layers import BY_CLASS
 from convtrain.models.function import CarriedFunction, Function, Tensors
 
+Observer = Callable[[str, Any], None]
+
 
 class Weights(nn.Module):
     """The parameters and buffers of one layer. It has no forward: functions use it, not it them."""
@@ -31,7 +33,8 @@ class FunctionalModel(nn.Module):
 
     def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
         super().__init__()
-        self.observers: tuple[Callable[[str, Any], None], ...] = ()
+        # Each pair is called before and after a layer.
+        self.observers: tuple[tuple[Observer | None, Observer], ...] = ()
         self._function = self._convert(module, self, "", carry, {}, {})
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:

@@ -121,10 +121,13 @@ class Task(pl.LightningModule):
         Returns:
             the loss, a scalar, and the scores (N, classes).
         """
-        seed = derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
-        seed_device(self.device, seed)
+        seed_device(self.device, self.seed_of(batch_idx))
         scores = self(batch.images)
         return self.loss(scores, batch.targets), scores  # step 4
+
+    def seed_of(self, batch_idx: int) -> int:
+        """Return the seed of all that is random in a training step, such as dropout."""
+        return derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # step 5

@@ -51,7 +51,8 @@ def fit(
     module: pl.LightningModule, run: Path, plan: Plan | None = NORMS, **settings: Any
 ) -> pl.Trainer:
     """Train one epoch with the recorder, or without where there is no plan."""
-    recorder_settings = settings.pop("recorder", {})
+    # What is recorded shall not depend on the time that it takes.
+    recorder_settings = {"max_overhead": 1.0, **settings.pop("recorder", {})}
     callbacks = [*settings.pop("callbacks", [])]
     if plan is not None:
         callbacks.append(Recorder(run_dir=run, plan=plan, **recorder_settings))

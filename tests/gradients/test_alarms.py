@@ -167,7 +167,7 @@ def test_a_parameter_vanishes_beside_the_median_one() -> None:
     block.norms[60:, 0] *= 1e-9
     (alarm,) = look(cut(block, 50))
     assert found([alarm]) == [("vanishing", 160, "conv1.weight")]
-    assert "of the median parameter's, for 100 steps" in alarm.message
+    assert "of the median parameter's in 100 recorded steps" in alarm.message
     assert "BatchNorm2d" in alarm.message
 
 
@@ -177,7 +177,7 @@ def test_a_dead_parameter_is_told_once_and_again_only_after_it_lived() -> None:
         block.norms[start:end, 1] = 0
     alarms = look(cut(block, 64))
     assert found(alarms) == [("dead", step, "conv1.bias") for step in (120, 232, 344)]
-    assert "exactly zero for 100 steps" in alarms[0].message
+    assert "exactly zero in 100 recorded steps" in alarms[0].message
 
 
 def test_a_parameter_that_loses_its_gradient_is_dead_no_longer() -> None:
@@ -195,7 +195,7 @@ def test_many_dead_parameters_make_one_line() -> None:
     block = record(np.ones(120), names=names, norms=norms, present=np.ones((120, 20), bool))
     (alarm,) = look([block])
     assert found([alarm]) == [("dead", 100, "layer0.weight")]
-    assert "12 of 20 parameters, layer0.weight to layer11.weight" in alarm.message
+    assert "12 of 20 parameters, such as layer0.weight and layer11.weight" in alarm.message
 
 
 def test_dead_filters_are_named() -> None:
@@ -226,7 +226,7 @@ def test_weights_that_never_move_are_told_of_and_moving_ones_are_not() -> None:
         block.norms[:, 2] = np.nan
         alarms += watch.look(block)
     assert found(alarms) == [("still", 150, "conv1.bias"), ("still", 200, "fc.bias")]
-    assert "not moved for 100 steps" in alarms[0].message
+    assert "though they had a gradient, in 100 recorded steps" in alarms[0].message
 
 
 @pytest.mark.parametrize("value", [np.nan, 0])

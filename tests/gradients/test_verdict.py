@@ -77,6 +77,22 @@ def test_a_record_of_steps_without_norms_is_not_called_healthy() -> None:
     ]
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_loss_that_is_lost_is_not_healthy_though_its_gradients_are_finite(value: float) -> None:
+    loss: list[float | None] = [1.0] * 100
+    loss[40] = loss[70] = value
+    loss[10] = None  # not known
+    overview, line = verdict(steps_of(FLAT, loss=loss), EMPTY)
+    assert not overview.startswith("Healthy")
+    assert line.startswith("Loss: NaN or infinite in 2 of 100 steps, first in step 41, though")
+    nonfinite = [0] * 100
+    nonfinite[40] = nonfinite[70] = 3
+    lines = verdict(steps_of(FLAT, loss=loss, nonfinite=nonfinite), EMPTY)
+    assert not any(line.startswith("Loss") for line in lines), "told with the gradients"
+    skipped = [number in (40, 70) for number in range(100)]
+    assert verdict(steps_of(FLAT, loss=loss, skipped=skipped), EMPTY)[0].startswith("Healthy")
+
+
 def test_nothing_but_nan_is_told_from_either_column() -> None:
     nans = np.full(30, np.nan)
     for columns in ({}, {"nonfinite": [4] * 30, "first_nonfinite": ["fc.weight"] * 30}):
