@@ -9,6 +9,7 @@ from convtrain.assembly import make_model, make_task
 from convtrain.config.check import resolve_config
 from convtrain.config.resume import read_config
 from convtrain.gradients.replay import Replay, digest_of, replay_saved
+from convtrain.runs.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint
 
 
@@ -30,7 +31,7 @@ def reproduce(path: Path | str) -> Replay:
         ConfigError: the configuration is not valid any more.
     """
     saved = load_checkpoint(path)
-    stored = read_config(Path(path).resolve().parents[1] / "config.yaml")
+    stored = read_config(Run(Path(path).resolve().parents[1]))
     stored["resume"] = None
     config = resolve_config(stored)
     trainer = pl.Trainer(

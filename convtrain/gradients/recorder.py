@@ -62,7 +62,7 @@ class Recorder(pl.Callback):
         plan: what is recorded, and when.
         flush_every_n_steps: rows between two flushes. A process that is killed loses no more.
         max_bytes: of the record on disk; the plan is thinned until its forecast keeps within.
-        max_overhead: share of the training time; above it the plan is thinned as training goes on.
+        max_overhead: part of the whole time, in 0-1; the plan is thinned to keep within it.
         alarm: what is done when gradients are in trouble.
 
     Attributes:
@@ -119,10 +119,8 @@ class Recorder(pl.Callback):
         self._captures = deep is not None and not self._compiled
         host = seen_by_host(next(self._model.parameters(), torch.empty(0)))
         self._decides_at_once = host or self._flush_every == 1
-        replays = isinstance(pl_module, Task) and self._decides_at_once
-        self._micro = MicroBatches(
-            self._model, self.overhead, keeps_buffers=replays and self._watcher.mode != "off"
-        )
+        replays = self._decides_at_once and self._watcher.mode != "off"
+        self._micro = MicroBatches(self._model, self.overhead, keeps_buffers=replays)
         self._go_on(pl_module.device)
         if trainer.is_global_zero:
             self._begin(trainer, wanted, size)
@@ -235,8 +233,8 @@ class Recorder(pl.Callback):
                     self._filters.look(names, gradients)
 
     def _add(self, row: Row) -> None:
-        if self._rows and self._rows[-1].step == row.step:
-            self._rows.pop()  # an optimiser that evaluates its closure several times a step
+        if self._rows and self._rows[-1].step == row.step:  # of a closure evaluated again
+            self._rows.pop()
         self._rows.append(row)
         self._fresh.append(row)
 

@@ -116,17 +116,13 @@ class Task(pl.LightningModule):
         return loss * batch.loss_weight if batch.loss_weight != 1 else loss
 
     def loss_and_scores(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Process a batch; all that is random in it follows from the seed, the epoch and its place.
-
-        Returns:
-            the loss, a scalar, and the scores (N, classes).
-        """
+        """Process a batch; return its loss, a scalar, and the scores (N, classes)."""
         seed_device(self.device, self.seed_of(batch_idx))
         scores = self(batch.images)
         return self.loss(scores, batch.targets), scores  # step 4
 
     def seed_of(self, batch_idx: int) -> int:
-        """Return the seed of all that is random in a training step, such as dropout."""
+        """Return the seed of all that is random in a batch, such as dropout."""
         return derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def backward(self, loss: Tensor) -> None:
