@@ -32,7 +32,7 @@ from convtrain.training.agreement import SameEverywhere
 from convtrain.training.checkpoint_file import load_checkpoint
 from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint
 from convtrain.training.interrupts import Interrupts
-from convtrain.training.loggers import tensorboard_of
+from convtrain.training.loggers import COLUMNS, Newest, tensorboard_of
 from convtrain.training.sharding import load_weights
 from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
@@ -90,7 +90,7 @@ def _train(
     trainer = make_trainer(
         run_dir=run_dir,
         callbacks=callbacks,
-        loggers=make_loggers(config, run_dir),
+        loggers=[*make_loggers(config, run_dir), Newest(task.metrics)],
         **config.trainer.model_dump(exclude=MODEL_KEYS),
     )
     checkpoint = checkpoint_to_resume(config, run) if config.resume else None
@@ -107,6 +107,7 @@ def _train(
         **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
         "data_share_of_time": min(task.data_seconds / max(task.train_seconds, 1e-9), 1.0),
+        "callback_metrics": {k: v for k, v in task.metrics.items() if k not in COLUMNS},
         "steps": trainer.global_step,
         "epochs": task.epochs,
         "wall_time_seconds": time.perf_counter() - started,
@@ -131,7 +132,7 @@ def _failures_told(task: Task, run_dir: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # a callback that leaves has not finished the run
         full = line_on_full_disk(error, run_dir)
-        raise TrainingError(full or f"{task.where()}: {error_line(error)}") from error
+        raise TrainingError(full or f"{task.progress.where()}: {error_line(error)}") from error
 
 
 def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | None:

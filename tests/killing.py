@@ -9,10 +9,13 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from torch.utils.tensorboard import SummaryWriter
 
 from convtrain import pipeline
 from convtrain.config.schema import Config
+from convtrain.runs.directory import Run
 from convtrain.training import checkpoint_file
+from convtrain.training.loggers import TensorBoard
 from convtrain.training.task import Task
 
 
@@ -41,6 +44,11 @@ PLACES: dict[str, tuple[Any, str]] = {
     "checkpoint's write": (checkpoint_file._Archive, "_pass_on"),
     "checkpoint's end": (checkpoint_file._Archive, "finish"),
     "test": (Task, "test_step"),
+    "test's log": (Task, "on_test_epoch_end"),
+    "figure": (SummaryWriter, "add_figure"),
+    "hyperparameters": (TensorBoard, "log_results"),
+    "closing": (TensorBoard, "finalize"),
+    "result": (Run, "finish"),
 }
 
 

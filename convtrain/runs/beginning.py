@@ -62,8 +62,10 @@ def begin(
         _tell_other_devices(run, launched)
     provenance = collect_provenance(seed=config.seed, device=device)
     run.begin(asked, overrides, {**provenance, "launched": launched})
+    if resumes:
+        return
     for logger in trainer.loggers:
-        if not resumes and isinstance(logger, TensorBoard | MetricsCsv):
+        if isinstance(logger, TensorBoard | MetricsCsv):
             logger.forget_after(-1)  # another training in the same directory
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         tensorboard.log_text("config", run.config.read_text())

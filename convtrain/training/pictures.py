@@ -41,8 +41,9 @@ class Pictures(pl.Callback):
         chosen = permutation(len(test), seed)[:count]
         self.shown, self.normalise, self.classes = test.pick(chosen), normalise, classes
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        tensorboard = tensorboard_of(trainer.loggers)
+        if tensorboard is not None and trainer.ckpt_path is None:
             _show_filters(tensorboard, pl_module, trainer.global_step)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

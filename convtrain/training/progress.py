@@ -53,14 +53,14 @@ class RunProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         assert isinstance(pl_module, Task)
-        if self._bar is None or pl_module._logged_step == self._shown:
+        if self._bar is None or pl_module.progress.logged_step == self._shown:
             return
         if time.monotonic() - self._drawn > SECONDS:
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: pl.Trainer, task: Task) -> None:
         assert self._bar is not None
-        self._shown = task._logged_step
+        self._shown = task.progress.logged_step
         self._bar.update(
             self._row,
             completed=trainer.global_step,

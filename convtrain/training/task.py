@@ -15,20 +15,14 @@ from convtrain.data.batches import Batch, Batches
 from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.errors import TrainingError
 from convtrain.models.compiled import replayed
+from convtrain.training import resuming
 from convtrain.training.epochs import epoch_steps, training_steps
-from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
 from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
 from convtrain.training.optimizers import MakeOptimizer
-from convtrain.training.position import (
-    Position,
-    as_saved,
-    loops_at,
-    position_in,
-    saved_position,
-)
+from convtrain.training.resuming import Progress
 from convtrain.training.schedules import MakeSchedule
-from convtrain.training.sharding import divided_like, gathered
+from convtrain.training.sharding import gathered
 from convtrain.training.totals import Totals, means
 
 STAGES = {"val": "validation", "test": "test"}
@@ -83,13 +77,9 @@ class Task(pl.LightningModule):
         self.data_seconds = 0.0  # of these, spent on making batches
         self._divided = False
         self.gradient_norm: Tensor | None = None  # of this step, where it is known before clipping
-        self._logged_step, self._logged_time = 0, time.perf_counter()
+        self._logged_time = time.perf_counter()
         self._paused_time = 0.0
-        self._at: tuple[int, int, int] | None = None  # step, epoch and batch that is trained on
-        self._doing = ""  # what is done with it, or after it
-        self._batch = 0  # of this epoch's, how many are begun
-        self._validated: tuple[int, int] | None = None  # epoch and batch of the last validation
-        self._cut: dict[str, Any] | None = None  # of an epoch that the training ends within
+        self.progress = Progress()
         self._resumed: dict[str, Any] = {}  # from a checkpoint, until it is taken up
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -108,8 +98,8 @@ class Task(pl.LightningModule):
         return replayed(self.model, images) if self.cuda_graphs else self.model(images)  # step 3
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # step 2 hands over a batch
-        self._doing, self._batch = "", batch_idx + 1
-        self._at = (self.global_step + 1, self.current_epoch, batch_idx)
+        self.progress.doing, self.progress.batch = "", batch_idx + 1
+        self.progress.at = (self.global_step + 1, self.current_epoch, batch_idx)
         loss, scores = self.loss_and_scores(batch, batch_idx)
         if batch.loss_weight:
             self.totals["fit"].add(loss, scores, batch.targets)
@@ -172,7 +162,7 @@ class Task(pl.LightningModule):
         self._evaluate("test", batch, batch_idx)
 
     def _evaluate(self, stage: str, batch: Batch, batch_idx: int) -> None:
-        self._doing = f"{STAGES[stage]} batch {batch_idx}, after "
+        self.progress.doing = f"{STAGES[stage]} batch {batch_idx}, after "
         # With several devices one may get nothing of a small last batch, and must take part where
         # the model is divided over them.
         if len(batch.targets):
@@ -185,16 +175,11 @@ class Task(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self._logged_time = time.perf_counter()
-        if self._resumed and self._resumed["progress"]["stopped_within"] == self._limits():
-            self.trainer.should_stop = True
 
     def on_train_start(self) -> None:
         if self._resumed:
-            self._go_on()
-
-    def on_test_start(self) -> None:
-        if self._resumed:  # there was nothing left to train
-            self._forget_after(None)
+            resuming.go_on(self, self._resumed)
+            self._resumed = {}
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader
@@ -202,15 +187,15 @@ class Task(pl.LightningModule):
             loader.set_epoch(self.current_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._doing = "after "
+        self.progress.doing = "after "
         self._log_if_due()
 
     def on_train_epoch_end(self) -> None:
         self.epochs = self.current_epoch + 1
-        complete = self._batch >= self.trainer.num_training_batches
+        complete = self.progress.batch >= self.trainer.num_training_batches
         if not complete:  # the training ends here; one that is made longer has this epoch before it
-            self._cut = self._progress()
-        if self.global_step != self._logged_step:
+            self.progress.cut = resuming.kept(self)
+        if self.global_step != self.progress.logged_step:
             self._log_interval(self.global_step)
         self._log_epoch("fit", "train/{}_epoch")
         self._offer_validation()
@@ -230,7 +215,7 @@ class Task(pl.LightningModule):
                 if value is None:
                     raise TrainingError(
                         f"scheduler.monitor={config.monitor}: there is no such metric, because "
-                        f"nothing was validated; set scheduler.monitor=train/loss_epoch"
+                        f"nothing was validated; choose another scheduler"
                     )
                 config.scheduler.step(value)
 
@@ -248,10 +233,10 @@ class Task(pl.LightningModule):
 
     def on_validation_end(self) -> None:
         self._logged_time += time.perf_counter() - self._paused_time
-        self._doing = "after "
+        self.progress.doing = "after "
 
     def on_validation_epoch_end(self) -> None:
-        self._validated = (self.current_epoch, self._batch)
+        self.progress.validated = (self.current_epoch, self.progress.batch)
         self._log_epoch("val", "val/{}")
 
     def on_test_epoch_end(self) -> None:
@@ -259,12 +244,12 @@ class Task(pl.LightningModule):
 
     def _log_if_due(self) -> None:
         step = self.global_step
-        if step != self._logged_step and step % self.log_every_n_steps == 0:
+        if step != self.progress.logged_step and step % self.log_every_n_steps == 0:
             self._log_interval(step)
 
     def _log_interval(self, step: int) -> None:
         """Log loss and accuracy since the last entry, learning rate and speed."""
-        sums = self._over_devices(self.totals["fit"].since_mark())
+        sums = self.over_devices(self.totals["fit"].since_mark())
         loss, accuracy = means(sums)
         images, seconds = float(sums[2]), time.perf_counter() - self._logged_time
         self.images_seen += images
@@ -280,16 +265,9 @@ class Task(pl.LightningModule):
             },
             step,
         )
-        self._logged_step, self._logged_time = step, time.perf_counter()
+        self.progress.logged_step, self._logged_time = step, time.perf_counter()
         if self.stop_when_lost and not math.isfinite(loss):
             self.check_weights()  # after a step that a scaler has skipped they are as they were
-
-    def where(self) -> str:
-        """Name the batch at work; steps count from 1, as in metrics.csv, and the others from 0."""
-        if self._at is None:
-            return f"{self._doing}the start" if self._doing else "before the first step"
-        step, epoch, batch = self._at
-        return f"{self._doing}step {step}, epoch {epoch}, batch {batch}"
 
     def check_weights(self) -> None:
         """Raise TrainingError if a weight is not finite: no training mends it, so it is over."""
@@ -297,15 +275,16 @@ class Task(pl.LightningModule):
         finite = [gathered(torch.isfinite(parameter.detach()).all()) for _, parameter in named]
         if finite and not bool(torch.stack(finite).all()):
             first = next(name for (name, _), fine in zip(named, finite, strict=True) if not fine)
+            where = self.progress.where()
             raise TrainingError(
-                f"{self.where()}: {first} is not finite any more, and the training is lost; "
+                f"{where}: {first} is not finite any more, and the training is lost; "
                 f"checkpoints of before are kept; try a lower optimizer.lr or "
                 f"trainer.gradient_clip_val=1"
             )
 
     def _log_epoch(self, stage: str, name: str) -> None:
         totals = self.totals[stage]
-        loss, accuracy = means(self._over_devices(totals.sums))
+        loss, accuracy = means(self.over_devices(totals.sums))
         totals.reset()
         values = {name.format("loss"): loss, name.format("acc"): accuracy}
         # For callbacks that monitor a value; every device already has the same one.
@@ -320,7 +299,7 @@ class Task(pl.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(values, step=step)
 
-    def _over_devices(self, sums: Tensor) -> Tensor:
+    def over_devices(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return sums
         return self.trainer.strategy.reduce(sums.to(self.device, copy=True), reduce_op="sum")
@@ -329,71 +308,7 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._log_if_due()  # what is logged of a step belongs to its checkpoint
-        if (shown := tensorboard_of(self.loggers)) is not None:
-            shown.flush()
-        position = position_in(
-            checkpoint["loops"]["fit_loop"],
-            epoch=self.current_epoch,
-            batches=self.trainer.num_training_batches,
-            validated=self._validated,
-        )
-        checkpoint["position"] = as_saved(position)
-        checkpoint["progress"] = {
-            **(self._cut or self._progress()),
-            "metrics": dict(self.metrics),
-            "epochs": self.epochs,
-            "stopped_within": self._limits() if self.trainer.should_stop else None,
-        }
-        if position.batch % self.trainer.accumulate_grad_batches and not position.complete:
-            named = self.model.named_parameters()
-            checkpoint["gradients"] = {n: gathered(p.grad) for n, p in named if p.grad is not None}
+        resuming.save(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        position = saved_position(checkpoint)
-        if position is None:
-            return
-        loops = checkpoint["loops"]
-        loops["fit_loop"] = loops_at(position, loops["fit_loop"])
-        self._resumed = {key: checkpoint.get(key, {}) for key in ("progress", "gradients")}
-        self._resumed["position"] = position
-        self.metrics = dict(checkpoint["progress"]["metrics"])
-        self.epochs = checkpoint["progress"]["epochs"]
-
-    def _progress(self) -> dict[str, Any]:
-        files = (logger for logger in self.loggers if isinstance(logger, MetricsCsv))
-        return {
-            "sums": self._over_devices(self.totals["fit"].saved()),
-            "logged_step": self._logged_step,
-            "csv_bytes": next((file.size for file in files), None),
-        }
-
-    def _limits(self) -> list[int | None]:
-        return [self.trainer.max_epochs, self.trainer.max_steps]
-
-    def _go_on(self) -> None:
-        """Take up what Lightning does not: the place in the epoch, sums, logs, gradients."""
-        position: Position = self._resumed["position"]
-        progress, gradients = self._resumed["progress"], self._resumed["gradients"]
-        if not position.ended:
-            self._batch = position.batch
-            self._at, self._doing = (self.global_step, position.epoch, position.batch - 1), "after "
-            if position.validated:
-                self._validated = (position.epoch, position.batch)
-            loader = self.trainer.train_dataloader
-            if isinstance(loader, Batches):
-                loader.load_state_dict({"epoch": position.epoch, "position": position.batch})
-            if self.global_rank == 0:  # they are those of all devices together
-                self.totals["fit"].restore(progress["sums"])
-        for name, parameter in self.model.named_parameters():
-            if name in gradients:
-                parameter.grad = divided_like(parameter, gradients[name])
-        self._logged_step = progress["logged_step"]
-        self._forget_after(progress["csv_bytes"])
-
-    def _forget_after(self, csv_bytes: int | None) -> None:
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.forget_after(self.global_step)
-            elif isinstance(logger, MetricsCsv):
-                logger.forget_after(self.global_step, csv_bytes)
-        self._resumed = {}
+        self._resumed = resuming.load(self, checkpoint)

@@ -6,14 +6,16 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from convtrain import pipeline
+from convtrain.config.schema import Trainer
 from convtrain.errors import MissingDataError
 from convtrain.gradients import load
 from convtrain.signals import Interrupted, Signals
@@ -63,6 +65,15 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
         for tag in shown.Tags()["scalars"]
         if (points := shown.Scalars(tag))
     }
+
+
+def shown(run: Path) -> list[tuple[str, int]]:
+    """Return each tag with each of its steps, as often as the files of events have it."""
+    found = []
+    for path in run.glob("events.out.tfevents.*"):
+        for event in EventFileLoader(str(path)).Load():
+            found += [(value.tag, event.step) for value in event.summary.value]
+    return sorted(found)
 
 
 def assert_same_bits(left: Any, right: Any, where: str = "checkpoint") -> None:
@@ -142,9 +153,96 @@ class Whole:
         assert rows(run) == rows(self.folder / "whole"), name
         assert record(run) == record(self.folder / "whole"), name
         assert curves(run) == curves(self.folder / "whole"), name
+        assert shown(run) == shown(self.folder / "whole"), name
         assert not [path for path in run.iterdir() if "version" in path.name], name
         assert_same_bits(contents(run), contents(self.folder / "whole"), name)
         return seen + again
+
+
+def test_each_tag_is_shown_once_at_its_step(tmp_path: Path) -> None:
+    whole = Whole(tmp_path, (*SMALL, "logger=both", "trainer.val_check_interval=0.5"))
+    tags = shown(whole.folder / "whole")
+    assert tags
+    assert len(tags) == len(set(tags))
+
+
+# From the last entry of the log to result.json, what is written, and how often before.
+ENDS = [
+    ("test's log", 0), ("figure", 0), ("hyperparameters", 0),
+    ("closing", 0), ("closing", 1), ("result", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "ends"),
+    [
+        pytest.param(10, ENDS[-1:], id="cut short"),
+        pytest.param("null", ENDS, id="whole epochs, anywhere", marks=pytest.mark.slow),
+        pytest.param(10, ENDS, id="cut short, anywhere", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_is_killed_at_its_end_has_its_test_once(
+    tmp_path: Path, max_steps: object, ends: list[tuple[str, int]]
+) -> None:
+    overrides = (*SMALL, "logger=both", "trainer.max_epochs=2", f"trainer.max_steps={max_steps}")
+    whole = Whole(tmp_path, overrides)
+    for place, number in ends:
+        assert whole.check_killed(place, number), f"it never came to {place} {number}"
+
+
+PRECISIONS = get_args(Trainer.model_fields["precision"].annotation)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [pytest.param(p, marks=[] if p == "64-true" else pytest.mark.slow) for p in PRECISIONS],
+)
+def test_every_precision_resumes_to_the_same_bits(precision: object, tmp_path: Path) -> None:
+    overrides = (f"trainer.precision={precision}", "trainer.max_epochs=2", "optimizer=adam")
+    whole = Whole(tmp_path, (*SMALL, *overrides))
+    assert whole.check_killed("batch", 10)
+
+
+LOGGING = """
+import pytorch_lightning as pl
+class Logging(pl.Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        module.log("mine/batch", float(batch.indices.sum()))
+    def on_train_epoch_end(self, trainer, module):
+        module.log("mine/epoch", trainer.current_epoch * 2.0)
+    def on_validation_epoch_end(self, trainer, module):
+        for logger in trainer.loggers:
+            logger.log_metrics({"mine/validation": 0.5}, trainer.global_step)
+    def on_test_epoch_end(self, trainer, module):
+        module.log("mine/test", 0.25)
+"""
+
+
+def test_what_callbacks_log_is_in_every_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loggingcallback.py").write_text(LOGGING)
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = ("trust=[loggingcallback]", "callbacks.custom=[{_target_: loggingcallback.Logging}]")
+    whole = Whole(tmp_path, (*SMALL, *custom, "logger=both", "trainer.max_epochs=2"))
+    metrics = whole.result["callback_metrics"]
+    assert set(metrics) == {"mine/batch", "mine/epoch", "mine/validation", "mine/test"}
+    assert metrics["mine/epoch"] == 2.0
+    table = rows(tmp_path / "whole")
+    assert {"mine/batch", "mine/test", "train/loss", "test/acc"} <= set(table[0])
+    assert [row["mine/test"] for row in table if row["mine/test"]] == ["0.25"]
+    assert [row["mine/epoch"] for row in table if row["mine/epoch"]] == ["0.0", "2.0"]
+    assert [row["step"] for row in table if row["mine/batch"]] == [
+        "1",
+        "3",
+        "5",
+        "7",
+        "9",
+        "11",
+        "13",
+    ]
+    for place, number in (("batch", 9), ("epoch's end", 1)):
+        assert whole.check_killed(place, number), place
 
 
 PLATEAU = (
