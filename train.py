@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line, resolve_config
 from convtrain.config.commands import options_of, overrides_in
+from convtrain.config.guard import stand_guard
 from convtrain.config.help import read_arguments
 from convtrain.config.names import register_resolvers
 from convtrain.imports import ending_at_once
@@ -42,4 +43,5 @@ if __name__ == "__main__":
     with ending_at_once():
         arguments = read_arguments(sys.argv[1:])
         sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(arguments)))
+        stand_guard()
         main()

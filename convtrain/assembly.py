@@ -13,6 +13,7 @@ from torch import nn
 from convtrain.config.agreement import check_sizes
 from convtrain.config.datasets import Sizes
 from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.config.trust import CALLBACK
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation
 from convtrain.data.image_folder import load_image_folder
@@ -238,7 +239,7 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
         arguments = {key: value for key, value in declared.items() if key != "_target_"}
         target = str(declared.get("_target_"))
         callbacks.append(
-            make_trusted("callbacks.custom._target_", target, arguments, config.trust, Callback)
+            make_trusted("callbacks.custom._target_", target, arguments, config.trust, CALLBACK)
         )
     return callbacks
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -17,14 +18,14 @@ from convtrain.config.agreement import disagreements
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
-from convtrain.config.hydra_node import hydra_mistakes
+from convtrain.config.hydra_node import check_hydra, trusted_by, with_late_values
 from convtrain.config.messages import MISSING, TYPED, Mistake, Origin, line, mistakes_in, section_of
 from convtrain.config.overrides import at_home
 from convtrain.config.plain import to_plain
 from convtrain.config.resume import stored_config, why_not_anew
 from convtrain.config.schema import Config
 from convtrain.config.sweep import sweep_arguments
-from convtrain.config.targets import target_mistakes, trust_mistakes
+from convtrain.config.trust import target_mistakes, trust_mistakes
 from convtrain.errors import ConfigError, ConvtrainError, MissingDataError, first_line
 from convtrain.ranks import is_main_process
 from convtrain.runs.directory import Run
@@ -90,13 +91,7 @@ def check_command(command: CommandLine) -> Checked:
             configs.append(resolve_config(composed.config, command.overrides, composed.origin))
         except ConfigError as error:
             lines += error.lines
-        raw = {"hydra": OmegaConf.to_container(composed.hydra)}
-        trust, resume = composed.config.get("trust"), composed.config.get("resume")
-        for mistake in hydra_mistakes(composed.hydra, trust, command.overrides):
-            if mistake.key != "hydra.run.dir" or not resume:  # which is then the run's directory
-                lines.append(line(mistake, raw, composed.origin))
-        if not command.multirun and is_main_process():  # which the other ranks find at work
-            lines += [line(m, raw, composed.origin) for m in _lost_run(composed.hydra, resume)]
+        lines += _hydra_lines(composed, command, is_alone=not lines)
         if not lines:
             forced += composed.added()
     lines = [*unread, *(text for text in lines if not _judges_a_default(text, unread))]
@@ -111,6 +106,30 @@ def _judges_a_default(text: str, unread: Sequence[str]) -> bool:
     key, *above = (re.split(r"[=:]", t, maxsplit=1)[0].lstrip("+~") for t in (text, *unread))
     is_below = any(f"{key}.".startswith(f"{left_out}.") for left_out in above)
     return is_below and not text.endswith(f"[set in: {TYPED}]")
+
+
+def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> list[str]:
+    """Return a line for each mistake in Hydra's node.
+
+    Args:
+        is_alone: whether no other mistake is known, so that what cannot be resolved is one itself.
+    """
+    resume = composed.config.get("resume")
+    try:
+        plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
+    except ConfigError as error:
+        return list(error.lines)
+    if not mistakes and is_alone:
+        mistakes = unresolved
+    mode = plain.get("mode")
+    if mode is not None and (mode == RunMode.MULTIRUN) != command.multirun:
+        mistakes.append(Mistake("hydra.mode", "leave it out; -m makes a sweep, and nothing a run"))
+    if resume:  # hydra.run.dir is then the run's directory
+        mistakes = [mistake for mistake in mistakes if mistake.key != "hydra.run.dir"]
+    if not command.multirun and is_main_process():  # which the other ranks find at work
+        mistakes += _lost_run(composed.hydra, resume)
+    shown = {"hydra": with_late_values(plain)}
+    return [line(mistake, shown, composed.origin) for mistake in mistakes]
 
 
 def _lost_run(hydra: DictConfig, resume: Any) -> list[Mistake]:

@@ -66,6 +66,8 @@ class CommandLine:
             folder = getattr(args, option)
             if folder is not None and not Path(folder).is_dir():
                 raise ConfigError(f"--{option.replace('_', '-')}={folder}: no such folder")
+        if args.config_path is not None:  # Hydra would look for it beside train.py
+            args.config_path = str(Path(args.config_path).resolve())
         overrides = [readable(text) for text in args.overrides]
         options = [_option(name, value) for name, value in vars(args).items() if value]
         return cls(
@@ -83,7 +85,7 @@ class CommandLine:
     @property
     def folders(self) -> list[Path]:
         """Where configuration files are looked for, first the ones that win."""
-        return [folder for folder in (self.extra_dir, self.config_dir) if folder]
+        return [folder for folder in (self.config_dir, self.extra_dir) if folder]
 
     def parsed(self, mistakes: list[str]) -> list[Override]:
         """Return the overrides that can be read; ``mistakes`` gains a line for each other one."""

@@ -1,6 +1,5 @@
 """Hydra's side of the configuration: compose it, and say which file or override set a key."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -15,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.anchors import refuse_explosions
 from convtrain.config.command_line import CONFIGS, CommandLine
+from convtrain.config.guard import FolderLoader
 from convtrain.config.hydra_errors import culprit_of, explain
-from convtrain.config.hydra_node import searchpath_mistakes
 from convtrain.config.messages import TYPED
 from convtrain.config.overrides import Chosen, choices_of, is_choice, let_through, one_value_each
 from convtrain.config.plugins import change_plugins
@@ -108,16 +109,18 @@ def compose_leniently(
     lines: list[str] = [] if mistakes is None else mistakes
     overrides = command.parsed(lines)
     refuse_explosions(command.folders)
-    _refuse_packages(command, overrides)
-    groups = choices_of(command.folders)
     if command.multirun:
         change_plugins()
-    variants = list(one_value_each(overrides, command.multirun, groups, lines))
-    if lines and mistakes is None:
-        raise ConfigError(*lines)
     with initialize_config_dir(version_base="1.3", config_dir=str(command.config_dir)):
+        loader = _look_in_folders_alone(command)
+        folders = [*command.folders, *loader.searched(command.config_name, overrides)]
+        refuse_explosions(folders[len(command.folders) :])
+        groups = choices_of(folders)
+        variants = list(one_value_each(overrides, command.multirun, groups, lines))
+        if lines and mistakes is None:
+            raise ConfigError(*lines)
         for chosen in variants:
-            composed, added = _compose(command, chosen, groups, lines)
+            composed, added = _compose(command.config_name, chosen, groups, folders, lines)
             if lines and mistakes is None:
                 raise ConfigError(*lines)
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
@@ -126,29 +129,44 @@ def compose_leniently(
             OmegaConf.set_struct(composed, False)
             config = composed.copy()
             config.pop("hydra")
-            yield Composed(config, composed.hydra, named, overrides, command.folders, added)
+            yield Composed(config, composed.hydra, named, overrides, folders, added)
+
+
+def _look_in_folders_alone(command: CommandLine) -> FolderLoader:
+    """Let Hydra look for files where its own command line would, and in no package."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    path = hydra.config_loader.get_search_path()
+    if command.extra_dir:
+        schema = SearchPathQuery(provider="schema")
+        path.prepend("command-line", f"file://{command.extra_dir}", anchor=schema)
+    hydra.config_loader = loader = FolderLoader(path)
+    return loader
 
 
 def _compose(
-    command: CommandLine, chosen: Chosen, groups: dict[str, list[str]], mistakes: list[str]
+    name: str,
+    chosen: Chosen,
+    groups: dict[str, list[str]],
+    folders: list[Path],
+    mistakes: list[str],
 ) -> tuple[DictConfig, Callable[[], list[str]]]:
     """Compose with overrides of one value each; return also what tells which keys are new.
 
     An override that stands in the way is reported and left out.
     """
-    search = [f"hydra.searchpath=[file://{command.extra_dir}]"] if command.extra_dir else []
     force = False
     while True:
         texts = [let_through(o, text, groups) if force else text for o, text in chosen]
         try:
-            composed = compose(command.config_name, texts + search, return_hydra_config=True)
+            composed = compose(name, texts, return_hydra_config=True)
         # Hydra raises whatever a broken file leads to: errors of its own, YAML's, TypeErrors.
         except Exception as error:
             if not force and isinstance(error, HydraException | OmegaConfBaseException):
                 force = True
                 continue
             culprit = culprit_of(error, [override for override, _ in chosen])
-            mistakes.append(explain(error, culprit, command.folders))
+            mistakes.append(explain(error, culprit, folders))
             if culprit is None:
                 raise ConfigError(*mistakes) from error
             chosen = [(override, text) for override, text in chosen if override is not culprit]
@@ -157,7 +175,7 @@ def _compose(
 
     def added() -> list[str]:
         choices = [text for override, text in chosen if is_choice(override, text, groups)]
-        files = compose(command.config_name, choices + search)
+        files = compose(name, choices)
         return [
             override.input_line or ""
             for (override, text), used in zip(chosen, texts, strict=True)
@@ -169,15 +187,3 @@ def _compose(
 
 
 _ABSENT = object()
-
-
-def _refuse_packages(command: CommandLine, overrides: list[Override]) -> None:
-    """Refuse to search packages for files, which would import them."""
-    searched = [o.value() for o in overrides if o.key_or_group.startswith("hydra.searchpath")]
-    primary = command.config_dir / f"{command.config_name.removesuffix('.yaml')}.yaml"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        if "searchpath" in (text := primary.read_text()):
-            searched.append(yaml.safe_load(text)["hydra"]["searchpath"])
-    wrong = [mistake for folders in searched for mistake in searchpath_mistakes(folders)]
-    if wrong:
-        raise ConfigError(*(f"{key}: {text}" for key, text in wrong))

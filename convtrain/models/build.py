@@ -1,18 +1,17 @@
 """Build a model: a declared network in either style, or one that comes from elsewhere."""
 
 import copy
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_lazy_tensor
 
-from convtrain.config.targets import refusal
+from convtrain.config.trust import MODULE, Kind, load
 from convtrain.errors import ConfigError, NetworkError, did_you_mean, error_line, first_line
 from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
@@ -21,7 +20,6 @@ from convtrain.models.reparametrization import parametrize_weights, prune_weight
 from convtrain.network import PROBE_BATCH, Layer, Network, make_chain, resolve_network
 
 Style = Literal["nn", "functional"]
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -169,35 +167,24 @@ def build_custom_model(
     Raises:
         ConfigError: it is not trusted, not a torch.nn.Module, or refuses the arguments.
     """
-    return make_trusted("model._target_", target, arguments, trust, nn.Module)
+    module: nn.Module = make_trusted("model._target_", target, arguments, trust, MODULE)
+    return module
 
 
 def make_trusted(
-    key: str, target: str, arguments: Mapping[str, Any], trust: Sequence[str], kind: type[Made]
-) -> Made:
-    """Make an object of the class ``package.module.Name``, if it is allowed to be named.
-
-    Only classes of the expected kind are called, so that no other function can be named.
+    key: str, target: str, arguments: Mapping[str, Any], trust: Sequence[str], kind: Kind
+) -> Any:
+    """Make an object of the class ``package.module.Name``, if it may be used.
 
     Raises:
-        ConfigError: one line on what is wrong with the target or its arguments.
+        ConfigError: one line on what is wrong with the name, its class or the arguments.
     """
-    if (reason := refusal(target, trust)) is not None:
-        raise ConfigError(f"{key}={target}: {reason}")
-    module, _, name = target.rpartition(".")
+    made = load(key, target, trust, kind)
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}={target}: cannot be imported: {error}") from error
-    except Exception as error:  # a user's own code may raise anything
-        raise ConfigError(f"{key}={target}: cannot be imported: {error_line(error)}") from error
-    if not (isinstance(found, type) and issubclass(found, kind)):
-        raise ConfigError(f"{key}={target}: expected a class derived from {kind.__name__}")
-    try:
-        return found(**arguments)
+        return made(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key}={target}: {error}") from error
-    except Exception as error:
+    except Exception as error:  # a user's own code may raise anything
         raise ConfigError(f"{key}={target}: {error_line(error)}") from error
 
 

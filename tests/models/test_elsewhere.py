@@ -70,12 +70,12 @@ def test_a_module_of_ones_own_is_built_with_its_arguments() -> None:
         (
             "ownpackage.not_a_module",
             ["ownpackage"],
-            "expected a class derived from Module",
+            "expected a class derived from torch.nn.Module",
         ),
         ("os.system", [], "os belongs to Python"),
         ("os.system", ["os"], "os belongs to Python"),
         ("torch.load", ["torch"], "torch is a library that runs or loads"),
-        ("torch.nn.init.zeros_", [], "expected a class derived from Module"),
+        ("torch.nn.init.zeros_", [], "expected a class derived from torch.nn.Module"),
     ],
 )
 def test_a_wrong_import_path_is_one_line(target: str, trust: list[str], message: str) -> None:

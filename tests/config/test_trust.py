@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from convtrain.config.check import check_command, resolve_config, validate
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
-from convtrain.config.targets import refusal, untrustworthy
+from convtrain.config.trust import CALLBACK, MODULE, refusal, untrustworthy
 from convtrain.errors import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -49,7 +49,7 @@ def test_what_runs_code_is_refused_whoever_trusts_it(
 ) -> None:
     root, rest = target.split(".", maxsplit=1)
     named = [name.format(root=root, rest=rest.rpartition(".")[0] or rest) for name in trust]
-    assert refusal(target, named) is not None
+    assert refusal(target, named, MODULE) is not None
     changed = {**plain, "trust": named, "model": {"style": "custom", "_target_": target}}
     with pytest.raises(ConfigError, match=rf"model\._target_={target}: not allowed"):
         validate(changed)
@@ -101,17 +101,15 @@ HYDRA = {
     "hydra.launcher._target_": "hydra.launcher._target_=os.system",
     "hydra.sweeper._target_": "hydra.sweeper._target_=subprocess.Popen",
     "hydra.callbacks.a._target_": "+hydra.callbacks.a={_target_: os.system, command: id}",
-    "hydra.callbacks.b": "+hydra.callbacks.b=\"${oc.decode:'{_target_: os.system}'}\"",
+    "hydra.callbacks.b._target_": "+hydra.callbacks.b=\"${oc.decode:'{_target_: os.system}'}\"",
     "hydra.callbacks.c._target_": "+hydra.callbacks.c={_target_: '${data.root}'}",
     "hydra.callbacks.d._target_": "+hydra.callbacks.d={_target_: 'hydra_plugins.${data.root}'}",
-    "hydra.callbacks.e": "+hydra.callbacks.e=\"${${data.root}:'{_target_: os.system}'}\"",
     "hydra.job_logging.handlers.x.class":
         "+hydra.job_logging.handlers.x={class: subprocess.Popen, args: [id]}",
     "hydra.job_logging.handlers.file.filename":
         "hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/../x'",
     "hydra.job_logging.handlers.console.stream":
         "hydra.job_logging.handlers.console.stream=ext://os.environ",
-    "hydra.hydra_logging.handlers": "+hydra.hydra_logging.handlers='${network.init}'",
     "hydra.job.env_set.LD_PRELOAD": "+hydra.job.env_set.LD_PRELOAD=/tmp/evil.so",
 }  # fmt: skip
 
@@ -124,7 +122,7 @@ def test_hydra_is_given_no_code_to_run() -> None:
 def test_no_package_is_searched_for_files() -> None:
     assert "this" not in sys.modules
     (line,) = refused("hydra.searchpath=[pkg://this]")
-    assert line.startswith("hydra.searchpath.0: would import a package")
+    assert line.startswith("hydra.searchpath.0=pkg://this: would import a package")
     assert "this" not in sys.modules
 
 
@@ -148,14 +146,14 @@ def test_hydras_own_choices_are_welcome() -> None:
 def test_torchs_modules_lightnings_callbacks_and_ones_own_are_allowed(
     target: str, trust: list[str]
 ) -> None:
-    assert refusal(target, trust) is None
+    assert refusal(target, trust, MODULE, CALLBACK) is None
 
 
 @pytest.mark.parametrize(
     "target", ["mine.Net", "mines.Net", "mine", "mine..Net", "mine.Net()", ".mine.Net", "mine.a b"]
 )
 def test_what_is_not_named_is_not_trusted(target: str) -> None:
-    assert refusal(target, ["mine.models", "min"]) is not None
+    assert refusal(target, ["mine.models", "min"], MODULE) is not None
 
 
 def test_every_module_of_python_is_beyond_trust() -> None:

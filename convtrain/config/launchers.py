@@ -1,0 +1,84 @@
+"""The keys of ``hydra.launcher``: which there are, and what each may hold."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from pydantic import Field, TypeAdapter, ValidationError
+
+from convtrain.config.messages import Mistake
+from convtrain.config.schema import LARGEST, Count, Text, Whole
+from convtrain.errors import did_you_mean
+
+VALUES: dict[str, Any] = {
+    # joblib
+    "n_jobs": Annotated[int, Field(ge=-LARGEST, le=-1)] | Count,
+    "backend": Literal["loky"] | None,
+    "prefer": Literal["processes"] | None,
+    "require": None,
+    "verbose": Whole,
+    "timeout": Annotated[float, Field(gt=0)] | None,
+    "pre_dispatch": Annotated[str, Field(pattern=r"^(all|(\d+\*)?n_jobs|\d+)$")] | Count,
+    "batch_size": Annotated[str, Field(pattern=r"^(auto|\d+)$")] | Count,
+    "temp_folder": Text | None,
+    "max_nbytes": Annotated[str, Field(pattern=r"^\d+[KMG]?$")] | Count | None,
+    "mmap_mode": Literal["r", "r+", "w+", "c"] | None,
+    # submitit
+    "timeout_min": Count,
+    "cpus_per_task": Count | None,
+    "gpus_per_node": Whole | None,
+    "tasks_per_node": Count,
+    "mem_gb": Count | None,
+    "nodes": Count,
+    "name": Text,
+    "stderr_to_stdout": bool,
+    "cpus_per_gpu": Count | None,
+    "gpus_per_task": Whole | None,
+    "signal_delay_s": Whole,
+    "max_num_timeout": Whole,
+    "array_parallelism": Count,
+    "setup": list[Text] | None,
+    "additional_parameters": dict[str, Any],
+}  # fmt: skip
+"""What a key may hold. joblib's jobs are processes: threads would share a training's random state,
+and joblib evaluates ``pre_dispatch``."""
+
+
+def launcher_mistakes(launcher: Any) -> Iterator[Mistake]:
+    """Yield the keys of a launcher that it does not know, and values that it cannot take.
+
+    Args:
+        launcher: the resolved node.
+    """
+    if not isinstance(launcher, dict):
+        yield Mistake("hydra.launcher", "must be chosen by hydra/launcher=NAME")
+        return
+    known = _known_keys(launcher.get("_target_"))
+    for key, value in launcher.items():
+        if key == "_target_":
+            continue
+        if known is not None and key not in known:
+            near = did_you_mean(key, known)
+            here = f"; known here: {', '.join(known)}" if known else "; it has none"
+            yield Mistake(f"hydra.launcher.{key}", f"no such key of this launcher{near or here}")
+        elif key in VALUES and (reason := _reason(VALUES[key], value)) is not None:
+            yield Mistake(f"hydra.launcher.{key}", reason)
+
+
+def _known_keys(target: Any) -> list[str] | None:
+    """Return the keys of the launcher of this class, as its plugin has registered them."""
+    for entry in ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).values():
+        node = OmegaConf.create(entry.node)
+        if OmegaConf.is_dict(node) and node.get("_target_") == target:
+            return [str(key) for key in node if key != "_target_"]
+    return None
+
+
+def _reason(allowed: Any, value: Any) -> str | None:
+    try:
+        TypeAdapter(allowed).validate_python(value, strict=True)
+    except ValidationError as error:
+        texts = [wrong["msg"].replace("Input should be", "must be") for wrong in error.errors()]
+        return " or ".join(dict.fromkeys(texts)).replace(" or must be ", " or ")
+    return None

@@ -1,0 +1,214 @@
+"""May this dotted name be used here, and as what?
+
+Every ``_target_`` is code. Two checks stand before it is called. ``refusal`` decides by the name
+alone and imports nothing: the name must lead through modules of a trusted package, one below the
+other, to one name in the last of them. ``load`` then imports that module and looks at the object:
+it must be a class, defined where the name says, of the kind that belongs where the name stands.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from typing import Any, NamedTuple
+
+from convtrain.config.messages import Mistake
+from convtrain.errors import ConfigError, error_line
+
+
+class Kind(NamedTuple):
+    """A kind of class, and where classes of this kind may come from.
+
+    Attributes:
+        words: what an error calls it.
+        base: dotted name of the class that it must be derived from.
+        packages: that are trusted for this kind, whatever the configuration says.
+        takes_trust: whether packages under ``trust`` may hold classes of this kind.
+    """
+
+    words: str
+    base: str
+    packages: tuple[str, ...]
+    takes_trust: bool = True
+
+
+MODULE = Kind("torch.nn.Module", "torch.nn.modules.module.Module", ("torch.nn",))
+CALLBACK = Kind(
+    "Lightning Callback",
+    "pytorch_lightning.callbacks.callback.Callback",
+    ("pytorch_lightning.callbacks",),
+)
+HYDRA_CALLBACK = Kind(
+    "Hydra Callback", "hydra.experimental.callback.Callback", ("convtrain.sweeps.callback",)
+)
+PLUGINS = ("hydra._internal.core_plugins", "hydra_plugins")  # Hydra itself takes no others
+LAUNCHER = Kind("Hydra Launcher", "hydra.plugins.launcher.Launcher", PLUGINS, takes_trust=False)
+SWEEPER = Kind("Hydra Sweeper", "hydra.plugins.sweeper.Sweeper", PLUGINS, takes_trust=False)
+SAMPLER = Kind("Optuna BaseSampler", "optuna.samplers.BaseSampler", ("optuna.samplers",))
+
+LIBRARIES = frozenset(
+    (
+        "torch", "torchvision", "pytorch_lightning", "lightning", "lightning_fabric", "hydra",
+        "hydra_plugins", "omegaconf", "yaml", "pydantic", "numpy", "scipy", "sklearn", "joblib",
+        "PIL", "matplotlib", "tensorboard", "rich", "pyarrow", "safetensors", "fsspec", "pip",
+        "setuptools", "pkg_resources", "antlr4", "convtrain", "torchmetrics", "functorch",
+        "torchgen", "triton", "optuna", "submitit", "cloudpickle", "sqlalchemy", "alembic",
+        "colorlog", "cffi", "sympy", "networkx", "jinja2", "filelock", "pytest", "IPython", "ray",
+    )
+)  # fmt: skip
+"""Libraries that convtrain stands on or meets: much of them runs or loads whatever it is given."""
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def target_mistakes(plain: Any, trust: Any) -> Iterator[Mistake]:
+    """Yield a mistake for every ``_target_`` that is not allowed, at any depth and in lists.
+
+    Args:
+        plain: plain containers, every interpolation resolved.
+        trust: what the configuration says under ``trust``, right or wrong.
+    """
+    trusted = trusted_packages(trust)
+    for key, target in targets(plain):
+        if re.fullmatch(r"callbacks\.custom\.\d+\._target_", key):
+            reason = refusal(target, trusted, CALLBACK)
+        elif key == "model._target_":
+            reason = refusal(target, trusted, MODULE)
+        else:  # data for the object above it: convtrain makes nothing of it
+            reason = refusal(target, trusted, MODULE, CALLBACK)
+        if reason is not None:
+            yield Mistake(key, reason)
+
+
+def trusted_packages(trust: Any) -> list[str]:
+    """Return those of the packages under ``trust`` that can be trusted."""
+    return [name for name in trust if untrustworthy(name) is None] if _is_list(trust) else []
+
+
+def refusal(target: Any, trust: Sequence[str], *kinds: Kind) -> str | None:
+    """Return why a name is refused and what to do about it, or None; nothing is imported.
+
+    Args:
+        target: what stands behind ``_target_``.
+        trust: packages of the user's own.
+        kinds: of class that may be named there.
+    """
+    if not isinstance(target, str) or "." not in target or not _DOTTED.fullmatch(target):
+        return "must be the import path of a class, such as mypackage.MyNet"
+    allowed = [package for kind in kinds for package in kind.packages]
+    root = target.split(".", maxsplit=1)[0]
+    if not any(target.startswith(f"{package}.") for package in allowed):
+        takes_trust = any(kind.takes_trust for kind in kinds)
+        reason = untrustworthy(root)
+        if reason is None and not takes_trust:
+            reason = f"a {kinds[0].words} must be a plugin that Hydra finds"
+        if reason is not None:
+            return f"not allowed: {reason}; allowed are {', '.join(f'{a}.*' for a in allowed)}"
+        if not any(target.startswith(f"{name}.") for name in trusted_packages(trust)):
+            return f"not a trusted package; add 'trust=[{root}]'"
+    module = target.rpartition(".")[0]
+    if (missing := _missing_module(module)) is not None and missing != root:
+        return f"there is no module {missing}; name MODULE.CLASS, the module that defines the class"
+    return None
+
+
+def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type[Any]:
+    """Import the class that a name stands for, and return it once it has passed both checks.
+
+    Args:
+        key: where the name stands, for the error.
+        target: the name.
+        trust: packages of the user's own.
+        kind: of class that may be named there.
+
+    Raises:
+        ConfigError: the name is refused, cannot be imported, or is something else.
+    """
+    if (reason := refusal(target, trust, kind)) is not None:
+        raise ConfigError(f"{key}={target}: {reason}")
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}={target}: cannot be imported: {error}") from error
+    except Exception as error:  # a user's own code may raise anything
+        raise ConfigError(f"{key}={target}: cannot be imported: {error_line(error)}") from error
+    base_module, _, base = kind.base.rpartition(".")
+    if not isinstance(found, type) or not issubclass(
+        found, getattr(import_module(base_module), base)
+    ):
+        raise ConfigError(f"{key}={target}: expected a class derived from {kind.words}")
+    if not _is_defined_there(found, module, name):
+        defined = f"{found.__module__}.{found.__qualname__}"
+        raise ConfigError(f"{key}={target}: is defined as {defined}; name it there")
+    return found
+
+
+def _is_defined_there(found: type[Any], module: str, name: str) -> bool:
+    """Tell whether a class is defined in a module, or re-exported from below by its package.
+
+    ``torch.nn.Linear`` is such a re-export, of ``torch.nn.modules.linear.Linear``.
+    """
+    return found.__qualname__ == name and f"{found.__module__}.".startswith(f"{module}.")
+
+
+def _missing_module(name: str) -> str | None:
+    """Return the first part of a dotted name that is no module, or None; imports nothing.
+
+    An attribute of a module that is a module of another package, such as ``torch`` in
+    ``torch.nn.modules.module.torch``, is no part of the name's own package.
+    """
+    parts, path = name.split("."), None
+    for end in range(1, len(parts) + 1):
+        spec = _find_spec(".".join(parts[:end]), path)
+        if spec is None or (end < len(parts) and spec.submodule_search_locations is None):
+            return ".".join(parts[: end if spec is None else end + 1])
+        path = list(spec.submodule_search_locations or ())
+    return None
+
+
+def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
+    """Ask Python's finders for a module, as an import would; they look and do not import."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is not None and (spec := find(name, path)) is not None:
+            return spec
+    return None
+
+
+def untrustworthy(package: Any) -> str | None:
+    """Return why a package cannot be trusted, whoever asks for it, or None."""
+    if not isinstance(package, str) or not _DOTTED.fullmatch(package):
+        return "must be the name of a package, such as mypackage"
+    root = package.split(".", maxsplit=1)[0]
+    if root in sys.stdlib_module_names:
+        return f"{root} belongs to Python, and can do anything"
+    if root in LIBRARIES:
+        return f"{root} is a library that runs or loads what it is given"
+    return None
+
+
+def trust_mistakes(trust: Any) -> Iterator[Mistake]:
+    """Yield a mistake for every package under ``trust`` that cannot be trusted."""
+    for index, package in enumerate(trust if _is_list(trust) else []):
+        if (reason := untrustworthy(package)) is not None:
+            yield Mistake(f"trust.{index}", f"{reason}; name a package of your own")
+
+
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of every ``_target_`` in plain containers."""
+    pairs: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(node, dict):
+        pairs = iter(node.items())
+    elif isinstance(node, list | tuple):
+        pairs = enumerate(node)
+    for part, value in pairs:
+        inner = f"{key}.{part}" if key else str(part)
+        if part == "_target_":
+            yield inner, value
+        yield from targets(value, inner)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
