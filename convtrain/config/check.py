@@ -128,7 +128,7 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
         mistakes = [mistake for mistake in mistakes if mistake.key != "hydra.run.dir"]
     if not command.multirun and is_main_process():  # which the other ranks find at work
         mistakes += _lost_run(composed.hydra, resume)
-    shown = {"hydra": with_late_values(plain)}
+    shown = {"hydra": with_late_values({**plain, "mode": mode and mode.name})}
     return [line(mistake, shown, composed.origin) for mistake in mistakes]
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
 from convtrain.config.messages import Mistake
-from convtrain.config.schema import LARGEST, Count, Text, Whole
+from convtrain.config.section import LARGEST, Count, Text, Whole
 from convtrain.errors import did_you_mean
 
 VALUES: dict[str, Any] = {

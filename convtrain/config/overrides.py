@@ -3,8 +3,15 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    QuotedString,
+    RangeSweep,
+)
 from hydra.errors import HydraException
 
 from convtrain.config.messages import brief
@@ -100,6 +107,8 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
             f"{brief(text)}: list the values of a sweep: {override.key_or_group}={found}"
         )
         return []
+    if isinstance(value, ChoiceSweep) and (twice := _listed_twice(value.list)) is not None:
+        mistakes.append(f"{brief(text)}: {twice} is listed twice; list each value once")
     if isinstance(value, RangeSweep):
         value.shuffle = False  # which lists them all, however many
     try:
@@ -112,6 +121,19 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
         mistakes.append(f"{brief(text)}: {much}; a sweep has 1 to {MAX_VALUES:,} of a key")
         del values[1:]
     return [str(value) for value in values]
+
+
+def _listed_twice(values: list[Any]) -> str | None:
+    """Return a value that stands in a list more than once, in whatever spelling, or None."""
+    seen: set[tuple[bool, str]] = set()
+    for value in values:
+        plain = value.text if isinstance(value, QuotedString) else value
+        is_number = isinstance(plain, int | float) and not isinstance(plain, bool)
+        mark = is_number, repr(float(plain) if is_number else plain)
+        if mark in seen:
+            return brief(plain)
+        seen.add(mark)
+    return None
 
 
 def _known_choice(

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf, open_dict
 from convtrain.config.check import check_command_line
 from convtrain.config.command_line import CONFIGS
 from convtrain.config.guard import GuardedLoader
+from convtrain.config.hydra_node import check_hydra
 from convtrain.config.trust import (
     CALLBACK,
     HYDRA_CALLBACK,
@@ -364,6 +365,21 @@ def test_what_was_checked_is_what_is_used(guarded: GuardedLoader) -> None:
         assert composed.hydra.callbacks.e._target_ == allowed
     finally:
         OmegaConf.clear_resolver("turn")
+
+
+def test_a_trusted_package_may_hold_a_callback_of_hydras(
+    guarded: GuardedLoader, tmp_path: Path
+) -> None:
+    (tmp_path / "attack" / "marking.py").write_text(
+        "from hydra.experimental.callback import Callback\nclass Mine(Callback): pass\n"
+    )
+    typed = ["trust=[marking]", "+hydra.callbacks.e._target_=marking.Mine"]
+    composed = compose("train", typed, return_hydra_config=True)
+    assert composed.hydra.callbacks.e._target_ == "marking.Mine"
+    assert not list(check_hydra(composed.hydra, ["marking"])[1])
+    with pytest.raises(SystemExit):
+        compose("train", [*typed[:1], "+hydra.callbacks.e._target_=marking.Callback"])
+    del sys.modules["marking"]
 
 
 def test_a_jobs_own_values_are_still_filled_in(guarded: GuardedLoader) -> None:
