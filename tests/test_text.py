@@ -174,6 +174,7 @@ def test_class_folders_are_classes_of_these_names(tmp_path: Path) -> None:
     names = sorted(text.replace("/", "|") for text in AWKWARD.values())
     for name in names:
         (tmp_path / "a [b] ${seed} $x$" / name).mkdir(parents=True)
+        (tmp_path / "a [b] ${seed} $x$" / name / "1.png").touch()
     root = as_hydra_value(str(tmp_path / "a [b] ${seed} $x$"))
     config = compose("data=image_folder", f"data.root={root}")
     assert config.data.classes == names

@@ -4,7 +4,6 @@ The check, which runs without torch, and the loader both read a folder through t
 docs/data.md states the rules.
 """
 
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -19,6 +18,7 @@ from convtrain.config.image_files import (
     refuse_outside,
 )
 from convtrain.errors import MissingDataError, few
+from convtrain.text import as_hydra_value
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -192,7 +192,4 @@ class _ClassFolders(dict[str, Path]):
 
 def _as_classes(names: Iterable[str]) -> str:
     """Return the override of ``data.classes`` to type in a shell."""
-    plain = re.compile(r"(?!(?:true|false|yes|no|on|off|null|nan|inf)\Z)[A-Za-z_][\w-]*", re.I)
-    names = list(names)
-    quoted = [n if plain.fullmatch(n) else "'" + n.replace("'", "\\'") + "'" for n in names]
-    return shlex.quote(f"data.classes=[{','.join(quoted)}]")
+    return shlex.quote(f"data.classes=[{','.join(map(as_hydra_value, names))}]")

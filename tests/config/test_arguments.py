@@ -97,10 +97,13 @@ def test_a_quoted_path_is_that_path_to_hydra(path: str) -> None:
 
 @pytest.mark.parametrize("typed", UNREADABLE)
 def test_what_cannot_be_read_is_the_only_line(
-    typed: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").touch()
+    folder = [f"data.root={tmp_path}", "data.classes=[cat]"]
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(["data=image_folder", typed, "data.root=tests", "data.classes=[data]"])
+        check_command_line(["data=image_folder", typed, *folder])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{typed or repr(typed)}: cannot be read as key=value; ")
@@ -165,6 +168,7 @@ def test_a_folder_of_ones_own_is_found_from_elsewhere(
 
     for name in ("train/cat", "train/dog"):
         (tmp_path / "사진" / name).mkdir(parents=True)
+        (tmp_path / "사진" / name / "1.png").touch()
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
     command = CommandLine.parse(["data=image_folder", "data.root=사진"])

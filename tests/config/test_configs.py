@@ -26,6 +26,7 @@ def choice(path: Path) -> str:
 def test_every_choice_composes(path: Path, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
     more = [text.replace("FOLDER", str(tmp_path)) for text in NEEDS_MORE.get(choice(path), [])]
     config = compose(f"{path.parent.name}={path.stem}", *more)
     assert config.network.layers

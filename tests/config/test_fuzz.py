@@ -44,12 +44,14 @@ VALUES: list[Any] = [
     nested(30, dict), nested(60, dict), nested(60, list), b"bytes",
 ]  # fmt: skip
 
-MAY_BE_LEFT_OUT = {"network.blocks", "network.parametrize", "network.prune"}
+MAY_BE_LEFT_OUT = {
+    "network.blocks", "network.parametrize", "network.prune", "data.background", "data.value_range",
+}  # fmt: skip
 AGREE = {
     "data.shape", "data.mean", "data.std", "data.classes", "data.num_classes", "data.batch_size",
     "data.train_size", "data.test_size", "data.memory_gib", "data.limit", "data.root", "data.fill",
     "data.overfit_batches", "data.val_fraction", "data.test_fraction", "data.name",
-    "data.drop_last", "data.eval_batch_size", "model.style",
+    "data.drop_last", "data.eval_batch_size", "data.value_range", "model.style",
     "model._target_", "callbacks.custom", "trust", "resume",
     "augment.random_crop", "augment.cutout", "optimizer.nesterov", "optimizer.momentum",
     "trainer.compile", "trainer.accumulate_grad_batches",
@@ -69,6 +71,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Base]:
     folder = tmp_path_factory.mktemp("images")
     for name in ("cat", "dog"):
         (folder / name).mkdir()
+        (folder / name / "1.png").touch()
     found = []
     for overrides, allowed in ROWS:
         typed = ["network=conv2d", *(text.replace("FOLDER", str(folder)) for text in overrides)]
