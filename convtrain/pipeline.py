@@ -28,7 +28,7 @@ from convtrain.ranks import as_launched
 from convtrain.runs.beginning import begin, checkpoint_to_resume
 from convtrain.runs.directory import Run
 from convtrain.signals import Signals
-from convtrain.training.agreement import SameEverywhere
+from convtrain.training.agreement import SameEverywhere, data_fingerprint
 from convtrain.training.checkpoint_file import load_checkpoint
 from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint
 from convtrain.training.interrupts import Interrupts
@@ -79,11 +79,12 @@ def _train(
     pl.seed_everything(config.seed, verbose=False)
 
     data = make_data(config)
+    fingerprint = data_fingerprint(data.splits)
     model = make_model(config)
     task = make_task(config, model)
     recorder = make_recorder(config, run_dir)
     callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])
-    callbacks.append(SameEverywhere(asked, data.splits, run_dir))
+    callbacks.append(SameEverywhere(asked, fingerprint, run_dir))
     if signals is not None:
         last = next((each for each in callbacks if isinstance(each, LastCheckpoint)), None)
         callbacks.append(Interrupts(signals, last))
@@ -93,8 +94,9 @@ def _train(
         loggers=[*make_loggers(config, run_dir), Newest(task.metrics)],
         **config.trainer.model_dump(exclude=MODEL_KEYS),
     )
-    checkpoint = checkpoint_to_resume(config, run) if config.resume else None
-    begin(asked, config, run, overrides, trainer, resumes=checkpoint is not None)
+    checkpoint = checkpoint_to_resume(config, run, fingerprint) if config.resume else None
+    resumes = checkpoint is not None
+    task.run_id = begin(asked, config, run, overrides, trainer, data=fingerprint, resumes=resumes)
 
     tested = None
     with _failures_told(task, run_dir):

@@ -1,5 +1,6 @@
 """The door to a run's directory, from the command line and from Python: nobody loses anything."""
 
+import json
 import os
 import shutil
 import socket
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 import convtrain
@@ -15,7 +17,7 @@ from convtrain.__main__ import main
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, OccupiedError
+from convtrain.errors import ConfigError, CorruptDataError, OccupiedError
 from convtrain.job import run_job
 from convtrain.runs import lock
 from convtrain.runs.directory import Run
@@ -121,6 +123,62 @@ def test_a_finished_run_without_checkpoints_is_not_begun_again(run: Run) -> None
         resuming(run, "trainer.max_epochs=9")
     assert main(["rerun", str(run.path)]) == 2
     assert [path.name for path in run.path.parent.iterdir()] == ["a"]
+
+
+# --- what a run is resumed with -------------------------------------------------------------------
+
+
+def test_the_checkpoint_of_another_run_is_not_resumed_from(run: Run, finished: Path) -> None:
+    run.result.unlink()
+    provenance = run.read_provenance()
+    run.provenance.write_text(json.dumps({**provenance, "run_id": "of another"}))
+    with pytest.raises(CorruptDataError, match=r"last\.ckpt: is a checkpoint of another run"):
+        convtrain.train(resuming(run), run.path)
+
+
+@pytest.mark.parametrize("known", [{}, None], ids=["without a word on it", "damaged"])
+def test_a_run_of_an_older_version_is_resumed(
+    run: Run, known: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.result.unlink()
+    run.provenance.write_text("{" if known is None else json.dumps(known))
+    assert convtrain.train(resuming(run), run.path)["steps"] == 8
+    assert ("provenance.json: damaged" in caplog.text) == (known is None)
+    assert run.read_provenance()["run_id"]
+
+
+def test_data_that_have_changed_are_refused_until_they_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(24):
+        file = tmp_path / "images" / "ab"[number % 2] / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (8, 8), 10 * number).save(file)
+    overrides = (
+        *QUICK, "network=lstm", "data=image_folder", f"data.root={tmp_path}/images",
+        "data.shape=[1,8,8]", "data.mean=[0]", "data.std=[1]", "data.batch_size=8", "logger=none",
+        "recorder=off", "data.val_fraction=0.2", "data.test_fraction=0.2",
+    )  # fmt: skip
+    run = Run("run")
+    convtrain.train(compose(*overrides), run.path)
+    run.result.unlink()
+    PIL.Image.new("L", (8, 8), 255).save(tmp_path / "images" / "a" / "00.png")
+    line = (
+        f"data.root={tmp_path}/images: the images, their classes or their splits are not those "
+        f"that run was trained on; bring them back, or type data.allow_change=true to go on with "
+        f"these"
+    )
+    with pytest.raises(ConfigError) as raised:
+        convtrain.train(resuming(run), run.path)
+    assert str(raised.value) == line
+    convtrain.train(resuming(run, "data.allow_change=true"), run.path)
+    run.result.unlink()
+    convtrain.train(resuming(run), run.path)  # with what was allowed
+    run.result.unlink()
+    (tmp_path / "images" / "b" / "01.png").unlink()
+    with pytest.raises(ConfigError, match=r"data\.allow_change=true"):
+        convtrain.train(resuming(run), run.path)
 
 
 # --- two at once ----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ ROLES = {
     "callbacks.walkthrough": NEUTRAL,
     "data.root": MAY_CHANGE,
     "data.download": NEUTRAL,
+    "data.allow_change": NEUTRAL,
     "data.memory_gib": NEUTRAL,
     "data.cache_dir": NEUTRAL,
     "data.cache_gib": NEUTRAL,

@@ -31,6 +31,8 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
             f"resume={run_dir}: is finished and has no checkpoint to go on from; train it anew"
         )
     stored = read_config(run)
+    if "allow_change" in stored.get("data", {}):
+        stored.data.allow_change = False  # which is typed each time
     parser, lines = OverridesParser.create(), []
     for override in parser.parse_overrides(list(overrides)):
         key = override.key_or_group

@@ -23,15 +23,15 @@ class SameEverywhere(pl.Callback):
 
     Args:
         config: as it was asked for.
-        splits: the data.
+        data: the fingerprint of the data.
         run_dir: where the run is kept.
 
     Raises:
         ConfigError: in all processes alike, what differs, and in which of them.
     """
 
-    def __init__(self, config: Config, splits: Splits, run_dir: Path) -> None:
-        self.config, self.splits, self.run_dir = config, splits, run_dir
+    def __init__(self, config: Config, data: str, run_dir: Path) -> None:
+        self.config, self.data, self.run_dir = config, data, run_dir
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.world_size == 1:
@@ -39,7 +39,7 @@ class SameEverywhere(pl.Callback):
         facts = {
             "configuration": digest(self.config),
             "code": code_version(),
-            "data": data_fingerprint(self.splits),
+            "data": self.data,
             "run directory": str(self.run_dir.absolute()),
         }
         gathered: list[Any] = [None] * trainer.world_size

@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import torch
@@ -24,6 +24,12 @@ PREFIX = b"convtrain sha256 "
 COMMENT_BYTES = len(PREFIX) + 64
 END_BYTES = 22  # of a zip archive's last record; the last two give the length of the comment
 CHUNK_BYTES = 1 << 20
+
+RUN_ID = "run_id"
+NEEDED = (
+    "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch",
+)  # fmt: skip
+"""What a run cannot be resumed without."""
 
 RANKING = "BestCheckpoints"  # where the callback that keeps the best ones has its state
 
@@ -82,25 +88,63 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
     return loaded
 
 
-def newest_good(folder: Path) -> tuple[Path, list[str]]:
-    """Return the checkpoint to go on from, and a line on each newer one that is damaged.
+class Found(NamedTuple):
+    """A checkpoint to resume from.
 
-    That is ``last.ckpt`` or, if it cannot be read, the one with the most steps in its name. Those
-    that an alarm has saved show the trouble, and are not for going on.
+    Attributes:
+        path: of the file.
+        content: its plain containers; the tensors in it have no data.
+        damaged: a line on each newer checkpoint that was passed over.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    damaged: list[str]
+
+
+def newest_good(folder: Path, run_id: str | None = None) -> Found:
+    """Return the newest checkpoint that a run can be resumed from.
+
+    That is ``last.ckpt`` or, if it cannot be used, the one with the most steps in its name. Those
+    that an alarm has saved show the trouble, and are not for resuming.
+
+    Args:
+        folder: of the checkpoints.
+        run_id: of the run, as its checkpoints carry it; None where it is not known.
 
     Raises:
-        CorruptDataError: none can be read.
+        CorruptDataError: none can be used; why, for each.
     """
     damaged: list[str] = []
     others = [path for path in checkpoints_in(folder) if not path.name.startswith("alarm")]
     for path in [folder / "last.ckpt", *sorted(others, key=_age)]:
         try:
-            load_checkpoint(path, map_location="meta")
+            content = load_checkpoint(path, map_location="meta")
+            _refuse_unfit(content, path, run_id)
         except (CorruptDataError, MissingDataError) as error:
             damaged.append(str(error))
         else:
-            return path, damaged
-    raise CorruptDataError(f"no checkpoint of this run can be read: {'; '.join(damaged)}")
+            return Found(path, content, damaged)
+    raise CorruptDataError(f"no checkpoint of this run can be used: {'; '.join(damaged)}")
+
+
+def _refuse_unfit(content: Mapping[str, Any], path: Path, run_id: str | None) -> None:
+    """Refuse a checkpoint that is whole as a file, but would resume to another training."""
+    if content.get(RUN_ID) not in (None, run_id) and run_id is not None:
+        raise CorruptDataError(f"{path}: is a checkpoint of another run")
+    if missing := [name for name in NEEDED if name not in content]:
+        raise CorruptDataError(f"{path}: incomplete, it lacks {', '.join(missing)}")
+    if not content["global_step"]:
+        return
+    for optimizer in content["optimizer_states"] or [{}]:
+        groups = optimizer.get("param_groups") or [{"betas": ()}]
+        if not optimizer.get("state") and any(map(_keeps_state, groups)):
+            raise CorruptDataError(f"{path}: incomplete, the optimiser's state is empty")
+
+
+def _keeps_state(group: Mapping[str, Any]) -> bool:
+    """Tell whether an optimiser keeps averages of these parameters, by its settings."""
+    return bool(group.get("momentum")) or "betas" in group or "alpha" in group
 
 
 def best_in(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convtrain.data.batches import Batches
+from convtrain.training.checkpoint_file import RUN_ID
 from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.position import (
     as_saved,
@@ -67,6 +68,7 @@ def save(task: "Task", checkpoint: dict[str, Any]) -> None:
         validated=progress.validated,
     )
     checkpoint["position"] = as_saved(position)
+    checkpoint[RUN_ID] = task.run_id
     checkpoint["progress"] = {
         **kept(task),
         "cut": progress.cut,

@@ -71,6 +71,7 @@ class Task(pl.LightningModule):
         self.seed, self.log_every_n_steps = seed, log_every_n_steps
         self.stop_when_lost, self.channels_last = stop_when_lost, channels_last
         self.cuda_graphs = cuda_graphs
+        self.run_id: str | None = None  # which its checkpoints carry; known to rank 0, which saves
         self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0

@@ -78,6 +78,7 @@ mode = one_of("min", "max")
 DATA: dict[str, Allows] = {
     "root": text,
     "download": flag,
+    "allow_change": flag,
     "batch_size": whole(1),
     "eval_batch_size": whole(1),
     "val_fraction": inside,

@@ -164,13 +164,70 @@ def test_what_torch_wrote_without_a_checksum_is_no_checkpoint_of_ours(tmp_path: 
         load_checkpoint(tmp_path / "a.ckpt")
 
 
+SGD = {"param_groups": [{"momentum": 0.9}], "state": {0: {"momentum_buffer": torch.ones(2)}}}
+WHOLE: dict[str, Any] = {
+    "state_dict": {}, "optimizer_states": [SGD], "lr_schedulers": [], "loops": {}, "callbacks": {},
+    "global_step": 3, "epoch": 0, "run_id": "mine",
+}  # fmt: skip
+
+
+def without_state(**group: Any) -> dict[str, Any]:
+    return {"optimizer_states": [{"param_groups": [{"lr": 0.1, **group}], "state": {}}]}
+
+
+UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+    "another run": ({"run_id": "other"}, "is a checkpoint of another run"),
+    "momentum": (without_state(momentum=0.9), "incomplete, the optimiser's state is empty"),
+    "adam": (without_state(betas=(0.9, 0.99)), "incomplete, the optimiser's state is empty"),
+    "rmsprop": (
+        without_state(momentum=0, alpha=0.9), "incomplete, the optimiser's state is empty",
+    ),
+    "no optimiser": ({"optimizer_states": []}, "incomplete, the optimiser's state is empty"),
+    "no keys": ({"optimizer_states": [{}]}, "incomplete, the optimiser's state is empty"),
+    **{name: ({name: None}, f"incomplete, it lacks {name}") for name in WHOLE if name != "run_id"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_checkpoint_that_would_resume_to_another_training_is_passed_over(
+    name: str, tmp_path: Path
+) -> None:
+    changes, expected = UNFIT[name]
+    content = {**WHOLE, **changes}
+    if expected.startswith("incomplete, it lacks"):
+        del content[name]
+    save_checkpoint(content, tmp_path / "last.ckpt")
+    with pytest.raises(CorruptDataError, match=f"last.ckpt: {expected}"):
+        newest_good(tmp_path, "mine")
+    save_checkpoint(WHOLE, tmp_path / "step000002.ckpt")
+    found = newest_good(tmp_path, "mine")
+    assert found.path.name == "step000002.ckpt"
+    assert found.damaged == [f"{tmp_path}/last.ckpt: {expected}"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        without_state(momentum=0),
+        {**without_state(momentum=0.9), "global_step": 0},
+        {"run_id": None},
+    ],
+    ids=["plain SGD keeps none", "before the first step", "of an older version"],
+)
+def test_a_checkpoint_that_needs_no_more_is_resumed_from(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    save_checkpoint({**WHOLE, **changes}, tmp_path / "last.ckpt")
+    assert newest_good(tmp_path, "mine").path.name == "last.ckpt"
+
+
 def test_the_newest_good_one_is_found_by_the_steps_in_the_names(tmp_path: Path) -> None:
     order = ("last", "step000030", "best-epoch001-step000030", "step000020", "best-epoch000-step9")
     for name in reversed(order):
-        save_checkpoint({"name": name}, tmp_path / f"{name}.ckpt")
+        save_checkpoint(WHOLE, tmp_path / f"{name}.ckpt")
         os.utime(tmp_path / f"{name}.ckpt", (0, random.Random(name).random() * 1e9))
     for count, name in enumerate(order):
-        path, damaged = newest_good(tmp_path)
+        path, _, damaged = newest_good(tmp_path)
         assert path.stem == name
         assert len(damaged) == count
         assert all(

@@ -12,6 +12,9 @@ Level = Annotated[int, Field(ge=0, le=255)]
 class BaseData(Section):
     root: Text = Field(description="folder of the dataset's files")
     download: bool = Field(description="fetch files that are missing")
+    allow_change: bool = Field(
+        default=False, description="resume a run though its data are not the same any more"
+    )
     batch_size: Count = Field(description="images per batch over all devices")
     eval_batch_size: Count = Field(description="images per validation and test batch")
     val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
