@@ -12,6 +12,7 @@ from torch import nn
 
 from convtrain.config.agreement import check_sizes
 from convtrain.config.datasets import Sizes
+from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.trust import CALLBACK
 from convtrain.data.augment import Augmentation
@@ -20,7 +21,7 @@ from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
-from convtrain.errors import NetworkError
+from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.recorder import Recorder
 from convtrain.gradients.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
@@ -235,12 +236,13 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
                 seed=config.seed,
             )
         )
-    for declared in chosen.custom:
-        arguments = {key: value for key, value in declared.items() if key != "_target_"}
-        target = str(declared.get("_target_"))
-        callbacks.append(
-            make_trusted("callbacks.custom._target_", target, arguments, config.trust, CALLBACK)
-        )
+    for index, declared in enumerate(chosen.custom):
+        key, arguments = f"callbacks.custom.{index}._target_", dict(declared)
+        target = str(arguments.pop("_target_"))
+        made = make_trusted(key, target, arguments, config.trust, CALLBACK)
+        if (reason := base_refusal(type(made))) is not None:
+            raise ConfigError(f"{key}={target}: {reason}")
+        callbacks.append(made)
     return callbacks
 
 

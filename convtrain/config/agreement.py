@@ -10,6 +10,7 @@ from convtrain.config.datasets import PUBLISHED, Sizes, split_sizes
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
 from convtrain.config.groups.data import Data, ImageFolder, Synthetic
+from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
 from convtrain.config.messages import Mistake, brief
 from convtrain.config.schema import (
     SGD,
@@ -239,11 +240,18 @@ def _mixup(augment: Augment, loss: Loss) -> Iterator[Mistake]:
         )
 
 
-def _custom(callbacks: Callbacks) -> Iterator[Mistake]:
+def _custom(callbacks: Callbacks, trainer: Trainer) -> Iterator[Mistake]:
     for index, declared in enumerate(callbacks.custom):
         if "_target_" not in declared:
             yield Mistake(
                 f"callbacks.custom.{index}", "needs a _target_, such as mypackage.MyCallback"
+            )
+        elif (reason := callback_refusal(str(declared["_target_"]))) is not None:
+            yield Mistake(f"callbacks.custom.{index}._target_", reason)
+        elif trainer.strategy == "fsdp" and str(declared["_target_"]).endswith(AVERAGING):
+            yield Mistake(
+                f"callbacks.custom.{index}._target_",
+                "cannot average weights that are divided over devices; type trainer.strategy=ddp",
             )
 
 
@@ -282,7 +290,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_cuda_graphs, ("trainer",)),
     (_augment, ("data", "augment")),
     (_mixup, ("augment", "loss")),
-    (_custom, ("callbacks",)),
+    (_custom, ("callbacks", "trainer")),
     (_nesterov, ("optimizer",)),
     (_monitors, ("trainer", "callbacks", "scheduler")),
 )
