@@ -20,6 +20,7 @@ from convtrain.config.help import read_arguments
 from convtrain.config.names import register_resolvers
 from convtrain.imports import ending_at_once
 from convtrain.joining import command_of_this_rank
+from convtrain.output import prepare_output
 
 register_resolvers()
 
@@ -40,6 +41,7 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    prepare_output()
     with ending_at_once():
         arguments = read_arguments(sys.argv[1:])
         sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(arguments)))

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convtrain.errors import ConfigError, ConvtrainError, did_you_mean
+from convtrain.output import prepare_output
 from convtrain.text import make_console
 
 if TYPE_CHECKING:
@@ -291,4 +292,5 @@ def make_forecast_table(config: "Config") -> Table:
 
 
 if __name__ == "__main__":
+    prepare_output()
     sys.exit(main())

@@ -15,6 +15,7 @@ from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, OccupiedError
 from convtrain.files import line_on_full_disk
 from convtrain.launcher import processes_to_start, tell_failure, train_in_processes
+from convtrain.output import keep_output_open
 from convtrain.ranks import as_launched, is_main_process, rank_info
 from convtrain.runs.directory import Run
 from convtrain.signals import Interrupted, Signals, requeue
@@ -35,6 +36,7 @@ def run_job(
     status 2 for a wrong configuration and 1 for a failed training; in a sweep the other jobs go on.
     A signal ends a sweep as well, with the status 128 + its number.
     """
+    keep_output_open()  # in a worker of joblib's too
     with Signals() as signals:
         if rank_info().launcher is not None:
             signals.end_when_stuck()

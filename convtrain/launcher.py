@@ -30,6 +30,7 @@ from convtrain.config.sweep import cores
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.files import line_on_full_disk
 from convtrain.imports import ending_at_once, imports_kept
+from convtrain.output import keep_output_open
 from convtrain.ranks import STARTER, RankInfo, rank_info, settle_rank
 from convtrain.runs.directory import Run
 from convtrain.runs.lock import held
@@ -270,6 +271,7 @@ def run_rank(
         lock: of the run's directory, which is free only when all processes have ended.
     """
     os.dup2(output.descriptor, 1)
+    keep_output_open()
     os.setsid()  # the terminal's Ctrl-C goes to the launcher, which hands it on
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     if logs is not None:

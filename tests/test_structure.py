@@ -14,6 +14,7 @@ ORDER = (
     "text",
     "files",
     "imports",
+    "output",
     "signals",
     "config.commands",
     "config.anchors",

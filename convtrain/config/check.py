@@ -19,6 +19,7 @@ from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import check_hydra, trusted_by, with_late_values
+from convtrain.config.job_logging import logging_mistakes
 from convtrain.config.messages import MISSING, TYPED, Mistake, Origin, line, mistakes_in, section_of
 from convtrain.config.overrides import at_home
 from convtrain.config.plain import to_plain
@@ -119,13 +120,16 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
         plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
     except ConfigError as error:
         return list(error.lines)
+    mistakes = mistakes or list(logging_mistakes(plain))
     if not mistakes and is_alone:
         mistakes = unresolved
     mode = plain.get("mode")
     if mode is not None and (mode == RunMode.MULTIRUN) != command.multirun:
         mistakes.append(Mistake("hydra.mode", "leave it out; -m makes a sweep, and nothing a run"))
-    if resume:  # hydra.run.dir is then the run's directory
-        mistakes = [mistake for mistake in mistakes if mistake.key != "hydra.run.dir"]
+    # A run that is resumed has its directory, and a job of a sweep has one in the sweep's.
+    unused = {"hydra.run.dir"} if resume or command.multirun else set()
+    unused |= set() if command.multirun else {"hydra.sweep.dir"}
+    mistakes = [mistake for mistake in mistakes if mistake.key not in unused]
     if not command.multirun and is_main_process():  # which the other ranks find at work
         mistakes += _lost_run(composed.hydra, resume)
     shown = {"hydra": with_late_values({**plain, "mode": mode and mode.name})}

@@ -49,6 +49,7 @@ LOGGING_CLASSES = {
     "formatters": ("logging.Formatter", "colorlog.ColoredFormatter"),
     "filters": ("logging.Filter",),
 }  # fmt: skip
+LONGEST_NAME = 240  # bytes of a file's name, with room for ".rank1.log" below the usual 255
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 VARIABLES = frozenset(
@@ -285,6 +286,8 @@ def _paths(hydra: Plain) -> Iterator[Mistake]:
         text = _at(hydra, key)
         if text is not None and _leaves_folder(str(text)):
             yield Mistake(f"hydra.{key}", "must stay inside the run's directory")
+        elif any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePath(str(text)).parts):
+            yield Mistake(f"hydra.{key}", f"must be a name of at most {LONGEST_NAME} bytes")
     if "/" in (name := str(hydra["job"].get("name"))) and not _leaves_folder(name):
         yield Mistake("hydra.job.name", "must be a name without /: log files are called by it")
     if (subdir := hydra.get("output_subdir")) is not None and not PurePath(str(subdir)).parts:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from convtrain.errors import MissingDataError, few
+from convtrain.errors import MissingDataError, few, one_line
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi"),
@@ -56,9 +56,19 @@ def refuse_dead_link(path: Path) -> None:
         raise MissingDataError(f"{path}: a link that leads nowhere; remove it")
 
 
+def refuse_unprintable(path: Path) -> None:
+    """Raise MissingDataError where the name of a class is no text."""
+    if not path.name.isprintable():
+        shown = one_line(str(path))
+        raise MissingDataError(f"{shown}: is no name in UTF-8 that can be printed; rename it")
+
+
 def refuse_outside(path: Path, root: Path) -> None:
     """Raise MissingDataError where a link below ``root`` leads out of it."""
-    leads_to = path.resolve()
+    try:
+        leads_to = path.resolve()
+    except (OSError, RuntimeError) as error:  # the latter is a loop, up to Python 3.12
+        raise MissingDataError(f"{path}: a loop of links; remove it") from error
     if not leads_to.is_relative_to(root.resolve()):
         raise MissingDataError(
             f"{path}: a link to {leads_to}, outside of data.root={root}; "
@@ -142,6 +152,8 @@ def folders_in(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not _is_hidden(entry.name)]
     for entry in visible:
+        if entry.is_dir():
+            refuse_unprintable(Path(entry.path))
         if entry.is_symlink():
             refuse_dead_link(Path(entry.path))
     return sorted(entry.name for entry in visible if entry.is_dir())

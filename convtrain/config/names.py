@@ -29,7 +29,8 @@ def _run_name(*candidates: Any) -> str:
     """
     names = (_model_name(each) if isinstance(each, Mapping) else each for each in candidates)
     name = next(str(name) for name in names if name is not None)
-    return re.sub(r"[^\w+.-]", "_", name).lstrip(".")[:100] or "run"
+    safe = re.sub(r"[^\w+.-]", "_", name).lstrip(".")
+    return safe.encode()[:100].decode(errors="ignore") or "run"
 
 
 def _model_name(model: Mapping[str, Any]) -> str | None:

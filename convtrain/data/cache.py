@@ -18,8 +18,17 @@ SUFFIX = ".uint8"
 
 
 def default_folder() -> Path:
-    """Return ``convtrain`` in the user's folder of caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convtrain"
+    """Return ``convtrain`` in the user's folder of caches.
+
+    Raises:
+        ConfigError: there is none, because the user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convtrain"
+    except RuntimeError as error:
+        raise ConfigError(
+            "data.cache_dir=null: this user has no home directory; set data.cache_dir=FOLDER"
+        ) from error
 
 
 def fingerprint(files: Sequence[Path], *settings: object) -> str:

@@ -205,7 +205,7 @@ class Run:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that whoever reads it, at whatever moment, finds the old or the new text."""
     with written_whole(path) as sink:
-        sink.write(text.encode())
+        sink.write(text.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
 
 
 def _exists(path: Path) -> bool:

@@ -145,7 +145,6 @@ TOGETHER: dict[str, list[tuple[str, str]]] = {
         ("hydra.job.name=../x", "hydra.job.name=../x: must stay inside the run's directory"),
         ("hydra.output_subdir=/tmp", "hydra.output_subdir=/tmp: must stay inside"),
         ("hydra.sweep.subdir=../${hydra.job.num}", "hydra.sweep.subdir=../"),
-        ("hydra.sweep.dir=/proc/no/run", "hydra.sweep.dir=/proc/no/run: /proc/no/run cannot be"),
         (f"hydra.run.dir={__file__}/run", f"hydra.run.dir={__file__}/run: "),
         ("data=image_folder", ""),
         ("data.root=" + "a" * 3000, "data.root=" + "a" * 100),

@@ -1,0 +1,55 @@
+"""Where a command's output goes: streams that last as long as the process, figures in files."""
+
+import io
+import os
+import sys
+
+
+def prepare_output() -> None:
+    """Prepare this process to print and to draw, whatever it was started from."""
+    keep_output_open()
+    os.environ["MPLBACKEND"] = "agg"  # that of a notebook is often not installed for the command
+
+
+def keep_output_open() -> None:
+    """Let no training end because nobody reads what it prints.
+
+    What is written to a pipe whose reader is gone, to a closed terminal or to a full disk is
+    dropped from there on. A stream that was closed before the process began goes to ``/dev/null``;
+    otherwise the next file that is opened would take its place. Characters that the encoding lacks
+    are escaped. Streams that somebody else has put there stay.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        stream = getattr(sys, name)
+        replaced = stream is not getattr(sys, f"__{name}__")
+        if replaced or isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _Lasting):
+            continue
+        encoding = "utf-8" if stream is None else stream.encoding
+        lines = stream is not None and stream.line_buffering
+        if stream is not None:
+            stream.flush()
+        raw: io.RawIOBase = _Lasting(number, "wb", closefd=False)
+        lasting = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace",
+            line_buffering=lines or number == 2,
+        )  # fmt: skip
+        setattr(sys, name, lasting)
+        setattr(sys, f"__{name}__", lasting)
+
+
+class _Lasting(io.FileIO):
+    """A file that takes everything, and keeps what it can."""
+
+    def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
+        try:
+            return super().write(data) or 0
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
