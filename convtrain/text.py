@@ -92,7 +92,7 @@ def quoted(value: str) -> str:
 
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
-    except HydraException:
+    except (HydraException, RecursionError):
         read = None
     if isinstance(read, str) and read == value:
         return value
