@@ -47,7 +47,7 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
         command = CommandLine.parse(arguments)
         checked = check_command(command) if command.trains else None
         forced = checked.forced if checked else []
-        more = checked.sweep_arguments() if checked and command.multirun else []
+        more = checked.more if checked else []
     except ConfigError as error:
         print_error(error)
         sys.exit(error.exit_status)
@@ -63,14 +63,13 @@ class Checked(NamedTuple):
         configs: one for each value of a sweep.
         forced: the overrides that must be forced.
         composed: the first of what was composed.
+        more: what Hydra must know of a sweep beyond what was typed.
     """
 
     configs: list[Config]
     forced: list[str]
     composed: Composed
-
-    def sweep_arguments(self) -> list[str]:
-        return sweep_arguments(self.configs, self.composed.hydra, self.composed.overrides)
+    more: list[str]
 
 
 def check_command(command: CommandLine) -> Checked:
@@ -92,6 +91,8 @@ def check_command(command: CommandLine) -> Checked:
             configs.append(resolve_config(composed.config, command.overrides, composed.origin))
         except ConfigError as error:
             lines += error.lines
+        if first is not composed and composed.hydra is first.hydra:
+            continue  # nothing of it follows from the value
         lines += _hydra_lines(composed, command, is_alone=not lines)
         if not lines:
             forced += composed.added()
@@ -99,7 +100,8 @@ def check_command(command: CommandLine) -> Checked:
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
     assert first is not None
-    return Checked(configs, forced, first)
+    more = sweep_arguments(configs, first.hydra, first.overrides) if command.multirun else []
+    return Checked(configs, forced, first, more)
 
 
 def _judges_a_default(text: str, unread: Sequence[str]) -> bool:

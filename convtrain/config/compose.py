@@ -1,7 +1,8 @@
 """Hydra's side of the configuration: compose it, and say which file or override set a key."""
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.anchors import refuse_explosions
-from convtrain.config.command_line import CONFIGS, CommandLine
+from convtrain.config.command_line import CONFIGS, CommandLine, parse_override
 from convtrain.config.guard import FolderLoader
 from convtrain.config.hydra_errors import culprit_of, explain
 from convtrain.config.messages import TYPED
@@ -119,17 +120,71 @@ def compose_leniently(
         variants = list(one_value_each(overrides, command.multirun, groups, lines))
         if lines and mistakes is None:
             raise ConfigError(*lines)
-        for chosen in variants:
+
+        def compose_one(chosen: Chosen) -> Composed:
             composed, added = _compose(command.config_name, chosen, groups, folders, lines)
-            if lines and mistakes is None:
-                raise ConfigError(*lines)
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
             assert isinstance(choices, dict)
             named = {str(group): choice for group, choice in choices.items()}
             OmegaConf.set_struct(composed, False)
             config = composed.copy()
             config.pop("hydra")
-            yield Composed(config, composed.hydra, named, overrides, folders, added)
+            return Composed(config, composed.hydra, named, overrides, folders, added)
+
+        first = compose_one(variants[0])
+        declared = _declared_sweeps(first.hydra, overrides, lines) if command.multirun else []
+        if declared:
+            overrides = [*declared, *overrides]
+            variants = list(one_value_each(overrides, command.multirun, groups, lines))
+            first = compose_one(variants[0])
+        if lines and mistakes is None:
+            raise ConfigError(*lines)
+        yield first
+        for chosen in variants[1:]:
+            changed = [pair for pair in chosen if pair not in variants[0]]
+            found = _with_value(first, *changed[0], groups) if changed else first
+            yield found or compose_one(chosen)
+
+
+def _declared_sweeps(
+    hydra: DictConfig, typed: list[Override], mistakes: list[str]
+) -> list[Override]:
+    """Return the overrides of ``hydra.sweeper.params``, which typed ones replace."""
+    keys = {override.key_or_group for override in typed}
+    declared = []
+    for key, value in (hydra.sweeper.get("params") or {}).items():
+        text = f"{key}={value}"
+        if (override := parse_override(text)) is None:
+            mistakes.append(f"hydra.sweeper.params.{key}={value}: cannot be read as {key}=VALUES")
+        elif override.key_or_group not in keys:
+            declared.append(override)
+    return declared
+
+
+def _with_value(
+    first: Composed, override: Override, text: str, groups: dict[str, list[str]]
+) -> Composed | None:
+    """Return what is composed with another value of one key, without composing, which is slow.
+
+    None where that may not be all that the value changes: a choice of a group, a key that others
+    are typed below or above, one that no file has, and one that Hydra's node is made of.
+    """
+    key = override.key_or_group
+    near = [o.key_or_group for o in first.overrides if o is not override]
+    is_alone = not any(f"{o}.".startswith(f"{key}.") or f"{key}.".startswith(f"{o}.") for o in near)
+    raw = str(OmegaConf.to_container(first.hydra, resolve=False))
+    in_hydra = re.search(rf"\$\{{[^}}]*\b{re.escape(key.split('.')[0])}\b", raw) is not None
+    if is_choice(override, text, groups) or not is_alone or in_hydra or key.startswith("hydra"):
+        return None
+    if OmegaConf.select(first.config, key, default=_ABSENT) is _ABSENT:
+        return None
+    parsed = parse_override(text)
+    config = first.config.copy()
+    try:
+        OmegaConf.update(config, key, parsed.value() if parsed else None, merge=True)
+    except OmegaConfBaseException:
+        return None  # Hydra says what is wrong with it
+    return replace(first, config=config, added=list)
 
 
 def _look_in_folders_alone(command: CommandLine) -> FolderLoader:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     Glob,
+    IntervalSweep,
     Override,
     QuotedString,
     RangeSweep,
@@ -99,7 +100,9 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if override.is_interval_sweep():
-        return []  # the sweeper draws from it; the key keeps its default in the check
+        interval = override.value()  # the sweeper draws from it; both its ends must be right
+        assert isinstance(interval, IntervalSweep)
+        return [str(end) for end in (interval.start, interval.end)]
     value = override.value()
     if isinstance(value, Glob):  # Hydra's would take files that are no choice, too
         found = ",".join(value.filter(options)) or "A,B"

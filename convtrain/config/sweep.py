@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from convtrain.config.gpus import gpus_of
 from convtrain.config.identity import digest, hashed
 from convtrain.config.names import IDENTITY
 from convtrain.config.schema import Config
+from convtrain.config.sweeper import number_of_jobs, sweeper_mistakes
 from convtrain.errors import ConfigError
 from convtrain.text import as_hydra_value
 
@@ -22,7 +22,6 @@ RECORD = "sweep.json"  # in the sweep's directory
 CALLBACK = "hydra.callbacks.sweep_table"
 LOCAL_GPUS = "local_gpus"
 ONE_DEVICE = ("joblib", LOCAL_GPUS)  # launchers whose jobs are workers, which start no others
-OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 EXTENDABLE = ("n_trials", "storage", "study_name", "max_failure_rate")
 
 
@@ -47,7 +46,7 @@ def sweep_arguments(
     identity = _identity(configs, hydra, overrides)
     folder = str(OmegaConf.select(hydra, "sweep.dir")).replace(IDENTITY, identity)
     _refuse_another(Path(folder), identity)
-    jobs, gpus = _number_of_jobs(hydra, overrides), _gpus(configs, hydra)
+    jobs, gpus = number_of_jobs(hydra, overrides), _gpus(configs, hydra)
     more = [
         f"hydra.sweep.dir={as_hydra_value(folder)}",
         f"++{CALLBACK}.identity='{identity}'",
@@ -113,17 +112,6 @@ def _refuse_another(folder: Path, identity: str) -> None:
         )
 
 
-def _number_of_jobs(hydra: DictConfig, overrides: list[Override]) -> int | None:
-    target = str(hydra.sweeper.get("_target_"))
-    if target.startswith(OPTUNA):
-        return int(hydra.sweeper.n_trials)
-    if not target.endswith("BasicSweeper"):
-        return None
-    return math.prod(
-        len(list(o.sweep_string_iterator())) for o in overrides if o.is_sweep_override()
-    )
-
-
 def _mistakes(
     configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
 ) -> Iterator[str]:
@@ -138,20 +126,7 @@ def _mistakes(
             f"list them: sweep.gpus=[0,1], or type hydra/launcher=joblib"
         )
     yield from _wrong_devices(configs, hydra)
-    optuna = str(hydra.sweeper.get("_target_")).startswith(OPTUNA)
-    for override in overrides:
-        if override.is_interval_sweep() and not optuna:
-            yield (
-                f"{override.input_line}: hydra/sweeper={sweeper} tries listed values only; list "
-                f"them, or type hydra/sweeper=optuna"
-            )
-    if optuna and hydra.sweeper.get("sampler", {}).get("seed", 0) is None:
-        yield "hydra.sweeper.sampler.seed=null: a search without a seed cannot be resumed; give one"
-    if optuna and hydra.sweeper.get("storage") is not None:
-        yield (
-            "hydra.sweeper.storage: a stored study knows nothing of the runs; leave it null, the "
-            "same command resumes the search from the runs themselves"
-        )
+    yield from sweeper_mistakes(configs, hydra, overrides)
 
 
 def _wrong_devices(configs: Sequence[Config], hydra: DictConfig) -> Iterator[str]:

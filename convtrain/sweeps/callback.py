@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from convtrain.config.commands import is_option, options_of, overrides_in, train_command
 from convtrain.config.sweep import CALLBACK, LOCAL_GPUS, RECORD
+from convtrain.config.sweeper import is_search
 from convtrain.errors import ConvtrainError
 from convtrain.files import line_on_full_disk
 
@@ -51,6 +52,8 @@ class SweepTable(Callback):
             sys.exit(1)
 
     def _begin(self, config: DictConfig) -> None:
+        if is_search(config.hydra):
+            end_search_without_best()
         from convtrain.sweeps.leftovers import end_with_command
         from convtrain.sweeps.live import LiveLine
         from convtrain.sweeps.stopping import FILE, listen
@@ -67,6 +70,25 @@ class SweepTable(Callback):
         listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
         if not _is_elsewhere(config):
             end_with_command(folder / FILE)
+
+
+def end_search_without_best() -> None:
+    """Let a search end as other sweeps do where no job has measured anything.
+
+    Optuna raises a ValueError then, because it looks for the best of no trials.
+    """
+    from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+
+    search = OptunaSweeper.sweep
+
+    def sweep(self: OptunaSweeper, arguments: list[str]) -> None:
+        try:
+            search(self, arguments)
+        except ValueError as error:
+            if "No trials are completed" not in str(error):
+                raise
+
+    OptunaSweeper.sweep = sweep
 
 
 def _report(error: Exception, folder: Path) -> None:
@@ -107,7 +129,11 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
 
 
 def close_sweep(folder: Path) -> bool:
-    """Show a sweep's table; return whether all its jobs are finished and it could be shown."""
+    """Show a sweep's table.
+
+    Returns:
+        Whether all its jobs are finished and have measured ``sweep.metric``, and it was shown.
+    """
     from convtrain.sweeps.table import show_sweep
 
     global _line
@@ -115,7 +141,8 @@ def close_sweep(folder: Path) -> bool:
         _line.stop()
         _line = None
     try:
-        return show_sweep(folder).is_finished
+        sweep = show_sweep(folder)
+        return sweep.is_finished and not sweep.unmeasured
     except Exception as error:
         _report(error, folder)
         return False

@@ -1,6 +1,7 @@
 """What the jobs of a sweep have come to, read from their directories alone."""
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from convtrain.config.commands import is_option, key_of, train_command
 from convtrain.config.sweep import RECORD
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.runs.directory import Run
+from convtrain.runs.lock import NAME as LOCK
 
 METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
 SEED = "seed"
@@ -149,6 +151,12 @@ class Sweep:
         sign = 1 if self.more_is_better else -1
         return max(measured, key=lambda job: sign * job.result[self.metric], default=None)
 
+    @property
+    def unmeasured(self) -> list[Job]:
+        """Finished jobs that have not measured the metric, so that they have no rank."""
+        finished = (job for job in self.jobs if job.status == "finished")
+        return [job for job in finished if job.result.get(self.metric) is None]
+
     def count(self, *statuses: str) -> int:
         return sum(job.status in statuses for job in self.jobs)
 
@@ -178,8 +186,20 @@ def read_sweep(folder: Path | str) -> Sweep:
 def job_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name))
+    found = [path for path in folder.iterdir() if path.is_dir() and _is_job(path)]
+    return sorted(found, key=lambda path: _by_number(path.name))
+
+
+def _is_job(path: Path) -> bool:
+    """Tell whether a folder in a sweep's directory is a job's, however its name is made."""
+    begun = (path / name for name in (LOCK, "config.yaml", "overrides.yaml"))
+    return not path.name.startswith(".") and (path.name.isdigit() or any(map(Path.exists, begun)))
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Return what sorts names by the numbers in them: ``2_a`` before ``10_a``."""
+    parts = re.split(r"(\d+)", name)
+    return [(text, int(n)) for text, n in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
 
 def read_job(path: Path) -> Job:

@@ -34,6 +34,8 @@ def show_sweep(folder: Path) -> Sweep:
         settings = " ".join(f"{key}={job.settings.get(key)}" for key in sweep.differing)
         console.print(f"failed: job {job.name} ({settings}): {job.error}")
         console.print(f"        its log: {relative(job.path / 'train.log')}")
+    if names := [job.name for job in sweep.unmeasured]:
+        console.print(f"sweep.metric={sweep.metric}: not measured by jobs {', '.join(names)}")
     console.print(standing(sweep))
     write_csv(sweep)
     if sweep.jobs:

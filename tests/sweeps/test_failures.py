@@ -80,3 +80,4 @@ def test_a_search_whose_jobs_all_fail_ends_with_its_table(tmp_path: Path) -> Non
     assert status == 1
     assert "0 of 2 jobs finished, 2 failed" in out
     assert "Output size is too small" in err
+    assert "Traceback" not in err

@@ -1,0 +1,197 @@
+"""A sweep that its sweeper cannot carry out is refused in one line, before its first job."""
+
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from convtrain.__main__ import main
+from convtrain.config.check import check_command, check_command_line
+from convtrain.config.command_line import CommandLine
+from convtrain.config.compose import compose_leniently
+from convtrain.runs.directory import Run
+from convtrain.sweeps.callback import close_sweep
+from convtrain.sweeps.results import job_folders, read_sweep
+from tests.conftest import compose
+
+SEARCH = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.1)"]
+REFUSED = {
+    "no trials": ([*SEARCH, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: must be at l"),
+    "fewer": ([*SEARCH, "hydra.sweeper.n_trials=-1"], "hydra.sweeper.n_trials=-1: must be at lea"),
+    "none at a time": ([*SEARCH, "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs=0: must be at"),
+    "no batch": (["seed=1,2", "hydra.sweeper.max_batch_size=0"], "hydra.sweeper.max_batch_size=0"),
+    "direction": ([*SEARCH, "hydra.sweeper.direction=nope"], "hydra.sweeper.direction=nope: must"),
+    "directions": (
+        [*SEARCH, "hydra.sweeper.direction=[minimize,maximize]"],
+        "hydra.sweeper.direction=[minimize, maximize]: must be minimize or maximize",
+    ),
+    "backwards": (
+        ["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.01)"],
+        "optimizer.lr=interval(0.1,0.01): must begin below its end, 0.01",
+    ),
+    "an end out of range": (
+        ["hydra/sweeper=optuna", "optimizer.lr=interval(-1,1)"],
+        "optimizer.lr=-1.0: must be greater than 0",
+    ),
+    "the other end": (
+        ["hydra/sweeper=optuna", "optimizer.momentum=interval(0.5,1.5)"],
+        "optimizer.momentum=1.5: must be less than 1",
+    ),
+    "fractions of a count": (
+        ["hydra/sweeper=optuna", "data.batch_size=interval(16.5,32.5)"],
+        "data.batch_size=16.5: must be an integer",
+    ),
+    "a logarithm of nothing": (
+        ["hydra/sweeper=optuna", "optimizer.weight_decay=tag(log,interval(0,0.1))"],
+        "optimizer.weight_decay=tag(log,interval(0,0.1)): a logarithmic interval must begin above",
+    ),
+    "nothing to search": (["hydra/sweeper=optuna", "seed=1"], "hydra/sweeper=optuna: nothing to"),
+    "a grid of an interval": (
+        [*SEARCH, "hydra/sweeper/sampler=grid"],
+        "optimizer.lr=interval(0.01,0.1): hydra/sweeper/sampler=grid tries listed values; list",
+    ),
+    "a stored study": ([*SEARCH, "hydra.sweeper.storage=sqlite:///x"], "hydra.sweeper.storage: a"),
+    "an interval of a list": (
+        ["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr=interval(0.1,0.2): hydra/sweeper=basic ",
+    ),
+    "no metric": (
+        ["seed=1,2", "trainer.limit_val_batches=0"],
+        "sweep.metric=val/acc: is not measured with trainer.limit_val_batches=0; validate",
+    ),
+    "a key twice": (["seed=1,2", "seed=3,4"], "seed=1,2: seed is given twice; type it once"),
+    "a key twice, forced": (["seed=1,2", "++seed=3"], "seed=1,2: seed is given twice; type it on"),
+    "directories by value": (
+        ["seed=1,2", "hydra.sweep.subdir='s${seed}'"],
+        "hydra.sweep.subdir=s${seed}: two jobs could get one directory; type "
+        "hydra.sweep.subdir='${hydra.job.num}_s${seed}'",
+    ),
+    "directories by all values": (
+        ["seed=1,2", "hydra.sweep.subdir=${hydra.job.override_dirname}"],
+        "hydra.sweep.subdir=${hydra.job.override_dirname}: two jobs could get one directory; type ",
+    ),
+    "one directory": (["seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x: two jobs could"),
+    "folders of directories": (
+        ["seed=1,2", "hydra.sweep.subdir='a/${hydra.job.num}'"],
+        "hydra.sweep.subdir=a/${hydra.job.num}: must be one folder's name",
+    ),
+    "hidden directories": (
+        ["seed=1,2", "hydra.sweep.subdir='.${hydra.job.num}'"],
+        "hydra.sweep.subdir=.${hydra.job.num}: must be one folder's name",
+    ),
+    "directories in folders that are values": (
+        ["data.root=a,b/c", "hydra.sweep.subdir='${hydra.job.num}_${data.root}'"],
+        "hydra.sweep.subdir=${hydra.job.num}_${data.root}: must be one folder's name",
+    ),
+    "declared values": (
+        ["+hydra.sweeper.params={seed: '1,x'}"], "seed=x: must be an integer",
+    ),
+    "declared nonsense": (
+        ["+hydra.sweeper.params={seed: '[1'}"], "hydra.sweeper.params.seed=[1: cannot be read as ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_swept_is_one_line_for_check_and_train(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, says = REFUSED[name]
+    with pytest.raises(SystemExit) as stopped:
+        check_command_line(["-m", *arguments])
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(says)
+    assert len({line.partition("=")[0] for line in lines}) == 1  # a line for each of its values
+    if name in ("an interval of a list", "a stored study"):
+        assert main(["check", "-m", *arguments]) == 2
+        assert capsys.readouterr().err.splitlines()[0].startswith(says)
+
+
+JOBS = {
+    "values": (["seed=1,2", "optimizer.lr=0.1,0.2,0.3"], 6),
+    "declared": (["+hydra.sweeper.params={seed: '1,2,3'}"], 3),
+    "declared, and typed in its place": (["+hydra.sweeper.params={seed: '1,2,3'}", "seed=4,5"], 2),
+    "a search": ([*SEARCH, "hydra.sweeper.n_trials=7"], 7),
+    "a grid": (["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "seed=1,2,3"], 3),
+    "named": (["seed=1,2", "hydra.sweep.subdir='${hydra.job.num}_lr${optimizer.lr}'"], 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_jobs_are_counted_as_they_will_be(name: str) -> None:
+    arguments, jobs = JOBS[name]
+    assert f"++hydra.callbacks.sweep_table.jobs={jobs}" in check_command_line(["-m", *arguments])
+
+
+VARIED = (
+    ["seed=1,2,3"],
+    ["optimizer.lr=0.1,1e-3", "data.mean=[0.1],[0.2]"],
+    ["network.name=a,b"],  # of which the run's directory is made
+    ["optimizer.lr=0.1,0.2", "optimizer=adam,sgd"],
+    ["callbacks.early_stopping.patience=null,3", "data.root=a,'b c'"],
+    ["+network.parametrize={},null", "network.prune={}"],
+    ["sweep.gpus=[0],auto", "trust=[a],[b]"],
+)
+
+
+@pytest.mark.parametrize("arguments", VARIED, ids=" ".join)
+def test_another_value_is_checked_as_if_it_had_been_composed(arguments: list[str]) -> None:
+    found = list(compose_leniently(CommandLine(overrides=arguments, multirun=True)))
+    assert len(found) == 1 + sum(
+        len(list(override.sweep_string_iterator())) - 1 for override in found[0].overrides
+        if override.is_sweep_override()
+    )  # fmt: skip
+    values = [
+        list(override.sweep_string_iterator())
+        if override.is_sweep_override() else [override.get_value_element_as_str()]
+        for override in found[0].overrides
+    ]  # fmt: skip
+    keys = [override.get_key_element() for override in found[0].overrides]
+    variants = [[options[0] for options in values]]
+    for place, options in enumerate(values):
+        variants += [[*variants[0][:place], v, *variants[0][place + 1 :]] for v in options[1:]]
+    for composed, chosen in zip(found, variants, strict=True):
+        texts = [f"{key}={value}" for key, value in zip(keys, chosen, strict=True)]
+        (alone,) = compose_leniently(CommandLine(overrides=texts))
+        assert OmegaConf.to_container(composed.config) == OmegaConf.to_container(alone.config)
+
+
+def test_many_values_of_a_key_are_checked_without_composing_each() -> None:
+    def seconds(count: int) -> float:
+        began = time.process_time()
+        checked = check_command(
+            CommandLine.parse(["-m", f"seed={','.join(map(str, range(count)))}"])
+        )
+        assert [config.seed for config in checked.configs] == list(range(count))
+        return time.process_time() - began
+
+    one = seconds(1)
+    assert (seconds(31) - one) / 30 < one / 3
+
+
+RESULT = {"val/acc": 0.5, "wall_time_seconds": 1.0}
+
+
+def test_directories_of_any_name_are_found_and_sorted_by_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 2):
+        run = Run(tmp_path / f"{number}_lr0.1")
+        run.begin(compose(f"seed={number}"), [f"seed={number}"], {})
+        run.finish(RESULT)
+    (tmp_path / ".submitit").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert [path.name for path in job_folders(tmp_path)] == ["2_lr0.1", "9_lr0.1", "10_lr0.1"]
+    assert read_sweep(tmp_path).is_finished
+
+
+def test_a_metric_that_is_missing_is_said_and_makes_the_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, result in (("0", RESULT), ("1", {"wall_time_seconds": 1.0})):
+        run = Run(tmp_path / name)
+        run.begin(compose(f"seed={name}"), [f"seed={name}"], {})
+        run.finish(result)
+    assert close_sweep(tmp_path) is False
+    printed = capsys.readouterr().out
+    assert "sweep.metric=val/acc: not measured by jobs 1" in printed
+    assert "2 of 2 jobs finished" in printed
