@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -85,10 +86,16 @@ def also_known_as(path: Path, name: str) -> None:
         _remove(temporary)  # where both names were one file already, a rename does nothing
 
 
-def sweep_strays(folder: Path, suffix: str) -> None:
-    """Remove what a killed process left half written of files with this suffix."""
-    for path in folder.glob(f".*{suffix}.*.tmp"):
-        _remove(path)
+def sweep_strays(folder: Path, suffix: str = "", *, deep: bool = False) -> None:
+    """Remove what a killed process left half written of files with this suffix.
+
+    Args:
+        deep: in the folders below as well; nobody else may be writing there.
+    """
+    pattern = f".*{suffix}.*.tmp"
+    for path in folder.rglob(pattern) if deep else folder.glob(pattern):
+        if re.search(r"\.\d+\.tmp$", path.name):
+            _remove(path)
 
 
 def line_on_full_disk(error: BaseException, folder: Path) -> str | None:

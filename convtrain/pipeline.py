@@ -118,10 +118,11 @@ def _train(
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     if recorder is not None:
-        result["gradients"] = judge(run_dir) if trainer.is_global_zero else []
         share, size = recorder.overhead_share, recorder.bytes_written
         result["recorder"] = {"share_of_time": share, "bytes": size}
     _end(config, run, trainer, result)
+    if recorder is not None:
+        _judge_gradients(run, result)
     return result
 
 
@@ -157,6 +158,13 @@ def _end(config: Config, run: Run, trainer: pl.Trainer, result: dict[str, Any]) 
         tensorboard.log_results(_settings(config), final, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("finished")
+    run.finish(result)
+
+
+@rank_zero_only
+def _judge_gradients(run: Run, result: dict[str, Any]) -> None:
+    """Add the verdict to the result of a run that is finished, and stays so if this is killed."""
+    result["gradients"] = judge(run.path)
     run.finish(result)
 
 

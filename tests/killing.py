@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -64,6 +64,49 @@ def recorded(path: Path) -> Iterator[None]:
 
     with mock.patch.object(Task, "training_step", recording):
         yield
+
+
+WRITES = ("replace", "rename", "link", "unlink", "fsync")
+"""Functions of os after which, or before which, the files are others than they will be."""
+
+
+@contextmanager
+def calling_at_writes(at: Callable[[int], None]) -> Iterator[None]:
+    """Call ``at(number)`` before and after each write, in whatever thread; numbers begin with 0."""
+    calls, patches = iter(range(10**9)), ExitStack()
+    for name in WRITES:
+        plain = getattr(os, name)
+
+        def around(*args: Any, plain: Any = plain, **options: Any) -> Any:
+            at(next(calls))
+            result = plain(*args, **options)
+            at(next(calls))
+            return result
+
+        patches.enter_context(mock.patch.object(os, name, around))
+    with patches:
+        yield
+
+
+def killed_at_write(train: Callable[[], Any], number: int) -> bool:
+    """Call a training in a process that is killed at a write; return whether it came there."""
+
+    def at(here: int) -> None:
+        if here == number:
+            kill()
+
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with calling_at_writes(at):
+                train()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), f"the training failed with status {status}"
+    return status == signal.SIGKILL
 
 
 def train_until_killed(

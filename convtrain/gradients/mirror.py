@@ -1,7 +1,7 @@
 """The record in TensorBoard: a view of what the store holds, written when it is flushed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -42,6 +42,9 @@ class Mirror:
         writer: of the run's events.
         every_n_steps: steps between two points of a curve.
         picture_every_n_steps: steps between two pictures of a filter, at least.
+
+    Attributes:
+        graph: that was written last.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Mirror:
     ) -> None:
         self._writer, self.every_n_steps = writer, every_n_steps
         self._picture_every, self._next_picture = picture_every_n_steps, 0
-        self._graph: dict[str, list[str]] = {}
+        self.graph: Mapping[str, list[str]] = {}
 
     def write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
         """Write the rows of a flush.
@@ -74,11 +77,9 @@ class Mirror:
             if values:
                 event = Event(step=row.step, wall_time=row.time, summary=Summary(value=values))
                 file.event_writer.add_event(event)
-            if row.layers is not None and row.layers.graph != self._graph:
-                self._graph = row.layers.graph
-                self._writer.add_text(
-                    "gradients/graph", graph_text(self._graph), row.step, row.time
-                )
+            if row.layers is not None and row.layers.graph != self.graph:
+                self.graph = row.layers.graph
+                self._writer.add_text("gradients/graph", graph_text(self.graph), row.step, row.time)
 
     def _pictures(self, row: Row) -> Iterator[Summary.Value]:
         if not row.pictures or row.step < self._next_picture:
@@ -114,7 +115,7 @@ def picture(tag: str, pixels: Tensor) -> Summary.Value:
     return Summary.Value(tag=tag, image=encoded)
 
 
-def graph_text(graph: dict[str, list[str]]) -> str:
+def graph_text(graph: Mapping[str, list[str]]) -> str:
     """Return the grad_fn of every layer and those that come next on the way back, as Markdown."""
     lines = ["| layer | grad_fn | next functions |", "| --- | --- | --- |"]
     for layer, (grad_fn, *after) in graph.items():

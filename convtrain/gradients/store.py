@@ -15,9 +15,11 @@ A part is named by its first and last step. It appears under that name when it l
 a whole, so a process that is killed loses what it had not written yet and nothing else.
 """
 
+import json
+import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from convtrain.files import written_whole
 
 FOLDER = "gradients"
 TENSORS = "tensors"
+ALARMS, GRAPHS = "alarms.jsonl", "graph-*.json"
+ROWS_IN_A_PIECE = 100_000
 NAMES = pa.dictionary(pa.int32(), pa.string())
 STATISTICS = ("norm", "mean", "deviation", "minimum", "maximum", "zeros")
 """Of one tensor: L2 norm, mean, standard deviation, extremes, and the fraction that is zero."""
@@ -125,9 +129,24 @@ class Store:
                     data = data.filter(pc.less_equal(data["step"], step))
                     self._write(table, data, first, int(data["step"][-1].as_py()))
                 path.unlink()
-        for path in sorted((self.folder / TENSORS).glob("*.safetensors")):
-            if path.stem.isdecimal() and int(path.stem) > step:
+        files = [*(self.folder / TENSORS).glob("*.safetensors"), *self.folder.glob(GRAPHS)]
+        for path in sorted(files):
+            number = path.stem.removeprefix("graph-")
+            if number.isdecimal() and int(number) > step:
                 path.unlink()
+        self._keep_alarms_until(step)
+
+    def _keep_alarms_until(self, step: int) -> None:
+        path = self.folder / ALARMS
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        kept = [line for line in lines if _step_of_alarm(line) <= step]
+        if kept != lines:
+            self.write_text(ALARMS, "".join(kept))
+
+    def last_graph(self) -> dict[str, list[str]]:
+        """Return the graph of grad_fns that was written last; an empty one where none was."""
+        paths = sorted(self.folder.glob(GRAPHS))
+        return json.loads(paths[-1].read_text()) if paths else {}
 
     def write_tensors(self, step: int, tensors: Mapping[str, Any]) -> None:
         """Write whole tensors of a step, by name, as ``tensors/STEP.safetensors``.
@@ -169,18 +188,33 @@ def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
     """
     if table not in TABLES:
         raise MissingDataError(f"table={table}: a gradient record has {', '.join(TABLES)}")
-    parts: list[pa.Table] = []
-    last = 0
+    return pa.concat_tables(load_in_pieces(run_dir, table), promote_options="permissive")
+
+
+def load_in_pieces(run_dir: Path | str, table: str) -> Iterator[pa.Table]:
+    """Yield what :func:`load` returns, in pieces of whole steps that take little memory.
+
+    Raises:
+        MissingDataError: there is no such table.
+    """
+    pieces: list[pa.Table] = []
+    rows = last = 0
     for path in parts_of(Path(run_dir) / FOLDER / table):
-        if (part := _read_part(path)) is not None and part.num_rows:
-            parts.append(part.filter(pc.greater(part["step"], last)))
-            last = max(last, part["step"][-1].as_py())
-    if not parts:
+        if (part := _read_part(path)) is None or not part.num_rows:
+            continue
+        pieces.append(part.filter(pc.greater(part["step"], last)))
+        last = max(last, part["step"][-1].as_py())
+        rows += pieces[-1].num_rows
+        if rows > ROWS_IN_A_PIECE:
+            yield pa.concat_tables(pieces, promote_options="permissive")
+            pieces, rows = [], 0
+    if pieces:
+        yield pa.concat_tables(pieces, promote_options="permissive")
+    if not last:
         raise MissingDataError(
             f"{run_dir}: no gradient record with a table of {table}; "
             "train with recorder=norms, stats, full or debug"
         )
-    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -213,6 +247,13 @@ def _checked(path: Path, data: pa.Table) -> pa.Table:
 def _steps_of(path: Path) -> tuple[int, int]:
     first, last = path.stem.split("-")
     return int(first), int(last)
+
+
+def _step_of_alarm(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # the rest of a line that a kill has cut
 
 
 def _plain(tensor: Any) -> Any:

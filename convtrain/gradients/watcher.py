@@ -18,14 +18,13 @@ from convtrain.gradients.alarms import Alarm, Block, Watch
 from convtrain.gradients.microbatches import MicroBatches
 from convtrain.gradients.replay import digest_of, replay_step
 from convtrain.gradients.rows import Flushed, Row
-from convtrain.gradients.store import FOLDER
+from convtrain.gradients.store import ALARMS, FOLDER
 from convtrain.training.checkpoint_file import save_checkpoint
 from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
 
 AlarmMode = Literal["warn", "stop", "checkpoint", "off"]
-ALARMS = "alarms.jsonl"
 LISTED = 10  # dataset indices in a message
 
 

@@ -50,7 +50,11 @@ class Writer:
 
     def begin(self, step: int, model: nn.Module) -> None:
         """Forget what was recorded after ``step``, and write down what the parameters are."""
-        Store(self._run_dir).keep_until(step)
+        at_once = Store(self._run_dir)
+        at_once.keep_until(step)
+        self._graph = at_once.last_graph()
+        if self._mirror is not None:
+            self._mirror.graph = self._graph
         aliases: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             aliases.setdefault(id(parameter), []).append(name)

@@ -116,7 +116,7 @@ class Run:
         self, config: Configuration, overrides: Sequence[str], provenance: dict[str, Any]
     ) -> None:
         """Write down what is about to be trained."""
-        sweep_strays(self.checkpoints, ".ckpt")
+        sweep_strays(self.path, deep=True)
         self.announce(config, overrides)
         write_atomically(self.provenance, json.dumps(provenance, indent=2) + "\n")
 

@@ -151,6 +151,13 @@ class LastCheckpoint(Checkpoint):
         if ends or self._awaited or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
             self.save(trainer)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a kill, after the last save, has kept from being removed."""
+        resumed = trainer.ckpt_path
+        is_last = self._held is not None or (resumed and Path(resumed) == self.path)
+        if is_last and trainer.is_global_zero:
+            self._prune(trainer.global_step)
+
     def _is_time(self, trainer: pl.Trainer) -> bool:
         if self.every_n_minutes is None:
             return False

@@ -6,18 +6,24 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain import pipeline
 from convtrain.errors import TrainingError
 from convtrain.files import Sink
 from convtrain.gradients import load
+from convtrain.signals import Interrupted, Signals
+from convtrain.training.task import Task
 from tests.conftest import REPOSITORY, Train, compose
+from tests.killing import nth_call
 
 TABLES = ("steps", "parameters", "layers", "histograms")
 SMALL = (
@@ -102,8 +108,6 @@ def test_a_killed_run_loses_one_flush_at_most(python: str, tmp_path: Path) -> No
 def test_an_exception_in_training_leaves_all_rows_but_none_twice(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convtrain.training.task import Task
-
     plain = Task.training_step
 
     def fails(self: Task, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -139,3 +143,35 @@ def test_a_full_disk_ends_the_run_in_one_line(
     assert "no space left on device" in message
     assert message.endswith("recorder=off trains without a record")
     assert [row["step"] for row in load(tmp_path / "run", "steps").to_pylist()] == [1, 2]
+
+
+ACCUMULATED = (
+    *SMALL, *DENSE, "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2", "logger=csv",
+    "trainer.val_check_interval=2", "recorder.tensors={every_n_steps: 1, first_n_steps: 0}",
+    "trainer.log_every_n_steps=1", "data.limit=256",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stops_at", [0, 1, 2])
+def test_a_run_that_stops_between_accumulated_batches_has_the_rows_of_one_that_did_not(
+    stops_at: int, train: Train, tmp_path: Path
+) -> None:
+    """A signal during one of the validations, which come after every second batch."""
+    train(*ACCUMULATED, name="whole")
+    signals = Signals()
+    validated = nth_call(stops_at, partial(setattr, signals, "received", 15), Task.validation_step)
+    config = compose("trainer=cpu", "callbacks.progress_bar=false", *ACCUMULATED)
+    with patch.object(Task, "validation_step", validated), pytest.raises(Interrupted):
+        pipeline.train(config, tmp_path / "run", signals=signals)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    cut = saved["position"]["batch"] % 3
+    assert len(saved["callbacks"]["Recorder"]["micro_batches"].get("batch_idx", [])) == cut
+    resume(tmp_path / "run", epochs=2)
+    for table in TABLES:
+        assert rows(tmp_path / "run", table) == rows(tmp_path / "whole", table), table
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    for path in (tmp_path / "whole" / "gradients" / "tensors").iterdir():
+        mine = load_file(tmp_path / "run" / "gradients" / "tensors" / path.name)
+        theirs = load_file(path)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs), path.name

@@ -1,5 +1,6 @@
 """The verdict on records whose trouble is known, in whatever columns a tier leaves."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from convtrain.gradients import load
+from convtrain.gradients import store as store_module
 from convtrain.gradients.store import TABLES, Store
-from convtrain.gradients.verdict import verdict
+from convtrain.gradients.summary import Sample
+from convtrain.gradients.verdict import judge, verdict
 
 NAMES = ("conv1.weight", "conv2.weight", "conv3.weight", "fc.weight", "fc.bias")
 EMPTY = pa.table({})
@@ -187,3 +190,72 @@ def test_a_dictionary_may_hold_names_without_rows() -> None:
     some = EVEN.slice(0, 3)
     plain = some.set_column(1, "parameter", pa.array(NAMES[:3]))
     assert verdict(steps_of(FLAT), some) == verdict(steps_of(FLAT), plain)
+
+
+def long_record(run: Path, steps: int) -> None:
+    random = np.random.default_rng(0)
+    store = Store(run)
+    for start in range(0, steps, 50):
+        step = np.arange(start + 1, start + 51)
+        norms = random.lognormal(size=(50, len(NAMES)))
+        norms[:, 3] = 0  # is dead
+        nonfinite = (step % 1000 == 7).astype(int)
+        total = np.where(nonfinite, np.nan, np.sqrt((norms**2).sum(1)))
+        names = ["conv1.weight" if n else None for n in nonfinite]
+        store.append("steps", {
+            "step": step, "norm": total, "nonfinite": nonfinite, "first_nonfinite": names,
+            "skipped": step % 10 == 0, "clip_coefficient": np.where(step % 4 == 0, 0.5, 1.0),
+        })  # fmt: skip
+        store.append("parameters", {
+            "step": np.repeat(step, len(NAMES)), "parameter": [*NAMES] * 50,
+            "norm": norms.ravel(), "update_ratio": np.full(norms.size, 1e-3),
+        })  # fmt: skip
+
+
+def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convtrain.gradients.store.ROWS_IN_A_PIECE", 1000)
+    monkeypatch.setattr("convtrain.gradients.summary.STEPS_SAMPLED", 256)
+    monkeypatch.setattr("convtrain.gradients.summary.PARAMETER_STEPS_SAMPLED", 256)
+    peaks, lines = {}, {}
+    for steps in (1000, 8000):
+        run = tmp_path / str(steps)
+        long_record(run, steps)
+        judge(run)  # what is made once and kept
+        arrow: list[int] = []
+        read = store_module._read_part
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                store_module, "_read_part",
+                lambda p, r=read, a=arrow: (a.append(pa.total_allocated_bytes()), r(p))[1],
+            )  # fmt: skip
+            tracemalloc.start()
+            lines[steps] = judge(run)
+            peaks[steps] = tracemalloc.get_traced_memory()[1] + max(arrow) - arrow[0]
+            tracemalloc.stop()
+    # The names of the parts are listed: a dozen bytes a step, where reading all takes hundreds.
+    assert peaks[8000] - peaks[1000] < 7000 * 16
+    (trouble,) = [line for line in lines[8000] if line.startswith("NaN")]
+    assert "in 8 of 8000 steps, first in step 7, in the gradient of conv1.weight" in trouble
+    assert "800 of them skipped" in lines[8000][0]
+    step = np.arange(1, 8001)
+    usable = (step % 10 != 0) & (step % 1000 != 7)
+    assert f"{(step[usable] % 4 == 0).mean():.1%} of the steps were clipped" in lines[8000][1]
+    assert told(lines[8000], "Dead").startswith("Dead: the gradient of fc.weight is")
+    whole = load(tmp_path / "8000", "steps")
+    norm = whole["norm"].to_numpy()[~whole["skipped"].to_numpy(zero_copy_only=False)]
+    exact = np.nanmedian(norm)
+    shown = float(lines[8000][0].partition("gradient norm ")[2].partition(" in the")[0])
+    assert shown == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 16, 17, 1000])
+@pytest.mark.parametrize("pieces", [1, 3, 7])
+def test_a_sample_is_evenly_spread(count: int, pieces: int) -> None:
+    sample = Sample(8)
+    for piece in np.array_split(np.arange(count, dtype=float), pieces):
+        sample.add(piece)
+    assert len(sample.values) <= 8
+    assert sample.values.tolist() == list(range(0, count, sample.every))
+    assert sample.every == 1 or len(sample.values) > 4
