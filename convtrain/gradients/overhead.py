@@ -12,7 +12,7 @@ from convtrain.gradients.schedule import DETAILS, Plan
 
 ALWAYS_ALLOWED_SECONDS = 1.0  # of recording, however short the training is
 SECONDS_BETWEEN_DECISIONS = 0.5
-TOLERANCE = 1.05  # of the share allowed; estimates are no better
+TOLERANCE = 1.1  # of the share allowed; estimates are no better
 
 
 class Overhead:
@@ -98,7 +98,9 @@ class Budget:
         allowed -= overhead.seconds
         self._step, self._elapsed, self._seconds = step, elapsed, overhead.seconds
         self._by_detail = overhead.by_detail.copy()
-        if sum(costs.values()) <= TOLERANCE * allowed:
+        recording = overhead.seconds + sum(costs.values())
+        whole = elapsed - overhead.seconds + training + recording
+        if recording <= TOLERANCE * self._share * whole:
             return plan
         for detail in reversed(DETAILS):
             excess = sum(costs.values()) - allowed
