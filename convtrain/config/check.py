@@ -18,7 +18,12 @@ from convtrain.config.agreement import disagreements
 from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
-from convtrain.config.hydra_node import check_hydra, trusted_by, with_late_values
+from convtrain.config.hydra_node import (
+    check_hydra,
+    folder_mistakes,
+    trusted_by,
+    with_late_values,
+)
 from convtrain.config.job_logging import logging_mistakes
 from convtrain.config.messages import MISSING, TYPED, Mistake, Origin, line, mistakes_in, section_of
 from convtrain.config.overrides import at_home
@@ -122,6 +127,7 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
         plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
     except ConfigError as error:
         return list(error.lines)
+    mistakes += folder_mistakes(plain)
     mistakes = mistakes or list(logging_mistakes(plain))
     if not mistakes and is_alone:
         mistakes = unresolved

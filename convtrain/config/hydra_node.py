@@ -113,6 +113,14 @@ def trusted_by(config: DictConfig) -> list[str]:
         return []  # reported by itself
 
 
+def folder_mistakes(hydra: Plain) -> Iterator[Mistake]:
+    """Yield the folders that cannot be made, for a command that would write there."""
+    for key in ("run.dir", "sweep.dir", "launcher.temp_folder"):
+        folder = _at(hydra, key)
+        if folder is not None and (reason := _unwritable(Path(str(folder)))) is not None:
+            yield Mistake(f"hydra.{key}", f"{str(folder)[:200]} cannot be a directory: {reason}")
+
+
 def searchpath_mistakes(folders: Any) -> Iterator[Mistake]:
     """Yield the entries of ``hydra.searchpath`` that are no folder of this machine.
 
@@ -303,11 +311,6 @@ def _paths(hydra: Plain) -> Iterator[Mistake]:
             "must lie in the sweep's directory, for what is read back from it runs as code: "
             "${hydra.sweep.dir}/.submitit/%j",
         )
-    folders = {"run.dir": hydra["run"].get("dir"), "sweep.dir": sweep}
-    folders["launcher.temp_folder"] = (hydra.get("launcher") or {}).get("temp_folder")
-    for key, folder in folders.items():
-        if folder is not None and (reason := _unwritable(Path(str(folder)))) is not None:
-            yield Mistake(f"hydra.{key}", f"{str(folder)[:200]} cannot be a directory: {reason}")
 
 
 def _unwritable(folder: Path) -> str | None:
