@@ -46,8 +46,9 @@ from convtrain.training.optimizers import make_optimizer
 from convtrain.training.pictures import Pictures
 from convtrain.training.progress import RunProgress
 from convtrain.training.schedules import make_schedule
+from convtrain.training.stopping import make_early_stopping
 from convtrain.training.task import Task
-from convtrain.training.trainer import kind_of_device, make_early_stopping
+from convtrain.training.trainer import kind_of_device
 from convtrain.training.walkthrough import Walkthrough
 
 log = logging.getLogger("convtrain")

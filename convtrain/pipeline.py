@@ -34,6 +34,7 @@ from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint
 from convtrain.training.interrupts import Interrupts
 from convtrain.training.loggers import COLUMNS, Newest, tensorboard_of
 from convtrain.training.sharding import load_weights
+from convtrain.training.stopping import why_early
 from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
 
@@ -112,6 +113,7 @@ def _train(
         "callback_metrics": {k: v for k, v in task.metrics.items() if k not in COLUMNS},
         "steps": trainer.global_step,
         "epochs": task.epochs,
+        "stopped_early": why_early(trainer, callbacks, task.epochs),
         "wall_time_seconds": time.perf_counter() - started,
         "tested_checkpoint": tested,
         "tested_split": data.splits.tested,

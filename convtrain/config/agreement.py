@@ -12,6 +12,7 @@ from convtrain.config.folders import read_layout
 from convtrain.config.groups.data import Data, ImageFolder, Synthetic
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
 from convtrain.config.messages import Mistake, brief
+from convtrain.config.metrics import mode_of
 from convtrain.config.schema import (
     SGD,
     Augment,
@@ -263,6 +264,23 @@ def _nesterov(optimizer: Optimizer) -> Iterator[Mistake]:
         )
 
 
+def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Iterator[Mistake]:
+    """A metric is better one way; the key is there for those who know it from Lightning."""
+    watching: dict[str, Any] = {
+        "callbacks.checkpoint": callbacks.checkpoint,
+        "callbacks.early_stopping": callbacks.early_stopping,
+    }
+    if isinstance(scheduler, Plateau):
+        watching["scheduler"] = scheduler
+    for name, section in watching.items():
+        if section.mode not in ("auto", right := mode_of(section.monitor)):
+            yield Mistake(
+                f"{name}.mode",
+                f"of {name}.monitor={section.monitor} {'more' if right == 'max' else 'less'} is "
+                f"better; omit it, or set {name}.mode={right}",
+            )
+
+
 def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Iterator[Mistake]:
     """Without validation there is no validation metric."""
     if trainer.limit_val_batches != 0 or trainer.fast_dev_run:
@@ -273,8 +291,30 @@ def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> I
             "callbacks.early_stopping.monitor",
             f"{missing}; validate, or set callbacks.early_stopping.patience=null",
         )
+    if callbacks.checkpoint.test_with == "best":
+        yield Mistake(
+            "callbacks.checkpoint.test_with",
+            "needs callbacks.checkpoint.monitor, which does not exist with "
+            "trainer.limit_val_batches=0; validate, or set callbacks.checkpoint.test_with=last",
+        )
     if isinstance(scheduler, Plateau):
         yield Mistake("scheduler.monitor", f"{missing}; validate, or choose another scheduler")
+
+
+def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Iterator[Mistake]:
+    """A test with the best checkpoint needs one."""
+    kept = callbacks.checkpoint
+    if kept.test_with != "best" or trainer.fast_dev_run:
+        return
+    last = "set callbacks.checkpoint.test_with=last"
+    if kept.save_top_k == 0:
+        yield Mistake("callbacks.checkpoint.save_top_k", f"keeps nothing to test; set 1, or {last}")
+    if kept.every_n_epochs > trainer.max_epochs:
+        yield Mistake(
+            "callbacks.checkpoint.every_n_epochs",
+            f"is more than trainer.max_epochs={trainer.max_epochs}, so that no best checkpoint is "
+            f"kept to test; set less, or {last}",
+        )
 
 
 RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
@@ -292,6 +332,8 @@ RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_mixup, ("augment", "loss")),
     (_custom, ("callbacks", "trainer")),
     (_nesterov, ("optimizer",)),
+    (_modes, ("callbacks", "scheduler")),
     (_monitors, ("trainer", "callbacks", "scheduler")),
+    (_nothing_kept, ("trainer", "callbacks")),
 )
 """A rule, and the sections that it speaks of."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from convtrain.config.metrics import mode_of
+
 LOGS = "logs"
 STAMP = "CONVTRAIN_STAMP"  # of a directory that several processes share
 IDENTITY = "{identity}"  # stands for a sweep's, which is known once all its values are composed
@@ -48,7 +50,7 @@ def _sweep_dir(name: str) -> str:
 
 def _direction(metric: str) -> str:
     """Return Optuna's word for what is better."""
-    return "maximize" if metric.endswith("acc") else "minimize"
+    return f"{mode_of(metric)}imize"
 
 
 def register_resolvers() -> None:

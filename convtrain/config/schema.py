@@ -144,7 +144,7 @@ Optimizer = Annotated[SGD | Adam | RMSprop, Field(discriminator="name")]
 
 WarmUp = Annotated[float, Field(ge=0, le=1e9, description="epochs of linear warm-up")]
 Metric = Literal["val/loss", "val/acc"]
-Mode = Literal["min", "max"]
+Mode = Literal["auto", "min", "max"]
 
 
 class Constant(Section):
@@ -182,7 +182,7 @@ class OneCycle(Section):
 class Plateau(Section):
     name: Literal["plateau"] = Field(description="course of the learning rate")
     monitor: Metric = Field(description="metric that is watched")
-    mode: Mode = Field(description="whether less or more is better")
+    mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
     factor: float = Field(gt=0, lt=1, description="factor of the learning rate at each drop")
     patience: Whole = Field(description="epochs without improvement")
 
@@ -265,7 +265,7 @@ class Recorder(Section):
 
 class Checkpoint(Section):
     monitor: Metric = Field(description="metric that names the best checkpoint")
-    mode: Mode = Field(description="whether less or more is better")
+    mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
     save_top_k: Whole = Field(description="number of best checkpoints kept")
     every_n_epochs: Count = Field(description="epochs between two checkpoints")
     every_n_steps: Count | None = Field(description="optimiser steps between two checkpoints")
@@ -278,7 +278,7 @@ class Checkpoint(Section):
 
 class EarlyStopping(Section):
     monitor: Metric = Field(description="metric that is watched")
-    mode: Mode = Field(description="whether less or more is better")
+    mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
     patience: Count | None = Field(description="epochs without improvement")
     min_delta: float = Field(
         ge=0, le=1e9, description="smallest change that counts, in units of the metric"

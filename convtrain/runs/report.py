@@ -49,6 +49,8 @@ def print_report(
     table.add_row("held back by", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")
     table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
     table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
+    if result.get("stopped_early"):
+        table.add_row("stopped early", result["stopped_early"])
     if recorder := result.get("recorder"):
         size = f"{recorder['bytes'] / 1000:,.0f} kB"
         table.add_row("recording", f"{recorder['share_of_time']:.1%} of the training time, {size}")

@@ -76,7 +76,7 @@ def _numbers(values: list[str]) -> list[float] | None:
 
 
 def _dress(axes: Axes, sweep: Sweep, key: str) -> None:
-    if sweep.metric.endswith("acc"):
+    if sweep.more_is_better:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title(as_mathtext(key), loc="left", fontsize=11, color=INK, fontweight="bold")
     axes.set_ylabel(sweep.metric, fontsize=9, color=SOFT)

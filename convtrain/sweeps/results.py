@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convtrain.config.commands import is_option, key_of, train_command
+from convtrain.config.metrics import mode_of
 from convtrain.config.sweep import RECORD
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.runs.directory import Run
@@ -123,7 +124,7 @@ class Sweep:
 
     @property
     def more_is_better(self) -> bool:
-        return self.metric.endswith("acc")
+        return mode_of(self.metric) == "max"
 
     @property
     def differing(self) -> list[str]:

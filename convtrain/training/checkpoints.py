@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import CheckpointIO
 
+from convtrain.config.metrics import mode_of
 from convtrain.errors import TrainingError
 from convtrain.files import also_known_as
 from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
@@ -214,7 +215,7 @@ def make_checkpoints(
         auto_insert_metric_name=False,
         enable_version_counter=False,
         monitor=monitor,
-        mode=mode,
+        mode=mode_of(monitor),
         save_top_k=save_top_k,
         save_last=False,
         every_n_epochs=every_n_epochs,

@@ -78,7 +78,14 @@ def loops_at(position: Position, loops: Mapping[str, Any]) -> dict[str, Any]:
 def validation_follows(trainer: pl.Trainer, batch: int) -> bool:
     """Tell whether there is a validation after the first ``batch`` batches of an epoch."""
     every = trainer.val_check_batch
-    return trainer.enable_validation and every is not None and batch % every == 0
+    if not trainer.enable_validation or every is None:
+        return False
+    return batch % every == 0 or is_last_step(trainer)
+
+
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Tell whether ``trainer.max_steps`` is reached."""
+    return trainer.global_step >= trainer.max_steps > 0
 
 
 def saved_position(checkpoint: Mapping[str, Any]) -> Position | None:

@@ -12,6 +12,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from convtrain.config.metrics import mode_of
+
 MakeSchedule = Callable[[Optimizer, int, int], dict[str, Any] | None]
 """From the optimiser, the steps of the training and of an epoch, to Lightning's form."""
 
@@ -75,9 +77,15 @@ def _each_step(
 
 
 def _plateau(
-    optimizer: Optimizer, total_steps: int, epoch_steps: int, *, monitor: str, **settings: Any
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    monitor: str,
+    mode: str = "auto",
+    **settings: Any,
 ) -> dict[str, Any]:
-    scheduler = ReduceLROnPlateau(optimizer, **settings)
+    scheduler = ReduceLROnPlateau(optimizer, mode_of(monitor), **settings)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 

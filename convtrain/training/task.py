@@ -193,15 +193,20 @@ class Task(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.epochs = self.current_epoch + 1
-        complete = self.progress.batch >= self.trainer.num_training_batches
-        if not complete:  # the training ends here; one that is made longer has this epoch before it
+        # The training ends within the epoch; one that is made longer has it before itself again.
+        if not self.epoch_is_complete:
             self.progress.cut = resuming.kept(self)
         if self.global_step != self.progress.logged_step:
             self._log_interval(self.global_step)
         self._log_epoch("fit", "train/{}_epoch")
         self._offer_validation()
-        if complete:
+        if self.epoch_is_complete:
             self._step_plateau()
+
+    @property
+    def epoch_is_complete(self) -> bool:
+        """Whether all batches of the epoch are done; a training may end within one."""
+        return self.progress.batch >= self.trainer.num_training_batches
 
     def _offer_validation(self) -> None:
         """Give callbacks the last validation's metrics, where it was before the run was resumed."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import (
     AdvancedProfiler,
@@ -24,6 +24,7 @@ from convtrain.errors import TrainingError
 from convtrain.ranks import RankInfo, rank_info, settle_rank
 from convtrain.training.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
+from convtrain.training.loops import EpochLoop, FitLoop
 from convtrain.training.profile import StageProfiler
 
 PROFILERS: dict[str, type[Profiler]] = {
@@ -44,7 +45,16 @@ NOTHING = nullcontext()
 
 
 class Trainer(pl.Trainer):
-    """Lightning's, which stops on every device where the first one cannot save."""
+    """Lightning's, which stops on every device where the first one cannot save.
+
+    It validates after its last step as well.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        old = self.fit_loop
+        self.fit_loop = FitLoop(self, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
+        self.fit_loop.epoch_loop = EpochLoop(self, min_steps=old.min_steps, max_steps=old.max_steps)
 
     def save_checkpoint(self, *args: Any, **options: Any) -> None:
         failed: str | None = None
@@ -172,15 +182,6 @@ def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:
     if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
         return "mps"
     return "cpu"
-
-
-def make_early_stopping(
-    *, monitor: str, mode: str, patience: int | None, min_delta: float
-) -> list[EarlyStopping]:
-    """Make the callback that ends a training which no longer improves, if patience is limited."""
-    if patience is None:
-        return []
-    return [EarlyStopping(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)]
 
 
 def _make_profiler(name: str | None, run_dir: Path) -> Profiler:

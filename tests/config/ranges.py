@@ -73,7 +73,7 @@ tiny_to_a_million = real(lambda v: 1e-30 <= v <= 1e6)
 seed = whole(0, 2**32 - 1)
 limit = either(whole(0), lambda v: isinstance(v, float) and fraction(v))
 metric = one_of("val/loss", "val/acc")
-mode = one_of("min", "max")
+mode = one_of("auto", "min", "max")
 
 DATA: dict[str, Allows] = {
     "root": text,

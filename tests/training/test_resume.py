@@ -316,6 +316,18 @@ STOPS: dict[str, tuple[tuple[str, ...], str, int, tuple[int, int]]] = {
     "in the middle of a step": (BY_THREE, "batch", 4, (0, 6)),
     "in a validation, with gradients half accumulated": (OFTEN, "validation", 9, (0, 4)),
     "in the last validation of an epoch": (SMALL, "validation", 3, (1, 7)),
+    "in the validation of the last step": (
+        (*SMALL, "trainer.max_steps=10", "logger=both"),
+        "validation",
+        3,
+        (1, 3),
+    ),
+    "in the validation of the last step, at an epoch's end": (
+        (*SMALL, "trainer.max_steps=14"),
+        "validation",
+        3,
+        (1, 7),
+    ),
     "at the end of an epoch": (SMALL, "validation's end", 1, (1, 7)),
 }
 

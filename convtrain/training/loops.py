@@ -1,0 +1,30 @@
+"""Lightning's loops, which end at ``trainer.max_steps`` without validating the last weights."""
+
+from typing import Any
+
+from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+
+from convtrain.training.position import is_last_step
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """Validates after the last step too, wherever in an epoch that is."""
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        due: bool = super()._should_check_val_fx(data_fetcher)
+        return due or (self.trainer.enable_validation and is_last_step(self.trainer))
+
+
+class FitLoop(_FitLoop):
+    """Goes on with a training whose last validation was interrupted, its last step done."""
+
+    @property
+    def done(self) -> bool:
+        validation = self.epoch_loop.val_loop.batch_progress.current
+        interrupted = self.restarting and validation.ready > validation.processed
+        within = self.epoch_progress.current.ready > self.epoch_progress.current.processed
+        if interrupted and within and self.trainer.enable_validation:
+            return False
+        ended: bool = super().done
+        return ended

@@ -1,0 +1,63 @@
+"""When a training ends before its last epoch, and why it has ended."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
+
+from convtrain.config.metrics import mode_of
+from convtrain.training.task import Task
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's, whose patience counts whole epochs, each by its last validation."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not isinstance(pl_module, Task) or pl_module.epoch_is_complete:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def why(self) -> str:
+        """Say why it has ended the training; empty where it has not."""
+        if self.stopping_reason_message is None:
+            return ""
+        if self.wait_count < self.patience:
+            return f"{self.monitor} is not finite any more"
+        epochs = f"{self.wait_count} epoch{'s' * (self.wait_count > 1)}"
+        return (
+            f"{self.monitor} has not improved on {float(self.best_score):.4g} for {epochs} "
+            f"(callbacks.early_stopping.patience={self.patience})"
+        )
+
+
+def make_early_stopping(
+    *, monitor: str, mode: str, patience: int | None, min_delta: float
+) -> list[EarlyStopping]:
+    """Make the callback that ends a training which no longer improves, if patience is limited."""
+    if patience is None:
+        return []
+    return [
+        EarlyStopping(
+            monitor=monitor,
+            mode=mode_of(monitor),
+            patience=patience,
+            min_delta=min_delta,
+            check_on_train_epoch_end=True,
+        )
+    ]
+
+
+def why_early(trainer: pl.Trainer, callbacks: Sequence[Callback], epochs: int) -> str | None:
+    """Say why a training has ended before its last epoch; None where it has not."""
+    stopping = (each for each in callbacks if isinstance(each, EarlyStopping))
+    if why := next((each.why() for each in stopping), ""):
+        return why
+    if trainer.global_step == trainer.max_steps:
+        return f"trainer.max_steps={trainer.max_steps} was reached"
+    if epochs < (trainer.max_epochs or 0) and trainer.limit_train_batches:
+        return "a callback has stopped it"
+    return None
