@@ -9,6 +9,7 @@ import logging
 import logging.config
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -323,8 +324,12 @@ def _end_with_launcher() -> None:
     os._exit(1)
 
 
+NOISE = re.compile(r"💡 Tip|`Trainer\((limit_|val_check_interval)|TPU available")
+"""What Lightning logs and nobody needs: advertisements, defaults, what this is not."""
+
+
 def quiet_libraries() -> None:
-    """Keep libraries' notices out of the terminal; the log file has them."""
+    """Keep libraries' notices out of the terminal; the log file has those that say something."""
     import pytorch_lightning  # noqa: F401  (sets up its logger when it is imported)
 
     for name in (
@@ -337,11 +342,17 @@ def quiet_libraries() -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+        logging.getLogger(f"{name}.utilities.rank_zero").addFilter(_says_something)
     logging.raiseExceptions = False  # a full disk is one line, not one for each writer it stops
     threading.excepthook = _report_thread
     logging.captureWarnings(True)
     warnings.filterwarnings("default", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's affair
     logging.getLogger("py.warnings").setLevel(logging.WARNING)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return NOISE.search(record.getMessage()) is None
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:

@@ -56,10 +56,12 @@ class Trainer(pl.Trainer):
         self.fit_loop = FitLoop(self, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
         self.fit_loop.epoch_loop = EpochLoop(self, min_steps=old.min_steps, max_steps=old.max_steps)
 
-    def save_checkpoint(self, *args: Any, **options: Any) -> None:
+    def save_checkpoint(
+        self, filepath: Any, weights_only: bool | None = False, storage_options: Any = None
+    ) -> None:
         failed: str | None = None
         try:
-            super().save_checkpoint(*args, **options)
+            super().save_checkpoint(filepath, weights_only, storage_options)
         except TrainingError as error:  # of the first device alone; the others wait for it
             failed = str(error)
             self.strategy.barrier("Trainer.save_checkpoint")
