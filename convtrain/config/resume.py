@@ -26,6 +26,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
         raise ConfigError(
             f"resume={run_dir}: {run.config} does not exist; give the directory of a run"
         )
+    _refuse_links(run.path)
     if run.is_finished and not run.is_resumable:
         raise ConfigError(
             f"resume={run_dir}: is finished and has no checkpoint to go on from; train it anew"
@@ -53,6 +54,19 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     if lines:
         raise ConfigError(*lines)
     return stored
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a run, which may come from anybody, whose own files are somewhere else.
+
+    What a run appends to its log or its metrics would be written there. Its folders may be links.
+    """
+    for path in (*folder.iterdir(), *folder.glob(".hydra/*")):
+        if path.is_symlink() and not path.is_dir():
+            raise ConfigError(
+                f"resume={folder}: {path.name} is a link to {path.readlink()}, where the run would "
+                f"write; put the file itself there, or remove the link"
+            )
 
 
 def why_not_anew(run: Run) -> str | None:

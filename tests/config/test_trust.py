@@ -199,6 +199,22 @@ def test_a_stored_configuration_is_not_trusted_either(
     assert f"{tmp_path}/config.yaml" in line
 
 
+@pytest.mark.parametrize("name", ["train.log", "metrics.csv", ".hydra/config.yaml"])
+def test_a_run_whose_files_are_links_is_not_resumed(
+    plain: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "profile"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / ".hydra").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    (run / "config.yaml").write_text(yaml.safe_dump(plain))
+    elsewhere.write_text("mine")
+    (run / name).symlink_to(elsewhere)
+    (line,) = refused(f"resume={run}")
+    assert line.startswith(f"resume={run}: {Path(name).name} is a link to {elsewhere}")
+    assert elsewhere.read_text() == "mine"
+
+
 BROKEN = {
     "bomb": "a: &a [1, 1]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1 if n else str()}'] * 9)}]\n" for n in range(12)
