@@ -3,15 +3,16 @@
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from convtrain.config.command_line import CommandLine
 from convtrain.config.names import STAMP, new_stamp
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError
-from convtrain.ranks import RankInfo, settle_rank, unset_command
+from convtrain.ranks import RankInfo, rank_info, settle_rank, unset_command
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -132,3 +133,42 @@ def _stamp(store: "Store", key: str, here: RankInfo) -> str:
     if here.rank == 0:
         store.set(key, new_stamp())
     return str(store.get(key).decode())
+
+
+def in_time(connect: Callable[[], None]) -> Callable[[], None]:
+    """Return what connects this rank with the others, and ends this process where that hangs.
+
+    The ranks may take as long as they need until all of them are ready, such as to decode images;
+    from then on they have ``JOIN_SECONDS``. A library that waits for a dead rank cannot be stopped
+    in another way. Ranks of convtrain's own launcher need no limit, because it watches them.
+    """
+
+    def limited() -> None:
+        from torch import distributed
+
+        if not _kept or distributed.is_initialized():
+            return connect()
+        store, here = _kept[0], rank_info()
+        key = f"convtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/ready"
+        ready = store.add(key, 1)
+        while ready < here.world_size:
+            time.sleep(0.1)
+            ready = store.add(key, 0)
+        limit = threading.Timer(JOIN_SECONDS, _give_up, [here])
+        limit.daemon = True
+        limit.start()
+        try:
+            return connect()
+        finally:
+            limit.cancel()
+
+    return limited
+
+
+def _give_up(here: RankInfo) -> None:
+    print(
+        f"{_who(here)}: the ranks have not connected within {JOIN_SECONDS:.0f} s; start the "
+        f"command again with resume=auto, and torchrun without --max-restarts",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(1)

@@ -1,6 +1,7 @@
 """Which rank a process is: from every subset of the variables that launchers set, or left over."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from itertools import chain, combinations
 from pathlib import Path
@@ -10,10 +11,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain import joining
 from convtrain.errors import ConfigError
-from convtrain.joining import command_of_this_rank
+from convtrain.joining import command_of_this_rank, in_time
 from convtrain.ranks import RankInfo, rank_info, settle_rank
 from tests.conftest import Train
 from tests.test_devices import SMALL, Command, linux
+from tests.test_signals import in_child
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2",
@@ -159,6 +161,33 @@ def test_whole_leftover_sets_end_in_one_line(
         assert line in err
         assert len(err.splitlines()) == 1
         assert not out
+
+
+class Store(dict[str, int]):
+    """As much of torch's store as ranks need that are ready."""
+
+    def add(self, key: str, count: int) -> int:
+        self[key] = self.get(key, 0) + count
+        return self[key]
+
+
+def test_ranks_that_are_ready_and_do_not_connect_end_with_one_line(
+    shell: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in TORCHRUN.items():
+        shell.setenv(name, value)
+    shell.setattr(joining, "JOIN_SECONDS", 0.2)
+    key = "convtrain/0/ready"
+
+    def connect(others: int, seconds: float) -> int:
+        shell.setattr(joining, "_kept", [Store({key: others})])
+        return in_child(lambda: (in_time(lambda: time.sleep(seconds))(), os._exit(0)))
+
+    assert connect(others=1, seconds=0.01) == 0
+    assert connect(others=1, seconds=5) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("rank 1 of 2, at 127.0.0.1:29511: the ranks have not connected within")
+    assert "resume=auto" in line
 
 
 def test_a_launcher_that_is_real_keeps_its_variables(shell: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.errors import TrainingError
+from convtrain.joining import in_time
 from convtrain.ranks import RankInfo, rank_info, settle_rank
 from convtrain.training.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
@@ -94,7 +95,7 @@ def make_trainer(
     made = _make_profiler(profiler, run_dir)
     if isinstance(made, StageProfiler):
         callbacks = [*callbacks, made.layers]
-    return Trainer(
+    trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
         strategy=_make_strategy(strategy),
@@ -111,6 +112,9 @@ def make_trainer(
         use_distributed_sampler=False,
         **settings,
     )
+    connect = trainer.strategy.setup_environment
+    trainer.strategy.setup_environment = in_time(connect)  # type: ignore[method-assign]
+    return trainer
 
 
 def _make_strategy(name: str) -> str | Strategy:
