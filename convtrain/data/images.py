@@ -11,7 +11,7 @@ from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
 from convtrain.errors import ConfigError, few
 
-ROWS_AT_ONCE = 256
+BLOCK = 1 << 20  # bytes that are moved at once
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,8 @@ def move_to_end(rows: Tensor, chosen: Tensor) -> None:
     stay = torch.ones(len(rows), dtype=torch.bool)
     stay[chosen] = False
     moved, start = rows[chosen], 0
-    for block in stay.nonzero().squeeze(1).split(ROWS_AT_ONCE):
+    at_once = max(BLOCK // max(rows[:1].nbytes, 1), 1)
+    for block in stay.nonzero().squeeze(1).split(at_once):
         rows[start : start + len(block)] = rows[block]
         start += len(block)
     rows[start:] = moved

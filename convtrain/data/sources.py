@@ -20,7 +20,7 @@ from convtrain.data.archives import contained_extraction
 from convtrain.data.images import Images, Splits, divide, divide_labels
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
 
-BLOCK = 1 << 20  # pixels that are drawn at once
+BLOCK = 1 << 18  # pixels that are drawn at once
 
 
 def load_digits(*, val_fraction: float, test_fraction: float, split_seed: int) -> Splits:
