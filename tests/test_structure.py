@@ -24,6 +24,7 @@ ORDER = (
     "config.identity",
     "ranks",
     "runs.lock",
+    "runs.strict_json",
     "runs.directory",
     "config",
     "joining",

@@ -4,7 +4,6 @@
 files to tell how a run stands, and nothing here imports torch.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from convtrain.config.schema import Config
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
 from convtrain.files import sweep_strays, written_whole
 from convtrain.runs.lock import holder
+from convtrain.runs.strict_json import from_json, to_json
 
 
 class Run:
@@ -118,10 +118,10 @@ class Run:
         """Write down what is about to be trained."""
         sweep_strays(self.path, deep=True)
         self.announce(config, overrides)
-        write_atomically(self.provenance, json.dumps(provenance, indent=2) + "\n")
+        write_atomically(self.provenance, to_json(provenance))
 
     def finish(self, result: dict[str, Any]) -> None:
-        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+        write_atomically(self.result, to_json(result))
 
     def fail(self, message: str, overrides: Sequence[str] = ()) -> None:
         with suppress(TrainingError):  # a full disk may be the very reason
@@ -224,8 +224,8 @@ def _yaml(path: Path) -> Any:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 

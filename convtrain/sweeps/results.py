@@ -50,6 +50,11 @@ class Job:
         return {key: value for key, value in pairs.items() if not key.startswith("hydra")}
 
     @property
+    def callback_metrics(self) -> dict[str, float]:
+        """The last values of what callbacks have logged."""
+        return dict(self.result.get("callback_metrics", {}))
+
+    @property
     def verdict(self) -> str:
         """What its gradients were like, in a few words."""
         lines = self.result.get("gradients") or [""]

@@ -112,6 +112,7 @@ def write_csv(sweep: Sweep) -> Path:
                 **job.settings,
                 "status": job.status,
                 **{metric: job.result.get(metric, "") for metric in METRICS},
+                **job.callback_metrics,
                 f"{sweep.metric} mean": "" if mean is None else mean,
                 f"{sweep.metric} deviation": "" if deviation is None else deviation,
                 "wall_time_seconds": job.result.get("wall_time_seconds", ""),
@@ -121,7 +122,8 @@ def write_csv(sweep: Sweep) -> Path:
                 "command": type(row)((job,)).command(),
             }
     measured = (f"{sweep.metric} mean", f"{sweep.metric} deviation", "wall_time_seconds")
-    columns = ["job", *keys, "status", *METRICS, *measured]
+    logged = dict.fromkeys(name for job in sweep.jobs for name in job.callback_metrics)
+    columns = list(dict.fromkeys(["job", *keys, "status", *METRICS, *logged, *measured]))
     columns += ["gradients", "error", "run_dir", "command"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
