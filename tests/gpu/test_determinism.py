@@ -67,6 +67,8 @@ def test_the_table_of_layers_is_torchs() -> None:
         if kind.__module__ == "torch.nn.modules.loss" or issubclass(kind, CONTAINERS):
             continue
         for index, case in enumerate(cases):
+            if not case.is_known_to(kind):
+                continue
             theirs, ours = torch_refuses(kind, case), we_refuse(case.make(kind))
             named = f"{kind.__name__}#{index} {dict(case.arguments)}"
             missed += [named] if theirs and not ours else []

@@ -4,6 +4,7 @@ An input is a function ``(dtype) -> tensor``; floating ones take the type under 
 row serves float32, float64 and bfloat16.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,14 @@ class Case:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     keywords: Mapping[str, Make] = field(default_factory=dict)
     positional: Sequence[Any] = ()
+
+    def is_known_to(self, module: type[nn.Module]) -> bool:
+        """Tell whether this version of torch has all the arguments."""
+        try:
+            inspect.signature(module).bind(*self.positional, **self.arguments)
+        except TypeError:
+            return False
+        return True
 
     def make(self, module: type[nn.Module], dtype: torch.dtype = torch.float32) -> nn.Module:
         def plain(value: Any) -> Any:

@@ -56,7 +56,7 @@ def test_what_torch_can_do_in_order_is_allowed(layers: list, style: str) -> None
 @pytest.mark.parametrize("kind", SUBSTITUTES, ids=lambda kind: kind.__name__)
 def test_every_condition_can_read_its_layer(kind: type[nn.Module]) -> None:
     """A condition that asked for a setting which the layer does not have would end the run."""
-    for case in CASES[kind]:
+    for case in filter(lambda case: case.is_known_to(kind), CASES[kind]):
         with suppress(NetworkError):
             refuse_nondeterministic(case.make(kind))
 
