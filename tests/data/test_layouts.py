@@ -118,13 +118,14 @@ def test_the_result_says_that_validation_images_were_tested(
     from convtrain.runs.report import print_report
 
     make(tmp_path / "data", *of("train", "val"))
-    result = train(
+    typed = (
         "data=image_folder", f"data.root={tmp_path / 'data'}", "data.shape=[1,8,8]",
         "data.mean=[0.5]", "data.std=[0.5]", "data.batch_size=8", "network=convnet",
     )  # fmt: skip
+    result = train(*typed)
     assert result["tested_split"] == "val"
     assert result["test/loss"] == pytest.approx(result["val/loss"], rel=1e-6)
-    print_report(result, run_dir=tmp_path / "run", overrides=[], style="nn")
+    print_report(result, config=compose(*typed), run_dir=tmp_path / "run", overrides=typed)
     assert "of the validation images" in capsys.readouterr().out
 
 
