@@ -46,6 +46,8 @@ def sweep_arguments(
     identity = _identity(configs, hydra, overrides)
     folder = str(OmegaConf.select(hydra, "sweep.dir")).replace(IDENTITY, identity)
     _refuse_another(Path(folder), identity)
+    if "%" in folder and "submitit_folder" in hydra.launcher:
+        raise ConfigError(f"hydra.sweep.dir={folder}: submitit and SLURM replace %j and the like")
     jobs, gpus = number_of_jobs(hydra, overrides), _gpus(configs, hydra)
     more = [
         f"hydra.sweep.dir={as_hydra_value(folder)}",

@@ -83,6 +83,10 @@ REFUSED = {
         ["data.root=a,b/c", "hydra.sweep.subdir='${hydra.job.num}_${data.root}'"],
         "hydra.sweep.subdir=${hydra.job.num}_${data.root}: must be one folder's name",
     ),
+    "a directory that submitit rewrites": (
+        ["seed=1,2", "hydra/launcher=submitit_local", "hydra.sweep.dir='a%j'"],
+        "hydra.sweep.dir=a%j: submitit and SLURM replace %j and the like",
+    ),
     "declared values": (
         ["+hydra.sweeper.params={seed: '1,x'}"], "seed=x: must be an integer",
     ),
