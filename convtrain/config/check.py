@@ -20,10 +20,10 @@ from convtrain.config.compose import Composed, compose_leniently
 from convtrain.config.folders import class_names
 from convtrain.config.hydra_node import (
     check_hydra,
-    folder_mistakes,
     trusted_by,
     with_late_values,
 )
+from convtrain.config.hydra_paths import folder_mistakes
 from convtrain.config.job_logging import logging_mistakes
 from convtrain.config.messages import MISSING, TYPED, Mistake, Origin, line, mistakes_in, section_of
 from convtrain.config.overrides import at_home

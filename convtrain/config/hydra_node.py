@@ -6,15 +6,16 @@ a job fills in later (its number, its directory) is represented by markers meanw
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from convtrain.config.hydra_paths import path_mistakes
+from convtrain.config.job_logging import OUTPUT_DIR, foreign_logging
 from convtrain.config.launchers import launcher_mistakes
 from convtrain.config.messages import MISSING, Mistake
 from convtrain.config.plain import to_plain
@@ -32,25 +33,12 @@ from convtrain.errors import ConfigError, did_you_mean
 
 Plain = dict[str, Any]
 
-OUTPUT_DIR = "/<the run's directory>"
 LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num": 1_907_405_211}
 """Stands for what a job fills in when it starts. A value that depends on it in any other way than
 holding it cannot be resolved."""
 
 RECORDS = ("hydra.overrides.", "hydra.runtime.", "hydra.help.", "hydra.hydra_help.")
 """Parts of the node that Hydra writes, or only prints."""
-
-LOGGING_CLASSES = {
-    "handlers": (
-        "logging.StreamHandler", "logging.FileHandler", "logging.NullHandler",
-        "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
-        "colorlog.StreamHandler",
-    ),
-    "formatters": ("logging.Formatter", "colorlog.ColoredFormatter"),
-    "filters": ("logging.Filter",),
-}  # fmt: skip
-LONGEST_NAME = 240  # bytes of a file's name, with room for ".rank1.log" below the usual 255
-STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 VARIABLES = frozenset(
     (
@@ -95,7 +83,7 @@ def check_hydra(
     set_by_user = not OmegaConf.is_missing(hydra.runtime, "output_dir")
     with _late_values(hydra):
         plain, unresolved = to_plain(hydra)
-    mistakes = [*_paths(plain), *_mistakes(plain, trust, imports)]
+    mistakes = [*path_mistakes(plain), *_mistakes(plain, trust, imports)]
     if set_by_user:
         mistakes.append(
             Mistake("hydra.runtime.output_dir", "is Hydra's to fill in; set hydra.run.dir")
@@ -111,14 +99,6 @@ def trusted_by(config: DictConfig) -> list[str]:
         return trusted_packages(OmegaConf.to_container(trust) if OmegaConf.is_list(trust) else [])
     except OmegaConfBaseException:
         return []  # reported by itself
-
-
-def folder_mistakes(hydra: Plain) -> Iterator[Mistake]:
-    """Yield the folders that cannot be made, for a command that would write there."""
-    for key in ("run.dir", "sweep.dir", "launcher.temp_folder"):
-        folder = _at(hydra, key)
-        if folder is not None and (reason := _unwritable(Path(str(folder)))) is not None:
-            yield Mistake(f"hydra.{key}", f"{str(folder)[:200]} cannot be a directory: {reason}")
 
 
 def searchpath_mistakes(folders: Any) -> Iterator[Mistake]:
@@ -189,7 +169,7 @@ def _mistakes(hydra: Plain, trust: Sequence[str], imports: bool) -> Iterator[Mis
         elif parts[-1] == "_partial_" and parts[2] != "sampler":
             yield Mistake(key, "leave it out: the object itself is needed here")
         elif parts[1] in ("job_logging", "hydra_logging"):
-            yield from _logging(hydra, parts, value)
+            yield from foreign_logging(hydra, parts, value)
         elif isinstance(value, str) and "${" in value:
             yield Mistake(key, "must not hold the text of an interpolation")
     callbacks = hydra.get("callbacks") or {}
@@ -251,88 +231,6 @@ def _environment(variables: Any) -> Iterator[Mistake]:
             yield Mistake(
                 f"hydra.job.env_set.{name}", f"not among the variables that may be set{near}"
             )
-
-
-def _logging(hydra: Plain, parts: tuple[str, ...], value: Any) -> Iterator[Mistake]:
-    key, text = ".".join(parts), value if isinstance(value, str) else ""
-    leaf, section = parts[-1], parts[2] if len(parts) > 2 else ""
-    if "." in parts:
-        yield Mistake(key, "'.' would set attributes of an object; give its arguments")
-    elif leaf in ("class", "()"):
-        known = LOGGING_CLASSES.get(section, ())
-        if len(parts) != 5 or text not in known:
-            allowed = f"must be one of {', '.join(known)}" if known else "not allowed here"
-            yield Mistake(key, allowed)
-    elif text.startswith(("ext://", "cfg://")):
-        if text not in STREAMS:
-            yield Mistake(key, f"must be one of {', '.join(STREAMS)}")
-    elif leaf == "filename":
-        if not _is_in_run(hydra, text, early=parts[1] == "hydra_logging"):
-            yield Mistake(
-                key, "must lie in the run's directory: ${hydra.runtime.output_dir}/NAME.log"
-            )
-    elif leaf == "style" and value not in ("%", "$"):
-        yield Mistake(key, "must be % or $: a format of style { reaches into objects")
-    elif "${" in text:
-        yield Mistake(key, "must not hold the text of an interpolation")
-
-
-def _is_in_run(hydra: Plain, text: str, early: bool) -> bool:
-    """Tell whether a file is in the run's directory; early, where Hydra has not made that yet."""
-    if (name := str(hydra["job"].get("name"))) in text and _leaves_folder(name):
-        return True  # hydra.job.name is reported by itself
-    folders = [] if early else [OUTPUT_DIR]
-    folders += [str(hydra["run"].get("dir")), str(hydra["sweep"].get("dir"))]
-    inside = [
-        text.removeprefix(f"{folder}/") for folder in folders if text.startswith(f"{folder}/")
-    ]
-    return bool(inside) and not _leaves_folder(inside[0])
-
-
-def _paths(hydra: Plain) -> Iterator[Mistake]:
-    for key in ("job.name", "output_subdir", "sweep.subdir"):
-        text = _at(hydra, key)
-        if text is not None and _leaves_folder(str(text)):
-            yield Mistake(f"hydra.{key}", "must stay inside the run's directory")
-        elif any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePath(str(text)).parts):
-            yield Mistake(f"hydra.{key}", f"must be a name of at most {LONGEST_NAME} bytes")
-    if "/" in (name := str(hydra["job"].get("name"))) and not _leaves_folder(name):
-        yield Mistake("hydra.job.name", "must be a name without /: log files are called by it")
-    if (subdir := hydra.get("output_subdir")) is not None and not PurePath(str(subdir)).parts:
-        yield Mistake("hydra.output_subdir", "must be a folder of its own, such as .hydra")
-    sweep = str(hydra["sweep"].get("dir"))
-    submitted = (hydra.get("launcher") or {}).get("submitit_folder")
-    if submitted is not None and (
-        not str(submitted).startswith(f"{sweep}/")
-        or _leaves_folder(str(submitted).removeprefix(f"{sweep}/"))
-    ):
-        yield Mistake(
-            "hydra.launcher.submitit_folder",
-            "must lie in the sweep's directory, for what is read back from it runs as code: "
-            "${hydra.sweep.dir}/.submitit/%j",
-        )
-
-
-def _unwritable(folder: Path) -> str | None:
-    """Return why a folder cannot be made, or None; tried out where it would stand."""
-    try:
-        existing = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
-        if not existing.is_dir():
-            return f"{existing} is a file"
-        Path(tempfile.mkdtemp(prefix=".convtrain-check-", dir=existing)).rmdir()
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "strerror", None) or error)
-    return None
-
-
-def _leaves_folder(text: str) -> bool:
-    return ".." in PurePath(text).parts or PurePath(text).is_absolute() or "\0" in text
-
-
-def _at(plain: Any, key: str) -> Any:
-    for part in key.split("."):
-        plain = plain.get(part) if isinstance(plain, dict) else None
-    return plain
 
 
 def _leaves(node: Any, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -1,13 +1,69 @@
-"""What Python's logging would refuse of Hydra's logging when a job begins."""
+"""Hydra's nodes for logging: the classes and files they may name, and what Python would refuse."""
 
 import logging
 from collections.abc import Iterator, Mapping
 from logging.config import DictConfigurator
 from typing import Any
 
+from convtrain.config.hydra_paths import leaves_folder
 from convtrain.config.messages import Mistake
 
+OUTPUT_DIR = "/<the run's directory>"  # stands for it until a job begins
+LOGGING_CLASSES = {
+    "handlers": (
+        "logging.StreamHandler", "logging.FileHandler", "logging.NullHandler",
+        "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
+        "colorlog.StreamHandler",
+    ),
+    "formatters": ("logging.Formatter", "colorlog.ColoredFormatter"),
+    "filters": ("logging.Filter",),
+}  # fmt: skip
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
 PARTS = ("formatters", "filters", "handlers")  # in the order in which they are built
+
+
+def foreign_logging(hydra: dict[str, Any], parts: tuple[str, ...], value: Any) -> Iterator[Mistake]:
+    """Yield what a value of Hydra's logging would run, or write outside of the run's directory.
+
+    Args:
+        hydra: the resolved node, in plain containers.
+        parts: the keys that lead to the value, from ``hydra`` on.
+        value: a leaf.
+    """
+    key, text = ".".join(parts), value if isinstance(value, str) else ""
+    leaf, section = parts[-1], parts[2] if len(parts) > 2 else ""
+    if "." in parts:
+        yield Mistake(key, "'.' would set attributes of an object; give its arguments")
+    elif leaf in ("class", "()"):
+        known = LOGGING_CLASSES.get(section, ())
+        if len(parts) != 5 or text not in known:
+            allowed = f"must be one of {', '.join(known)}" if known else "not allowed here"
+            yield Mistake(key, allowed)
+    elif text.startswith(("ext://", "cfg://")):
+        if text not in STREAMS:
+            yield Mistake(key, f"must be one of {', '.join(STREAMS)}")
+    elif leaf == "filename":
+        if not _is_in_run(hydra, text, early=parts[1] == "hydra_logging"):
+            yield Mistake(
+                key, "must lie in the run's directory: ${hydra.runtime.output_dir}/NAME.log"
+            )
+    elif leaf == "style" and value not in ("%", "$"):
+        yield Mistake(key, "must be % or $: a format of style { reaches into objects")
+    elif "${" in text:
+        yield Mistake(key, "must not hold the text of an interpolation")
+
+
+def _is_in_run(hydra: dict[str, Any], text: str, early: bool) -> bool:
+    """Tell whether a file is in the run's directory; early, where Hydra has not made that yet."""
+    if (name := str(hydra["job"].get("name"))) in text and leaves_folder(name):
+        return True  # hydra.job.name is reported by itself
+    folders = [] if early else [OUTPUT_DIR]
+    folders += [str(hydra["run"].get("dir")), str(hydra["sweep"].get("dir"))]
+    inside = [
+        text.removeprefix(f"{folder}/") for folder in folders if text.startswith(f"{folder}/")
+    ]
+    return bool(inside) and not leaves_folder(inside[0])
 
 
 def logging_mistakes(hydra: Mapping[str, Any]) -> Iterator[Mistake]:
