@@ -1,5 +1,7 @@
 """The page of the documentation lists what the catalogue holds today."""
 
+from torch import nn
+
 from convtrain.layers import FAMILIES
 from convtrain.layers.exceptions import EXCEPTIONS
 from tests.layers.table import PAGE, columns
@@ -10,11 +12,13 @@ ROWS = [
     if line.startswith("|") and not line.startswith(("| ---", "| layer", "| class"))
 ]
 
+MISSING = {"LinearCrossEntropyLoss"} - vars(nn).keys()  # newer than the oldest torch supported
+
 
 def test_the_page_is_current() -> None:
     entries = [entry for family in FAMILIES.values() for entry in family]
     expected = [columns(entry) for entry in entries]
-    listed = [row[:4] for row in ROWS if len(row) == 6]
+    listed = [row[:4] for row in ROWS if len(row) == 6 and row[0] not in MISSING]
     assert listed == expected, "run: python -m tests.layers.table"
 
 
