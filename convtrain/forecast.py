@@ -21,7 +21,7 @@ from convtrain.assembly import (
     make_model,
     make_plan,
 )
-from convtrain.config.epochs import batch_count, limited, steps_of_epoch, steps_of_training
+from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
 from convtrain.gradients.schedule import Length, Sizes, fit
@@ -29,6 +29,7 @@ from convtrain.runs.directory import Run
 from convtrain.training.devices import check_devices
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
+from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer
 
 CHECKPOINT_OVERHEAD, TENSOR_OVERHEAD = 10_000, 500  # bytes of a checkpoint, besides its numbers
@@ -78,6 +79,7 @@ def forecast(config: Config) -> Forecast:
     """
     data = make_data(config)
     model = make_model_on_meta(config)
+    check_smallest_batch(config, data, model)
     _make_the_rest(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = _optimizer_state(config, trained)
@@ -157,7 +159,7 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
-    size = math.ceil(config.data.batch_size / _devices(config))
+    size = math.ceil(config.data.batch_size / devices_of(config))
     loss = make_loss(**config.loss.model_dump())
     try:
         with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
@@ -167,23 +169,6 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
         return None
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers(), result)}
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
-
-
-def batches_of_epoch(config: Config, data: ImageData) -> int:
-    """Return the batches that are trained on in an epoch."""
-    batches = batch_count(
-        len(data.splits.train), config.data.batch_size, drop_last=config.data.drop_last
-    )
-    chosen = config.trainer
-    return limited(batches, int(chosen.fast_dev_run) or chosen.limit_train_batches)
-
-
-def _devices(config: Config) -> int:
-    chosen = config.trainer
-    if isinstance(chosen.devices, int):
-        return chosen.devices * chosen.num_nodes
-    found = torch.cuda.device_count() if chosen.accelerator in ("auto", "gpu") else 1
-    return max(found, 1) * chosen.num_nodes
 
 
 def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:

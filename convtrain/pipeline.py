@@ -34,6 +34,7 @@ from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint
 from convtrain.training.interrupts import Interrupts
 from convtrain.training.loggers import COLUMNS, Newest, tensorboard_of
 from convtrain.training.sharding import load_weights
+from convtrain.training.small_batches import check_smallest_batch
 from convtrain.training.stopping import why_early
 from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
@@ -82,6 +83,7 @@ def _train(
     data = make_data(config)
     fingerprint = data_fingerprint(data.splits)
     model = make_model(config)
+    check_smallest_batch(config, data, model)
     task = make_task(config, model)
     recorder = make_recorder(config, run_dir)
     callbacks = make_callbacks(config, run, data) + ([recorder] if recorder else [])

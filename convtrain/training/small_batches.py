@@ -1,0 +1,75 @@
+"""Batches that are smaller than the others, and models that cannot learn from one image."""
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from convtrain.config.epochs import batch_count, limited, steps_of_epoch
+from convtrain.config.schema import Config
+from convtrain.data.module import ImageData
+from convtrain.errors import ConfigError
+from convtrain.training.devices import device_count
+
+
+def batches_of_epoch(config: Config, data: ImageData) -> int:
+    """Return the batches that are trained on in an epoch."""
+    batches = batch_count(
+        len(data.splits.train), config.data.batch_size, drop_last=config.data.drop_last
+    )
+    chosen = config.trainer
+    return limited(batches, int(chosen.fast_dev_run) or chosen.limit_train_batches)
+
+
+def devices_of(config: Config) -> int:
+    """Return the number of devices that a training takes, over all machines."""
+    chosen = config.trainer
+    here = chosen.devices if isinstance(chosen.devices, int) else device_count(chosen.accelerator)
+    return max(here, 1) * chosen.num_nodes
+
+
+def check_smallest_batch(config: Config, data: ImageData, model: nn.Module) -> None:
+    """Refuse a batch that leaves a device one image, where batch norm has one value a channel.
+
+    Args:
+        model: in training mode, on any device.
+
+    Raises:
+        ConfigError: an epoch has such a batch.
+    """
+    images, size, devices = len(data.splits.train), config.data.batch_size, devices_of(config)
+    used, chosen = batches_of_epoch(config, data), config.trainer
+    if not used:
+        return
+    last = min(used * size, images) - (used - 1) * size
+    max_steps = chosen.max_steps or steps_of_epoch(used, chosen.accumulate_grad_batches)
+    if max_steps * chosen.accumulate_grad_batches < used:  # the training ends before it
+        last = size
+    together = devices if chosen.sync_batchnorm else 1  # devices that share their statistics
+    smallest = max(last // devices, 1) * together
+    if smallest > 1 or not _refuses_one_image(model, config.data.shape):
+        return
+    if last == size:
+        raise ConfigError(
+            f"data.batch_size={size}: leaves each of {devices} devices one image, and batch norm "
+            f"needs more than one value a channel; set data.batch_size={2 * devices} or more"
+        )
+    raise ConfigError(
+        f"data.batch_size={size}: the last of an epoch's {used} batches has {last} of {images} "
+        f"images, one for a device, and batch norm needs more than one value a channel; "
+        f"set data.drop_last=true"
+    )
+
+
+def _refuses_one_image(model: nn.Module, shape: list[int]) -> bool:
+    """Tell whether batch norm in a model has too little of one image; computes shapes alone."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in own.items()}
+    image = torch.empty(1, *shape, device="meta")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            functional_call(model, shapes, (image,))
+    except ValueError as error:
+        return "more than 1 value per channel" in str(error)
+    except Exception:  # a model that computes with values
+        return False
+    return False
