@@ -114,6 +114,37 @@ def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
             class_names(root)
 
 
+@pytest.mark.parametrize(
+    "argument",
+    ["hydra.run.dir=/tmp/caf\udce9", "data.root='/tmp/caf\udce9'", "--config-dir=caf\udce9"],
+)
+def test_an_argument_that_is_not_utf_8_is_one_line(
+    argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        check_command_line([argument])
+    assert raised.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(argument.replace("\udce9", r"\udce9") + ": is not UTF-8")
+
+
+def test_a_working_directory_that_is_not_text_or_is_gone_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, says in ((b"caf\xe9", "is not UTF-8"), (b"gone", "No such file or directory")):
+        folder = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118
+        os.mkdir(folder)  # noqa: PTH102
+        monkeypatch.chdir(os.fsdecode(folder))
+        if name == b"gone":
+            os.rmdir(folder)  # noqa: PTH106
+        with pytest.raises(SystemExit) as raised:
+            check_command_line(["seed=1"])
+        assert raised.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("the working directory")
+        assert says in line
+
+
 def test_images_whose_names_are_not_utf_8_are_trained_on(tmp_path: Path, train: Train) -> None:
     for label, name in enumerate(("cat", "dog")):
         (tmp_path / "data" / name).mkdir(parents=True)

@@ -1,5 +1,6 @@
 """What was typed after ``train.py``: options and overrides in any order, as Hydra reads them."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,9 +48,10 @@ class CommandLine:
             others: options that the caller has read, one of which may be meant.
 
         Raises:
-            ConfigError: an option is unknown or incomplete, a folder does not exist, or a pickled
-                job is to run again.
+            ConfigError: an option is unknown or incomplete, a folder does not exist, a pickled job
+                is to run again, or something is not UTF-8.
         """
+        _refuse_what_is_no_text(arguments)
         parser = get_args_parser()
         parser.error = _refuse_usage  # type: ignore[assignment]
         args, unknown = parser.parse_known_intermixed_args(list(arguments))
@@ -92,6 +94,20 @@ class CommandLine:
         found = [(text, parse_override(text)) for text in self.overrides]
         mistakes += [_unreadable(text) for text, override in found if override is None]
         return [override for _, override in found if override is not None]
+
+
+def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
+    """Refuse names that are not UTF-8: neither config.yaml nor TensorBoard can hold them."""
+    try:
+        here = os.getcwd()  # noqa: PTH109 (as text, whatever it holds)
+    except OSError as error:
+        raise ConfigError(f"the working directory: {error.strerror}; change to another") from error
+    for what, text in [("the working directory ", here), *(("", text) for text in arguments)]:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            shown = text.encode(errors="backslashreplace").decode()
+            raise ConfigError(
+                f"{what}{shown}: is not UTF-8; rename the folder, or make a link to it: ln -s"
+            )
 
 
 def parse_override(text: str) -> Override | None:
