@@ -11,7 +11,7 @@ import convtrain
 from convtrain import assembly
 from convtrain.errors import NetworkError
 from convtrain.models.determinism import SUBSTITUTES, _pool_backward, refuse_nondeterministic
-from tests.conftest import compose
+from tests.conftest import REPOSITORY, compose
 from tests.layers.cases import CASES
 
 REFUSED = {
@@ -84,3 +84,13 @@ def test_each_maximum_gets_its_gradient_back(size: tuple[int, int], output: obje
         gradient = torch.randn_like(pooled)
         (expected,) = torch.autograd.grad(pooled, images, gradient)
         torch.testing.assert_close(_pool_backward(gradient, images, indices), expected)
+
+
+def test_the_page_lists_every_layer_with_its_substitute() -> None:
+    page = (REPOSITORY / "docs" / "devices.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    listed = [(row[0], row[2]) for row in rows if len(row) == 3 and row[0] in KNOWN]
+    assert listed == [(kind.__name__, substitute) for kind, (_, substitute) in SUBSTITUTES.items()]
+
+
+KNOWN = {kind.__name__ for kind in CASES}
