@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -105,8 +106,23 @@ def check_command(command: CommandLine) -> Checked:
     if lines:
         raise ConfigError(*dict.fromkeys(lines))
     assert first is not None
-    more = sweep_arguments(configs, first.hydra, first.overrides) if command.multirun else []
+    if not command.multirun:
+        return Checked(configs, forced, first, [])
+    shared = _shared(command, first)
+    more = sweep_arguments(configs, first.hydra, first.overrides, shared)
     return Checked(configs, forced, first, more)
+
+
+def _shared(command: CommandLine, composed: Composed) -> dict[str, Any]:
+    """Return the configuration of a sweep without the keys that are swept."""
+    fixed = [o.input_line or "" for o in composed.overrides if not o.is_sweep_override()]
+    try:
+        (without,) = compose_leniently(replace(command, overrides=fixed, multirun=False), [])
+    except ConfigError:  # it is whole only with one of the swept choices
+        return {"overrides": sorted(fixed)}
+    plain = OmegaConf.to_container(without.config, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _judges_a_default(text: str, unread: Sequence[str]) -> bool:

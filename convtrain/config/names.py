@@ -4,15 +4,17 @@ import datetime
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from convtrain.config.identity import NEUTRAL, hashed, role_of
 from convtrain.config.metrics import mode_of
 
 LOGS = "logs"
 STAMP = "CONVTRAIN_STAMP"  # of a directory that several processes share
+LONGEST_JOB = 48  # characters of the readable part of a job's directory
 IDENTITY = "{identity}"  # stands for a sweep's, which is known once all its values are composed
 
 
@@ -48,14 +50,33 @@ def _sweep_dir(name: str) -> str:
     return f"{LOGS}/sweeps/{name}/{IDENTITY}"
 
 
+def _job_dir(overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """Return the name of a job's directory in its sweep's, which follows from its values alone.
+
+    So an extended sweep, or one that is typed in another order, finds its jobs.
+
+    Args:
+        overrides: of the job.
+        swept: the keys that have several values in this sweep; where none are known, as with a
+            sweeper that is not, all that makes the job another training counts.
+    """
+    pairs = (text.lstrip("+").partition("=") for text in overrides)
+    values = sorted((key, value) for key, separator, value in pairs if separator)
+    chosen = [(k, v) for k, v in values if (k in swept if swept else role_of(k) != NEUTRAL)]
+    parts = (f"{re.split('[./@]', key)[-1]}-{value}" for key, value in chosen)
+    name = re.sub(r"[^\w.+-]+", "-", "_".join(parts), flags=re.ASCII)[:LONGEST_JOB].strip("-_.")
+    return f"{name or 'job'}_{hashed(chosen)[:6]}"
+
+
 def _direction(metric: str) -> str:
     """Return Optuna's word for what is better."""
     return f"{mode_of(metric)}imize"
 
 
 def register_resolvers() -> None:
-    """Make ``run_name``, ``run_dir``, ``sweep_dir`` and ``direction`` known to OmegaConf."""
+    """Make these names known to OmegaConf."""
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, replace=True)
+    OmegaConf.register_new_resolver("job_dir", _job_dir, replace=True)
     OmegaConf.register_new_resolver("direction", _direction, replace=True)

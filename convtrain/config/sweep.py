@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from convtrain.config.gpus import gpus_of
-from convtrain.config.identity import digest, hashed
+from convtrain.config.identity import NEUTRAL, hashed, leaves, role_of
 from convtrain.config.names import IDENTITY
 from convtrain.config.schema import Config
 from convtrain.config.sweeper import number_of_jobs, sweeper_mistakes
@@ -26,7 +26,10 @@ EXTENDABLE = ("n_trials", "storage", "study_name", "max_failure_rate")
 
 
 def sweep_arguments(
-    configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
+    configs: Sequence[Config],
+    hydra: DictConfig,
+    overrides: list[Override],
+    shared: Mapping[str, Any],
 ) -> list[str]:
     """Return what Hydra must know of a sweep beyond what was typed.
 
@@ -36,6 +39,7 @@ def sweep_arguments(
         configs: one for each value that is swept.
         hydra: Hydra's own node, of the first of them.
         overrides: what was typed, parsed.
+        shared: the configuration without what is swept, as it is before interpolation.
 
     Raises:
         ConfigError: its directory holds another sweep, or its launcher cannot start its jobs.
@@ -43,7 +47,7 @@ def sweep_arguments(
     wrong = list(_mistakes(configs, hydra, overrides))
     if wrong:
         raise ConfigError(*wrong)
-    identity = _identity(configs, hydra, overrides)
+    identity = _identity(shared, hydra, overrides)
     folder = str(OmegaConf.select(hydra, "sweep.dir")).replace(IDENTITY, identity)
     _refuse_another(Path(folder), identity)
     if "%" in folder and "submitit_folder" in hydra.launcher:
@@ -53,6 +57,7 @@ def sweep_arguments(
         f"hydra.sweep.dir={as_hydra_value(folder)}",
         f"++{CALLBACK}.identity='{identity}'",
         f"++{CALLBACK}.jobs={'null' if jobs is None else jobs}",
+        f"++{CALLBACK}.swept=[{','.join(map(as_hydra_value, _swept(overrides)))}]",
     ]
     if gpus is not None:
         more.append(f"++{CALLBACK}.gpus={json.dumps(gpus)}")
@@ -89,10 +94,20 @@ def cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def _identity(configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]) -> str:
-    swept = sorted(str(o.input_line) for o in overrides if o.is_sweep_override())
+def _identity(shared: Mapping[str, Any], hydra: DictConfig, overrides: list[Override]) -> str:
+    """Return what tells one sweep from another: which keys are swept, and all that is not.
+
+    Their values are not part of it, so that a sweep can be extended. An interval is, because
+    another one is another search.
+    """
+    intervals = [str(o.input_line) for o in overrides if o.is_interval_sweep()]
     sweeper = {key: value for key, value in _plain(hydra.sweeper).items() if key not in EXTENDABLE}
-    return hashed([swept, sweeper, [digest(config) for config in configs]])
+    trained = {key: value for key, value in leaves(shared) if role_of(key) != NEUTRAL}
+    return hashed([_swept(overrides), sorted(intervals), sweeper, trained])
+
+
+def _swept(overrides: list[Override]) -> list[str]:
+    return sorted({o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()})
 
 
 def _plain(node: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COUNTS = {False: ("max_batch_size",), True: ("n_trials", "n_jobs")}
 """Keys of a sweeper that count something, by whether it is Optuna's."""
 
 DIRECTIONS = ("minimize", "maximize")
+JOB_DIR = "${job_dir:"  # the resolver of the usual name, which follows from the values
 JOB_NUMBER = re.compile(r"\$\{hydra[.:]job\.num\}")
 
 
@@ -70,6 +71,8 @@ def sweeper_mistakes(
 def _directory_mistakes(configs: Sequence[Config], hydra: DictConfig) -> Iterator[str]:
     """Yield what is wrong with the names of jobs' directories, which a sweep's table reads."""
     subdir = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"]  # type: ignore[index,call-overload]
+    if JOB_DIR in str(subdir):
+        return
     if not JOB_NUMBER.search(str(subdir)):
         better = "'${hydra.job.num}_" + str(subdir).lstrip("./") + "'"
         yield (

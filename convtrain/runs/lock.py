@@ -73,6 +73,14 @@ def is_locked(folder: Path) -> bool:
     return holder(folder) is not None
 
 
+def entered_at(folder: Path) -> float | None:
+    """Return when a process came into a directory last, in seconds since 1970, if that is known."""
+    try:
+        return float(json.loads((folder / NAME).read_text())["time"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def stays_locked(folder: Path) -> str | None:
     """Return who is at work in a directory and does not end within ``PATIENCE_SECONDS``."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -86,9 +94,14 @@ def refusal(who: str) -> str:
     return f"{who} is at work there; wait until it has ended, or give another directory"
 
 
-def _myself() -> dict[str, str | int]:
+def _myself() -> dict[str, str | int | float]:
     now = datetime.datetime.now().astimezone()
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{now:%Y-%m-%d %H:%M:%S}"}
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": f"{now:%Y-%m-%d %H:%M:%S}",
+        "time": now.timestamp(),
+    }
 
 
 def _described(file: BinaryIO) -> str:

@@ -3,8 +3,10 @@
 import atexit
 import json
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ class SweepTable(Callback):
     Args:
         identity: tells one sweep from another; train.py finds it.
         jobs: how many there are, if that is known before.
+        swept: the keys that have several values; the names of the jobs' directories hold them.
         gpus: that they take turns at; each reads them from Hydra's configuration.
     """
 
@@ -37,6 +40,7 @@ class SweepTable(Callback):
         identity: str | None = None,
         jobs: int | None = None,
         gpus: Sequence[str] | None = None,
+        swept: Sequence[str] = (),
     ) -> None:
         self.identity, self.jobs, self.gpus = identity, jobs, gpus
 
@@ -48,7 +52,10 @@ class SweepTable(Callback):
             sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if not close_sweep(Path(config.hydra.sweep.dir)):
+        folder = Path(config.hydra.sweep.dir)
+        if is_search(config.hydra):
+            count_distinct(folder)
+        if not close_sweep(folder):
             sys.exit(1)
 
     def _begin(self, config: DictConfig) -> None:
@@ -115,11 +122,14 @@ def _is_elsewhere(config: DictConfig) -> bool:
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
     """Write down what a sweep is; say where it stands if it goes on; forgive what has failed."""
     from convtrain.runs.directory import Run, write_atomically
+    from convtrain.sweeps.jobs import REFUSED
     from convtrain.sweeps.results import read_sweep
     from convtrain.sweeps.table import standing
 
+    (folder / REFUSED).unlink(missing_ok=True)
+    record["since"] = time.time()
     write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
-    sweep = read_sweep(folder)
+    sweep = replace(read_sweep(folder), since=0.0)
     if sweep.jobs:
         print(f"goes on with {folder}: {standing(sweep)}", file=sys.stderr)
     if retry_failed:
@@ -128,12 +138,23 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
                 Run(job.path).error.unlink(missing_ok=True)
 
 
+def count_distinct(folder: Path) -> None:
+    """Write down how many jobs a search had that is over: trials with the same values are one."""
+    from convtrain.runs.directory import write_atomically
+    from convtrain.sweeps.results import read_sweep
+
+    record = json.loads((folder / RECORD).read_text())
+    record["jobs"] = len(read_sweep(folder).current)
+    write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
 def close_sweep(folder: Path) -> bool:
     """Show a sweep's table.
 
     Returns:
         Whether all its jobs are finished and have measured ``sweep.metric``, and it was shown.
     """
+    from convtrain.sweeps.jobs import REFUSED
     from convtrain.sweeps.table import show_sweep
 
     global _line
@@ -141,8 +162,8 @@ def close_sweep(folder: Path) -> bool:
         _line.stop()
         _line = None
     try:
-        sweep = show_sweep(folder)
-        return sweep.is_finished and not sweep.unmeasured
+        sweep, refused = show_sweep(folder), (folder / REFUSED).exists()
+        return sweep.is_finished and not sweep.unmeasured and not refused
     except Exception as error:
         _report(error, folder)
         return False

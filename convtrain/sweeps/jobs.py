@@ -11,9 +11,12 @@ from convtrain.config.schema import Config
 from convtrain.config.sweep import cores, jobs_at_once
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
 from convtrain.runs.directory import Run
-from convtrain.runs.lock import locked
+from convtrain.runs.lock import entered_at, locked
 from convtrain.signals import Signals
+from convtrain.sweeps.results import began_at, is_since
 from convtrain.sweeps.stopping import stopped_by, told_of_stop
+
+REFUSED = ".refused"  # in a sweep's directory: some job's place is taken by another training
 
 log = logging.getLogger("convtrain")
 
@@ -48,7 +51,11 @@ def run_once(
     """
     run, sweep = Run(run_dir), run_dir.parent
     with locked(run_dir, waits=True), told_of_stop(sweep, signals), environment_as_before():
-        refuse_other(config, run)
+        try:
+            refuse_other(config, run)
+        except LeftAloneError:
+            (sweep / REFUSED).touch()
+            raise
         if (result := stored_result(run)) is not None:
             return result
         if run.error.is_file():
@@ -108,8 +115,10 @@ def stored_result(run: Run) -> dict[str, Any] | None:
 
 
 def failed_in(sweep: Path) -> str | None:
-    """Return the name of a job of a sweep that has failed, if there is one."""
-    return next((path.parent.name for path in sorted(sweep.glob("*/error.txt"))), None)
+    """Return the name of a job of a sweep that has failed, if its command has come to one."""
+    since = began_at(sweep)
+    failed = (path.parent for path in sorted(sweep.glob("*/error.txt")))
+    return next((job.name for job in failed if is_since(entered_at(job), since)), None)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class LiveLine:
         running = self._look()
         jobs = list(self._done.values())
         sweep = Sweep(self.folder, jobs, self.metric, self.total)
-        total = self.total if self.total is not None else "?"
+        total = max(self.total, len(jobs)) if self.total is not None else "?"
         finished = sweep.count("finished")
         parts = [f"{finished} of {total} done", f"{running} running"]
         parts.append(f"{sweep.count('failed')} failed")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from convtrain.config.commands import is_option, key_of, train_command
+from convtrain.config.identity import NEUTRAL, role_of
 from convtrain.config.metrics import mode_of
 from convtrain.config.sweep import RECORD
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.runs.directory import Run
 from convtrain.runs.lock import NAME as LOCK
+from convtrain.runs.lock import entered_at
 
 METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
 SEED = "seed"
@@ -32,6 +34,7 @@ class Job:
         result: what stands in its ``result.json``; empty before it is finished.
         error: one line on why it failed.
         threads: of torch, if they were left to the launcher.
+        entered: when a command came to it last, in seconds since 1970, if that is known.
     """
 
     name: str
@@ -41,13 +44,18 @@ class Job:
     result: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     threads: int | None = None
+    entered: float | None = None
 
     @property
     def settings(self) -> dict[str, str]:
-        """Its overrides, from key to value."""
+        """Its overrides, from key to value, as far as they make it the training that it is."""
         own = [text for text in self.overrides if "=" in text and not is_option(text)]
         pairs = {key_of(text): text.partition("=")[2] for text in own}
-        return {key: value for key, value in pairs.items() if not key.startswith("hydra")}
+        return {
+            key: value
+            for key, value in pairs.items()
+            if not key.startswith("hydra") and role_of(key) != NEUTRAL
+        }
 
     @property
     def callback_metrics(self) -> dict[str, float]:
@@ -119,6 +127,7 @@ class Sweep:
         metric: that ranks them.
         total: how many jobs it has, where that is known.
         command: that started it.
+        since: when that was, in seconds since 1970.
     """
 
     folder: Path
@@ -126,6 +135,12 @@ class Sweep:
     metric: str = "val/acc"
     total: int | None = None
     command: str = ""
+    since: float = 0.0
+
+    @property
+    def current(self) -> list[Job]:
+        """The jobs that the last command has come to; others are from before it."""
+        return [job for job in self.jobs if is_since(job.entered, self.since)]
 
     @property
     def more_is_better(self) -> bool:
@@ -160,15 +175,16 @@ class Sweep:
     @property
     def unmeasured(self) -> list[Job]:
         """Finished jobs that have not measured the metric, so that they have no rank."""
-        finished = (job for job in self.jobs if job.status == "finished")
+        finished = (job for job in self.current if job.status == "finished")
         return [job for job in finished if job.result.get(self.metric) is None]
 
     def count(self, *statuses: str) -> int:
-        return sum(job.status in statuses for job in self.jobs)
+        """Return how many of the current jobs stand so."""
+        return sum(job.status in statuses for job in self.current)
 
     @property
     def is_finished(self) -> bool:
-        return self.count("finished") == max(self.total or 0, len(self.jobs))
+        return self.count("finished") == max(self.total or 0, len(self.current))
 
 
 def read_sweep(folder: Path | str) -> Sweep:
@@ -186,7 +202,20 @@ def read_sweep(folder: Path | str) -> Sweep:
         )
     known = {key: record[key] for key in ("metric", "command") if isinstance(record.get(key), str)}
     total = record.get("jobs")
-    return Sweep(folder, jobs, total=total if isinstance(total, int) else None, **known)
+    return Sweep(
+        folder, jobs, total=total if isinstance(total, int) else None, since=began_at(folder),
+        **known,
+    )  # fmt: skip
+
+
+def began_at(folder: Path) -> float:
+    """Return when the last command of a sweep began, in seconds since 1970; 0 if not known."""
+    since = _read_json(folder / RECORD).get("since")
+    return float(since) if isinstance(since, int | float) else 0.0
+
+
+def is_since(entered: float | None, since: float) -> bool:
+    return entered is None or entered >= since
 
 
 def job_folders(folder: Path) -> list[Path]:
@@ -223,6 +252,7 @@ def read_job(path: Path) -> Job:
         result=result or {},
         error=failed or "",
         threads=_threads(run) if result else None,
+        entered=entered_at(path),
     )
 
 

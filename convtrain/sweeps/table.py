@@ -30,7 +30,7 @@ def show_sweep(folder: Path) -> Sweep:
         console.print()
         console.print(text_table(sweep))
         _print_commands(sweep)
-    for job in failures(sweep.jobs):
+    for job in failures(sweep.current):
         settings = " ".join(f"{key}={job.settings.get(key)}" for key in sweep.differing)
         console.print(f"failed: job {job.name} ({settings}): {job.error}")
         console.print(f"        its log: {relative(job.path / 'train.log')}")
@@ -48,15 +48,16 @@ def show_sweep(folder: Path) -> Sweep:
 
 
 def standing(sweep: Sweep) -> str:
-    """Return how many jobs there are, by how they stand."""
-    total = max(sweep.total or 0, len(sweep.jobs))
+    """Return how many jobs the last command has, by how they stand."""
+    total = max(sweep.total or 0, len(sweep.current))
     parts = [f"{sweep.count('finished')} of {total} jobs finished"]
     for status in ("failed", "running", "unfinished"):
         if count := sweep.count(status):
             parts.append(f"{count} {status}")
     if waiting := total - sweep.count("finished", "failed", "running", "unfinished"):
         parts.append(f"{waiting} not started")
-    return ", ".join(parts)
+    before = len(sweep.jobs) - len(sweep.current)
+    return ", ".join(parts) + (f"; {before} from before" if before else "")
 
 
 def text_table(sweep: Sweep) -> Table:

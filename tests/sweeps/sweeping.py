@@ -36,6 +36,7 @@ class Witness(pl.Callback):
 '''
 QUICK = (
     "trainer.accelerator=cpu", "data.limit=128", "scheduler=none", "logger=csv", "recorder=off",
+    "hydra.sweep.subdir=${hydra.job.num}",
 )  # fmt: skip
 CUSTOM = ("trust=[witness]", "callbacks.custom=[{_target_: witness.Witness}]")
 

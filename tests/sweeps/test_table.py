@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 import shlex
 import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ import pytest
 
 from convtrain.__main__ import main
 from convtrain.config.check import check_command_line
+from convtrain.config.command_line import CommandLine
+from convtrain.config.compose import compose_leniently
 from convtrain.runs.directory import Run
 from convtrain.runs.lock import locked
+from convtrain.sweeps.callback import begin_sweep, count_distinct
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.results import read_sweep
-from convtrain.sweeps.table import duration
+from convtrain.sweeps.table import duration, standing
 from tests.conftest import REPOSITORY, compose
 
 ACCURACY = {  # of jobs by learning rate and seed
@@ -202,7 +207,65 @@ def test_the_directory_of_a_sweep_follows_from_what_it_is(
     assert place("optimizer.lr=0.1", "seed=1,2") == usual
     for neutral in ("sweep.retry_failed=true", "hydra/launcher=joblib", "sweep.gpus=[0]"):
         assert place("seed=1,2", "optimizer.lr=0.1", neutral) == usual
-    assert len({usual, place("seed=1,2,3", "optimizer.lr=0.1"), place("seed=1,2")}) == 3
+    for extended in ("seed=1,2,3", "seed=4,1", "seed=range(1,9)"):
+        assert place(extended, "optimizer.lr=0.1") == usual
+    others = [["seed=1,2"], ["optimizer.lr=0.1,0.2"], ["seed=1,2", "optimizer.lr=0.1,0.2"]]
+    assert len({usual, *(place(*other) for other in others)}) == 4
+    chosen = place("model=functional,nn")
+    assert place("model=nn,functional") == chosen
+    assert place("model=functional,nn", "debug=none") == chosen
+    assert place("model=functional,nn", "optimizer=adamw") != chosen
+
+
+def job_dir(*overrides: str, swept: Sequence[str] = ("seed", "optimizer.lr")) -> str:
+    """Return the name of a job's directory as Hydra composes it."""
+    keys = ",".join(swept)
+    typed = [*overrides, f"++hydra.callbacks.sweep_table.swept=[{keys}]"]
+    (composed,) = compose_leniently(CommandLine(overrides=typed))
+    return str(composed.hydra.sweep.subdir)
+
+
+def test_the_directory_of_a_job_follows_from_its_own_values() -> None:
+    usual = job_dir("seed=1", "optimizer.lr=0.1")
+    assert re.fullmatch(r"lr-0\.1_seed-1_[0-9a-f]{6}", usual)
+    assert job_dir("optimizer.lr=0.1", "trainer=cpu", "seed=1") == usual
+    assert job_dir("++optimizer.lr=0.1", "seed=1", "callbacks.progress_bar=false") == usual
+    assert len({usual, job_dir("seed=2", "optimizer.lr=0.1"), job_dir("seed=1")}) == 3
+    awkward = job_dir("data.root='a [/b] $x$ ../'", swept=["data.root"])
+    assert re.fullmatch(r"root-[\w.-]+_[0-9a-f]{6}", awkward)
+    long = [job_dir(f"data.root={'x' * 300}{end}", swept=["data.root"]) for end in "ab"]
+    assert len(set(long)) == 2
+    assert max(map(len, long)) < 60
+    unknown = job_dir("seed=1", "callbacks.progress_bar=false", swept=[])
+    assert unknown == job_dir("seed=1", swept=[]) != job_dir("seed=2", swept=[])
+
+
+def test_a_sweep_is_finished_with_the_jobs_of_its_last_command(folder: Path) -> None:
+    """Of three jobs the command before had one that failed, which the last one does not have."""
+    for name in ("0", "1", "2", "3", "4"):
+        with locked(folder / name):
+            pass
+    record = {"jobs": 5, "since": 0.0}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    assert not read_sweep(folder).is_finished
+    with locked(folder / "5"):
+        since = time.time()
+    (folder / "sweep.json").write_text(json.dumps({"jobs": 5, "since": since + 0.1}))
+    assert standing(read_sweep(folder)) == "0 of 5 jobs finished, 5 not started; 6 from before"
+    monkeyed = since + 1
+    for name in ("0", "1", "2", "3", "4"):
+        (folder / name / ".lock").write_text(json.dumps({"time": monkeyed}))
+    assert read_sweep(folder).is_finished
+    assert standing(read_sweep(folder)) == "5 of 5 jobs finished; 1 from before"
+
+
+def test_trials_of_a_search_with_the_same_values_are_one_job(tmp_path: Path) -> None:
+    begin_sweep(tmp_path, retry_failed=False, jobs=12, metric="val/acc", identity="a")
+    for seed in ("1", "2"):
+        leave_job(tmp_path, f"seed-{seed}", [f"seed={seed}"], 0.5)
+    assert not read_sweep(tmp_path).is_finished
+    count_distinct(tmp_path)
+    assert read_sweep(tmp_path).is_finished
 
 
 @pytest.mark.parametrize(
