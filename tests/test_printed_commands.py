@@ -175,7 +175,16 @@ def value_of(config: Config, key: str) -> Any:
     return node
 
 
-@pytest.mark.parametrize("situation", SITUATIONS)
+FAST = (
+    "plain", "a folder of choices", "resumed twice", "an awkward directory", "an awkward value",
+    "a sweep",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in SITUATIONS],
+)
 def test_what_a_report_prints_can_be_pasted(
     situation: str, typed: Typed, capsys: pytest.CaptureFixture[str]
 ) -> None:

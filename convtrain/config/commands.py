@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from convtrain.text import as_hydra_value
 
@@ -104,7 +104,7 @@ def options_of(hydra: Any) -> list[str]:
     return found + searched
 
 
-def overrides_in(typed: ListConfig) -> list[str]:
+def overrides_in(typed: Any) -> list[str]:
     """Return overrides as they were typed, out of Hydra's list, which would resolve them."""
     plain = OmegaConf.to_container(typed, resolve=False)
     assert isinstance(plain, list)

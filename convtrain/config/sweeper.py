@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -121,6 +121,8 @@ def _search_mistakes(hydra: DictConfig, swept: Sequence[Override]) -> Iterator[s
             "hydra.sweeper.search_space: is not checked; type the search space as overrides, "
             "such as optimizer.lr=interval(0.01,0.1)"
         )
+    if not 0 <= (rate := sweeper.get("max_failure_rate", 1)) <= 1:
+        yield f"hydra.sweeper.max_failure_rate={rate}: must be between 0 and 1"
     asked = sweeper.direction
     direction = list(asked) if OmegaConf.is_list(asked) else getattr(asked, "name", asked)
     if direction not in DIRECTIONS:
@@ -154,7 +156,7 @@ def _grid_size(swept: Sequence[Override]) -> int:
 
     def count(override: Override) -> int:
         value: Any = override.value()
-        if isinstance(value, RangeSweep) and not value.shuffle:
+        if override.is_range_sweep() and not value.shuffle:
             return int((value.stop - value.start) // value.step)
         return len(list(override.sweep_string_iterator()))
 

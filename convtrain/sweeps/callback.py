@@ -95,7 +95,7 @@ def end_search_without_best() -> None:
             if "No trials are completed" not in str(error):
                 raise
 
-    OptunaSweeper.sweep = sweep
+    OptunaSweeper.sweep = sweep  # type: ignore[method-assign]
 
 
 def _report(error: Exception, folder: Path) -> None:

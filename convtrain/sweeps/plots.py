@@ -41,8 +41,10 @@ def draw_effect(sweep: Sweep, key: str) -> str | None:
                   markeredgewidth=2, color=MEAN, zorder=4)  # fmt: skip
     _dress(axes, sweep, key)
     text = StringIO()
-    settings = {"svg.fonttype": "path", "svg.hashsalt": key}
-    with rc_context(settings), boxes_for_missing_letters():
+    with (
+        rc_context({"svg.fonttype": "path", "svg.hashsalt": key}),
+        boxes_for_missing_letters(),
+    ):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
