@@ -187,6 +187,22 @@ def test_nothing_is_imported_or_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_only_shown_is_guarded_too(tmp_path: Path) -> None:
+    """Hydra sets up its logging before it shows anything."""
+    (tmp_path / "experiment").mkdir()
+    evil = {"hydra": {"hydra_logging": {"version": 1, "formatters": {"x": {"()": "torch.load"}}}}}
+    file = tmp_path / "experiment" / "evil.yaml"
+    file.write_text(f"# @package _global_\n{yaml.safe_dump(evil)}")
+    done = subprocess.run(
+        [sys.executable, "train.py", "--cfg", "job", "--config-dir", str(tmp_path),
+         "experiment=evil"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("hydra.hydra_logging.formatters.x.()=torch.load: must be one of")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_stored_configuration_is_not_trusted_either(
     plain: dict[str, Any], tmp_path: Path
 ) -> None:
