@@ -21,6 +21,7 @@ from convtrain.errors import MissingDataError, few
 from convtrain.text import as_hydra_value
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+MOST_TYPED = 20  # names in an override that is advised
 
 
 class Layout(NamedTuple):
@@ -56,9 +57,10 @@ def read_layout(root: Path, classes: Sequence[str] | None = None) -> Layout:
     except (OSError, ValueError) as error:
         if isinstance(error, MissingDataError):
             raise
-        where = getattr(error, "filename", None) or root
+        where = getattr(error, "filename", None)
+        inside = f"{where}: " if where and str(where) != str(root) else ""
         reason = getattr(error, "strerror", None) or error
-        raise MissingDataError(f"data.root={str(root)[:200]}: {where}: {reason}") from error
+        raise MissingDataError(f"data.root={str(root)[:200]}: {inside}{reason}") from error
 
 
 def class_names(root: Path) -> list[str]:
@@ -121,7 +123,7 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
             raise MissingDataError(
                 f"data.root={root}: there are images in {name}, beside train; set "
                 f"{_as_classes(with_train)} if train is a class, "
-                f"or move what is not used somewhere else"
+                f"or {_as_classes(folders_in(splits['train']))} if it holds the classes"
             )
     return splits
 
@@ -191,5 +193,8 @@ class _ClassFolders(dict[str, Path]):
 
 
 def _as_classes(names: Iterable[str]) -> str:
-    """Return the override of ``data.classes`` to type in a shell."""
-    return shlex.quote(f"data.classes=[{','.join(map(as_hydra_value, names))}]")
+    """Return the override of ``data.classes`` to type in a shell; many names are cut short."""
+    names = list(names)
+    more = [] if len(names) <= MOST_TYPED else ["..."]
+    typed = [as_hydra_value(name) for name in names[:MOST_TYPED]]
+    return shlex.quote(f"data.classes=[{','.join(typed + more)}]")
