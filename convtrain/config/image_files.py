@@ -152,8 +152,8 @@ def folders_in(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not _is_hidden(entry.name)]
     for entry in visible:
-        if entry.is_dir():
-            refuse_unprintable(Path(entry.path))
         if entry.is_symlink():
             refuse_dead_link(Path(entry.path))
+        if entry.is_dir():
+            refuse_unprintable(Path(entry.path))
     return sorted(entry.name for entry in visible if entry.is_dir())

@@ -230,7 +230,8 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["cat/*", "test/*"], ["there is test without train", "data.classes=[cat,test]"],
     ),
     "a folder of images beside train": (
-        [*of("train", "test"), "unlabelled/*"], ["there are images in unlabelled, beside train", "or 'data.classes=[cat,dog]'"],
+        [*of("train", "test"), "unlabelled/*"],
+        ["there are images in unlabelled, beside train", "or 'data.classes=[cat,dog]' if it"],
     ),
     "two folders for validation": (
         of("train", "val", "valid"), ["val and valid are both there; keep one for validation"],
