@@ -12,6 +12,7 @@ from convtrain.gradients.schedule import DETAILS, Plan
 
 ALWAYS_ALLOWED_SECONDS = 1.0  # of recording, however short the training is
 SECONDS_BETWEEN_DECISIONS = 0.5
+COLD_START_SECONDS = 5.0  # of recording, up to which the first flush is no measure of the others
 TOLERANCE = 1.1  # of the share allowed; estimates are no better
 
 
@@ -85,6 +86,9 @@ class Budget:
         The dearest details are thinned first, and left out where that does not suffice.
         """
         overhead, elapsed = self._overhead, self._overhead.elapsed()
+        if not self._elapsed and overhead.seconds < COLD_START_SECONDS:
+            self._note(step, elapsed)  # the first steps take longer than all others
+            return plan
         passed = elapsed - self._elapsed
         if overhead.seconds < ALWAYS_ALLOWED_SECONDS or passed < SECONDS_BETWEEN_DECISIONS:
             return plan
@@ -96,13 +100,14 @@ class Budget:
         costs = self._costs_ahead(plan, step, spent)
         allowed = (self._share * (elapsed - overhead.seconds + training)) / (1 - self._share)
         allowed -= overhead.seconds
-        self._step, self._elapsed, self._seconds = step, elapsed, overhead.seconds
-        self._by_detail = overhead.by_detail.copy()
+        self._note(step, elapsed)
         recording = overhead.seconds + sum(costs.values())
         whole = elapsed - overhead.seconds + training + recording
         if recording <= TOLERANCE * self._share * whole:
             return plan
         for detail in reversed(DETAILS):
+            if detail == "norms":  # all alarms need them: they do not make up for what others took
+                allowed = max(allowed, self._share * training / (1 - self._share))
             excess = sum(costs.values()) - allowed
             if excess <= 0:
                 break
@@ -112,10 +117,15 @@ class Budget:
                 costs[detail] = cost * kept
         return plan
 
+    def _note(self, step: int, elapsed: float) -> None:
+        self._step, self._elapsed, self._seconds = step, elapsed, self._overhead.seconds
+        self._by_detail = self._overhead.by_detail.copy()
+
     def _costs_ahead(self, plan: Plan, step: int, spent: float) -> dict[str, float]:
         """Return the seconds that each detail will take in the steps that are left."""
         recent = Counter(self._overhead.by_detail)
         recent.subtract(self._by_detail)
+        del recent["norms"]  # which is all that belongs to no other
         recent["norms"] = max(spent - sum(recent.values()), 0.0)  # type: ignore[assignment]
         costs = {}
         for detail, sampling in plan.samplings.items():

@@ -145,7 +145,8 @@ class Watcher:
         with (folder / ALARMS).open("a") as file:
             for alarm in alarms:
                 file.write(json.dumps(vars(alarm)) + "\n")
-        for alarm in alarms:
+        # What stops the run is the error that it ends with.
+        for alarm in alarms[1:] if self.mode == "stop" else alarms:
             log.warning("%s", alarm.message)
 
     def _replay(
@@ -171,7 +172,7 @@ class Watcher:
         if trainer.global_rank == saw_it:
             path = self._run_dir / FOLDER / f"nonfinite-{row.step:012d}.pt"
             save_checkpoint({"step": row.step, "epoch": row.epoch, **state}, path)
-            does = f"reproduces {'it' if trainer.world_size == 1 else 'this process of it'}"
+            does = "reproduces it" + (f" on rank {saw_it}" if trainer.world_size > 1 else "")
             if not found.where or found.is_same is False:
                 does = "holds it, but another run of it differs"
             words += f"; {path} {does}"

@@ -90,6 +90,12 @@ def test_the_share_is_kept_and_used(case: Case, monkeypatch: pytest.MonkeyPatch)
         assert all(s.every_n_steps <= case.steps for s in plan.samplings.values())
 
 
+def test_norms_do_not_pay_for_what_other_details_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(STATS, statistics=0.5, steps=500)
+    _, plans = run(case, monkeypatch)
+    assert plans[-1] == Plan(statistics=None)
+
+
 def test_what_is_not_too_dear_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     _, plans = run(CASES["cheap"], monkeypatch)
     assert plans == [Plan()]
