@@ -64,10 +64,9 @@ def _recorded_config(original: Run) -> Config:
         )
     stored = read_config(original)
     stored["resume"] = None
-    for key, count in _found_devices(original):
-        if stored.trainer[key] != count:
-            stored.trainer[key] = count
     config = resolve_config(stored)
+    found = dict(_found_devices(original))
+    config = config.model_copy(update={"trainer": config.trainer.model_copy(update=found)})
     as_launched(config)
     return config
 

@@ -72,7 +72,8 @@ def test_nothing_of_a_command_is_left(
     signum, to_group, times = end
     several = "-m" in STARTS[start] and start != "torchrun"
     place = "hydra.sweep.dir" if several else "hydra.run.dir"
-    command = Command(*STARTS[start], *SETTINGS, f"{place}={tmp_path / 'run'}")
+    named = ["hydra.sweep.subdir=${hydra.job.num}"] * several
+    command = Command(*STARTS[start], *SETTINGS, *named, f"{place}={tmp_path / 'run'}")
     try:
         wait_for(tmp_path / "run" / ("0" * several) / "checkpoints" / "last.ckpt")
         for _ in range(times):

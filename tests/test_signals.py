@@ -111,7 +111,8 @@ def test_a_run_that_is_not_busy_ends_there_and_then() -> None:
 def test_a_signal_ends_a_sweep_and_the_other_jobs_are_not_started(
     tmp_path: Path, name: str
 ) -> None:
-    process = start("-m", "seed=1,2,3", *LONG, f"hydra.sweep.dir={tmp_path}")
+    place = (f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra.job.num}")
+    process = start("-m", "seed=1,2,3", *LONG, *place)
     wait_for(tmp_path / "0" / "checkpoints" / "last.ckpt")
     status, out, err = end(process, signal.Signals[name])
     assert status == 128 + signal.Signals[name]

@@ -17,7 +17,7 @@ from convtrain.__main__ import main
 from convtrain.config.auto import choose_run
 from convtrain.config.check import check_command_line
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, CorruptDataError, OccupiedError
+from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError, OccupiedError
 from convtrain.job import run_job
 from convtrain.runs import lock
 from convtrain.runs.directory import Run
@@ -179,6 +179,53 @@ def test_data_that_have_changed_are_refused_until_they_are_allowed(
     (tmp_path / "images" / "b" / "01.png").unlink()
     with pytest.raises(ConfigError, match=r"data\.allow_change=true"):
         convtrain.train(resuming(run), run.path)
+
+
+# --- damaged files --------------------------------------------------------------------------------
+
+
+DAMAGES = {
+    "cut": "{a: [",
+    "a list": "[1, 2]",
+    "empty": "",
+    "no text": "\x00",
+    "a number": "trainer: 3",
+}
+READERS: dict[str, Callable[[Run], Any]] = {
+    "diff": lambda run: main(["diff", str(run.path), str(run.path)]),
+    "rerun": lambda run: main(["rerun", str(run.path)]),
+    "resume": lambda run: main(["check", f"resume={run.path}"]),
+    "Python": lambda run: convtrain.train(resuming(run), run.path),
+}
+NEEDED = {
+    "diff": ("config.yaml", "result.json"), "rerun": ("config.yaml", "result.json"),
+    "resume": ("config.yaml",), "Python": ("config.yaml", "result.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_damaged_file_of_a_run_is_named_in_one_line(
+    run: Run, reader: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.yaml", "result.json", "overrides.yaml"):
+        whole = (run.path / name).read_text()
+        (run.path / name).write_text(DAMAGES[damage])
+        status, line = 0, ""
+        try:
+            status = READERS[reader](run)
+        except ConvtrainError as error:
+            status, line = error.exit_status, str(error)
+        said = line or capsys.readouterr().err
+        assert "Traceback" not in said
+        needed = name in NEEDED[reader] and not (reader == "diff" and damage == "a number")
+        if needed:
+            assert status in (1, 2), name
+            assert name in said or (damage == "a number" and "trainer" in said)
+        (run.path / name).write_text(whole)
+        if reader == "rerun":
+            for other in run.path.parent.glob("a-rerun-*"):
+                shutil.rmtree(other)
 
 
 # --- two at once ----------------------------------------------------------------------------------

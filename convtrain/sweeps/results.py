@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convtrain.config.commands import is_option, key_of, train_command
-from convtrain.config.identity import NEUTRAL, role_of
+from convtrain.config.identity import NEUTRAL, leaves, role_of
 from convtrain.config.metrics import mode_of
 from convtrain.config.sweep import RECORD
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
@@ -123,7 +123,7 @@ class Sweep:
 
     Attributes:
         folder: its directory.
-        jobs: those that have been started, by their number.
+        jobs: those that have been started, in the order in which the last command came to them.
         metric: that ranks them.
         total: how many jobs it has, where that is known.
         command: that started it.
@@ -195,7 +195,7 @@ def read_sweep(folder: Path | str) -> Sweep:
     """
     folder = Path(folder)
     record = _read_json(folder / RECORD)
-    jobs = [read_job(path) for path in job_folders(folder)]
+    jobs = sorted(map(read_job, job_folders(folder)), key=lambda job: job.entered or 0.0)
     if not jobs and not record:
         raise MissingDataError(
             f"{folder}: no sweep; give the directory that python train.py -m has named"
@@ -275,10 +275,10 @@ def _status(run: Run, finished: bool, failed: bool) -> str:
 def _threads(run: Run) -> int | None:
     """Return the threads of a job on one device that nobody has asked for."""
     try:
-        trainer, provenance = run.read_config().get("trainer", {}), run.read_provenance()
+        asked, provenance = dict(leaves(run.read_config())), dict(leaves(run.read_provenance()))
     except ConvtrainError:
         return None
-    if trainer.get("threads") is not None or provenance.get("launched", {}).get("devices", 1) != 1:
+    if asked.get("trainer.threads") is not None or provenance.get("launched.devices", 1) != 1:
         return None
     threads = provenance.get("threads")
     return threads if isinstance(threads, int) else None
