@@ -327,6 +327,13 @@ def _end_with_launcher() -> None:
 NOISE = re.compile(r"💡 Tip|`Trainer\((limit_|val_check_interval)|TPU available")
 """What Lightning logs and nobody needs: advertisements, defaults, what this is not."""
 
+NOISY_WARNINGS = (
+    ".*LeafSpec.* is deprecated",  # within Lightning
+    "Checkpoint directory .* exists and is not empty",  # where a run is resumed
+    "The number of training batches .* is smaller than the logging interval",
+    ".*sync_dist=True",  # the task sums over the ranks itself
+)
+
 
 def quiet_libraries() -> None:
     """Keep libraries' notices out of the terminal; the log file has those that say something."""
@@ -347,7 +354,8 @@ def quiet_libraries() -> None:
     threading.excepthook = _report_thread
     logging.captureWarnings(True)
     warnings.filterwarnings("default", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's affair
+    for message in NOISY_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("py.warnings").setLevel(logging.WARNING)
 
 

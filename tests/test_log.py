@@ -12,6 +12,7 @@ from tests.conftest import Train
 
 NOISE = (
     "litlogger", "Tip", "weights_only", "was configured so", "LeafSpec", "TPU", "HPU",
+    "logging interval", "not empty",
 )  # fmt: skip
 
 
