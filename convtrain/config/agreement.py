@@ -72,12 +72,24 @@ def _channels(data: Data) -> Iterator[Mistake]:
 def _classes(data: Data) -> Iterator[Mistake]:
     names, count = data.classes, data.num_classes
     if names is not None and count not in (None, len(names)):
-        yield Mistake("data.num_classes", f"does not match the {len(names)} names in data.classes")
+        yield Mistake(
+            "data.num_classes",
+            f"does not match the {len(names)} names in data.classes; set data.num_classes=null",
+        )
     if names is not None and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         yield Mistake("data.classes", f"{brief(twice)} stands there more than once")
     if names is None and count is None and not isinstance(data, ImageFolder):
         yield Mistake("data.num_classes", "must be given where data.classes is null")
+
+
+def _one_class(data: Data, loss: Loss) -> Iterator[Mistake]:
+    names, count = data.classes, data.num_classes
+    if (count if names is None else len(names)) == 1 and loss.name != "sum":
+        yield Mistake(
+            "data.num_classes" if names is None else "data.classes",
+            "is one class, so that every answer would be right; give two or more",
+        )
 
 
 def _published(data: Data) -> Iterator[Mistake]:
@@ -320,6 +332,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Iterator[Mistake]:
 RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_channels, ("data",)),
     (_classes, ("data",)),
+    (_one_class, ("data", "loss")),
     (_published, ("data",)),
     (_synthetic, ("data",)),
     (_memory, ("data",)),

@@ -44,8 +44,9 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
         config = resolve_config(composed.config, typed, composed.origin)
     except ConfigError:  # who checks the command line next tells it
         return new
-    places = [Path(str(o.value())) for o in composed.overrides if _key(o) == "hydra.run.dir"]
-    run = newest_unfinished(config, *places) or finished_there(config, *places)
+    typed_there = [o.value() for o in composed.overrides if _key(o) == "hydra.run.dir"]
+    place = Path(str(typed_there[-1])) if typed_there else None  # the last one counts
+    run = newest_unfinished(config, place) or finished_there(config, place)
     if run is None:
         print(f"{AUTO}: no unfinished run of this configuration; a new one begins", file=sys.stderr)
         return new

@@ -138,15 +138,19 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
     Args:
         is_alone: whether no other mistake is known, so that what cannot be resolved is one itself.
     """
-    resume = composed.config.get("resume")
     try:
+        resume = composed.config.get("resume")
         plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
     except ConfigError as error:
         return list(error.lines)
+    except OmegaConfBaseException:
+        return []  # resume cannot be resolved, which is reported by itself
     mistakes += folder_mistakes(plain)
-    mistakes = mistakes or list(logging_mistakes(plain))
-    if not mistakes and is_alone:
-        mistakes = unresolved
+    if not mistakes and not unresolved:
+        mistakes = list(logging_mistakes(plain))
+    if not mistakes and is_alone:  # what was typed comes first, and others may follow from it
+        typed = [mistake for mistake in unresolved if composed.origin(mistake.key) == TYPED]
+        mistakes = typed or unresolved
     mode = plain.get("mode")
     if mode is not None and (mode == RunMode.MULTIRUN) != command.multirun:
         mistakes.append(Mistake("hydra.mode", "leave it out; -m makes a sweep, and nothing a run"))
@@ -209,7 +213,7 @@ def resolve_config(
             path = OmegaConf.select(composed, key)
             if isinstance(path, str) and path and (cwd or path.startswith("~")):
                 OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
-    folder = _read_image_folder(composed)
+    folder = _fill_in_classes(composed)
     plain, unresolved = to_plain(composed)
     return validate(plain, origin, [*folder, *unresolved])
 
@@ -290,15 +294,17 @@ def _origin_of_resumed(file: str, origin: Origin | None) -> Origin:
     return origin_of
 
 
-def _read_image_folder(composed: DictConfig) -> list[Mistake]:
-    """Fill in the classes of an image folder; return what is wrong with it."""
+def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
+    """Fill in the classes of an image folder, and their number; return what is wrong with it."""
     data = composed.get("data")
+    if not isinstance(data, DictConfig):
+        return []
     try:
-        is_folder = isinstance(data, DictConfig) and data.get("name") == "image_folder"
-        if not is_folder or data.get("classes") is not None or not isinstance(data.root, str):
-            return []
-        data.classes = plain_as_omegaconf(class_names(Path(data.root)))
-        if data.get("num_classes") is None:
+        reads = data.get("name") == "image_folder" and data.get("classes") is None
+        if reads and isinstance(data.root, str):
+            data.classes = plain_as_omegaconf(class_names(Path(data.root)))
+        counts = "num_classes" in data and data.num_classes is None
+        if counts and OmegaConf.is_list(data.get("classes")):
             data.num_classes = len(data.classes)
     except OmegaConfBaseException:
         return []  # an interpolation that is reported with the others

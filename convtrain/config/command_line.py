@@ -8,14 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
 from convtrain import __version__
 from convtrain.config.commands import CONFIGS
 from convtrain.config.messages import brief, what_to_type
-from convtrain.config.overrides import at_home
+from convtrain.config.overrides import at_home, parse_override
 from convtrain.errors import ConfigError, did_you_mean
 from convtrain.text import quoted
 
@@ -108,15 +107,6 @@ def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
             raise ConfigError(
                 f"{what}{shown}: is not UTF-8; rename the folder, or make a link to it: ln -s"
             )
-
-
-def parse_override(text: str) -> Override | None:
-    """Return an override, or None where it cannot be read."""
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except (HydraException, RecursionError):
-        return None
-    return override if override.key_or_group else None
 
 
 def readable(text: str) -> str:

@@ -76,6 +76,8 @@ def _reason(error: Exception) -> str:
 
 def _lines(error: BaseException) -> list[str]:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines and error.__cause__ is not None:
+        return _lines(error.__cause__)
     return lines or [type(error).__name__]
 
 

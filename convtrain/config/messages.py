@@ -103,10 +103,26 @@ def mistakes_in(error: ValidationError, plain: dict[str, Any]) -> list[Mistake]:
         leaf = key.rsplit(".", maxsplit=1)[-1]
         if section and (info := section.model_fields.get(leaf)) and info.description:
             details[key] = f" ({info.description})"
+    for key, texts in found.items():
+        if texts == ["must be a string"] and (quotes := _in_quotes(key, plain)) is not None:
+            details[key] = f"{details.get(key, '')}; type {quotes}"
     return whole + [
         Mistake(key, " or ".join(texts).replace(" or must be ", " or ") + details.get(key, ""))
         for key, texts in found.items()
     ]
+
+
+def _in_quotes(key: str, plain: Any) -> str | None:
+    """Return the override that makes text of a number or a truth value, or of a list of them."""
+    above, _, last = key.rpartition(".")
+    if last.isdigit() and isinstance(items := _value(plain, above), list):
+        key, values = above, items
+    else:
+        values = [_value(plain, key)]
+    if not all(isinstance(value, str | int | float) for value in values):
+        return None
+    texts = ",".join(f'"{_flow(value, depth=0)}"' for value in values)
+    return f"'{key}=[{texts}]'" if last.isdigit() else f"'{key}={texts}'"
 
 
 ABSENT = object()
@@ -179,6 +195,18 @@ def section_of(annotation: Any, value: Any) -> type[BaseModel] | None:
         named = [str(value[tag]) for tag in TAGS if isinstance(value.get(tag), str)]
         sections = [s for s in sections if any(_tagged(s, name) for name in named)]
     return sections[0] if len(sections) == 1 else None
+
+
+def takes_list(key: str) -> bool:
+    """Tell whether a key of the schema takes a list."""
+    sections: list[type[BaseModel]] = [Config]
+    annotations: list[Any] = []
+    for part in key.split("."):
+        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+        annotations = [info.annotation for info in fields]
+        sections = [s for annotation in annotations for s in _sections(annotation)]
+    parts = [p for annotation in annotations for p in (annotation, *get_args(annotation))]
+    return any(get_origin(part) is list for part in parts)
 
 
 def _tags(section: type[BaseModel]) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     Glob,
@@ -15,7 +16,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from convtrain.config.messages import brief
+from convtrain.config.messages import brief, takes_list
 from convtrain.errors import closest, did_you_mean, first_line
 
 MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
@@ -40,19 +41,22 @@ def one_value_each(
     """Yield overrides without sweeps; in turn each value of each sweep appears once.
 
     ``mistakes`` gains a line for each choice that does not exist, which the closest one replaces,
-    if there is one, and for several values outside of a sweep, of which the first is taken.
+    if there is one, and for several values outside of a sweep, which are left out.
     """
     kept: list[Override] = []
     values: list[list[str]] = []
     for override in overrides:
         key, text = override.key_or_group, override.input_line or ""
-        elements = _elements(override, groups.get(key, []), mistakes)
         if override.is_sweep_override() and not multirun:
-            mistakes.append(
-                f"{brief(text)}: several values make a sweep; add -m, "
-                f"or quote a list: '{key}=[...]'"
-            )
-            elements = elements[:1]
+            if takes_list(key):
+                advice = f"type a list, quoted for the shell: '{key}=[{text.partition('=')[2]}]'"
+            elif any(other.key_or_group == "resume" for other in overrides):
+                advice = "a run that is resumed takes one; give one"
+            else:
+                advice = "add -m, or give one"
+            mistakes.append(f"{brief(text)}: several values make a sweep; {advice}")
+            continue
+        elements = _elements(override, groups.get(key, []), mistakes)
         known = [_known_choice(key, value, groups, mistakes) for value in elements]
         options = [_one_value(override, value) for value, exists in known if exists]
         if options:
@@ -76,6 +80,15 @@ def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bo
     """Tell whether an override chooses among the files of a group."""
     value = text.partition("=")[2]
     return override.key_or_group in groups and not value.startswith("{")
+
+
+def parse_override(text: str) -> Override | None:
+    """Return an override, or None where it cannot be read."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError):
+        return None
+    return override if override.key_or_group else None
 
 
 def at_home(path: str) -> str:

@@ -41,7 +41,7 @@ class _Reader:
                 f"{_shortened(key)}: its interpolations unfold into more than {MAX_VALUES:,} values"
             )
         if isinstance(node, DictConfig):
-            return {str(k): self.read(v, k_, depth + 1) for k, k_, v in self._items(node, key)}
+            return {k: self.read(v, k_, depth + 1) for k, k_, v in self._items(node, key)}
         if isinstance(node, ListConfig):
             return [self.read(v, k_, depth + 1) for _, k_, v in self._items(node, key)]
         return node
@@ -51,6 +51,10 @@ class _Reader:
         names: Any = list(node.keys()) if isinstance(node, DictConfig) else range(len(node))
         for name in names:
             inner = f"{key}.{name}" if key else str(name)
+            if isinstance(node, DictConfig) and not isinstance(name, str):
+                text = "a key must be text; put it in quotes in a YAML file"
+                self.mistakes.append(Mistake(inner, text))
+                continue
             if OmegaConf.is_missing(node, name):
                 self.mistakes.append(Mistake(inner, MISSING))
                 continue

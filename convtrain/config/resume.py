@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.commands import resume_command
 from convtrain.config.identity import ROLES, role_of
+from convtrain.config.overrides import parse_override
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, OccupiedError, first_line
 from convtrain.runs.directory import Run
@@ -34,8 +34,8 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     stored = read_config(run)
     if "allow_change" in stored.get("data", {}):
         stored.data.allow_change = False  # which is typed each time
-    parser, lines = OverridesParser.create(), []
-    for override in parser.parse_overrides(list(overrides)):
+    lines = []
+    for override in filter(None, map(parse_override, overrides)):  # the others have been reported
         key = override.key_or_group
         if key == "hydra.run.dir" and Path(str(override.value())).resolve() != run.path.resolve():
             lines.append(
@@ -49,6 +49,9 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
                 f"{override.input_line}: cannot change when a run is resumed; allowed are "
                 f"{', '.join(key for key in ROLES if key != 'resume')}"
             )
+            continue
+        if override.is_sweep_override():
+            lines.append(f"{override.input_line}: a run that is resumed takes one value; give one")
             continue
         OmegaConf.update(stored, key, override.value())
     if lines:

@@ -132,6 +132,11 @@ def _refuse_another(folder: Path, identity: str) -> None:
 def _mistakes(
     configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
 ) -> Iterator[str]:
+    if (resumed := configs[0].resume) is not None:
+        yield (
+            f"resume={resumed}: a sweep trains in directories of its own; leave -m out, or leave "
+            f"resume out and type the sweep again, which resumes its jobs"
+        )
     launcher, sweeper = _choice(hydra, "launcher"), _choice(hydra, "sweeper")
     for group, choice in (("launcher", launcher), ("sweeper", sweeper)):
         module = str(hydra[group].get("_target_")).rpartition(".")[0]
