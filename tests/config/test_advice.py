@@ -80,10 +80,7 @@ WORD = re.compile(r"\b[a-z_]+(?:[./][\w.]+)*=(?:\[[^\]]*\]|[^\s,;')]+)")
 
 def lines(typed: list[str]) -> list[str]:
     try:
-        command = CommandLine.parse(typed)
-        checked = check_command(command)
-        if command.multirun:
-            checked.sweep_arguments()
+        check_command(CommandLine.parse(typed))
     except ConfigError as error:
         return list(error.lines)
     return []
