@@ -148,6 +148,10 @@ def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | Non
     if config.callbacks.checkpoint.test_with == "last" or not isinstance(keeper, BestCheckpoints):
         return None
     if not keeper.best_model_path:
+        log.warning(
+            "callbacks.checkpoint.test_with=best: no best checkpoint was kept, so the last weights "
+            "are tested"
+        )
         return None
     trainer.strategy.barrier()
     path = Path(keeper.best_model_path)

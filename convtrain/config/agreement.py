@@ -313,6 +313,13 @@ def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> I
         yield Mistake("scheduler.monitor", f"{missing}; validate, or choose another scheduler")
 
 
+def _nothing_trained(trainer: Trainer) -> Iterator[Mistake]:
+    if trainer.limit_train_batches == 0 and not trainer.fast_dev_run:
+        yield Mistake(
+            "trainer.limit_train_batches", "trains and validates nothing; give 1 for one batch"
+        )
+
+
 def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Iterator[Mistake]:
     """A test with the best checkpoint needs one."""
     kept = callbacks.checkpoint
@@ -347,6 +354,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
     (_nesterov, ("optimizer",)),
     (_modes, ("callbacks", "scheduler")),
     (_monitors, ("trainer", "callbacks", "scheduler")),
+    (_nothing_trained, ("trainer",)),
     (_nothing_kept, ("trainer", "callbacks")),
 )
 """A rule, and the sections that it speaks of."""

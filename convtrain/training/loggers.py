@@ -46,6 +46,7 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self._file: TextIO | None = None
+        self._rows: csv.DictWriter[str]
 
     @property
     def name(self) -> str:

@@ -21,9 +21,10 @@ class FitLoop(_FitLoop):
 
     @property
     def done(self) -> bool:
-        validation = self.epoch_loop.val_loop.batch_progress.current
+        validation: Any = self.epoch_loop.val_loop.batch_progress.current
+        epochs: Any = self.epoch_progress.current
         interrupted = self.restarting and validation.ready > validation.processed
-        within = self.epoch_progress.current.ready > self.epoch_progress.current.processed
+        within = epochs.ready > epochs.processed
         if interrupted and within and self.trainer.enable_validation:
             return False
         ended: bool = super().done

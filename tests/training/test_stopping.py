@@ -11,6 +11,7 @@ import torch
 
 from convtrain.errors import ConfigError
 from convtrain.runs.report import print_report
+from convtrain.training.checkpoints import BestCheckpoints
 from convtrain.training.task import Task
 from tests.conftest import Train, compose
 
@@ -200,6 +201,20 @@ def test_a_best_checkpoint_that_cannot_be_there_is_said_before(
     (line,) = raised.value.lines
     assert line.startswith(f"{start}: ")
     assert "set callbacks.checkpoint.test_with=last" in line
+
+
+def test_a_training_on_no_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.limit_train_batches=0: trains and "):
+        compose("trainer.limit_train_batches=0")
+
+
+def test_a_best_checkpoint_that_is_missing_after_all_is_said(
+    train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(BestCheckpoints, "_save_topk_checkpoint", lambda *_: None)
+    result = train(*SMALL, "callbacks.checkpoint.test_with=best")
+    assert result["tested_checkpoint"] is None
+    assert "no best checkpoint was kept, so the last weights are tested" in caplog.text
 
 
 def test_a_stopped_training_says_why_after_it_was_resumed(
