@@ -1,5 +1,6 @@
 """The record on disk: nothing is lost but what was not written, and each step is there once."""
 
+import json
 import signal
 import subprocess
 import time
@@ -269,3 +270,19 @@ def test_a_norm_takes_few_bytes(tmp_path: Path) -> None:
 def test_a_table_that_is_not_there(store: Store, tmp_path: Path, table: str) -> None:
     with pytest.raises(MissingDataError, match=table):
         load(tmp_path, table)
+
+
+def test_a_resume_forgets_alarms_and_graphs_of_the_steps_that_it_undoes(tmp_path: Path) -> None:
+    """And the rest of a line that a kill has cut."""
+    store = Store(tmp_path)
+    for step in (5, 20):
+        store.write_text(f"graph-{step:012d}.json", json.dumps({"conv": [f"after {step}"]}))
+    told = [json.dumps({"kind": "dead", "step": step}) + "\n" for step in (3, 10, 11, 30)]
+    store.write_text("alarms.jsonl", "".join(told) + '{"kind": "de')
+    assert store.last_graph() == {"conv": ["after 20"]}
+    store.keep_until(10)
+    assert (tmp_path / "gradients" / "alarms.jsonl").read_text() == "".join(told[:2])
+    assert store.last_graph() == {"conv": ["after 5"]}
+    store.keep_until(0)
+    assert (tmp_path / "gradients" / "alarms.jsonl").read_text() == ""
+    assert store.last_graph() == {}
