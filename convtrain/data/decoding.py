@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from convtrain.data.pixels import ON_ITS_SIDE, orientation, to_eight_bits
-from convtrain.errors import CorruptDataError, TrainingError
+from convtrain.errors import CorruptDataError, TrainingError, one_line
 from convtrain.signals import NAMES
 
 log = logging.getLogger("convtrain")
@@ -83,7 +83,7 @@ def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
             done += blocks.length
             if isinstance(block, list):
                 if not refused:
-                    log.warning("%s: %s; looking at the other images", *block[0])
+                    log.warning("%s; looking at the other images", _complaint(block[:1]))
                 refused += block
             elif not refused:
                 yield block
@@ -105,9 +105,9 @@ def _complaint(refused: Sequence[Refused]) -> str:
         reasons.setdefault(reason, []).append(str(path))
     named = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in reasons.items())
     if len(refused) == 1:
-        return named
+        return one_line(named)
     more = f"; and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
-    return f"{len(refused)} images cannot be used: {named}{more}"
+    return one_line(f"{len(refused)} images cannot be used: {named}{more}")
 
 
 class _Blocks(Dataset[np.ndarray | list[Refused]]):

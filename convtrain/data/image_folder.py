@@ -17,7 +17,7 @@ from convtrain.data.decoding import Rules, decode_all
 from convtrain.data.images import Images, Splits, divide_labels, sample_stratified
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.pixels import PIXEL_RULES
-from convtrain.errors import MissingDataError, few
+from convtrain.errors import MissingDataError, few, one_line
 from convtrain.ranks import rank_info
 
 log = logging.getLogger("convtrain")
@@ -146,7 +146,7 @@ def _find(root: Path, classes: list[str]) -> _Found:
         places[split] = torch.arange(start, len(files))
     for paths, why in ((others, "no images, or links to folders"), (loose, "in no class folder")):
         if paths:
-            named = few((str(path.relative_to(root)) for path in paths), most=3)
+            named = one_line(few((str(path.relative_to(root)) for path in paths), most=3))
             rank_zero_only(log.warning)(
                 "data.root=%s: left out %d files that are %s: %s", root, len(paths), why, named
             )

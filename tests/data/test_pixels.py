@@ -4,6 +4,7 @@ The files are written here from known values, by hand where Pillow cannot write 
 """
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -382,6 +383,11 @@ def test_every_file_that_is_wrong_is_named_in_one_line(tmp_path: Path) -> None:
         list(decode_all(files, rules()))
     assert str(raised.value).startswith("3 images cannot be used: ")
     assert all(str(files[index]) in str(raised.value) for index in (3, 17, 30))
+    awkward = tmp_path / os.fsdecode(b"a\xe9\n.png")
+    awkward.write_bytes(b"")
+    with pytest.raises(CorruptDataError) as raised:
+        list(decode_all([awkward], rules()))
+    assert str(raised.value).isprintable()
     for path in files:
         path.write_bytes(b"")
     with pytest.raises(CorruptDataError, match=r"^40 images .*09\.png.*; and 30 more$") as raised:
