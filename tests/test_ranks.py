@@ -1,6 +1,8 @@
 """Which rank a process is: from every subset of the variables that launchers set, or left over."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from itertools import chain, combinations
@@ -161,6 +163,26 @@ def test_whole_leftover_sets_end_in_one_line(
         assert line in err
         assert len(err.splitlines()) == 1
         assert not out
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_other_ranks_at_once(
+    shell: pytest.MonkeyPatch, rank: str, signum: int
+) -> None:
+    for name, value in {**SRUN, "SLURM_PROCID": rank, "MASTER_PORT": "29513"}.items():
+        shell.setenv(name, value)
+
+    def wait() -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signum)).start()
+        try:
+            command_of_this_rank(["seed=1"])
+        except KeyboardInterrupt:
+            os._exit(130)
+
+    began = time.monotonic()
+    assert in_child(wait) == (130 if signum == signal.SIGINT else -signum)
+    assert time.monotonic() - began < 10
 
 
 class Store(dict[str, int]):
