@@ -46,7 +46,9 @@ def train(
     """
     run, signals = Run(run_dir), signals or Signals()
     as_launched(config)  # which refuses devices that do not fit those who started this process
-    if not is_main_process():  # the main process holds the lock
+    if not is_main_process():  # rank 0 holds the lock, and decides as this one does
+        if config.resume and (result := _finished_result(config, run)) is not None:
+            return result
         return train_anywhere(config, run.path, overrides, signals, quiet=quiet)
     with locked(run.path):
         if config.resume:

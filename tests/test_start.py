@@ -73,6 +73,13 @@ def test_a_finished_run_is_resumed_to_its_result(run: Run) -> None:
     assert contents(run.path) == before
 
 
+def test_no_rank_trains_a_finished_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convtrain.start.is_main_process", lambda: False)
+    before = contents(run.path)
+    assert convtrain.train(resuming(run), run.path) == run.read_result()
+    assert contents(run.path) == before
+
+
 def test_one_run_is_not_resumed_in_the_directory_of_another(run: Run, tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match="a run that is resumed stays in its directory"):
         convtrain.train(resuming(run), tmp_path / "b")
