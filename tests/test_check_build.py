@@ -129,11 +129,11 @@ CASES: dict[str, tuple[tuple[str, ...], str | None]] = {
     ),
     "a callback that refuses": (
         (*CUSTOM[1:], COUNTS.format("every: 0")),
-        "callbacks.custom._target_=ownpackage.Counts: every must be at least 1",
+        "callbacks.custom.0._target_=ownpackage.Counts: every must be at least 1",
     ),
     "a callback without its argument": (
         (*CUSTOM[1:], "callbacks.custom=[{_target_: ownpackage.Counts}]"),
-        "callbacks.custom._target_=ownpackage.Counts: ",
+        "callbacks.custom.0._target_=ownpackage.Counts: ",
     ),
     "a callback that fits": ((*CUSTOM[1:], COUNTS.format("every: 1")), None),
     "an image too small": (("network=lenet",), "network.layers[3] conv2d_2 (Conv2d): input"),
