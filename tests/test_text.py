@@ -385,7 +385,7 @@ def test_whatever_fails_at_the_end_of_a_sweep_makes_the_status(
     monkeypatch.setattr(what, how)
     config = OmegaConf.create(
         {"hydra": {
-            "sweep": {"dir": str(tmp_path)},
+            "sweep": {"dir": str(tmp_path)}, "sweeper": {},
             "callbacks": {"t": {"_target_": "convtrain.sweeps.callback.SweepTable"}},
         }}
     )  # fmt: skip

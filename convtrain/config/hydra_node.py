@@ -37,7 +37,10 @@ LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num":
 """Stands for what a job fills in when it starts. A value that depends on it in any other way than
 holding it cannot be resolved."""
 
-RECORDS = ("hydra.overrides.", "hydra.runtime.", "hydra.help.", "hydra.hydra_help.")
+RECORDS = (
+    "hydra.overrides.", "hydra.runtime.", "hydra.help.", "hydra.hydra_help.",
+    "hydra.job.override_dirname",
+)  # fmt: skip
 """Parts of the node that Hydra writes, or only prints."""
 
 VARIABLES = frozenset(

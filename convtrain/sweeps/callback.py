@@ -5,7 +5,8 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,16 +46,14 @@ class SweepTable(Callback):
         self.identity, self.jobs, self.gpus = identity, jobs, gpus
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
+        with _failing_with_status(config):
             self._begin(config)
-        except Exception as error:
-            _report(error, Path(config.hydra.sweep.dir))
-            sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        if is_search(config.hydra):
-            count_distinct(folder)
+        with _failing_with_status(config):
+            if is_search(config.hydra):
+                count_distinct(folder)
         if not close_sweep(folder):
             sys.exit(1)
 
@@ -98,8 +97,18 @@ def end_search_without_best() -> None:
     OptunaSweeper.sweep = sweep  # type: ignore[method-assign]
 
 
+@contextmanager
+def _failing_with_status(config: DictConfig) -> Iterator[None]:
+    """Exit with status 1 where anything goes wrong, of which Hydra would make a warning."""
+    try:
+        yield
+    except Exception as error:
+        _report(error, Path(config.hydra.sweep.dir))
+        sys.exit(1)
+
+
 def _report(error: Exception, folder: Path) -> None:
-    """Print what went wrong at a sweep's begin or end, of which Hydra would make a warning."""
+    """Print what went wrong at a sweep's begin or end."""
     told = line_on_full_disk(error, folder) or (isinstance(error, ConvtrainError) and str(error))
     print(told or "".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
 
