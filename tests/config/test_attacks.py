@@ -383,7 +383,8 @@ def test_a_trusted_package_may_hold_a_callback_of_hydras(
 
 
 def test_a_jobs_own_values_are_still_filled_in(guarded: GuardedLoader) -> None:
-    composed = compose("train", ["seed=3"], return_hydra_config=True)
+    typed = ["hydra.sweep.subdir=${hydra.job.num}"]
+    composed = compose("train", typed, return_hydra_config=True)
     with open_dict(composed):
         composed.hydra.job.num, composed.hydra.runtime.output_dir = 7, "/run"
     assert str(composed.hydra.sweep.subdir) == "7"
