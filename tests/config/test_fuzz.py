@@ -46,6 +46,7 @@ VALUES: list[Any] = [
 
 MAY_BE_LEFT_OUT = {
     "network.blocks", "network.parametrize", "network.prune", "data.background", "data.value_range",
+    "data.allow_change",
 }  # fmt: skip
 AGREE = {
     "data.shape", "data.mean", "data.std", "data.classes", "data.num_classes", "data.batch_size",

@@ -228,7 +228,8 @@ def test_each_mode_and_depth_has_a_rule(
     path = tmp_path / name
     path.write_bytes(content())
     with Image.open(path) as opened:
-        assert opened.mode in (mode, "I")  # as older Pillows open 16 bits
+        older = {"YCbCr": "RGB"}.get(mode, "I")  # as older Pillows open it, and 16 bits
+        assert opened.mode in (mode, older)
     found = decode(path, rules(**options))
     assert [tuple(p) for p in found[:, 0].T.tolist()] == list(pixels)
     grey = decode(path, rules(channels=1, **options))

@@ -73,7 +73,7 @@ MISTAKES = {
     "unknown name": (["--checkpoint", "lost"], "has best, last, step000002; did you mean last?", 2),
     "no best": (["--checkpoint", "best"], "there is no best checkpoint", 2),
     "damaged": ([], "last.ckpt: damaged", 1),
-    "payload": ([], "last.ckpt: refused, it holds io.open", 1),
+    "payload": ([], "io.open, and a checkpoint holds tensors and plain containers only", 1),
     "no tensor": ([], "model.extra: dict; safetensors holds dense tensors only", 2),
     "cannot be written": (["--out", "/proc/none/w"], "/proc/none/w: not written", 1),
 }

@@ -251,7 +251,7 @@ def test_a_payload_is_refused_and_nothing_is_executed(
     assert mark.exists(), "the payload works where it is allowed to"
     mark.unlink()
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    with pytest.raises(CorruptDataError, match=r"refused, it holds io\.open") as raised:
+    with pytest.raises(CorruptDataError, match=r"refused, it holds _?io\.open") as raised:
         load_checkpoint(path)
     assert one_line(raised.value, path)
     assert not mark.exists()

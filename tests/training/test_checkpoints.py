@@ -213,7 +213,7 @@ def test_a_forged_checkpoint_executes_nothing_when_it_is_resumed_from(
     content = torch.load(folder / "last.ckpt", weights_only=True)
     for path in list(folder.iterdir()):
         forge({**content, "callbacks": {"Mine": Payload(mark)}}, path)
-    with pytest.raises(CorruptDataError, match=r"refused, it holds io\.open"):
+    with pytest.raises(CorruptDataError, match=r"refused, it holds _?io\.open"):
         run(compose(f"resume={parts}", "trainer.max_epochs=4"), parts)
     assert not mark.exists()
     torch.load(folder / "last.ckpt", weights_only=False)

@@ -49,7 +49,7 @@ def rows_with_all_pairs() -> list[dict[str, object]]:
         for pair in itertools.product(first, second)
     }
     while left:
-        needed = dict(sorted(min(left, key=repr), key=repr))
+        needed = dict(min((sorted(pair, key=repr) for pair in left), key=repr))
         tries = [{k: rng.choice(v) for k, v in VALUES.items()} | needed for _ in range(50)]
         rows.append(max(tries, key=lambda row: len(pairs_of(row) & left)))
         left -= pairs_of(rows[-1])
