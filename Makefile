@@ -9,7 +9,7 @@ train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY) lint  ## lint, type check and the fast tests
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(READY) lint  ## every test, the slow ones too, with coverage
 	$(BIN)/python -m pytest -n auto -m "slow or not slow" --cov --cov-report=term:skip-covered

@@ -1,7 +1,7 @@
 """What most tests need: a run from a command line, without starting a process."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ def compose(*overrides: str) -> Config:
     """Return the configuration that ``python train.py OVERRIDES`` would train."""
     (composed,) = compose_leniently(CommandLine(overrides=list(overrides)))
     return resolve_config(composed.config, overrides, composed.origin)
+
+
+def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Return the values of a parameter, of which all but the quick ones are slow tests."""
+    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 @pytest.fixture

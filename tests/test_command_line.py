@@ -75,6 +75,7 @@ def test_a_failing_job_stops_no_other_and_the_status_tells(tmp_path: Path) -> No
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_started_together_have_directories_of_their_own(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "train.py"), "debug=fast_dev_run", "trainer=cpu"]
     started = [subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=-3) for _ in range(2)]

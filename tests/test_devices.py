@@ -256,6 +256,7 @@ def test_two_processes_share_a_directory_and_each_has_a_log(tmp_path: Path) -> N
     assert not (tmp_path / "run/train.rank0.log").exists()
 
 
+@pytest.mark.slow
 def test_fsdp_without_a_gpu_is_refused_in_one_line(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")

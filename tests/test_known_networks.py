@@ -8,6 +8,7 @@ import torchvision
 
 from convtrain.config.compose import CONFIGS
 from convtrain.network import resolve_network
+from tests.conftest import slow_but
 from tests.networks import (
     NETWORKS,
     SHAPE,
@@ -23,13 +24,11 @@ from tests.networks import (
 from tests.networks_table import PAGE, costs, known_parameters, page, row
 
 LARGE = ("vgg16_bn",)  # 138 million parameters
-QUICK_AND_SLOW = [
-    pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in NETWORKS
-]
+QUICK = ("lenet", "resnet18", "mobilenet_v2", "googlenet")
 OF_TORCHVISION = NETWORKS[1:]
 
 
-@pytest.mark.parametrize("name", QUICK_AND_SLOW)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, *QUICK))
 def test_the_declared_network_computes_the_same_bits(name: str) -> None:
     found = differences(name)
     assert len(found) == 4
@@ -52,7 +51,9 @@ def test_multiply_adds_are_those_that_torchvision_publishes(name: str) -> None:
     assert round(multiply_adds / 1e9, 3) == pytest.approx(weights.meta["_ops"], abs=0.0011)
 
 
-@pytest.mark.parametrize("name", [n for n in OF_TORCHVISION if n not in ("alexnet", *LARGE)])
+@pytest.mark.parametrize(
+    "name", slow_but((n for n in OF_TORCHVISION if n not in ("alexnet", *LARGE)), *QUICK)
+)
 def test_initial_weights_are_drawn_as_torchvision_draws_them(name: str) -> None:
     torch.manual_seed(0)
     theirs, ours = known(name), built(name)

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from convtrain.assembly import make_model
 from convtrain.errors import ConfigError, ConvtrainError
-from tests.conftest import Train, compose
+from tests.conftest import Train, compose, slow_but
 from tests.data.test_sources import make_cifar10
 
 NUMBERS = ("test/acc", "test/loss", "val/acc", "val/loss", "train/loss_epoch", "train/acc_epoch")
@@ -115,7 +115,7 @@ def test_the_test_result_is_that_of_the_saved_weights(train: Train, tmp_path: Pa
     assert result["test/acc"] == right / total
 
 
-@pytest.mark.parametrize("style", ["functional", "nn"])
+@pytest.mark.parametrize("style", slow_but(["functional", "nn"], "functional"))
 def test_a_run_can_be_made_longer(train: Train, tmp_path: Path, style: str) -> None:
     constant = ("scheduler=none", f"model={style}")
     whole = train("trainer.max_epochs=4", *constant, name="whole")
@@ -172,6 +172,7 @@ def test_every_group_trains(train: Train, overrides: list[str]) -> None:
         assert result["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_overfit_learns_one_batch_by_heart(train: Train) -> None:
     result = train("debug=overfit", "trainer.max_epochs=100")
     assert result["train/acc_epoch"] == 1

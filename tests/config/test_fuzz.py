@@ -19,6 +19,7 @@ from convtrain.config.command_line import CommandLine
 from convtrain.config.compose import compose_leniently
 from convtrain.errors import ConfigError
 from tests.config.ranges import ROWS, Allows
+from tests.conftest import slow_but
 
 Plain = dict[str, Any]
 Base = tuple[Plain, dict[str, Allows]]
@@ -143,7 +144,7 @@ def resolved(value: Any, plain: Plain) -> Any:
     return copy.deepcopy(plain[value[2:-1]])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", slow_but(range(4), 0, 1))
 def test_a_mutated_configuration_is_refused_in_lines_or_is_what_it_says(
     bases: list[Base], seed: int
 ) -> None:

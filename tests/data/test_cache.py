@@ -233,6 +233,7 @@ for budget in (0.01, 1.0):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the peak")
 def test_the_memory_stays_within_the_budget(tmp_path: Path) -> None:
     """Decoding and an epoch, measured by the operating system: 118 MB of images, of which 10 MB

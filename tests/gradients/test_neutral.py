@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convtrain.gradients import load, recorder
 from convtrain.gradients.schedule import Plan
 from convtrain.gradients.store import Store
-from tests.conftest import Train
+from tests.conftest import Train, slow_but
 from tests.gradients.harness import DEBUG, FULL, NORMS, STATS, Module, fit, squares
 
 STEPS = 20
@@ -65,7 +65,7 @@ def test_everything_is_the_same_bits_with_it_and_without(
 
 
 @pytest.mark.parametrize("style", ["nn", "functional"])
-@pytest.mark.parametrize("clip", ["null", "0.05"])
+@pytest.mark.parametrize("clip", slow_but(["null", "0.05"], "0.05"))
 def test_a_run_has_the_same_weights_at_every_tier(
     style: str, clip: str, train: Train, tmp_path: Path
 ) -> None:

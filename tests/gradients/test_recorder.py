@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import convtrain
 from convtrain.gradients import load
 from convtrain.gradients.schedule import Plan, Sampling
+from tests.conftest import slow_but
 from tests.gradients.harness import FULL, STATS, Module, by_hand, fit, squares
 
 NETWORK = [
@@ -425,7 +426,7 @@ def test_the_schedule_is_kept(tmp_path: Path) -> None:
     assert {row["step"] for row in load(tmp_path, "layers").to_pylist()} == {6, 12}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
+@pytest.mark.parametrize("name", slow_but(["resnet18", "mobilenet_v2", "densenet121"], "resnet18"))
 def test_torchvisions_own_networks(name: str, tmp_path: Path) -> None:
     import torchvision
 

@@ -37,12 +37,12 @@ def written(folder: Path) -> int:
     [
         ("recorder=norms",),
         ("recorder=norms", "recorder.flush_every_n_steps=10"),
-        ("recorder=norms", "recorder.include=[*weight]"),
+        pytest.param(("recorder=norms", "recorder.include=[*weight]"), marks=pytest.mark.slow),
         ("recorder=stats",),
         ("recorder=full", "recorder.distributions.every_n_steps=10"),
-        ("recorder=debug",),
-        ("recorder=norms", "network=resnet8"),
-        ("recorder=full", "network=resnet8"),
+        pytest.param(("recorder=debug",), marks=pytest.mark.slow),
+        pytest.param(("recorder=norms", "network=resnet8"), marks=pytest.mark.slow),
+        pytest.param(("recorder=full", "network=resnet8"), marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

@@ -1,7 +1,7 @@
 """Run a layer in both styles from the same bits, and compare everything that comes out."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,14 +122,14 @@ class Verdict:
     dtypes: tuple[torch.dtype, ...]
 
 
-def check(entry: Entry, case: Case) -> Verdict:
-    """Try a case in every number type, mode and layout.
+def check(entry: Entry, case: Case, dtypes: Sequence[torch.dtype] = DTYPES) -> Verdict:
+    """Try a case in each of the number types, in every mode and layout.
 
     Where torch.nn raises, because it does not support the type or layout, so must the other style.
     """
     different: list[str] = []
-    dtypes: list[torch.dtype] = []
-    for dtype in DTYPES:
+    taken: list[torch.dtype] = []
+    for dtype in dtypes:
         supported = True
         for training, channels_last, gradients in (
             (True, False, True),
@@ -151,8 +151,8 @@ def check(entry: Entry, case: Case) -> Verdict:
                 for name in differences(expected, got)
             ]
         if supported:
-            dtypes.append(dtype)
-    return Verdict(tuple(different), tuple(dtypes))
+            taken.append(dtype)
+    return Verdict(tuple(different), tuple(taken))
 
 
 def _move_to_channels_last(module: nn.Module) -> None:

@@ -46,6 +46,7 @@ def _worker(folder: Path, pipe: Connection) -> None:
     pipe.recv()
 
 
+@pytest.mark.slow
 def test_a_third_process_waits_until_one_of_two_has_died(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = []

@@ -20,7 +20,7 @@ from convtrain.errors import MissingDataError
 from convtrain.gradients import load
 from convtrain.signals import Interrupted, Signals
 from convtrain.training.position import Position, saved_position
-from tests.conftest import REPOSITORY, compose
+from tests.conftest import REPOSITORY, compose, slow_but
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
 NOT_THE_RUNS = (
@@ -288,11 +288,19 @@ FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
         [("batch", 8), ("step's end", 10)],
     ),
 }  # fmt: skip
+QUICK, SLOW = (
+    ("functional", "nn, adamw, cosine, accumulate 2", "dropout, max steps"),
+    pytest.mark.slow,
+)
 DEALT = list(zip(FAST.values(), itertools.cycle(shipped("augment")), strict=False))
 
 
 @pytest.mark.parametrize(
-    ("case", "augment"), DEALT, ids=[f"{c}-{d[1]}" for c, d in zip(FAST, DEALT, strict=True)]
+    ("case", "augment"),
+    [
+        pytest.param(*dealt, id=f"{name}-{dealt[1]}", marks=() if name in QUICK else SLOW)
+        for name, dealt in zip(FAST, DEALT, strict=True)
+    ],
 )
 def test_a_killed_run_ends_as_one_never_killed(
     case: tuple[tuple[str, ...], list[tuple[str, int]]], augment: str, tmp_path: Path
@@ -332,10 +340,9 @@ STOPS: dict[str, tuple[tuple[str, ...], str, int, tuple[int, int]]] = {
 }
 
 
-@pytest.mark.parametrize(("overrides", "place", "number", "stands"), STOPS.values(), ids=STOPS)
-def test_a_run_that_is_asked_to_stop_loses_nothing(
-    overrides: tuple[str, ...], place: str, number: int, stands: tuple[int, int], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("stop", slow_but(STOPS, *list(STOPS)[1::2]))
+def test_a_run_that_is_asked_to_stop_loses_nothing(stop: str, tmp_path: Path) -> None:
+    overrides, place, number, stands = STOPS[stop]
     stopped = Whole(tmp_path, overrides).check_stopped(place, number)
     assert (stopped.epoch, stopped.batch) == stands
 
