@@ -1,5 +1,6 @@
 """What most tests need: a run from a command line, without starting a process."""
 
+import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from convtrain.config.check import resolve_config
 from convtrain.config.compose import CommandLine, compose_leniently
@@ -41,6 +43,25 @@ def train(tmp_path: Path) -> Train:
         return run(compose(*QUICK, *overrides), tmp_path / name, overrides)
 
     return train_now
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_yaml_file_is_parsed_once() -> Iterator[None]:
+    """Hydra parses some 25 files for a composition, and tests compose about a thousand times."""
+    load, parsed = OmegaConf.load, dict[tuple[str, int, int], Any]()
+
+    def load_once(file: Any) -> Any:
+        if not hasattr(file, "name"):
+            return load(file)
+        path = Path(file.name).resolve()
+        key = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        if key not in parsed:
+            parsed[key] = load(file)
+        return copy.deepcopy(parsed[key])
+
+    OmegaConf.load = staticmethod(load_once)  # type: ignore[method-assign]
+    yield
+    OmegaConf.load = staticmethod(load)  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

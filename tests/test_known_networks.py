@@ -36,7 +36,7 @@ def test_the_declared_network_computes_the_same_bits(name: str) -> None:
         assert difference.largest == 0, (style, mode, difference)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, *QUICK))
 def test_the_declared_network_has_exactly_the_known_parameters(name: str) -> None:
     parameters, _ = costs(name)
     assert parameters == known_parameters(name)
@@ -44,7 +44,7 @@ def test_the_declared_network_has_exactly_the_known_parameters(name: str) -> Non
         assert parameters == 61_706
 
 
-@pytest.mark.parametrize("name", OF_TORCHVISION)
+@pytest.mark.parametrize("name", slow_but(OF_TORCHVISION, *QUICK))
 def test_multiply_adds_are_those_that_torchvision_publishes(name: str) -> None:
     weights = next(iter(torchvision.models.get_model_weights(name)))
     _, multiply_adds = costs(name)
@@ -65,7 +65,7 @@ def test_initial_weights_are_drawn_as_torchvision_draws_them(name: str) -> None:
             assert b.mean().item() == pytest.approx(0, abs=a.std().item() / 5), key
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, *QUICK))
 def test_resolving_takes_no_time_to_speak_of(name: str) -> None:
     network = declared(name)
     started = time.process_time()
@@ -100,6 +100,7 @@ def test_layer_scale_moves_behind_its_block_and_nothing_else_does() -> None:
     assert ordered == [*keys[:1], *keys[2:4], "1.layer_scale", "2.block.a", "2.layer_scale"]
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_is_declared() -> None:
     lines = PAGE.read_text().splitlines()
     for name in NETWORKS:

@@ -22,7 +22,7 @@ from convtrain.config.command_line import CommandLine
 from convtrain.config.schema import Config
 from convtrain.runs.directory import Run
 from convtrain.signals import NAMES, Interrupted, Signals
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, slow_but
 
 RESULT = {
     "test/acc": 0.5, "test/loss": 1.0, "val/acc": 0.5, "val/loss": 1.0, "images_per_second": 1.0,
@@ -183,7 +183,7 @@ FAST = (
 
 @pytest.mark.parametrize(
     "situation",
-    [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in SITUATIONS],
+    slow_but(SITUATIONS, *FAST),
 )
 def test_what_a_report_prints_can_be_pasted(
     situation: str, typed: Typed, capsys: pytest.CaptureFixture[str]

@@ -125,6 +125,7 @@ def test_a_signal_ends_a_sweep_and_the_other_jobs_are_not_started(
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_slurm_s_signal_saves_and_puts_the_job_into_the_queue_again(tmp_path: Path) -> None:
     stub = tmp_path / "bin" / "scontrol"
     stub.parent.mkdir()

@@ -7,7 +7,7 @@ import pytest
 
 from convtrain.errors import ConfigError
 from convtrain.forecast import forecast
-from tests.conftest import QUICK, Train, compose
+from tests.conftest import QUICK, Train, compose, slow_but
 
 SMALL = (*QUICK, "data.limit=128", "data.batch_size=32", "callbacks.checkpoint.save_top_k=1")
 # What differs between devices and processes, and torch.compile, have tests of their own.
@@ -84,7 +84,7 @@ def test_what_the_check_accepts_trains_for_every_pair_of_values(
     assert len(accepted) < 10 or sum(accepted) > len(accepted) / 3, "most rows are refused"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", slow_but(["sgd", "adamw", "rmsprop"], "sgd"))
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_values_are_clipped_in_mixed_precision(
     train: Train, precision: str, optimizer: str
