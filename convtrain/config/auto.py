@@ -35,7 +35,7 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
     new = [text for text in arguments if text != AUTO]
     if command.multirun:
         print(
-            f"{AUTO}: leave it out; the same command goes on with a sweep",
+            f"{AUTO}: leave it out; the same command resumes a sweep",
             file=sys.stderr,
         )
         sys.exit(ConfigError.exit_status)
@@ -50,7 +50,7 @@ def choose_run(arguments: Sequence[str]) -> list[str]:
     if run is None:
         print(f"{AUTO}: no unfinished run of this configuration; a new one begins", file=sys.stderr)
         return new
-    print(f"{AUTO}: goes on with {run}", file=sys.stderr)
+    print(f"{AUTO}: resumes {run}", file=sys.stderr)
     fixed = {o.input_line for o in composed.overrides if not _may_stay(_key(o))}
     return [text for text in new if text not in fixed] + [f"resume={as_hydra_value(str(run))}"]
 

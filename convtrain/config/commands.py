@@ -37,7 +37,7 @@ def train_command(*arguments: str) -> str:
 
 
 def resume_command(run_dir: Path, *more: str) -> str:
-    """Return the command that goes on with a run, with more overrides."""
+    """Return the command that resumes a run, with more overrides."""
     return train_command(override("resume", relative(run_dir)), *more)
 
 

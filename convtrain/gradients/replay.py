@@ -64,7 +64,7 @@ def replay_step(
         "weights": {name: p.detach() for name, p in task.model.named_parameters()},
     }
     found = replay_saved(task, state, trainer.precision_plugin.train_step_context)
-    told = {"born_in": found.where, "micro_batch": found.micro_batch, "losses": found.losses}
+    told = {"nan_origin": found.where, "micro_batch": found.micro_batch, "losses": found.losses}
     return found, {**told, "digest": digest_of(found.gradients), **state}
 
 

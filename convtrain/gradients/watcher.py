@@ -163,7 +163,11 @@ class Watcher:
         row.losses = found.losses
         if trainer.world_size == 1:
             found.is_same = state["digest"] == digest_of(step)
-        words = f"; born in the {found.where}" if found.where else "; finite when it was replayed"
+        words = (
+            f"; first non-finite in the {found.where}"
+            if found.where
+            else "; finite when it was replayed"
+        )
         images = _indices(row.batches)
         if found.micro_batch is not None and len(batches) > 1:
             words += f", in micro-batch {found.micro_batch + 1} of {len(batches)}"

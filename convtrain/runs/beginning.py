@@ -89,7 +89,7 @@ def begin(
     before = _known(run) if resumes else {}
     if (were := before.get("launched", launched)) != launched:
         log.warning(
-            "%s: was trained with %s, goes on with %s; the last bits will differ, see "
+            "%s: was trained with %s and resumes with %s; the last bits will differ, see "
             "docs/resume.md",
             run.path,
             _listed(were),

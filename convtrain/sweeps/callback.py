@@ -140,7 +140,7 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
     write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
     sweep = replace(read_sweep(folder), since=0.0)
     if sweep.jobs:
-        print(f"goes on with {folder}: {standing(sweep)}", file=sys.stderr)
+        print(f"resumes {folder}: {standing(sweep)}", file=sys.stderr)
     if retry_failed:
         for job in sweep.jobs:
             if job.status == "failed":

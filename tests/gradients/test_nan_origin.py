@@ -269,7 +269,10 @@ def broken_run(
     path = tmp_path / "run" / "gradients" / "nonfinite-000000000003.pt"
     message = str(stopped.value)
     assert "step 3: the gradient of first.weight is not finite" in message
-    assert "born in the backward pass of the model's own code, in micro-batch 1 of 3" in message
+    assert (
+        "first non-finite in the backward pass of the model's own code, in micro-batch 1 of 3"
+        in message
+    )
     assert f"{path} reproduces it" in message
     saved = torch.load(path, weights_only=True)
     assert [each["batch_idx"] for each in saved["micro_batches"]] == [6, 7, 8]

@@ -72,7 +72,7 @@ def test_the_layer_in_which_a_nan_was_born_is_named_before_the_weights_are_lost(
     message = str(stopped.value)
     assert "\n" not in message
     assert f"step {TROUBLED}: the gradient of first." in message
-    assert f"born in the {born}" in message
+    assert f"first non-finite in the {born}" in message
     assert "alarm=stop" in message
     rows = load(tmp_path, "steps").to_pylist()
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
