@@ -307,7 +307,7 @@ def test_several_processes_train_on_every_source(
     make_mnist(tmp_path / "mnist")
     settings = {
         "digits": ("data.limit=64",),
-        "synthetic": ("data.train_size=64", "data.test_size=32"),
+        "synthetic": ("data.train_size=64", "data.test_size=32", "data.batch_size=16"),
         "image_folder": (
             f"data.root={pictures}", "data.shape=[3,200,200]", "network=lenet",
             f"data.cache_dir={tmp_path / 'cache'}", "data.batch_size=4",
