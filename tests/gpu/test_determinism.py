@@ -62,17 +62,22 @@ def test_the_table_of_layers_is_torchs() -> None:
     """What torch refuses is refused. A version of torch that refuses less shows nothing wrong."""
     pool_deterministically()
     torch.use_deterministic_algorithms(True)
-    missed, needless = [], []
+    missed, needless, tried = [], [], 0
     for kind, cases in CASES.items():
         if kind.__module__ == "torch.nn.modules.loss" or issubclass(kind, CONTAINERS):
             continue
         for index, case in enumerate(cases):
             if not case.is_known_to(kind):
                 continue
-            theirs, ours = torch_refuses(kind, case), we_refuse(case.make(kind))
+            try:
+                theirs = torch_refuses(kind, case)
+            except Exception:  # torch has no such kernel, whatever is asked of the order
+                continue
+            tried, ours = tried + 1, we_refuse(case.make(kind))
             named = f"{kind.__name__}#{index} {dict(case.arguments)}"
             missed += [named] if theirs and not ours else []
             needless += [named] if ours and not theirs else []
+    assert tried > 200
     assert not missed, "\n".join(missed)
     assert torch.__version__ > "2.12" or not needless, "\n".join(needless)
 
