@@ -194,7 +194,6 @@ def test_a_loss_is_best_where_it_is_least(folder: Path) -> None:
     assert best.name == "2"
 
 
-@pytest.mark.slow
 def test_the_directory_of_a_sweep_follows_from_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
