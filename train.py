@@ -12,22 +12,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from convtrain.config.auto import choose_run
-from convtrain.config.check import check_command_line, resolve_config
-from convtrain.config.commands import options_of, overrides_in
-from convtrain.config.guard import stand_guard
-from convtrain.config.help import read_arguments
-from convtrain.config.names import register_resolvers
-from convtrain.imports import ending_at_once
-from convtrain.joining import command_of_this_rank
-from convtrain.output import prepare_output
+from convtrain.command.auto import choose_run
+from convtrain.command.check import check_command_line, resolve_config
+from convtrain.command.guard import stand_guard
+from convtrain.command.help import read_arguments
+from convtrain.command.resolvers import register_resolvers
+from convtrain.command.this_rank import command_of_this_rank
+from convtrain.process.imports import ending_at_once
+from convtrain.process.output import prepare_output
+from convtrain.run.commands import options_of, overrides_in
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(composed: DictConfig) -> float | None:
-    from convtrain.job import run_job
+    from convtrain.launch.job import run_job
 
     job = HydraConfig.get()
     typed = overrides_in(job.overrides.task)

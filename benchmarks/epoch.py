@@ -31,7 +31,7 @@ from benchmarks.paired import Ratio, Result, compare_all, paired, print_table
 from benchmarks.setting import MEAN, STD, bare_network, configure, made_up, quiet
 from convtrain import assembly
 from convtrain.data.images import Images, Splits
-from convtrain.runs.directory import Run
+from convtrain.run.directory import Run
 from convtrain.training.trainer import make_trainer
 
 GOALS = {64: 0.90, 512: 0.80}

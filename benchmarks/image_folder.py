@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from benchmarks.paired import Result, compare_timed, print_table
 from convtrain.data.batches import Batches, Normalisation
-from convtrain.data.image_folder import load_image_folder
+from convtrain.data.sources.image_folder import load_image_folder
 
 BATCH, CLASSES, GOAL = 64, 10, 0.33
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

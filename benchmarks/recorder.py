@@ -21,11 +21,11 @@ import torch
 
 from benchmarks.paired import Ratio, Result, machine, paired
 from convtrain.assembly import make_data, make_loggers, make_model, make_recorder, make_task
-from convtrain.config.check import resolve_config
-from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
-from convtrain.config.names import register_resolvers
-from convtrain.gradients.recorder import Recorder
+from convtrain.command.check import resolve_config
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_leniently
+from convtrain.command.resolvers import register_resolvers
+from convtrain.gradients.record.recorder import Recorder
 from convtrain.models.build import build_model
 from convtrain.training.trainer import NotProfiled
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convtrain.config.check import resolve_config
-from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
-from convtrain.config.names import register_resolvers
+from convtrain.command.check import resolve_config
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_leniently
+from convtrain.command.resolvers import register_resolvers
 from convtrain.config.schema import Config
 
 IMAGES, MEAN, STD = 55_000, 0.1307, 0.3081

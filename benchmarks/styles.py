@@ -30,9 +30,9 @@ def rows(rounds: int = 41) -> list[Result]:
 def _declared(name: str, shape: tuple[int, int, int]) -> nn.Module:
     """Build a network of ``configs/network`` in the nn style."""
     from convtrain.assembly import make_model
-    from convtrain.config.check import resolve_config
-    from convtrain.config.command_line import CommandLine
-    from convtrain.config.compose import compose_leniently
+    from convtrain.command.check import resolve_config
+    from convtrain.command.command_line import CommandLine
+    from convtrain.command.compose import compose_leniently
 
     channels = shape[0]
     overrides = [

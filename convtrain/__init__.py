@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convtrain.launch.start import train as train
     from convtrain.models.build import build_model as build_model
     from convtrain.models.functional import functionalize as functionalize
-    from convtrain.reproduce import reproduce as reproduce
-    from convtrain.start import train as train
+    from convtrain.use.reproduce import reproduce as reproduce
 
 __version__ = "0.1.0"
 
 _HOME = {
     "build_model": "convtrain.models.build",
     "functionalize": "convtrain.models.functional",
-    "reproduce": "convtrain.reproduce",
-    "train": "convtrain.start",
+    "reproduce": "convtrain.use.reproduce",
+    "train": "convtrain.launch.start",
 }
 
 __all__ = ["__version__", "build_model", "functionalize", "reproduce", "train"]

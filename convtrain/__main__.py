@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convtrain.errors import ConfigError, ConvtrainError, did_you_mean
-from convtrain.output import prepare_output
+from convtrain.process.output import prepare_output
 from convtrain.text import make_console
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run_verb(arguments)
     except ConvtrainError as error:
-        from convtrain.config.check import print_error
+        from convtrain.command.check import print_error
 
         print_error(error)
         return error.exit_status
@@ -76,7 +76,7 @@ def run_verb(arguments: Sequence[str] | None) -> int:
     check.add_argument("--build", action="store_true", help="also build it and tell what it takes")
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.version:
-        from convtrain.config.command_line import versions
+        from convtrain.command.command_line import versions
 
         print(versions())
         return 0
@@ -98,7 +98,7 @@ def run_verb(arguments: Sequence[str] | None) -> int:
 
         show_sweep(Path(chosen.folder))
     elif chosen.verb == "diff":
-        from convtrain.runs.compare import show_difference
+        from convtrain.use.compare import show_difference
 
         show_difference(console, chosen.first, chosen.second)
     elif chosen.verb == "rerun":
@@ -129,7 +129,7 @@ def add_gradients(verbs: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def show_layers(console: Console) -> None:
-    from convtrain.catalogue import describe_all
+    from convtrain.network.catalogue import describe_all
 
     table = Table("layer", "family", "functional twin", "inferred", box=box.SIMPLE)
     rows = describe_all()
@@ -140,7 +140,7 @@ def show_layers(console: Console) -> None:
 
 
 def show_layer(console: Console, name: str) -> None:
-    from convtrain.catalogue import describe_named
+    from convtrain.network.catalogue import describe_named
 
     layer = describe_named(name)
     table = Table.grid(padding=(0, 2))
@@ -154,10 +154,10 @@ def show_layer(console: Console, name: str) -> None:
 
 
 def show_summary(console: Console, arguments: Sequence[str]) -> None:
-    from convtrain.config.check import resolve_config
-    from convtrain.config.command_line import CommandLine
-    from convtrain.config.compose import compose_leniently
-    from convtrain.config.names import register_resolvers
+    from convtrain.command.check import resolve_config
+    from convtrain.command.command_line import CommandLine
+    from convtrain.command.compose import compose_leniently
+    from convtrain.command.resolvers import register_resolvers
     from convtrain.config.schema import DeclaredModel
 
     register_resolvers()
@@ -172,8 +172,8 @@ def show_summary(console: Console, arguments: Sequence[str]) -> None:
             f"choose model=functional or model=nn"
         )
     from convtrain.models.build import check_names
-    from convtrain.network import resolve_network
-    from convtrain.summary import summarize, totals
+    from convtrain.network.resolve import resolve_network
+    from convtrain.network.summary import summarize, totals
 
     network = resolve_network(config.network.layers, config.data.shape, config.network.blocks)
     check_names(network)
@@ -196,8 +196,8 @@ def show_summary(console: Console, arguments: Sequence[str]) -> None:
 def show_gradients(console: Console, chosen: argparse.Namespace) -> None:
     from convtrain.gradients.export import STDOUT, write_csv
     from convtrain.gradients.reading import require_run, select_rows
+    from convtrain.gradients.record.store import FOLDER, load
     from convtrain.gradients.report import show_report
-    from convtrain.gradients.store import FOLDER, load
 
     if chosen.table and not chosen.csv:
         raise ConfigError(f"--table {chosen.table}: add --csv FILE, which is what it is for")
@@ -230,9 +230,9 @@ def warnings_as_lines() -> Iterator[None]:
 
 def rerun_run(console: Console, run: str, out: str | None) -> int:
     """Return the exit status: 1 where the bits are not the same."""
-    from convtrain.config.names import register_resolvers
-    from convtrain.rerun import rerun
-    from convtrain.signals import Interrupted
+    from convtrain.command.resolvers import register_resolvers
+    from convtrain.process.signals import Interrupted
+    from convtrain.use.rerun import rerun
 
     register_resolvers()
     try:
@@ -242,7 +242,7 @@ def rerun_run(console: Console, run: str, out: str | None) -> int:
 
 
 def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> None:
-    from convtrain.runs.export import export_weights
+    from convtrain.use.export import export_weights
 
     file, source, count = export_weights(run, checkpoint=checkpoint, out=out)
     size = file.stat().st_size / 1e6
@@ -250,9 +250,9 @@ def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> 
 
 
 def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> None:
-    from convtrain.config.check import check_command
-    from convtrain.config.command_line import CommandLine
-    from convtrain.config.names import register_resolvers
+    from convtrain.command.check import check_command
+    from convtrain.command.command_line import CommandLine
+    from convtrain.command.resolvers import register_resolvers
 
     register_resolvers()
     for config in check_command(CommandLine.parse(arguments, "--build")).configs:
@@ -267,8 +267,8 @@ def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> No
 
 
 def make_forecast_table(config: "Config") -> Table:
-    from convtrain.imports import imports_kept
-    from convtrain.launcher import quiet_libraries
+    from convtrain.launch.launcher import quiet_libraries
+    from convtrain.process.imports import imports_kept
 
     with imports_kept():
         quiet_libraries()

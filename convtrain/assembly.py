@@ -10,20 +10,20 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from convtrain.config.agreement import check_sizes
 from convtrain.config.datasets import Sizes
 from convtrain.config.lightning_callbacks import base_refusal
+from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.trust import CALLBACK
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation
-from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
-from convtrain.data.sources import load_digits, load_synthetic, load_torchvision
+from convtrain.data.sources.all import load_digits, load_synthetic, load_torchvision
+from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.errors import ConfigError, NetworkError
-from convtrain.gradients.recorder import Recorder
-from convtrain.gradients.schedule import DETAILS, Plan, Sampling
+from convtrain.gradients.record.recorder import Recorder
+from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
     Weights,
     build_custom_model,
@@ -36,20 +36,20 @@ from convtrain.models.build import (
 from convtrain.models.compiled import compile_in_place
 from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
-from convtrain.network import resolve_network
-from convtrain.ranks import rank_info
-from convtrain.runs.directory import Run
-from convtrain.training.checkpoints import make_checkpoints
+from convtrain.network.resolve import resolve_network
+from convtrain.process.ranks import rank_info
+from convtrain.run.directory import Run
+from convtrain.training.callbacks.checkpoints import make_checkpoints
+from convtrain.training.callbacks.pictures import Pictures
+from convtrain.training.callbacks.progress import RunProgress
+from convtrain.training.callbacks.stopping import make_early_stopping
+from convtrain.training.callbacks.walkthrough import Walkthrough
 from convtrain.training.loggers import MetricsCsv, TensorBoard
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
-from convtrain.training.pictures import Pictures
-from convtrain.training.progress import RunProgress
 from convtrain.training.schedules import make_schedule
-from convtrain.training.stopping import make_early_stopping
 from convtrain.training.task import Task
 from convtrain.training.trainer import kind_of_device
-from convtrain.training.walkthrough import Walkthrough
 
 log = logging.getLogger("convtrain")
 

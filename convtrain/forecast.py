@@ -24,8 +24,8 @@ from convtrain.assembly import (
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
-from convtrain.gradients.schedule import Length, Sizes, fit
-from convtrain.runs.directory import Run
+from convtrain.gradients.record.schedule import Length, Sizes, fit
+from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer

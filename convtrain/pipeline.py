@@ -22,20 +22,20 @@ from convtrain.assembly import (
 )
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
-from convtrain.files import line_on_full_disk
-from convtrain.gradients.verdict import judge
-from convtrain.ranks import as_launched
-from convtrain.runs.beginning import begin, checkpoint_to_resume
-from convtrain.runs.directory import Run
-from convtrain.signals import Signals
-from convtrain.training.agreement import SameEverywhere, data_fingerprint
+from convtrain.gradients.diagnosis.verdict import judge
+from convtrain.process.atomic import line_on_full_disk
+from convtrain.process.ranks import as_launched
+from convtrain.process.signals import Signals
+from convtrain.run.directory import Run
+from convtrain.training.beginning import begin, checkpoint_to_resume
+from convtrain.training.callbacks.checkpoints import BestCheckpoints, LastCheckpoint
+from convtrain.training.callbacks.interrupts import Interrupts
+from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
+from convtrain.training.callbacks.stopping import why_early
 from convtrain.training.checkpoint_file import load_checkpoint
-from convtrain.training.checkpoints import BestCheckpoints, LastCheckpoint
-from convtrain.training.interrupts import Interrupts
 from convtrain.training.loggers import COLUMNS, Newest, tensorboard_of
 from convtrain.training.sharding import load_weights
 from convtrain.training.small_batches import check_smallest_batch
-from convtrain.training.stopping import why_early
 from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
 
@@ -47,7 +47,7 @@ def train(
 ) -> dict[str, Any]:
     """Train in this process and return the result, which is ``run_dir/result.json`` as well.
 
-    Whoever calls it has made sure that the directory is free (:func:`convtrain.start.train`).
+    The caller has locked the directory (:func:`convtrain.launch.start.train`).
 
     Args:
         config: the validated configuration, as it was asked for.

@@ -10,9 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from convtrain.config.check import resolve_config
-from convtrain.config.compose import CommandLine, compose_leniently
-from convtrain.config.names import register_resolvers
+from convtrain.command.check import resolve_config
+from convtrain.command.compose import CommandLine, compose_leniently
+from convtrain.command.resolvers import register_resolvers
 from convtrain.config.schema import Config
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from convtrain import pipeline
 from convtrain.config.schema import Config
-from convtrain.runs.directory import Run
+from convtrain.run.directory import Run
 from convtrain.training import checkpoint_file
 from convtrain.training.loggers import TensorBoard
 from convtrain.training.task import Task

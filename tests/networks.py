@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from convtrain.config.schema import Network
 from convtrain.models.build import Weights, build_network
 from convtrain.models.functional import functionalize
-from convtrain.network import resolve_network
+from convtrain.network.resolve import resolve_network
 from tests.conftest import compose
 
 CLASSES = 1000

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from convtrain.config.compose import CONFIGS
-from convtrain.network import resolve_network
-from convtrain.summary import summarize, totals
+from convtrain.command.compose import CONFIGS
+from convtrain.network.resolve import resolve_network
+from convtrain.network.summary import summarize, totals
 from tests.conftest import REPOSITORY
 from tests.networks import MODES, NETWORKS, STYLES, declared, differences, known
 

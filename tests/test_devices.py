@@ -22,8 +22,8 @@ from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.images import Images
 from convtrain.errors import ConfigError
 from convtrain.gradients import load
-from convtrain.ranks import RankInfo, as_launched, rank_info
-from convtrain.training.agreement import difference
+from convtrain.process.ranks import RankInfo, as_launched, rank_info
+from convtrain.training.callbacks.rank_consistency import difference
 from tests.conftest import REPOSITORY, compose
 from tests.data.test_sources import make_mnist
 

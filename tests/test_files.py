@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from convtrain.errors import TrainingError
-from convtrain.files import also_known_as, comes_from_full_disk, line_on_full_disk, written_whole
+from convtrain.process.atomic import (
+    also_known_as,
+    comes_from_full_disk,
+    line_on_full_disk,
+    written_whole,
+)
 
 
 def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ import re
 import pytest
 import yaml
 
-from convtrain.config.command_line import CONFIGS
+from convtrain.command.command_line import CONFIGS
+from convtrain.command.help import help_text
 from convtrain.config.datasets import PUBLISHED
-from convtrain.config.help import help_text
 from convtrain.errors import NetworkError
-from convtrain.network import resolve_network
+from convtrain.network.resolve import resolve_network
 from tests.conftest import compose
 
 

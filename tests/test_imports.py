@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 SCRIPT = """
 import atexit, sys
 {before}
-from convtrain.imports import ending_at_once
+from convtrain.process.imports import ending_at_once
 with ending_at_once():
     atexit.register(print, "handler within")
     {body}

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from convtrain.config.compose import CONFIGS
-from convtrain.network import resolve_network
+from convtrain.command.compose import CONFIGS
+from convtrain.network.resolve import resolve_network
 from tests.conftest import slow_but
 from tests.networks import (
     NETWORKS,

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from convtrain.__main__ import main
-from convtrain.catalogue import describe_all
 from convtrain.layers import BY_NAME
-from convtrain.network import resolve_network
-from convtrain.summary import summarize, totals
+from convtrain.network.catalogue import describe_all
+from convtrain.network.resolve import resolve_network
+from convtrain.network.summary import summarize, totals
 
 
 def test_the_catalogue_lists_every_layer(capsys: pytest.CaptureFixture[str]) -> None:

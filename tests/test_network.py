@@ -9,9 +9,9 @@ import torch
 import yaml
 
 import convtrain
-from convtrain.declaration.writer import MAX_DEPTH, MAX_LAYERS
 from convtrain.errors import NetworkError
-from convtrain.network import Layer, resolve_network
+from convtrain.network.expand import MAX_DEPTH, MAX_LAYERS
+from convtrain.network.resolve import Layer, resolve_network
 
 SHAPE = (3, 8, 8)
 CONV = {"Conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 SCRIPT = """
 import os, sys
-from convtrain.output import keep_output_open
+from convtrain.process.output import keep_output_open
 keep_output_open()
 for _ in range(3):
     print("caf\\u00e9 \\udce9" + "x" * 100_000, flush=True)

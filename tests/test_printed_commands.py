@@ -17,11 +17,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from convtrain.__main__ import main
-from convtrain.config.check import check_command, check_command_line
-from convtrain.config.command_line import CommandLine
+from convtrain.command.check import check_command, check_command_line
+from convtrain.command.command_line import CommandLine
 from convtrain.config.schema import Config
-from convtrain.runs.directory import Run
-from convtrain.signals import NAMES, Interrupted, Signals
+from convtrain.process.signals import NAMES, Interrupted, Signals
+from convtrain.run.directory import Run
 from tests.conftest import REPOSITORY, slow_but
 
 RESULT = {
@@ -86,9 +86,9 @@ def typed(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     found = Typed(folder, capsys)
-    for module in ("convtrain.job", "convtrain.start"):
+    for module in ("convtrain.launch.job", "convtrain.launch.start"):
         monkeypatch.setattr(f"{module}.train_here", found.train)
-    monkeypatch.setattr("convtrain.imports.ending_at_once", contextlib.nullcontext)
+    monkeypatch.setattr("convtrain.process.imports.ending_at_once", contextlib.nullcontext)
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
     root, ours = logging.getLogger(), logging.getLogger("convtrain")
     before = list(root.handlers), list(ours.handlers), root.level

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
-from convtrain import joining
+from convtrain.command.this_rank import command_of_this_rank
 from convtrain.errors import ConfigError
-from convtrain.joining import command_of_this_rank, in_time
-from convtrain.ranks import RankInfo, rank_info, settle_rank
+from convtrain.process import joining
+from convtrain.process.joining import in_time
+from convtrain.process.ranks import RankInfo, rank_info, settle_rank
 from tests.conftest import Train
 from tests.test_devices import SMALL, Command, linux
 from tests.test_signals import in_child

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from convtrain.config.check import check_command
-from convtrain.config.command_line import CommandLine
+from convtrain.command.check import check_command
+from convtrain.command.command_line import CommandLine
 from convtrain.config.datasets import PUBLISHED
 from convtrain.config.groups.data import Synthetic
 from convtrain.forecast import forecast
-from convtrain.network import resolve_network
+from convtrain.network.resolve import resolve_network
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from convtrain.gradients import load
-from convtrain.signals import Interrupted, Signals
+from convtrain.process.signals import Interrupted, Signals
 from tests.conftest import REPOSITORY
 
 LONG = (

@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convtrain import assembly
-from convtrain.config.command_line import CONFIGS
+from convtrain.command.command_line import CONFIGS
 from convtrain.models.build import build_model
 from convtrain.models.memory import activate_in_place, lay_channels_last
-from convtrain.training.totals import Totals
+from convtrain.training.running_metrics import Totals
 from tests.conftest import REPOSITORY, compose
 
 COPIES = ("_local_scalar_dense", "item", "nonzero", "is_nonzero")

@@ -14,14 +14,14 @@ import pytest
 
 import convtrain
 from convtrain.__main__ import main
-from convtrain.config.auto import choose_run
-from convtrain.config.check import check_command_line
+from convtrain.command.auto import choose_run
+from convtrain.command.check import check_command_line
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError, OccupiedError
-from convtrain.job import run_job
-from convtrain.runs import lock
-from convtrain.runs.directory import Run
-from convtrain.runs.lock import locked
+from convtrain.launch.job import run_job
+from convtrain.process import lock
+from convtrain.process.lock import locked
+from convtrain.run.directory import Run
 from convtrain.training.task import Task
 from tests.conftest import QUICK, compose
 from tests.killing import nth_call
@@ -74,7 +74,7 @@ def test_a_finished_run_is_resumed_to_its_result(run: Run) -> None:
 
 
 def test_no_rank_trains_a_finished_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convtrain.start.is_main_process", lambda: False)
+    monkeypatch.setattr("convtrain.launch.start.is_main_process", lambda: False)
     before = contents(run.path)
     assert convtrain.train(resuming(run), run.path) == run.read_result()
     assert contents(run.path) == before

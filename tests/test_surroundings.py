@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convtrain.config.check import check_command_line
+from convtrain.command.check import check_command_line
+from convtrain.command.resolvers import _run_name
 from convtrain.config.folders import class_names
-from convtrain.config.names import _run_name
 from convtrain.data.cache import default_folder
 from convtrain.errors import ConfigError, MissingDataError
 from tests.conftest import REPOSITORY, Train

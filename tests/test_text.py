@@ -25,22 +25,22 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain.__main__ import main
-from convtrain.config.check import resolve_config
-from convtrain.config.resume import read_config
+from convtrain.command.check import resolve_config
+from convtrain.command.resume import read_config
 from convtrain.config.schema import Config
 from convtrain.data.images import Images
 from convtrain.gradients.charts import draw_flow, draw_heatmap
-from convtrain.gradients.mirror import graph_text
 from convtrain.gradients.reading import Norms
+from convtrain.gradients.record.tensorboard import graph_text
 from convtrain.models.initialization import initialize
-from convtrain.runs.directory import Run
-from convtrain.runs.report import print_report
+from convtrain.run.directory import Run
+from convtrain.run.report import print_report
 from convtrain.sweeps.callback import close_sweep
 from convtrain.sweeps.plots import draw_effect
 from convtrain.sweeps.results import Job, Sweep
 from convtrain.text import as_hydra_value, as_markdown, as_omegaconf, make_console, matches
+from convtrain.training.callbacks.pictures import prediction_grid
 from convtrain.training.loggers import TensorBoard
-from convtrain.training.pictures import prediction_grid
 from tests.conftest import compose
 
 AWKWARD = {

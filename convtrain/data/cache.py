@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 
 from convtrain.errors import ConfigError
-from convtrain.files import sweep_strays, written_whole
+from convtrain.process.atomic import sweep_strays, written_whole
 
 GIB = 1 << 30
 SUFFIX = ".uint8"

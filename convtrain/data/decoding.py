@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convtrain.data.pixels import ON_ITS_SIDE, orientation, to_eight_bits
 from convtrain.errors import CorruptDataError, TrainingError, one_line
-from convtrain.signals import NAMES
+from convtrain.process.signals import NAMES
 
 log = logging.getLogger("convtrain")
 

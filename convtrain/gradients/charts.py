@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from convtrain.errors import ConfigError, TrainingError
-from convtrain.files import written_whole
 from convtrain.gradients.folding import fold_names
 from convtrain.gradients.reading import Norms
+from convtrain.process.atomic import written_whole
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 DOTS = 110  # an inch

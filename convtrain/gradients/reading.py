@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
-from convtrain.gradients.store import FOLDER
-from convtrain.runs.directory import Run
+from convtrain.gradients.record.store import FOLDER
+from convtrain.run.directory import Run
 from convtrain.text import matches
 
 SHOWN = 3  # names in a message that lists some

@@ -15,7 +15,7 @@ from convtrain.errors import MissingDataError
 from convtrain.gradients.charts import draw_flow, draw_heatmap, write_chart
 from convtrain.gradients.folding import narrowest
 from convtrain.gradients.reading import Norms, by_layer, gather_norms, select_rows
-from convtrain.gradients.store import load
+from convtrain.gradients.record.store import load
 from convtrain.text import as_mathtext
 
 MOST_STEPS = 8  # columns of steps; beyond, names are told in full instead

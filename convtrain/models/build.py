@@ -17,7 +17,7 @@ from convtrain.models.functional import functionalize
 from convtrain.models.initialization import initialize
 from convtrain.models.memory import activate_in_place
 from convtrain.models.reparametrization import parametrize_weights, prune_weights
-from convtrain.network import PROBE_BATCH, Layer, Network, make_chain, resolve_network
+from convtrain.network.resolve import PROBE_BATCH, Layer, Network, make_chain, resolve_network
 
 Style = Literal["nn", "functional"]
 
@@ -57,7 +57,7 @@ def build_model(
         input_shape: of one image, as (channels, height, width).
         style: ``"nn"`` for a tree of ``torch.nn`` modules, ``"functional"`` for explicit
             Parameters handed to ``torch.nn.functional``.
-        blocks: blocks that the layers use by name, as in the YAML; see :mod:`convtrain.network`.
+        blocks: blocks that the layers use by name, as in the YAML.
         init: parameter name pattern to function of ``torch.nn.init``; see
             :func:`convtrain.models.initialization.initialize`.
         parametrize, prune: parameter name pattern to a parametrization or a pruning; see

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from convtrain.config.gpus import VARIABLE
+from convtrain.process.gpus import VARIABLE
 
 log = logging.getLogger("convtrain")
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from convtrain.command.sweep import cores, jobs_at_once
 from convtrain.config.schema import Config
-from convtrain.config.sweep import cores, jobs_at_once
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
-from convtrain.runs.directory import Run
-from convtrain.runs.lock import entered_at, locked
-from convtrain.signals import Signals
+from convtrain.process.lock import entered_at, locked
+from convtrain.process.signals import Signals
+from convtrain.run.directory import Run
 from convtrain.sweeps.results import began_at, is_since
 from convtrain.sweeps.stopping import stopped_by, told_of_stop
 

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from convtrain.runs.report import ERASE
+from convtrain.run.report import ERASE
 from convtrain.sweeps.results import Job, Sweep, job_folders, read_job, status_of
 from convtrain.sweeps.table import duration, number
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convtrain.config.commands import is_option, key_of, train_command
+from convtrain.command.sweep import RECORD
 from convtrain.config.identity import NEUTRAL, leaves, role_of
 from convtrain.config.metrics import mode_of
-from convtrain.config.sweep import RECORD
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
-from convtrain.runs.directory import Run
-from convtrain.runs.lock import NAME as LOCK
-from convtrain.runs.lock import entered_at
+from convtrain.process.lock import NAME as LOCK
+from convtrain.process.lock import entered_at
+from convtrain.run.commands import is_option, key_of, train_command
+from convtrain.run.directory import Run
 
 METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
 SEED = "seed"

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from convtrain.runs.lock import is_locked
-from convtrain.signals import Signals, answer
+from convtrain.process.lock import is_locked
+from convtrain.process.signals import Signals, answer
 
 FILE = ".stop"  # holds the signal's number
 PAUSE = 0.3  # seconds between two looks

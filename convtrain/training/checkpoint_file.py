@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
-from convtrain.files import Sink, written_whole
+from convtrain.process.atomic import Sink, written_whole
 
 PREFIX = b"convtrain sha256 "
 COMMENT_BYTES = len(PREFIX) + 64

@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer import record_writer
 from torch import Tensor
 
-from convtrain.files import written_whole
+from convtrain.process.atomic import written_whole
 
 
 def masked_crc32c(content: bytes) -> int:

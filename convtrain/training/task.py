@@ -21,9 +21,9 @@ from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
 from convtrain.training.optimizers import MakeOptimizer
 from convtrain.training.resuming import Progress
+from convtrain.training.running_metrics import Totals, means
 from convtrain.training.schedules import MakeSchedule
 from convtrain.training.sharding import gathered
-from convtrain.training.totals import Totals, means
 
 STAGES = {"val": "validation", "test": "test"}
 

@@ -21,9 +21,9 @@ from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.errors import TrainingError
-from convtrain.joining import in_time
-from convtrain.ranks import RankInfo, rank_info, settle_rank
-from convtrain.training.checkpoints import CheckpointFiles
+from convtrain.process.joining import in_time
+from convtrain.process.ranks import RankInfo, rank_info, settle_rank
+from convtrain.training.callbacks.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
 from convtrain.training.loops import EpochLoop, FitLoop
 from convtrain.training.profile import StageProfiler

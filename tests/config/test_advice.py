@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.check import check_command
-from convtrain.config.command_line import CommandLine
-from convtrain.config.hydra_errors import _hydra_keys
+from convtrain.command.check import check_command
+from convtrain.command.command_line import CommandLine
+from convtrain.command.hydra_errors import _hydra_keys
 from convtrain.config.messages import _all_keys
 from convtrain.config.schema import Config
 from convtrain.config.words import ELSEWHERE

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.anchors import refuse_explosions
-from convtrain.config.compose import CONFIGS, CommandLine, compose_leniently
+from convtrain.command.compose import CONFIGS, CommandLine, compose_leniently
+from convtrain.config.yaml_limits import refuse_explosions
 from convtrain.errors import ConfigError
 
 BOMB = "layers:\n  - &a0 [ReLU, ReLU]\n" + "".join(

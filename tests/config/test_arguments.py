@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.check import check_command_line
-from convtrain.config.command_line import CommandLine, readable
-from convtrain.config.help import read_arguments
-from convtrain.config.overrides import parse_override
+from convtrain.command.check import check_command_line
+from convtrain.command.command_line import CommandLine, readable
+from convtrain.command.help import read_arguments
+from convtrain.command.overrides import parse_override
 from convtrain.errors import ConfigError
 from convtrain.text import quoted
 
@@ -161,8 +161,8 @@ def test_a_folder_of_ones_own_is_found_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hydra changes into the run's directory where ``hydra.job.chdir=true`` asks for it."""
-    from convtrain.config.check import resolve_config
-    from convtrain.config.compose import compose_leniently
+    from convtrain.command.check import resolve_config
+    from convtrain.command.compose import compose_leniently
 
     for name in ("train/cat", "train/dog"):
         (tmp_path / "사진" / name).mkdir(parents=True)

@@ -20,10 +20,10 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
-from convtrain.config.check import check_command_line
-from convtrain.config.command_line import CONFIGS
-from convtrain.config.guard import GuardedLoader
-from convtrain.config.hydra_node import check_hydra
+from convtrain.command.check import check_command_line
+from convtrain.command.command_line import CONFIGS
+from convtrain.command.guard import GuardedLoader
+from convtrain.command.hydra_node import check_hydra
 from convtrain.config.trust import (
     CALLBACK,
     HYDRA_CALLBACK,
@@ -53,7 +53,7 @@ TARGETS = {
         "convtrain.sweeps.callback.Path",
         "convtrain.sweeps.jobs.run_once",
         "convtrain.sweeps.SweepTable",
-        "convtrain.launcher.run_rank",
+        "convtrain.launch.launcher.run_rank",
         "logging.config.fileConfig",
         "runpy.run_path",
         "marking.Callback",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convtrain.config.auto import choose_run
-from convtrain.config.check import check_command_line
+from convtrain.command.auto import choose_run
+from convtrain.command.check import check_command_line
 from tests.conftest import compose
 
 Leave = Callable[..., Path]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.check import check_command_line
+from convtrain.command.check import check_command_line
 from convtrain.errors import did_you_mean
 from tests.conftest import REPOSITORY, compose
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.compose import CONFIGS
+from convtrain.command.compose import CONFIGS
 from tests.conftest import compose
 
 CHOICES = sorted(

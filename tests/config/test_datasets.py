@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from convtrain.assembly import make_data
-from convtrain.config.command_line import CONFIGS
+from convtrain.command.command_line import CONFIGS
 from convtrain.config.datasets import PUBLISHED, split_sizes
 from convtrain.data.images import Splits
-from convtrain.data.sources import FILES
+from convtrain.data.sources.all import FILES
 from tests.conftest import compose
 
 

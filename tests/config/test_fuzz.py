@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.config.check import resolve_config
-from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
+from convtrain.command.check import resolve_config
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_leniently
 from convtrain.errors import ConfigError
 from tests.config.ranges import ROWS, Allows
 from tests.conftest import slow_but

@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from convtrain.config.check import check_command_line, resolve_config
-from convtrain.config.command_line import CONFIGS
+from convtrain.command.check import check_command_line, resolve_config
+from convtrain.command.command_line import CONFIGS
 from convtrain.config.schema import Config
 from tests.config.ranges import ROWS
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.check import check_command, check_command_line
-from convtrain.config.command_line import CommandLine
+from convtrain.command.check import check_command, check_command_line
+from convtrain.command.command_line import CommandLine
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from convtrain import pipeline
-from convtrain.config.auto import newest_unfinished
+from convtrain.command.auto import newest_unfinished
+from convtrain.command.resume import refuse_resumed
 from convtrain.config.identity import ROLES, differing, identity, role_of
-from convtrain.config.resume import refuse_resumed
 from convtrain.config.schema import Config
 from convtrain.errors import OccupiedError
-from convtrain.runs.compare import config_pairs
-from convtrain.runs.directory import Run
-from convtrain.signals import Signals
+from convtrain.process.signals import Signals
+from convtrain.run.directory import Run
 from convtrain.sweeps.jobs import LeftAloneError, run_once
-from convtrain.training.agreement import difference
+from convtrain.training.callbacks.rank_consistency import difference
+from convtrain.use.compare import config_pairs
 from tests.config.keys_table import leaves
 from tests.conftest import QUICK, compose
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from convtrain.__main__ import main
-from convtrain.config.check import check_command
-from convtrain.config.command_line import CommandLine
+from convtrain.command.check import check_command
+from convtrain.command.command_line import CommandLine
 from convtrain.pipeline import _settings
 
 NAMES = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convtrain.config.auto import choose_run
-from convtrain.config.check import check_command_line
-from convtrain.config.command_line import CommandLine
-from convtrain.config.help import read_arguments
+from convtrain.command.auto import choose_run
+from convtrain.command.check import check_command_line
+from convtrain.command.command_line import CommandLine
+from convtrain.command.help import read_arguments
 from tests.conftest import compose
 
 UNKNOWN = "Interpolation key 'x' not found"
@@ -105,7 +105,7 @@ def test_what_is_right_is_accepted(typed: str) -> None:
 
 @pytest.mark.parametrize("source", ["image_folder data.root=TWO", "synthetic"])
 def test_the_number_of_classes_follows_from_their_names(source: str) -> None:
-    from convtrain.config.check import check_command
+    from convtrain.command.check import check_command
 
     typed = f"data={source} data.num_classes=null data.classes=[no,yes]"
     (config,) = check_command(CommandLine.parse(typed.split())).configs

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from convtrain.config.check import check_command, resolve_config, validate
-from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
+from convtrain.command.check import check_command, resolve_config, validate
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_leniently
 from convtrain.config.trust import CALLBACK, MODULE, refusal, untrustworthy
 from convtrain.errors import ConfigError
 from tests.conftest import REPOSITORY

@@ -13,7 +13,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import calculate_md5, extract_archive
 
 from convtrain.data.archives import contained_extraction
-from convtrain.data.sources import FILES, load_torchvision
+from convtrain.data.sources.all import FILES, load_torchvision
 from convtrain.errors import ConvtrainError, CorruptDataError
 
 FRACTIONS: dict[str, Any] = {"val_fraction": 0.2, "split_seed": 0}

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from convtrain.data import decoding, image_folder
+from convtrain.data import decoding
 from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.cache import default_folder
-from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
 from convtrain.data.pixel_file import PixelFile
+from convtrain.data.sources import image_folder
+from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, Train, compose
 from tests.test_devices import TORCHRUN
@@ -214,7 +215,7 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 from convtrain.data.batches import Batches, Normalisation
-from convtrain.data.image_folder import load_image_folder
+from convtrain.data.sources.image_folder import load_image_folder
 
 def show_peak():
     status = Path("/proc/self/status").read_text()

@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 
 from convtrain.config.folders import class_names
 from convtrain.data import decoding
-from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Images, divide
+from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
 from tests.conftest import compose
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from convtrain.config.folders import class_names, read_layout
 from convtrain.config.image_files import IMAGE_SUFFIXES
-from convtrain.data.image_folder import load_image_folder
 from convtrain.data.images import Splits
+from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.errors import ConfigError, MissingDataError
 from tests.conftest import Train, compose
 
@@ -115,7 +115,7 @@ def test_val_and_test_need_train(tmp_path: Path, entries: list[str], beside: lis
 def test_the_result_says_that_validation_images_were_tested(
     tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from convtrain.runs.report import print_report
+    from convtrain.run.report import print_report
 
     make(tmp_path / "data", *of("train", "val"))
     typed = (

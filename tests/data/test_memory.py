@@ -18,9 +18,9 @@ ALLOWED = 32 * MIB  # beside the pixels; a second copy of them would be more
 CODE = """
 import json, re, sys, torch
 from pathlib import Path
-from convtrain.data.image_folder import load_image_folder
+from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.data.images import Images, divide
-from convtrain.data.sources import load_synthetic
+from convtrain.data.sources.all import load_synthetic
 
 count, side, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 shape = [3, side, side]

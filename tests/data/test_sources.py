@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import calculate_md5
 
 from convtrain.data.images import split_stratified
-from convtrain.data.sources import FILES, load_digits, load_synthetic, load_torchvision
+from convtrain.data.sources.all import FILES, load_digits, load_synthetic, load_torchvision
 from convtrain.errors import (
     ConfigError,
     CorruptDataError,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from convtrain.gradients.recorder import Recorder
-from convtrain.gradients.schedule import Plan, Sampling
+from convtrain.gradients.record.recorder import Recorder
+from convtrain.gradients.record.schedule import Plan, Sampling
 
 EVERY = Sampling()
 NORMS = Plan()

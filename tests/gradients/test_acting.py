@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.errors import TrainingError
-from convtrain.gradients import watcher
-from convtrain.gradients.alarms import Watch
-from convtrain.gradients.recorder import Recorder
-from convtrain.gradients.schedule import Plan
+from convtrain.gradients.diagnosis import watcher
+from convtrain.gradients.diagnosis.alarms import Watch
+from convtrain.gradients.record.recorder import Recorder
+from convtrain.gradients.record.schedule import Plan
 from tests.gradients.harness import Module
 
 PATIENCE, STEPS, TROUBLE = 10, 63, 30
@@ -116,7 +116,7 @@ FLUSHES = [(1, 21), (7, 5), (1000, 21), (50, 63)]
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher, "Watch", partial(Watch, patience=PATIENCE))
-    monkeypatch.setattr("convtrain.gradients.filters.LOOK_EVERY", 8)
+    monkeypatch.setattr("convtrain.gradients.record.filters.LOOK_EVERY", 8)
 
 
 @pytest.mark.parametrize(("flush_every", "steps_an_epoch"), FLUSHES)

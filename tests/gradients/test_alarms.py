@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convtrain.gradients.alarms import Alarm, Block, Watch
+from convtrain.gradients.diagnosis.alarms import Alarm, Block, Watch
 
 NAMES = ("conv1.weight", "conv1.bias", "fc.weight", "fc.bias")
 SHARES = np.array([0.6, 0.1, 0.7, 0.2])

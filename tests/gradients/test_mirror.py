@@ -11,8 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain.gradients import load
-from convtrain.gradients.mirror import graph_text, log_histogram, picture
-from convtrain.gradients.statistics import BINS, LOWEST
+from convtrain.gradients.record.statistics import BINS, LOWEST
+from convtrain.gradients.record.tensorboard import graph_text, log_histogram, picture
 from tests.conftest import Train
 
 
@@ -89,7 +89,7 @@ def test_histograms_filters_layers_and_the_graph_are_shown(runs: dict[str, Path]
 def test_a_long_run_s_curves_have_no_more_points_than_are_drawn(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convtrain.gradients.mirror.CURVE_POINTS", 10)
+    monkeypatch.setattr("convtrain.gradients.record.tensorboard.CURVE_POINTS", 10)
     train("data.batch_size=32", "logger=tensorboard")
     points = [s.step for s in events(tmp_path / "run").Scalars("gradients/norm")]
     count = len(load(tmp_path / "run", "steps"))
@@ -104,7 +104,7 @@ def test_filters_are_pictured_only_so_often(tmp_path: Path) -> None:
 
     overrides = ("recorder=full", "recorder.distributions.every_n_steps=1", "data.batch_size=16")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convtrain.gradients.mirror.PICTURES", 4)
+        patch.setattr("convtrain.gradients.record.tensorboard.PICTURES", 4)
         train(compose(*QUICK, *overrides, "logger=tensorboard"), tmp_path, overrides)
     pictured = [image.step for image in events(tmp_path).Images("filter_gradients/conv2d_1.weight")]
     sampled = {row["step"] for row in load(tmp_path, "layers").to_pylist()}

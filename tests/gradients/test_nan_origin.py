@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import convtrain
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
-from convtrain.gradients import watcher
-from convtrain.gradients.replay import replay_saved
+from convtrain.gradients.diagnosis import watcher
+from convtrain.gradients.diagnosis.replay import replay_saved
 from convtrain.layers.blocks import Concat, Gate, Residual, Sum
 from convtrain.models.functional import functionalize
 from tests.conftest import REPOSITORY, Train
@@ -241,7 +241,7 @@ class Net(nn.Module):
 """
 FRESH = """
 import convtrain, sys, torch
-found = convtrain.reproduce(sys.argv[1])
+found = convtrain.use.reproduce(sys.argv[1])
 torch.save(found.gradients, sys.argv[2])
 print(found.where, found.micro_batch, found.is_same, sep="|")
 """
@@ -286,7 +286,7 @@ def test_the_file_reproduces_the_step_to_the_bit(
 ) -> None:
     """With dropout, three micro-batches a step, and a buffer that forward passes change."""
     path, seen = broken_run(train, tmp_path, monkeypatch)
-    found = convtrain.reproduce(path)
+    found = convtrain.use.reproduce(path)
     assert (found.where, found.micro_batch) == ("backward pass of the model's own code", 0)
     assert found.is_same
     check(found.gradients, seen)

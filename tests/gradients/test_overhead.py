@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from convtrain.gradients import overhead as module
-from convtrain.gradients.overhead import Budget, Overhead
-from convtrain.gradients.schedule import DETAILS, Plan, Sampling, in_words
+from convtrain.gradients.record import overhead as module
+from convtrain.gradients.record.overhead import Budget, Overhead
+from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling, in_words
 
 
 class Clock:

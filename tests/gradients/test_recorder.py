@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import convtrain
 from convtrain.gradients import load
-from convtrain.gradients.schedule import Plan, Sampling
+from convtrain.gradients.record.schedule import Plan, Sampling
 from tests.conftest import slow_but
 from tests.gradients.harness import FULL, STATS, Module, by_hand, fit, squares
 

@@ -18,8 +18,8 @@ from convtrain.gradients import load
 from convtrain.gradients.charts import BINS, draw_heatmap
 from convtrain.gradients.folding import fold_names
 from convtrain.gradients.reading import Norms, by_layer, gather_norms, layer_of, select_rows
+from convtrain.gradients.record.store import Store
 from convtrain.gradients.report import norm_table, short
-from convtrain.gradients.store import Store
 
 NAMES = ("stem.weight", "stem.bias", "head.weight")
 NAN, INF = float("nan"), float("inf")

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from convtrain import pipeline
 from convtrain.errors import TrainingError
-from convtrain.files import Sink
 from convtrain.gradients import load
-from convtrain.signals import Interrupted, Signals
+from convtrain.process.atomic import Sink
+from convtrain.process.signals import Interrupted, Signals
 from convtrain.training.task import Task
 from tests.conftest import REPOSITORY, Train, compose
 from tests.killing import nth_call

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.gradients.schedule import (
+from convtrain.gradients.record.schedule import (
     Length,
     Plan,
     Sampling,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from convtrain.gradients.statistics import (
+from convtrain.gradients.record.statistics import (
     BINS,
     HIGHEST,
     KINDS,

@@ -14,7 +14,7 @@ import pytest
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients import load
-from convtrain.gradients.store import TABLES, Store, parts_of
+from convtrain.gradients.record.store import TABLES, Store, parts_of
 
 NAMES = ("conv.weight", "conv.bias", "head.weight")
 

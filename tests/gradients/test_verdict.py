@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from convtrain.gradients import load
-from convtrain.gradients import store as store_module
-from convtrain.gradients.store import TABLES, Store
-from convtrain.gradients.summary import Sample
-from convtrain.gradients.verdict import judge, verdict
+from convtrain.gradients.diagnosis.summary import Sample
+from convtrain.gradients.diagnosis.verdict import judge, verdict
+from convtrain.gradients.record import store as store_module
+from convtrain.gradients.record.store import TABLES, Store
 
 NAMES = ("conv1.weight", "conv2.weight", "conv3.weight", "fc.weight", "fc.bias")
 EMPTY = pa.table({})
@@ -215,9 +215,9 @@ def long_record(run: Path, steps: int) -> None:
 def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convtrain.gradients.store.ROWS_IN_A_PIECE", 1000)
-    monkeypatch.setattr("convtrain.gradients.summary.STEPS_SAMPLED", 256)
-    monkeypatch.setattr("convtrain.gradients.summary.PARAMETER_STEPS_SAMPLED", 256)
+    monkeypatch.setattr("convtrain.gradients.record.store.ROWS_IN_A_PIECE", 1000)
+    monkeypatch.setattr("convtrain.gradients.diagnosis.summary.STEPS_SAMPLED", 256)
+    monkeypatch.setattr("convtrain.gradients.diagnosis.summary.PARAMETER_STEPS_SAMPLED", 256)
     peaks, lines = {}, {}
     for steps in (1000, 8000):
         run = tmp_path / str(steps)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from convtrain.errors import TrainingError
 from convtrain.gradients import load
-from convtrain.gradients.recorder import Recorder
-from convtrain.gradients.schedule import Plan
+from convtrain.gradients.record.recorder import Recorder
+from convtrain.gradients.record.schedule import Plan
 from tests.conftest import Train, compose
 
 DEADLY = ("optimizer.lr=1e6", "optimizer.weight_decay=1e6")

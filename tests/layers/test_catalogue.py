@@ -10,7 +10,7 @@ from convtrain.layers import BY_CLASS, BY_NAME, FAMILIES
 from convtrain.layers.containers import no_forward
 from convtrain.layers.entry import Entry
 from convtrain.layers.exceptions import EXCEPTIONS
-from convtrain.network import resolve_network
+from convtrain.network.resolve import resolve_network
 from tests.layers.cases import CASES
 
 TORCH_NN = sorted(

@@ -127,7 +127,7 @@ def test_torchs_utilities_work_on_the_explicit_parameters() -> None:
 
 def test_sync_batch_norm_is_a_switch_in_both_styles() -> None:
     from convtrain.models.build import build_network
-    from convtrain.network import resolve_network
+    from convtrain.network.resolve import resolve_network
 
     network = resolve_network(["BatchNorm2d", "Flatten"], SHAPE)
     tree = build_network(network, style="nn", sync_batchnorm=True)

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from convtrain.__main__ import main
-from convtrain.config.check import resolve_config
+from convtrain.command.check import resolve_config
 from convtrain.gradients import load
-from convtrain.runs.bits import compare_bits
-from convtrain.runs.directory import Run
+from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
+from convtrain.use.bits import compare_bits
 from tests.conftest import REPOSITORY, Train, compose
 
 SMALL = ("data.limit=128", "network=lstm", "logger=csv", "trainer.max_epochs=1")
@@ -107,7 +107,7 @@ def test_what_is_not_finished_cannot_be_trained_again(
 
 
 def test_a_stored_configuration_is_the_one_that_was_trained(runs: tuple[Path, Path]) -> None:
-    from convtrain.config.resume import read_config
+    from convtrain.command.resume import read_config
 
     stored = resolve_config(read_config(Run(runs[1])))
     overrides = ("trainer=cpu", "callbacks.progress_bar=false", *SMALL, "optimizer.lr=0.01")

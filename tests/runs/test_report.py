@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.resume import stored_config
+from convtrain.command.resume import stored_config
 from convtrain.errors import ConfigError
-from convtrain.runs.report import print_report
+from convtrain.run.report import print_report
 from tests.conftest import Train, compose
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from convtrain.runs.directory import Run
-from convtrain.runs.strict_json import from_json, to_json
+from convtrain.run.directory import Run
+from convtrain.run.strict_json import from_json, to_json
 from convtrain.training.loggers import MetricsCsv
 from convtrain.training.task import Task
 from tests.conftest import Train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.config.check import check_command_line
+from convtrain.command.check import check_command_line
 from tests.sweeps.sweeping import Sweep
 
 SHORT = ("trainer.max_epochs=1", "callbacks.checkpoint.save_top_k=0")

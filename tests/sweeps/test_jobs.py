@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from convtrain.command.sweep import jobs_at_once
 from convtrain.config.schema import Config
-from convtrain.config.sweep import jobs_at_once
 from convtrain.errors import TrainingError
-from convtrain.runs.directory import Run
-from convtrain.signals import Signals
+from convtrain.process.signals import Signals
+from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep
 from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once
 from convtrain.sweeps.stopping import FILE
@@ -152,8 +152,8 @@ def test_nothing_of_the_environment_reaches_the_next_job(
 OTHER = """
 import sys
 from pathlib import Path
-from convtrain.runs.directory import Run
-from convtrain.runs.lock import locked
+from convtrain.run.directory import Run
+from convtrain.process.lock import locked
 
 with locked(Path(sys.argv[1])):
     print("in", flush=True)
@@ -218,7 +218,7 @@ def test_how_many_jobs_share_the_machine(
 ) -> None:  # fmt: skip
     from omegaconf import OmegaConf
 
-    monkeypatch.setattr("convtrain.config.sweep.cores", lambda: 5)
+    monkeypatch.setattr("convtrain.command.sweep.cores", lambda: 5)
     hydra = OmegaConf.create({"launcher": launcher, "sweeper": {}})
     assert jobs_at_once(hydra, jobs, gpus) == expected
     hydra.sweeper = {"n_jobs": 1}  # a search that proposes one at a time

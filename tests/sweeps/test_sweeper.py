@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from convtrain.__main__ import main
-from convtrain.config.check import check_command, check_command_line
-from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
-from convtrain.runs.directory import Run
+from convtrain.command.check import check_command, check_command_line
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_leniently
+from convtrain.run.directory import Run
 from convtrain.sweeps.callback import close_sweep
 from convtrain.sweeps.results import job_folders, read_sweep
 from tests.conftest import compose

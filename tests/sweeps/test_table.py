@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from convtrain.__main__ import main
-from convtrain.config.check import check_command_line
-from convtrain.config.command_line import CommandLine
-from convtrain.config.compose import compose_leniently
-from convtrain.runs.directory import Run
-from convtrain.runs.lock import locked
+from convtrain.command.check import check_command_line
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_leniently
+from convtrain.process.lock import locked
+from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep, count_distinct
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.results import read_sweep

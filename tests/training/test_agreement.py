@@ -9,7 +9,7 @@ import torch
 
 from convtrain.data.images import Images, Splits
 from convtrain.data.pixel_file import PixelFile
-from convtrain.training.agreement import data_fingerprint
+from convtrain.training.callbacks.rank_consistency import data_fingerprint
 
 SHAPE = (1, 4, 4)
 

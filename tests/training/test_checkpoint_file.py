@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
-from convtrain.files import sweep_strays
+from convtrain.process.atomic import sweep_strays
 from convtrain.training.checkpoint_file import load_checkpoint, newest_good, save_checkpoint
 from tests.conftest import REPOSITORY
 from tests.training.forged import Payload, forge

@@ -14,7 +14,7 @@ import torch
 
 from convtrain.errors import ConfigError, CorruptDataError, TrainingError
 from convtrain.pipeline import train as run
-from convtrain.training import checkpoints
+from convtrain.training.callbacks import checkpoints
 from convtrain.training.checkpoint_file import save_checkpoint
 from tests.conftest import QUICK, REPOSITORY, Train, compose
 from tests.training.forged import Payload, forge

@@ -10,7 +10,7 @@ import torch
 from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, NetworkError, TrainingError
 from convtrain.gradients import load
-from convtrain.training.progress import RunProgress
+from convtrain.training.callbacks.progress import RunProgress
 from convtrain.training.task import Task
 from tests.conftest import Train
 from tests.killing import nth_call
@@ -171,7 +171,7 @@ def test_a_network_that_fits_in_no_memory_is_one_line(train: Train) -> None:
 def test_the_terminal_has_one_line_and_the_log_the_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from convtrain.job import run_job
+    from convtrain.launch.job import run_job
     from tests.conftest import QUICK, compose
 
     (tmp_path / "brokencallback.py").write_text(BROKEN)

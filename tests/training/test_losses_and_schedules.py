@@ -10,8 +10,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
 from convtrain.training.losses import LOSSES, make_loss
+from convtrain.training.running_metrics import Totals, means
 from convtrain.training.schedules import SCHEDULES, make_schedule
-from convtrain.training.totals import Totals, means
 
 SCORES, TARGETS = torch.randn(16, 5), torch.randint(0, 5, (16,))
 EXPECTED: dict[str, tuple[dict[str, Any], Any]] = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.utils import make_grid
 
-from convtrain.training.pictures import FILTER_PIXELS, filter_grid
+from convtrain.training.callbacks.pictures import FILTER_PIXELS, filter_grid
 
 
 @pytest.mark.parametrize("shape", [(16, 4, 3, 3), (5, 3, 7, 7), (9, 1, 5, 5)])

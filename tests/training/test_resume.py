@@ -18,7 +18,7 @@ from convtrain import pipeline
 from convtrain.config.schema import Trainer
 from convtrain.errors import MissingDataError
 from convtrain.gradients import load
-from convtrain.signals import Interrupted, Signals
+from convtrain.process.signals import Interrupted, Signals
 from convtrain.training.position import Position, saved_position
 from tests.conftest import REPOSITORY, compose, slow_but
 from tests.killing import PLACES, nth_call, recorded, train_until_killed

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from convtrain import assembly, pipeline
 from convtrain.errors import ConfigError
-from convtrain.gradients.statistics import describe, histogram, zero_filters
+from convtrain.gradients.record.statistics import describe, histogram, zero_filters
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
 from convtrain.training.norms import gradient_norms
 from convtrain.training.sharding import divided_like, gathered, load_weights

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from convtrain.errors import ConfigError
-from convtrain.runs.report import print_report
-from convtrain.training.checkpoints import BestCheckpoints
+from convtrain.run.report import print_report
+from convtrain.training.callbacks.checkpoints import BestCheckpoints
 from convtrain.training.task import Task
 from tests.conftest import Train, compose, slow_but
 

@@ -1,0 +1,53 @@
+"""What ``train.py`` answers at once: ``--help``, ``--version``, options that do not exist."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from convtrain.command.check import print_error
+from convtrain.command.command_line import CONFIGS, CommandLine, versions
+from convtrain.errors import ConfigError
+
+
+def read_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return a command as Hydra reads it; exit where it asks for help, or cannot be read."""
+    if "--version" in arguments:
+        print(versions())
+        sys.exit()
+    try:
+        command = CommandLine.parse(arguments)
+    except ConfigError as error:
+        print_error(error)
+        sys.exit(error.exit_status)
+    if command.asks_for_help:
+        print(help_text())
+        sys.exit()
+    return command.arguments
+
+
+def help_text() -> str:
+    """Return the help, as Hydra would fill it in; Hydra's own way composes every group six times.
+
+    Files that begin with ``_`` are no choices, and are left out.
+    """
+    declared = yaml.safe_load((CONFIGS / "train.yaml").read_text())["hydra"]["help"]
+    lines = []
+    for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
+        choices = [f"{path.stem}{_images(path)}" for path in sorted(folder.glob("[!_]*.yaml"))]
+        if choices:
+            lines.append(f"{folder.name}: {', '.join(choices)}")
+    text: str = declared["template"].replace("${hydra.help.header}", declared["header"])
+    return text.replace("$APP_CONFIG_GROUPS", "\n".join(lines))
+
+
+def _images(choice: Path) -> str:
+    """Return the images of a dataset, or those that a network says it is for."""
+    text = choice.read_text()
+    if choice.parent.name == "data":
+        shape = yaml.safe_load(text).get("shape")
+        return f" ({'x'.join(map(str, shape))})" if shape else ""
+    said = re.search(r"for (?:images of )?(\d+x\d+ and more|experiment=\w+)", text.lower())
+    return f" ({said[1]})" if choice.parent.name == "network" and said else ""

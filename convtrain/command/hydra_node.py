@@ -1,0 +1,246 @@
+"""Hydra's own node: what in it names code, leads out of a folder, or cannot be carried out.
+
+It is checked resolved, because an interpolation may stand for a word, a class or a whole node. What
+a job fills in later (its number, its directory) is represented by markers meanwhile.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from convtrain.command.hydra_paths import path_mistakes
+from convtrain.command.interpolations import to_plain
+from convtrain.command.job_logging import OUTPUT_DIR, foreign_logging
+from convtrain.command.launchers import launcher_mistakes
+from convtrain.config.messages import MISSING, Mistake
+from convtrain.config.trust import (
+    HYDRA_CALLBACK,
+    LAUNCHER,
+    SAMPLER,
+    SWEEPER,
+    Kind,
+    load,
+    refusal,
+    trusted_packages,
+)
+from convtrain.errors import ConfigError, did_you_mean
+
+Plain = dict[str, Any]
+
+LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num": 1_907_405_211}
+"""Stands for what a job fills in when it starts. A value that depends on it in any other way than
+holding it cannot be resolved."""
+
+RECORDS = (
+    "hydra.overrides.", "hydra.runtime.", "hydra.help.", "hydra.hydra_help.",
+    "hydra.job.override_dirname",
+)  # fmt: skip
+"""Parts of the node that Hydra writes, or only prints."""
+
+VARIABLES = frozenset(
+    (
+        "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING",
+        "CUDA_DEVICE_MAX_CONNECTIONS", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE",
+        "NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_ALGO", "NCCL_PROTO", "NCCL_BUFFSIZE",
+        "NCCL_NTHREADS", "NCCL_MIN_NCHANNELS", "NCCL_MAX_NCHANNELS", "NCCL_P2P_DISABLE",
+        "NCCL_P2P_LEVEL", "NCCL_SHM_DISABLE", "NCCL_NVLS_ENABLE", "NCCL_CUMEM_ENABLE",
+        "NCCL_SOCKET_IFNAME", "NCCL_SOCKET_FAMILY", "NCCL_IB_DISABLE", "NCCL_IB_HCA",
+        "NCCL_IB_GID_INDEX", "NCCL_IB_TIMEOUT", "NCCL_IB_RETRY_CNT", "NCCL_NET_GDR_LEVEL",
+        "NCCL_CROSS_NIC", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+        "TORCH_NCCL_BLOCKING_WAIT", "OMP_NUM_THREADS", "OMP_DYNAMIC", "OMP_PLACES",
+        "OMP_PROC_BIND", "OMP_SCHEDULE", "OMP_STACKSIZE", "OMP_WAIT_POLICY", "GOMP_CPU_AFFINITY",
+        "MKL_NUM_THREADS", "MKL_DYNAMIC", "MKL_CBWR", "KMP_AFFINITY", "KMP_BLOCKTIME",
+        "OPENBLAS_NUM_THREADS", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
+        "PYTORCH_ENABLE_MPS_FALLBACK",
+    )
+)  # fmt: skip
+"""What ``hydra.job.env_set`` may set. Prefixes would not do: CUDA_INJECTION64_PATH,
+NCCL_NET_PLUGIN, OMP_TOOL_LIBRARIES and PYTORCH_KERNEL_CACHE_PATH name code to load, NCCL_DEBUG_FILE
+and CUBLAS_LOGDEST_DBG name files to write."""
+
+
+def check_hydra(
+    hydra: DictConfig, trust: Sequence[str], imports: bool = False
+) -> tuple[Plain, list[Mistake], list[Mistake]]:
+    """Resolve Hydra's node and look for what is wrong in it.
+
+    Args:
+        hydra: the node, part of its configuration, so that it can be resolved.
+        trust: packages whose classes may be named.
+        imports: whether trusted packages of the user's own, and Optuna, are imported to look at the
+            classes themselves. Hydra's plugins and convtrain's callback always are.
+
+    Returns:
+        The node in plain containers, with the markers of ``LATE``; the mistakes in it; and what
+        cannot be resolved, which may follow from a mistake elsewhere.
+
+    Raises:
+        ConfigError: its interpolations unfold without end.
+    """
+    set_by_user = not OmegaConf.is_missing(hydra.runtime, "output_dir")
+    with _late_values(hydra):
+        plain, unresolved = to_plain(hydra)
+    mistakes = [*path_mistakes(plain), *_mistakes(plain, trust, imports)]
+    if set_by_user:
+        mistakes.append(
+            Mistake("hydra.runtime.output_dir", "is Hydra's to fill in; set hydra.run.dir")
+        )
+    named = [Mistake(f"hydra.{mistake.key}", mistake.text) for mistake in unresolved]
+    return plain, mistakes, [mistake for mistake in named if _is_needed(mistake)]
+
+
+def trusted_by(config: DictConfig) -> list[str]:
+    """Return the packages that a configuration trusts."""
+    try:
+        trust = config.get("trust")
+        return trusted_packages(OmegaConf.to_container(trust) if OmegaConf.is_list(trust) else [])
+    except OmegaConfBaseException:
+        return []  # reported by itself
+
+
+def searchpath_mistakes(folders: Any) -> Iterator[Mistake]:
+    """Yield the entries of ``hydra.searchpath`` that are no folder of this machine.
+
+    ``pkg://`` would import a package to look inside.
+    """
+    if folders is not None and not isinstance(folders, list):
+        yield Mistake("hydra.searchpath", "must be a list: [file:///FOLDER]")
+        return
+    for index, folder in enumerate(folders or ()):
+        key = f"hydra.searchpath.{index}"
+        scheme, separator, path = str(folder).partition("://")
+        if str(folder).strip().startswith(("pkg:", "structured:")):
+            yield Mistake(key, "would import a package; name a folder: file:///FOLDER")
+        elif separator and scheme != "file":
+            yield Mistake(key, "must be a folder: file:///FOLDER")
+        elif not isinstance(folder, str) or not Path(path if separator else folder).is_dir():
+            yield Mistake(key, "no such folder")
+
+
+def with_late_values(value: Any) -> Any:
+    """Return a value with an interpolation in the place of each marker."""
+    if isinstance(value, dict):
+        return {key: with_late_values(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_late_values(inner) for inner in value]
+    for key, marker in LATE.items():
+        if value == marker:
+            return f"${{hydra.{key}}}"
+        if isinstance(value, str):
+            value = value.replace(str(marker), f"${{hydra.{key}}}")
+    return value
+
+
+@contextmanager
+def _late_values(hydra: DictConfig) -> Iterator[None]:
+    """Let a job's own values be there for as long as the node is read."""
+    sections = [(key.split("."), value) for key, value in LATE.items()]
+    absent = [
+        (hydra[section], name, value)
+        for (section, name), value in sections
+        if OmegaConf.is_missing(hydra[section], name)
+    ]
+    with open_dict(hydra):
+        for node, name, value in absent:
+            node[name] = value
+        try:
+            yield
+        finally:
+            for node, name, _ in absent:
+                node[name] = "???"
+
+
+def _is_needed(mistake: Mistake) -> bool:
+    made = mistake.key.startswith(("hydra.callbacks.", "hydra.launcher.", "hydra.sweeper."))
+    return not mistake.key.startswith(RECORDS) and (mistake.text != MISSING or made)
+
+
+def _mistakes(hydra: Plain, trust: Sequence[str], imports: bool) -> Iterator[Mistake]:
+    for parts, value in _leaves(hydra, ("hydra",)):
+        key = ".".join(parts)
+        if key.startswith(RECORDS):
+            continue
+        if parts[-1] == "_target_":
+            if (reason := _target(parts, value, trust, imports)) is not None:
+                yield Mistake(key, reason)
+        elif parts[-1] == "_partial_" and parts[2] != "sampler":
+            yield Mistake(key, "leave it out: the object itself is needed here")
+        elif parts[1] in ("job_logging", "hydra_logging"):
+            yield from foreign_logging(hydra, parts, value)
+        elif isinstance(value, str) and "${" in value:
+            yield Mistake(key, "must not hold the text of an interpolation")
+    callbacks = hydra.get("callbacks") or {}
+    for name, callback in callbacks.items() if isinstance(callbacks, dict) else [("", callbacks)]:
+        if not isinstance(callback, dict) or "_target_" not in callback:
+            yield Mistake(f"hydra.callbacks.{name}".rstrip("."), "needs a _target_")
+    yield from _sweeper(hydra.get("sweeper"))
+    yield from launcher_mistakes(hydra.get("launcher"))
+    yield from _environment(hydra["job"].get("env_set"))
+    if not isinstance(hydra.get("verbose"), bool | str | list):
+        yield Mistake("hydra.verbose", "must be true, false, or the names of loggers")
+
+
+def _target(parts: tuple[str, ...], value: Any, trust: Sequence[str], imports: bool) -> str | None:
+    """Return why a class is refused, or None."""
+    kind: Kind | None = None
+    match parts[1:]:
+        case ("launcher", _):
+            kind = LAUNCHER
+        case ("sweeper", _):
+            kind = SWEEPER
+        case ("sweeper", "sampler", *_):
+            kind = SAMPLER
+        case ("callbacks", _, _):
+            kind = HYDRA_CALLBACK
+    if kind is None:
+        return "not allowed: nothing is made of a class that is named here"
+    if (reason := refusal(value, trust, kind)) is not None:
+        missing = reason.startswith("there is no module hydra_plugins.")
+        return "is not installed; pip install -e '.[sweep]'" if missing else reason
+    is_light = kind is not SAMPLER and value.startswith(kind.packages)
+    try:
+        if imports or is_light:
+            load(parts[-1], value, trust, kind)
+    except ConfigError as error:
+        return str(error).removeprefix(f"{parts[-1]}={value}: ")
+    return None
+
+
+def _sweeper(sweeper: Any) -> Iterator[Mistake]:
+    if not isinstance(sweeper, dict):
+        return
+    if sweeper.get("custom_search_space") is not None:
+        yield Mistake(
+            "hydra.sweeper.custom_search_space",
+            "not allowed: it names a function that would be called; write the ranges as overrides",
+        )
+    for section in ("params", "search_space"):
+        swept = sweeper.get(section)
+        for key in swept if isinstance(swept, dict) else ():
+            if re.match(r"hydra($|[./@])", str(key).lstrip("+~ ")):
+                yield Mistake(f"hydra.sweeper.{section}.{key}", "Hydra's own keys cannot be swept")
+
+
+def _environment(variables: Any) -> Iterator[Mistake]:
+    for name, value in (variables or {}).items():
+        if name not in VARIABLES and os.environ.get(name) != value:  # as hydra.job.env_copy copies
+            near = did_you_mean(name, VARIABLES) or "; set it in the shell"
+            yield Mistake(
+                f"hydra.job.env_set.{name}", f"not among the variables that may be set{near}"
+            )
+
+
+def _leaves(node: Any, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield path and value of every leaf of plain containers."""
+    if isinstance(node, dict | list):
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for part, value in pairs:
+            yield from _leaves(value, (*parts, str(part)))
+    else:
+        yield parts, node

@@ -1,0 +1,1 @@
+"""Where images come from; each module loads one kind of dataset."""

@@ -1,0 +1,1 @@
+"""What is recorded of gradients: when, what, and where it is stored."""

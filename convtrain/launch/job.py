@@ -1,0 +1,154 @@
+"""One training as a job of Hydra's: its report, its errors, its exit status."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from traceback import format_exception
+from typing import Any
+
+from convtrain.config.schema import Config
+from convtrain.errors import ConvtrainError, OccupiedError
+from convtrain.launch.launcher import processes_to_start, tell_failure, train_in_processes
+from convtrain.launch.start import train, train_here
+from convtrain.process.atomic import line_on_full_disk
+from convtrain.process.output import keep_output_open
+from convtrain.process.ranks import as_launched, is_main_process, rank_info
+from convtrain.process.signals import Interrupted, Signals, requeue
+from convtrain.run.commands import of_resumed, resume_command
+from convtrain.run.directory import Run
+from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
+from convtrain.sweeps.results import read_sweep
+
+log = logging.getLogger("convtrain")
+
+
+def run_job(
+    read_config: Callable[[], Config], *, run_dir: Path, overrides: Sequence[str], multirun: bool
+) -> float | None:
+    """Train, print the report, and return the metric that sweepers look at, ``sweep.metric``.
+
+    What a user can mend is shown as one line, unless ``HYDRA_FULL_ERROR=1``; anything else with
+    its traceback. Both stand in the run's log and in ``error.txt``. A single run then exits with
+    status 2 for a wrong configuration and 1 for a failed training; in a sweep the other jobs go on.
+    A signal ends a sweep as well, with the status 128 + its number.
+    """
+    keep_output_open()  # in a worker of joblib's too
+    with Signals() as signals:
+        if rank_info().launcher is not None:
+            signals.end_when_stuck()
+            signals.end_with_parent()
+            _log_to_files_only()
+        try:
+            return _run(read_config, run_dir, overrides, multirun, signals)
+        except Interrupted as interrupted:
+            signals.busy = True
+            status = requeue() if interrupted.is_limit and is_main_process() else None
+            _report_interruption(interrupted, run_dir, multirun)
+            _end_together()
+            sys.exit(status or interrupted.exit_status)
+
+
+def _run(
+    read_config: Callable[[], Config],
+    run_dir: Path,
+    overrides: Sequence[str],
+    multirun: bool,
+    signals: Signals,
+) -> float | None:
+    try:
+        config = read_config()
+        from convtrain.run.report import print_line, print_report
+
+        if multirun:
+            result = run_once(_train_as_one_of_many, config, run_dir, overrides, signals)
+        else:
+            if config.resume:
+                overrides = of_resumed(Run(run_dir).read_overrides(), overrides)
+            result = train(config, run_dir, overrides, signals, quiet=True)
+    except LeftAloneError as left_alone:
+        level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
+        log.log(level, "%s", left_alone)  # those that are not started, the table counts
+        status = left_alone.exit_status
+    except ConvtrainError as error:
+        log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
+        if error.__cause__ is not None:  # the log has what the terminal is spared
+            logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
+        if not isinstance(error, OccupiedError):
+            _fail(error, str(error), run_dir, overrides)
+        status = error.exit_status
+    except Exception as error:
+        log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
+        _fail(error, f"{type(error).__name__}: {error}", run_dir, overrides)
+        status = 1
+    else:
+        if multirun:
+            print_line(result, overrides)
+        elif is_main_process():
+            print_report(result, config=config, run_dir=run_dir, overrides=overrides)
+        return result.get(config.sweep.metric)
+    if not multirun:
+        sys.exit(status)
+    return None
+
+
+def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
+    """Keep an error; of several processes that were started from outside, each shows its own."""
+    here = rank_info()
+    if here.launcher is not None:
+        tell_failure(here, error, message)
+    if is_main_process():
+        Run(run_dir).fail(message, overrides)
+
+
+def _train_as_one_of_many(
+    config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
+) -> dict[str, Any]:
+    """Train so that the next job finds this process as this one has found it.
+
+    A strategy such as DDP leaves a process group behind, on a single device too.
+    """
+    as_launched(config)
+    if (count := processes_to_start(config)) > 1 or config.trainer.strategy != "auto":
+        share_cores(count)
+        return train_in_processes(count, config, run_dir, overrides, signals)
+    share_cores(0)
+    return train_here(config, run_dir, overrides, signals)
+
+
+def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
+    """Say how to go on; in a sweep that runs in this process, show what it has come to."""
+    if not is_main_process():
+        return
+    if multirun:
+        from convtrain.sweeps.callback import close_sweep, is_under_way
+
+        if is_under_way():
+            close_sweep(run_dir.parent)
+    if Run(run_dir).is_resumable:
+        command = read_sweep(run_dir.parent).command if multirun else ""
+        again = command or resume_command(run_dir)
+        log.warning("stopped by %s; to go on: %s", interrupted, again)
+    else:
+        log.warning("stopped by %s before anything was saved", interrupted)
+
+
+def _end_together() -> None:
+    """Wait for the main process: whoever started several ends all as soon as one has ended."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        with suppress(RuntimeError):  # a process that is gone
+            torch.distributed.barrier()
+
+
+def _log_to_files_only() -> None:
+    """Leave the terminal to the main process."""
+    if is_main_process():
+        return
+    for logger in (logging.getLogger(), log):
+        for handler in list(logger.handlers):
+            if not isinstance(handler, logging.FileHandler):
+                logger.removeHandler(handler)

@@ -1,0 +1,92 @@
+"""What is printed when a run is over: a short table, and the commands that come next."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from convtrain.config.schema import Config
+from convtrain.run.commands import (
+    is_option,
+    relative,
+    resume_command,
+    tensorboard_command,
+    train_command,
+    typed_in,
+    verb_command,
+    without,
+)
+from convtrain.run.directory import LOGS, Run
+from convtrain.text import make_console
+
+ERASE = "\r\x1b[K"
+OTHER_STYLE = {"functional": "nn", "nn": "functional"}
+
+
+def print_report(
+    result: dict[str, Any], *, config: Config, run_dir: Path, overrides: Sequence[str]
+) -> None:
+    """Print the result of a run and what to type next.
+
+    Args:
+        result: as in its ``result.json``.
+        config: of the run.
+        run_dir: its directory.
+        overrides: what was typed for it, options included.
+    """
+    run = relative(run_dir)
+    console = make_console()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    if "test/acc" in result:
+        of_what = " of the validation images" if result.get("tested_split") == "val" else ""
+        table.add_row("test accuracy", f"{result['test/acc']:.2%}{of_what}")
+        table.add_row("test loss", f"{result['test/loss']:.6f}")
+    table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
+    data = result["data_share_of_time"]
+    table.add_row("held back by", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")
+    table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
+    table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
+    if result.get("stopped_early"):
+        table.add_row("stopped early", result["stopped_early"])
+    if recorder := result.get("recorder"):
+        size = f"{recorder['bytes'] / 1000:,.0f} kB"
+        table.add_row("recording", f"{recorder['share_of_time']:.1%} of the training time, {size}")
+    table.add_row("run directory", run)
+    console.print()
+    console.print(table)
+    for line in result.get("gradients", []):
+        console.print(line)
+    for what, command_line in _what_next(result, config, run_dir, overrides):
+        console.print(f"{what:15}  {command_line}")
+
+
+def _what_next(
+    result: dict[str, Any], config: Config, run_dir: Path, overrides: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield what one may want to do next, and its command."""
+    if any(run_dir.glob("events.out.tfevents*")):
+        together = typed_in() / LOGS
+        is_inside = run_dir.absolute().is_relative_to(together)
+        yield "look at it", tensorboard_command(together if is_inside else run_dir)
+    if result.get("recorder"):
+        yield "its gradients", verb_command("gradients", run_dir)
+    if Run(run_dir).is_resumable:
+        epochs, most = max(result["epochs"], 1), config.trainer.max_steps
+        longer = [f"trainer.max_epochs={max(2 * epochs, config.trainer.max_epochs)}"]
+        longer += [f"trainer.max_steps={2 * most}"] if most else []
+        yield "train longer", resume_command(run_dir, *longer)
+    if (other := OTHER_STYLE.get(config.model.style)) is not None:
+        kept = without(overrides, "model", "resume")
+        yield "the other style", train_command(*kept, f"model={other}")
+
+
+def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Print the result of one job of a sweep."""
+    accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
+    if sys.stdout.isatty():
+        print(ERASE, end="")  # the line on the whole sweep, which comes again
+    typed = " ".join(text for text in overrides if not is_option(text))
+    line = f"{typed}: {accuracy}{result['wall_time_seconds']:.1f} s"
+    make_console().print(line)

@@ -1,1 +1,0 @@
-"""Run directories: what a run leaves behind, and sweeps over many of them."""

@@ -1,0 +1,1 @@
+"""The Lightning callbacks that convtrain adds to a training."""

@@ -1,0 +1,71 @@
+"""The weights of a run without the rest of its checkpoint, in a format that holds nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from convtrain.errors import ConfigError, MissingDataError, did_you_mean
+from convtrain.process.atomic import written_whole
+from convtrain.run.directory import Run
+from convtrain.training.checkpoint_file import best_in, load_checkpoint
+
+MODEL = "model."  # where the task holds the network
+
+
+def export_weights(
+    run_dir: Path | str, *, checkpoint: str = "last", out: Path | str | None = None
+) -> tuple[Path, Path, int]:
+    """Write the weights and buffers of a run's network, named as in its ``state_dict()``.
+
+    ``model.load_state_dict(safetensors.torch.load_file(out))`` reads them. Tensors that share
+    memory are written once for each name.
+
+    Args:
+        run_dir: the run's directory.
+        checkpoint: ``last``, ``best``, or the name of a file in ``RUN/checkpoints``.
+        out: the file to write; ``RUN/weights.safetensors`` otherwise.
+
+    Returns:
+        The file, the checkpoint it came from, and the number of tensors.
+
+    Raises:
+        MissingDataError: there is no such run or checkpoint.
+        CorruptDataError: the checkpoint is damaged.
+        ConfigError: it holds something that is not a dense tensor.
+        TrainingError: the disk is full.
+    """
+    run = Run(run_dir)
+    source = _find(run, checkpoint)
+    tensors = {
+        name.removeprefix(MODEL): _plain(name, value)
+        for name, value in load_checkpoint(source)["state_dict"].items()
+        if name.startswith(MODEL)
+    }
+    target = Path(out) if out is not None else run.path / "weights.safetensors"
+    with written_whole(target) as sink:
+        sink.write(save(tensors, metadata={"format": "pt"}))
+    return target, source, len(tensors)
+
+
+def _find(run: Run, checkpoint: str) -> Path:
+    names = [name.removesuffix(".ckpt") for name in run.saved()]
+    if not names:
+        raise MissingDataError(f"{run.checkpoints}: no checkpoints; give the directory of a run")
+    if checkpoint == "best":
+        return best_in(run.checkpoints)
+    name = checkpoint.removesuffix(".ckpt")
+    if name not in names:
+        raise MissingDataError(
+            f"--checkpoint {checkpoint}: {run.path} has best, {', '.join(names)}"
+            f"{did_you_mean(name, names)}"
+        )
+    return run.checkpoints / f"{name}.ckpt"
+
+
+def _plain(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise ConfigError(f"{name}: {type(value).__name__}; safetensors holds dense tensors only")
+    return value.clone(memory_format=torch.contiguous_format)
