@@ -9,16 +9,16 @@ import pytest
 
 from convtrain.errors import TrainingError
 from convtrain.process.atomic import (
-    also_known_as,
+    atomic_write,
     comes_from_full_disk,
+    hard_link,
     line_on_full_disk,
-    written_whole,
 )
 
 
 def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path) as sink:
+    with atomic_write(path) as sink:
         sink.write(b"half")
         assert not path.exists()
         sink.write(memoryview(b" and half"))
@@ -30,7 +30,7 @@ def test_a_file_that_cannot_be_written_at_all_is_one_line(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with (
         pytest.raises(TrainingError, match=r"file/a\.txt: not written, not a directory; what"),
-        written_whole(tmp_path / "file" / "a.txt") as sink,
+        atomic_write(tmp_path / "file" / "a.txt") as sink,
     ):
         sink.write(b"text")
 
@@ -48,7 +48,7 @@ def test_a_second_name_has_the_same_content(
     path.write_bytes(b"new")
     (tmp_path / "older.ckpt").write_bytes(b"to be replaced")
     for _ in range(2):
-        also_known_as(path, "older.ckpt")
+        hard_link(path, "older.ckpt")
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
             "last.ckpt": b"new",
             "older.ckpt": b"new",

@@ -16,7 +16,7 @@ from convtrain import assembly
 from convtrain.command.command_line import CONFIGS
 from convtrain.models.build import build_model
 from convtrain.models.memory import activate_in_place, lay_channels_last
-from convtrain.training.running_metrics import Totals
+from convtrain.training.running_metrics import RunningMetrics
 from tests.conftest import REPOSITORY, compose
 
 COPIES = ("_local_scalar_dense", "item", "nonzero", "is_nonzero")
@@ -72,7 +72,7 @@ def test_between_log_entries_no_step_waits_for_the_device(tmp_path: Path) -> Non
 
 
 def test_the_sums_of_a_step_take_two_operations_at_most() -> None:
-    totals, loss = Totals(), torch.tensor(1.5, requires_grad=True)
+    totals, loss = RunningMetrics(), torch.tensor(1.5, requires_grad=True)
     scores = torch.randn(6, 3, requires_grad=True)
     targets = torch.zeros(6, dtype=torch.int64)
     with Operations() as seen:

@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 
 from convtrain.errors import ConfigError
-from convtrain.process.atomic import sweep_strays, written_whole
+from convtrain.process.atomic import atomic_write, remove_stale_temporaries
 
 GIB = 1 << 30
 SUFFIX = ".uint8"
@@ -77,9 +77,9 @@ def cached(
             if path.is_file() and path.stat().st_size == size:
                 os.utime(path)
                 return path
-            sweep_strays(folder, SUFFIX)
+            remove_stale_temporaries(folder, SUFFIX)
             _make_room(folder, size, most)
-            with written_whole(path) as sink:
+            with atomic_write(path) as sink:
                 for block in blocks():
                     sink.write(block.data)
     except OSError as error:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from convtrain.errors import ConfigError, TrainingError
 from convtrain.gradients.folding import fold_names
 from convtrain.gradients.reading import Norms
-from convtrain.process.atomic import written_whole
+from convtrain.process.atomic import atomic_write
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 DOTS = 110  # an inch
@@ -112,7 +112,7 @@ def write_chart(figure: Figure, path: Path) -> Path:
     with boxes_for_missing_letters():
         figure.savefig(content, format="png")
     try:
-        with written_whole(path) as sink:
+        with atomic_write(path) as sink:
             sink.write(content.getbuffer())
     except TrainingError as error:
         raise ConfigError(f"{error}; choose another folder with --out DIR") from None

@@ -20,7 +20,7 @@ from convtrain.process.ranks import as_launched, is_main_process, rank_info
 from convtrain.process.signals import Interrupted, Signals, requeue
 from convtrain.run.commands import of_resumed, resume_command
 from convtrain.run.directory import Run
-from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once, share_cores
+from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, share_cores, train_unless_done
 from convtrain.sweeps.results import read_sweep
 
 log = logging.getLogger("convtrain")
@@ -64,12 +64,12 @@ def _run(
         from convtrain.run.report import print_line, print_report
 
         if multirun:
-            result = run_once(_train_as_one_of_many, config, run_dir, overrides, signals)
+            result = train_unless_done(_train_as_one_of_many, config, run_dir, overrides, signals)
         else:
             if config.resume:
                 overrides = of_resumed(Run(run_dir).read_overrides(), overrides)
             result = train(config, run_dir, overrides, signals, quiet=True)
-    except LeftAloneError as left_alone:
+    except JobSkippedError as left_alone:
         level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
         log.log(level, "%s", left_alone)  # those that are not started, the table counts
         status = left_alone.exit_status

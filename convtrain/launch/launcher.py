@@ -33,14 +33,14 @@ from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.imports import ending_at_once, imports_kept
 from convtrain.process.lock import held
 from convtrain.process.output import keep_output_open
-from convtrain.process.ranks import STARTER, RankInfo, rank_info, settle_rank
+from convtrain.process.ranks import LAUNCHER_ENV, RankInfo, rank_info, settle_rank
 from convtrain.process.signals import NAMES, Interrupted, Signals
 from convtrain.run.directory import Run
 
 log = logging.getLogger("convtrain")
 
 GRACE = 10.0  # seconds that the others have to end by themselves after one has failed
-ASKED = {getattr(signal, name) for name in NAMES if hasattr(signal, name)}
+STOP_SIGNALS = {getattr(signal, name) for name in NAMES if hasattr(signal, name)}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _start(count: int, config: Config, run_dir: Path, overrides: Sequence[str]) 
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
-        "TORCHELASTIC_RUN_ID": "convtrain", STARTER: "convtrain",
+        "TORCHELASTIC_RUN_ID": "convtrain", LAUNCHER_ENV: "convtrain",
     }  # fmt: skip
     lock = held(run_dir)
     handed = Handed(sys.stdout), None if lock is None else Handed(lock)
@@ -187,10 +187,12 @@ def _watch(ranks: list[Rank], signals: Signals) -> None:
 def _raise_failure(ranks: list[Rank], signals: Signals, run_dir: Path) -> None:
     statuses = [rank.process.exitcode or 0 for rank in ranks]
     asked = [s - 128 if s > 128 else -s for s in statuses]
-    stopped = [signum for signum in asked if signum in ASKED]
+    stopped = [signum for signum in asked if signum in STOP_SIGNALS]
     failures = [(r.failure.time, i, r.failure) for i, r in enumerate(ranks) if r.failure]
     died = [
-        i for i, r in enumerate(ranks) if statuses[i] and not r.failure and asked[i] not in ASKED
+        i
+        for i, r in enumerate(ranks)
+        if statuses[i] and not r.failure and asked[i] not in STOP_SIGNALS
     ]
     if died:
         first, status = died[0], statuses[died[0]]

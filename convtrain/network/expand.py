@@ -23,7 +23,7 @@ REPEAT, SEQUENTIAL, REQUIRED = "Repeat", "Sequential", "required"
 
 
 @dataclass(frozen=True)
-class Declared:
+class ExpandedLayer:
     """One layer, written out.
 
     Attributes:
@@ -37,10 +37,10 @@ class Declared:
     where: str
     entry: Entry
     arguments: Mapping[str, Any]
-    chains: Mapping[str, tuple["Declared", ...]]
+    chains: Mapping[str, tuple["ExpandedLayer", ...]]
 
 
-def write_out(layers: Any, blocks: Any) -> tuple[Declared, ...]:
+def expand(layers: Any, blocks: Any) -> tuple[ExpandedLayer, ...]:
     """Write a network out: blocks become their layers, repetitions their copies.
 
     Raises:
@@ -67,7 +67,7 @@ class _Writer:
 
     def chain(
         self, declared: Any, where: str, prefix: str, values: Values, using: tuple[str, ...]
-    ) -> tuple[Declared, ...]:
+    ) -> tuple[ExpandedLayer, ...]:
         """Write out a list of layers.
 
         Args:
@@ -78,7 +78,7 @@ class _Writer:
         """
         if prefix.count(".") > MAX_DEPTH:
             raise NetworkError(f"{where}: layers lie more than {MAX_DEPTH} deep in one another")
-        written: list[Declared] = []
+        written: list[ExpandedLayer] = []
         taken: Counter[str] = Counter()
         names: set[str] = set()
         for kind, arguments, given, place, inner in self._entries_of(declared, where, values):
@@ -136,7 +136,7 @@ class _Writer:
         prefix: str,
         values: Values,
         using: tuple[str, ...],
-    ) -> Declared:
+    ) -> ExpandedLayer:
         path = prefix + name
         where = f"{place} {path} ({kind})"
         if kind in self._blocks:
@@ -174,7 +174,7 @@ class _Writer:
             if key not in entry.chains
         }
         check_types(signature, plain, where)
-        return Declared(name, path, where, entry, plain, chains)
+        return ExpandedLayer(name, path, where, entry, plain, chains)
 
     def _use_block(
         self,
@@ -185,7 +185,7 @@ class _Writer:
         path: str,
         values: Values,
         using: tuple[str, ...],
-    ) -> Declared:
+    ) -> ExpandedLayer:
         block = self._blocks[kind]
         if kind in using:
             circle = " > ".join((*using[using.index(kind) :], kind))
@@ -213,7 +213,7 @@ class _Writer:
         chain = self.chain(block.layers, at, f"{path}.", inside, (*using, kind))
         if not chain:
             raise NetworkError(f"{where}: comes out empty; declare at least one layer")
-        return Declared(name, path, where, BY_NAME[SEQUENTIAL], {}, {"layers": chain})
+        return ExpandedLayer(name, path, where, BY_NAME[SEQUENTIAL], {}, {"layers": chain})
 
     def _substitute(self, value: Any, values: Values, where: str, depth: int = 0) -> Any:
         """Return ``value`` with every ``$name`` in it replaced."""

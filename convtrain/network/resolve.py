@@ -47,7 +47,7 @@ from convtrain.errors import NetworkError
 from convtrain.layers.blocks import Pick
 from convtrain.layers.containers import sequential
 from convtrain.layers.entry import Entry
-from convtrain.network.expand import Declared, write_out
+from convtrain.network.expand import ExpandedLayer, expand
 from convtrain.network.expressions import brief
 
 PROBE_BATCH = 2  # batch norm refuses a single image in training
@@ -116,7 +116,7 @@ def resolve_network(
     """
     if not layers:
         raise NetworkError("network.layers is empty; declare at least one layer, such as Flatten")
-    declared = write_out(layers, {} if blocks is None else blocks)
+    declared = expand(layers, {} if blocks is None else blocks)
     if not declared:
         raise NetworkError("network.layers comes out empty; declare at least one layer")
     resolved: list[Layer] = []
@@ -141,7 +141,7 @@ def make_chain(layers: Sequence[Layer]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((layer.name, layer.make()) for layer in layers))
 
 
-def _resolve(declared: Declared, resolved: list[Layer], input: Any) -> Any:
+def _resolve(declared: ExpandedLayer, resolved: list[Layer], input: Any) -> Any:
     """Compute a layer's output on the meta device, and append the layer to ``resolved``."""
     entry, arguments = declared.entry, dict(declared.arguments)
     chains: dict[str, list[Layer]] = {argument: [] for argument in declared.chains}
@@ -195,7 +195,9 @@ def _several(value: Any) -> str:
     )
 
 
-def _compute_block(declared: Declared, chains: dict[str, list[Layer]], input: Tensor) -> Tensor:
+def _compute_block(
+    declared: ExpandedLayer, chains: dict[str, list[Layer]], input: Tensor
+) -> Tensor:
     """Run a composite layer's twin over layers that are resolved as it calls them.
 
     So the shapes inside a block follow from the very function that both styles compute, and each

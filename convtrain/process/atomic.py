@@ -40,7 +40,7 @@ class Sink:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Sink]:
+def atomic_write(path: Path) -> Iterator[Sink]:
     """Open a file that appears under its name when all of it lies on the disk, or never.
 
     It is written beside its destination, whatever TMPDIR is, because a rename is atomic only
@@ -69,7 +69,7 @@ def written_whole(path: Path) -> Iterator[Sink]:
         raise
 
 
-def also_known_as(path: Path, name: str) -> None:
+def hard_link(path: Path, name: str) -> None:
     """Give a file a second name in its folder, without room where the file system has links.
 
     Raises:
@@ -80,13 +80,13 @@ def also_known_as(path: Path, name: str) -> None:
         os.link(path, temporary)
         temporary.replace(target)
     except OSError:
-        with path.open("rb") as file, written_whole(target) as sink:
+        with path.open("rb") as file, atomic_write(target) as sink:
             shutil.copyfileobj(file, sink)
     finally:
         _remove(temporary)  # where both names were one file already, a rename does nothing
 
 
-def sweep_strays(folder: Path, suffix: str = "", *, deep: bool = False) -> None:
+def remove_stale_temporaries(folder: Path, suffix: str = "", *, deep: bool = False) -> None:
     """Remove what a killed process left half written of files with this suffix.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 
-STARTER = "CONVTRAIN_STARTER"
+LAUNCHER_ENV = "CONVTRAIN_STARTER"
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
 SRUN = ("SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE", "PMI_SIZE")
@@ -66,7 +66,7 @@ def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
                 f"do not agree with one another; start as many processes on each machine, or "
                 f"unset what is left over: {unset_command(('TORCHELASTIC_RUN_ID',))}"
             )
-        launcher = environ.get(STARTER, "torchrun")
+        launcher = environ.get(LAUNCHER_ENV, "torchrun")
         return RankInfo(rank, local_rank, world_size, local_world_size, nodes, launcher, address)
     _refuse_several(environ, MPI_SIZES[:-1], "mpirun or jsrun has")
     if (info := _of_srun(environ)) is not None:

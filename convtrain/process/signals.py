@@ -16,7 +16,7 @@ log = logging.getLogger("convtrain")
 PATIENCE = 15.0  # seconds that a signal may wait for its handler
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")  # Windows has the first two
 LIMITS = ("SIGUSR1", "SIGUSR2")
-AGAIN = 144  # what submitit's local mode takes for "put it into the queue again"
+REQUEUE_STATUS = 144  # what submitit's local mode takes for "put it into the queue again"
 
 
 class Interrupted(BaseException):
@@ -136,7 +136,7 @@ def requeue() -> int | None:
         The exit status that asks for it; None where another one does as well.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        return AGAIN
+        return REQUEUE_STATUS
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None

@@ -15,7 +15,7 @@ from convtrain.config.identity import Configuration, differing
 from convtrain.config.schema import Config
 from convtrain.config.yaml_limits import refuse_explosion
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
-from convtrain.process.atomic import sweep_strays, written_whole
+from convtrain.process.atomic import atomic_write, remove_stale_temporaries
 from convtrain.process.lock import holder
 from convtrain.run.commands import resume_command
 from convtrain.run.strict_json import from_json, to_json
@@ -119,7 +119,7 @@ class Run:
         self, config: Configuration, overrides: Sequence[str], provenance: dict[str, Any]
     ) -> None:
         """Write down what is about to be trained."""
-        sweep_strays(self.path, deep=True)
+        remove_stale_temporaries(self.path, deep=True)
         self.announce(config, overrides)
         write_atomically(self.provenance, to_json(provenance))
 
@@ -207,7 +207,7 @@ class Run:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that whoever reads it, at whatever moment, finds the old or the new text."""
-    with written_whole(path) as sink:
+    with atomic_write(path) as sink:
         sink.write(text.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
 
 

@@ -23,15 +23,15 @@ log = logging.getLogger("convtrain")
 Train = Callable[[Config, Path, Sequence[str], Signals], dict[str, Any]]
 
 
-class LeftAloneError(TrainingError):
+class JobSkippedError(TrainingError):
     """A job that is left alone, because of what happened before or elsewhere."""
 
 
-class NotStartedError(LeftAloneError):
+class NotStartedError(JobSkippedError):
     """A job that is left for the next time."""
 
 
-def run_once(
+def train_unless_done(
     train: Train, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> dict[str, Any]:
     """Return the result of a job, which is trained only as far as it is not trained yet.
@@ -44,7 +44,7 @@ def run_once(
         signals: that end it where it can be resumed.
 
     Raises:
-        LeftAloneError: it has failed before.
+        JobSkippedError: it has failed before.
         NotStartedError: the sweep is stopped, by a signal or by ``sweep.fail_fast``.
         TrainingError: it fails.
         Interrupted: a signal has ended it.
@@ -53,13 +53,13 @@ def run_once(
     with locked(run_dir, waits=True), told_of_stop(sweep, signals), environment_as_before():
         try:
             refuse_other(config, run)
-        except LeftAloneError:
+        except JobSkippedError:
             (sweep / REFUSED).touch()
             raise
         if (result := stored_result(run)) is not None:
             return result
         if run.error.is_file():
-            raise LeftAloneError(
+            raise JobSkippedError(
                 f"{run_dir}: failed before; add sweep.retry_failed=true to try it again: "
                 f"{run.read_error()}"
             )
@@ -90,16 +90,16 @@ def refuse_other(config: Config, run: Run) -> None:
     """Refuse the directory of another training, whose results would be lost.
 
     Raises:
-        LeftAloneError: it holds one, or what it holds cannot be told.
+        JobSkippedError: it holds one, or what it holds cannot be told.
     """
     if not run.is_finished and not run.saved():
         return
     try:
         keys = run.differing(config)
     except (CorruptDataError, MissingDataError) as error:
-        raise LeftAloneError(f"{error}; remove {run.path} to train this job again") from error
+        raise JobSkippedError(f"{error}; remove {run.path} to train this job again") from error
     if keys:
-        raise LeftAloneError(
+        raise JobSkippedError(
             f"{run.path}: holds a job with another {', another '.join(keys[:3])}, which stays; "
             f"give another hydra.sweep.dir"
         )

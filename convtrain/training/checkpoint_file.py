@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
-from convtrain.process.atomic import Sink, written_whole
+from convtrain.process.atomic import Sink, atomic_write
 
 PREFIX = b"convtrain sha256 "
 COMMENT_BYTES = len(PREFIX) + 64
@@ -56,7 +56,7 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
             f"{path}: not written, {name} is a {kind.__module__}.{kind.__qualname__}; a checkpoint "
             f"holds tensors and plain containers only: store a str, a number, a list or a dict"
         )
-    with written_whole(Path(path)) as sink:
+    with atomic_write(Path(path)) as sink:
         archive = _Archive(sink)
         torch.save(checkpoint, archive)  # type: ignore[arg-type]  # all it asks for is write()
         archive.finish()

@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer import record_writer
 from torch import Tensor
 
-from convtrain.process.atomic import written_whole
+from convtrain.process.atomic import atomic_write
 
 
 def masked_crc32c(content: bytes) -> int:
@@ -78,7 +78,7 @@ class MetricsCsv(Logger):
             writer.writeheader()
             writer.writerows(rows)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(self.path) as sink:
+            with atomic_write(self.path) as sink:
                 sink.write(text.getvalue().encode())
         self._file, self._written = self.path.open("a", newline=""), len(rows)
         return csv.DictWriter(self._file, columns, restval="")
@@ -272,7 +272,7 @@ def forget_events(path: Path, size: int, step: int) -> None:
     if not more:
         path.unlink()
     elif len(left := b"".join(kept)) < len(content):
-        with written_whole(path) as sink:
+        with atomic_write(path) as sink:
             sink.write(left)
 
 

@@ -7,7 +7,7 @@ MOST = 1 << 20
 """Scores that wait to be compared with their targets: 4 MiB in float32."""
 
 
-class Totals:
+class RunningMetrics:
     """Sums of loss and of correct predictions, and the number of images.
 
     Adding a batch computes nothing: losses and scores wait for those that come after, because ten

@@ -21,7 +21,7 @@ from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
 from convtrain.training.optimizers import MakeOptimizer
 from convtrain.training.resuming import Progress
-from convtrain.training.running_metrics import Totals, means
+from convtrain.training.running_metrics import RunningMetrics, means
 from convtrain.training.schedules import MakeSchedule
 from convtrain.training.sharding import gathered
 
@@ -72,7 +72,7 @@ class Task(pl.LightningModule):
         self.stop_when_lost, self.channels_last = stop_when_lost, channels_last
         self.cuda_graphs = cuda_graphs
         self.run_id: str | None = None  # which its checkpoints carry; known to rank 0, which saves
-        self.totals = {stage: Totals() for stage in ("fit", "val", "test")}
+        self.totals = {stage: RunningMetrics() for stage in ("fit", "val", "test")}
         self.metrics: dict[str, float] = {}
         self.images_seen, self.train_seconds, self.epochs = 0.0, 0.0, 0
         self.data_seconds = 0.0  # of these, spent on making batches

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
-from convtrain.process.atomic import written_whole
+from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import best_in, load_checkpoint
 
@@ -45,7 +45,7 @@ def export_weights(
         if name.startswith(MODEL)
     }
     target = Path(out) if out is not None else run.path / "weights.safetensors"
-    with written_whole(target) as sink:
+    with atomic_write(target) as sink:
         sink.write(save(tensors, metadata={"format": "pt"}))
     return target, source, len(tensors)
 

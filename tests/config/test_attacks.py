@@ -51,7 +51,7 @@ TARGETS = {
         "convtrain.sweeps.callback.atexit.register",
         "convtrain.sweeps.callback.begin_sweep",
         "convtrain.sweeps.callback.Path",
-        "convtrain.sweeps.jobs.run_once",
+        "convtrain.sweeps.jobs.train_unless_done",
         "convtrain.sweeps.SweepTable",
         "convtrain.launch.launcher.run_rank",
         "logging.config.fileConfig",

@@ -19,7 +19,7 @@ from convtrain.config.schema import Config
 from convtrain.errors import OccupiedError
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
-from convtrain.sweeps.jobs import LeftAloneError, run_once
+from convtrain.sweeps.jobs import JobSkippedError, train_unless_done
 from convtrain.training.callbacks.rank_consistency import difference
 from convtrain.use.compare import config_pairs
 from tests.config.keys_table import leaves
@@ -125,8 +125,8 @@ def test_all_who_ask_are_told_the_same(
         raise AssertionError("it is trained again")
 
     try:
-        skipped = run_once(never, asked, run.path, [], Signals()) == RESULT
-    except LeftAloneError:
+        skipped = train_unless_done(never, asked, run.path, [], Signals()) == RESULT
+    except JobSkippedError:
         skipped = False
     assert skipped == (expected == SAME)
 

@@ -25,7 +25,7 @@ DETERMINISTIC = (
 
 
 def torch_refuses(kind: type[nn.Module], case: Case) -> bool:
-    """Run a layer forward and back on the GPU, as torch's own judge of it."""
+    """Run a layer forward and back on the GPU, as as torch itself tells."""
     torch.manual_seed(0)
     layer = case.make(kind).cuda()
     inputs: list[object] = []

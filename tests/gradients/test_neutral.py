@@ -112,7 +112,7 @@ def test_nothing_waits_and_nothing_is_written_between_flushes(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way of an accelerator, taken on the CPU: there, reading a value would be a wait."""
-    monkeypatch.setattr(recorder, "seen_by_host", lambda tensor: False)
+    monkeypatch.setattr(recorder, "is_on_cpu", lambda tensor: False)
     monkeypatch.setattr(f"{RECORD}.statistics._on_cpu", lambda tensor: False)
     host_copies, writes = Counter[str](), []
     for name in ("cpu", "numpy", "tolist", "item"):
@@ -155,7 +155,7 @@ class _AtLastStep(pl.Callback):
 def test_an_accelerator_gets_the_same_record(tmp_path: Path, monkeypatch: Any) -> None:
     for what in ("host", "accelerator"):
         if what == "accelerator":
-            monkeypatch.setattr(recorder, "seen_by_host", lambda tensor: False)
+            monkeypatch.setattr(recorder, "is_on_cpu", lambda tensor: False)
             monkeypatch.setattr(
                 "convtrain.gradients.record.statistics._on_cpu", lambda tensor: False
             )

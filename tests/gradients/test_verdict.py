@@ -10,7 +10,7 @@ import pytest
 
 from convtrain.gradients import load
 from convtrain.gradients.diagnosis.summary import Sample
-from convtrain.gradients.diagnosis.verdict import judge, verdict
+from convtrain.gradients.diagnosis.verdict import diagnose, verdict
 from convtrain.gradients.record import store as store_module
 from convtrain.gradients.record.store import TABLES, Store
 
@@ -222,7 +222,7 @@ def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_ex
     for steps in (1000, 8000):
         run = tmp_path / str(steps)
         long_record(run, steps)
-        judge(run)  # what is made once and kept
+        diagnose(run)  # what is made once and kept
         arrow: list[int] = []
         read = store_module._read_part
         with monkeypatch.context() as patch:
@@ -231,7 +231,7 @@ def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_ex
                 lambda p, r=read, a=arrow: (a.append(pa.total_allocated_bytes()), r(p))[1],
             )  # fmt: skip
             tracemalloc.start()
-            lines[steps] = judge(run)
+            lines[steps] = diagnose(run)
             peaks[steps] = tracemalloc.get_traced_memory()[1] + max(arrow) - arrow[0]
             tracemalloc.stop()
     # The names of the parts are listed: a dozen bytes a step, where reading all takes hundreds.

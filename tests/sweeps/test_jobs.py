@@ -17,7 +17,7 @@ from convtrain.errors import TrainingError
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep
-from convtrain.sweeps.jobs import LeftAloneError, NotStartedError, run_once
+from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, train_unless_done
 from convtrain.sweeps.stopping import FILE
 from tests.conftest import REPOSITORY, compose
 
@@ -45,7 +45,7 @@ class Trainings:
 
 
 def once(train: Trainings, folder: Path, *overrides: str, job: str = "0") -> dict[str, Any]:
-    return run_once(train, compose(*overrides), folder / job, overrides, Signals())
+    return train_unless_done(train, compose(*overrides), folder / job, overrides, Signals())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,7 +65,7 @@ def test_another_configuration_does_not_take_the_place_of_a_job(tmp_path: Path) 
     train = Trainings()
     once(train, tmp_path, "seed=1")
     before = contents(tmp_path / "0")
-    with pytest.raises(LeftAloneError, match=r"holds a job with another seed, which stays"):
+    with pytest.raises(JobSkippedError, match=r"holds a job with another seed, which stays"):
         once(train, tmp_path, "seed=2")
     assert [config.seed for config in train.configs] == [1]
     assert contents(tmp_path / "0") == before
@@ -88,7 +88,7 @@ def test_a_job_whose_configuration_cannot_be_read_stays(tmp_path: Path, damage: 
     once(train, tmp_path)
     (tmp_path / "0" / "config.yaml").write_text(damage)
     before = contents(tmp_path / "0")
-    with pytest.raises(LeftAloneError, match=r"config\.yaml: damaged, .*; remove .* to train"):
+    with pytest.raises(JobSkippedError, match=r"config\.yaml: damaged, .*; remove .* to train"):
         once(train, tmp_path)
     assert contents(tmp_path / "0") == before
 
@@ -108,7 +108,7 @@ def test_a_failed_job_is_left_alone_until_it_is_to_be_tried_again(tmp_path: Path
     train = Trainings()
     (tmp_path / "0").mkdir()
     Run(tmp_path / "0").fail("no memory")
-    with pytest.raises(LeftAloneError, match=r"add sweep.retry_failed=true .*: no memory$"):
+    with pytest.raises(JobSkippedError, match=r"add sweep.retry_failed=true .*: no memory$"):
         once(train, tmp_path)
     assert train.configs == []
     begin_sweep(tmp_path, retry_failed=True, jobs=1)
@@ -192,7 +192,7 @@ def test_a_stopped_sweep_stops_the_job_that_runs_and_starts_no_other(tmp_path: P
             while signals.received is None and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-        run_once(Trainings(wait), compose(), tmp_path / "0", (), signals)
+        train_unless_done(Trainings(wait), compose(), tmp_path / "0", (), signals)
         assert signals.received == signal.SIGTERM
     with pytest.raises(NotStartedError, match="the sweep was stopped"):
         once(Trainings(), tmp_path, job="1")

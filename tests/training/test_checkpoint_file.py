@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
-from convtrain.process.atomic import sweep_strays
+from convtrain.process.atomic import remove_stale_temporaries
 from convtrain.training.checkpoint_file import load_checkpoint, newest_good, save_checkpoint
 from tests.conftest import REPOSITORY
 from tests.training.forged import Payload, forge
@@ -375,8 +375,8 @@ def test_only_strays_of_checkpoints_are_swept(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / ".last.ckpt.123.tmp").touch()
-    sweep_strays(tmp_path, ".ckpt")
-    sweep_strays(tmp_path / "none", ".ckpt")
+    remove_stale_temporaries(tmp_path, ".ckpt")
+    remove_stale_temporaries(tmp_path / "none", ".ckpt")
     assert names(tmp_path) == [".mine.tmp", "a.tmp", "below", "last.ckpt"]
     assert names(tmp_path / "below") == [".last.ckpt.123.tmp"]
 
@@ -420,7 +420,7 @@ def test_100_kills_during_a_save_leave_the_old_or_the_new(
         assert loaded["number"] >= number + 1
         assert (loaded["state_dict"]["w"] == loaded["number"]).all()
         number = loaded["number"]
-        sweep_strays(tmp_path, ".ckpt")
+        remove_stale_temporaries(tmp_path, ".ckpt")
         assert names(tmp_path) == ["last.ckpt"]
     print(f"{fates}, {strays} strays, a save takes {duration:.2f} s")
     assert strays > 30, "the kills came while the file was being written"

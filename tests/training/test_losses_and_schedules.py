@@ -10,7 +10,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
 from convtrain.training.losses import LOSSES, make_loss
-from convtrain.training.running_metrics import Totals, means
+from convtrain.training.running_metrics import RunningMetrics, means
 from convtrain.training.schedules import SCHEDULES, make_schedule
 
 SCORES, TARGETS = torch.randn(16, 5), torch.randint(0, 5, (16,))
@@ -109,7 +109,7 @@ def test_plateau_lowers_the_rate_when_the_metric_stalls() -> None:
 
 
 def test_totals_are_means_over_all_images_whatever_the_batches() -> None:
-    totals = Totals()
+    totals = RunningMetrics()
     scores, targets = torch.randn(100, 5), torch.randint(0, 5, (100,))
     for start, stop in ((0, 60), (60, 97), (97, 100)):
         part, wanted = scores[start:stop], targets[start:stop]

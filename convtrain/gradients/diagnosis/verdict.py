@@ -42,7 +42,7 @@ def verdict(steps: pa.Table, parameters: pa.Table) -> list[str]:
     return _verdict(of_steps, of_parameters)
 
 
-def judge(run_dir: Path) -> list[str]:
+def diagnose(run_dir: Path) -> list[str]:
     """Judge all that a run has recorded; without a record there is nothing to say.
 
     It takes no more memory for a long run than for a short one: medians are those of an evenly

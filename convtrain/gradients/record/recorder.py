@@ -31,10 +31,10 @@ from convtrain.gradients.record.rows import Row, decide_finiteness, flush_rows, 
 from convtrain.gradients.record.schedule import Length, Plan, fit, in_words, size_in_words
 from convtrain.gradients.record.surroundings import (
     clipping_of,
+    is_on_cpu,
     learning_rates,
     loss_scale,
     scaler_of,
-    seen_by_host,
     unscales_itself,
     without_optimizer,
 )
@@ -117,7 +117,7 @@ class Recorder(pl.Callback):
         self._compiled = is_compiled(self._model)
         deep = self.plan.distributions or self.plan.tensors
         self._captures = deep is not None and not self._compiled
-        host = seen_by_host(next(self._model.parameters(), torch.empty(0)))
+        host = is_on_cpu(next(self._model.parameters(), torch.empty(0)))
         self._decides_at_once = host or self._flush_every == 1
         replays = self._decides_at_once and self._watcher.mode != "off"
         self._micro = MicroBatches(self._model, self.overhead, keeps_buffers=replays)

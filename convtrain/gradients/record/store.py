@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from convtrain.errors import MissingDataError
-from convtrain.process.atomic import written_whole
+from convtrain.process.atomic import atomic_write
 
 FOLDER = "gradients"
 TENSORS = "tensors"
@@ -169,7 +169,7 @@ class Store:
         self._submit(self._replace, path, content.getvalue())
 
     def _replace(self, path: Path, content: Any) -> None:
-        with written_whole(path) as sink:
+        with atomic_write(path) as sink:
             sink.write(content)
         self.bytes_written += sink.size
 

@@ -52,6 +52,6 @@ def without_optimizer(trainer: pl.Trainer, model: nn.Module) -> list[str]:
     return [name for name, p in named if p.requires_grad and id(p) not in held]
 
 
-def seen_by_host(tensor: Tensor) -> bool:
+def is_on_cpu(tensor: Tensor) -> bool:
     """Tell whether the host can read a value without waiting for a device."""
     return tensor.device.type == "cpu"

@@ -12,7 +12,7 @@ from pytorch_lightning.plugins import CheckpointIO
 
 from convtrain.config.metrics import mode_of
 from convtrain.errors import TrainingError
-from convtrain.process.atomic import also_known_as
+from convtrain.process.atomic import hard_link
 from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
 from convtrain.training.position import validation_follows
 from convtrain.training.task import Task
@@ -176,7 +176,7 @@ class LastCheckpoint(Checkpoint):
         held = trainer.is_global_zero and self._held not in (None, step) and self.path.is_file()
         if held and self.keep > 1:
             with suppress(TrainingError):  # if the disk is full, the next line says so to all
-                also_known_as(self.path, OLDER_NAME.format(self._held))
+                hard_link(self.path, OLDER_NAME.format(self._held))
         trainer.save_checkpoint(self.path)
         self._held, self._saved_at, self._awaited = step, time.monotonic(), ""
         if trainer.is_global_zero:
