@@ -158,7 +158,7 @@ def show_summary(console: Console, arguments: Sequence[str]) -> None:
     from convtrain.command.command_line import CommandLine
     from convtrain.command.compose import compose_leniently
     from convtrain.command.resolvers import register_resolvers
-    from convtrain.config.schema import DeclaredModel
+    from convtrain.config.groups.model import DeclaredModel
 
     register_resolvers()
     command = CommandLine.parse(arguments)

@@ -11,9 +11,10 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from convtrain.config.datasets import Sizes
+from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.rules import check_sizes
-from convtrain.config.schema import Config, CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.config.schema import Config
 from convtrain.config.trust import CALLBACK
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation

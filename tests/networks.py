@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convtrain.config.schema import Network
+from convtrain.config.groups.network import Network
 from convtrain.models.build import Weights, build_network
 from convtrain.models.functional import functionalize
 from convtrain.network.resolve import resolve_network

@@ -9,21 +9,17 @@ from typing import Any
 from convtrain.config.datasets import PUBLISHED, Sizes, split_sizes
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
+from convtrain.config.groups.augment import Augment
+from convtrain.config.groups.callbacks import Callbacks
 from convtrain.config.groups.data import Data, ImageFolder, Synthetic
+from convtrain.config.groups.loss import Loss
+from convtrain.config.groups.optimizer import SGD, Optimizer
+from convtrain.config.groups.scheduler import Plateau, Scheduler
+from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
 from convtrain.config.messages import Mistake, brief
 from convtrain.config.metrics import mode_of
-from convtrain.config.schema import (
-    SGD,
-    Augment,
-    Callbacks,
-    Config,
-    Loss,
-    Optimizer,
-    Plateau,
-    Scheduler,
-    Trainer,
-)
+from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, MissingDataError
 
 GIB = 1 << 30

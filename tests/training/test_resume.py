@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from convtrain import pipeline
-from convtrain.config.schema import Trainer
+from convtrain.config.groups.trainer import Trainer
 from convtrain.errors import MissingDataError
 from convtrain.gradients import load
 from convtrain.process.signals import Interrupted, Signals

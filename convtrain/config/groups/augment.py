@@ -1,0 +1,20 @@
+"""Augmentation of the training images."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from convtrain.config.section import Fraction, Section, Whole
+
+
+class Augment(Section):
+    random_crop: Whole = Field(description="padding on each side, in pixels; 0 is off")
+    padding_mode: Literal["constant", "reflect"] = Field(
+        description="what is around an image that is cropped: black, or its mirror image"
+    )
+    horizontal_flip: Fraction = Field(description="probability; 0 is off")
+    flip_alternates: bool = Field(description="flip in regular turns, not by chance")
+    cutout: Whole = Field(description="side of the blanked square, in pixels; 0 is off")
+    mixup: float = Field(
+        ge=0, le=1000, description="alpha of Beta(alpha, alpha), the part of each image; 0 is off"
+    )

@@ -1,0 +1,38 @@
+"""Checkpoints, early stopping, output, and Lightning callbacks."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from convtrain.config.metrics import Metric, Mode
+from convtrain.config.section import Count, Section, Whole
+
+
+class Checkpoint(Section):
+    monitor: Metric = Field(description="metric that names the best checkpoint")
+    mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
+    save_top_k: Whole = Field(description="number of best checkpoints kept")
+    every_n_epochs: Count = Field(description="epochs between two checkpoints")
+    every_n_steps: Count | None = Field(description="optimiser steps between two checkpoints")
+    every_n_minutes: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        description="minutes between two checkpoints"
+    )
+    keep_last: Count = Field(description="number of newest checkpoints kept")
+    test_with: Literal["best", "last"] = Field(description="checkpoint of the final test")
+
+
+class EarlyStopping(Section):
+    monitor: Metric = Field(description="metric that is watched")
+    mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
+    patience: Count | None = Field(description="epochs without improvement")
+    min_delta: float = Field(
+        ge=0, le=1e9, description="smallest change that counts, in units of the metric"
+    )
+
+
+class Callbacks(Section):
+    checkpoint: Checkpoint
+    early_stopping: EarlyStopping
+    progress_bar: bool = Field(description="show a progress bar")
+    walkthrough: bool = Field(description="print the six steps of the first batch")
+    custom: list[dict[str, Any]] = Field(description="Lightning callbacks with their _target_")

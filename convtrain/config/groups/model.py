@@ -1,0 +1,25 @@
+"""The model: the declared network in a style, a model of torchvision, or your own class."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from convtrain.config.section import FileName, Section
+
+
+class DeclaredModel(Section):
+    style: Literal["functional", "nn"] = Field(description="how weights are held")
+
+
+class TorchvisionModel(Section):
+    style: Literal["torchvision"] = Field(description="how weights are held")
+    name: FileName = Field(description="name of a torchvision classification model")
+
+
+class CustomModel(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+    style: Literal["custom"] = Field(description="how weights are held")
+    target: str = Field(alias="_target_", description="import path of a torch.nn.Module")
+
+
+Model = Annotated[DeclaredModel | TorchvisionModel | CustomModel, Field(discriminator="style")]

@@ -1,0 +1,26 @@
+"""The network: its layers, and how its weights begin."""
+
+from typing import Any
+
+from pydantic import Field
+
+from convtrain.config.section import FileName, Section
+
+
+class Network(Section):
+    name: FileName = Field(
+        description="name of the network and of its runs' folder: letters, digits, _ + - ."
+    )
+    layers: list[Any] = Field(min_length=1, description="layers, each named by its torch.nn class")
+    blocks: dict[str, Any] = Field(
+        default_factory=dict, description="name of a block: its layers, and what it takes"
+    )
+    init: dict[str, Any] = Field(
+        description="parameter name pattern: function of torch.nn.init, with arguments"
+    )
+    parametrize: dict[str, Any] = Field(
+        default={}, description="parameter name pattern: weight_norm, spectral_norm or orthogonal"
+    )
+    prune: dict[str, Any] = Field(
+        default={}, description="parameter name pattern: function of torch.nn.utils.prune"
+    )

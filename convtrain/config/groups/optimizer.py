@@ -1,0 +1,53 @@
+"""The optimisers, with the arguments of ``torch.optim``."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from convtrain.config.section import Section
+
+LearningRate = Annotated[
+    float, Field(gt=0, le=1e6, description="learning rate, a factor of the gradient")
+]
+WeightDecay = Annotated[
+    float, Field(ge=0, le=1e6, description="weight decay, a factor of the weights")
+]
+Epsilon = Annotated[
+    float, Field(ge=1e-30, le=1e6, description="added to the denominator, in units of the gradient")
+]
+Momentum = Annotated[
+    float, Field(ge=0, lt=1, description="momentum, the part of a step kept for the next")
+]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SGD(Section):
+    name: Literal["sgd"] = Field(description="optimiser of torch.optim")
+    lr: LearningRate
+    momentum: Momentum
+    nesterov: bool = Field(description="Nesterov momentum")
+    weight_decay: WeightDecay
+
+
+class Adam(Section):
+    name: Literal["adam", "adamw"] = Field(description="optimiser of torch.optim")
+    lr: LearningRate
+    betas: list[Beta] = Field(
+        min_length=2, max_length=2, description="decay of both averages per step, 0-1"
+    )
+    eps: Epsilon
+    weight_decay: WeightDecay
+
+
+class RMSprop(Section):
+    name: Literal["rmsprop"] = Field(description="optimiser of torch.optim")
+    lr: LearningRate
+    alpha: float = Field(
+        ge=0, lt=1, description="decay of the squared gradient's average per step, 0-1"
+    )
+    eps: Epsilon
+    momentum: Momentum
+    weight_decay: WeightDecay
+
+
+Optimizer = Annotated[SGD | Adam | RMSprop, Field(discriminator="name")]

@@ -1,0 +1,56 @@
+"""The schedules of the learning rate."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from convtrain.config.metrics import Metric, Mode
+from convtrain.config.section import Fraction, Section, Whole
+
+WarmUp = Annotated[float, Field(ge=0, le=1e9, description="epochs of linear warm-up")]
+
+
+class Constant(Section):
+    name: Literal["none"] = Field(description="course of the learning rate")
+    warmup_epochs: WarmUp
+
+
+class Step(Section):
+    name: Literal["step"] = Field(description="course of the learning rate")
+    step_epochs: float = Field(gt=0, le=1e9, description="epochs between two drops")
+    gamma: float = Field(gt=0, le=1, description="factor of the learning rate at each drop")
+    warmup_epochs: WarmUp
+
+
+class Cosine(Section):
+    name: Literal["cosine"] = Field(description="course of the learning rate")
+    final_fraction: Fraction = Field(
+        description="last learning rate as a part of optimizer.lr, 0-1"
+    )
+    warmup_epochs: WarmUp
+
+
+class OneCycle(Section):
+    name: Literal["onecycle"] = Field(description="course of the learning rate")
+    pct_start: Fraction = Field(description="part of the training spent rising, 0-1")
+    div_factor: float = Field(
+        ge=1, le=1e12, description="factor from the first learning rate to optimizer.lr"
+    )
+    final_div_factor: float = Field(
+        ge=1, le=1e12, description="factor from the last learning rate to the first"
+    )
+    anneal_strategy: Literal["cos", "linear"] = Field(description="shape of the two slopes")
+
+
+class Plateau(Section):
+    name: Literal["plateau"] = Field(description="course of the learning rate")
+    monitor: Metric = Field(description="metric that is watched")
+    mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
+    factor: float = Field(gt=0, lt=1, description="factor of the learning rate at each drop")
+    patience: Whole = Field(description="epochs without improvement")
+
+
+Scheduler = Annotated[
+    Constant | Step | Cosine | OneCycle | Plateau,
+    Field(discriminator="name"),
+]

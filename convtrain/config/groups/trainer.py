@@ -1,0 +1,53 @@
+"""The trainer: devices, duration, precision and limits."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from convtrain.config.section import TIMES_AN_EPOCH, BatchLimit, Count, Section
+
+
+class Trainer(Section):
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(description="kind of device")
+    devices: Count | Literal["auto"] = Field(description="number of devices, or auto for all")
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        description="how several devices work together"
+    )
+    num_nodes: Count = Field(description="number of machines")
+    max_epochs: Count = Field(description="epochs of training")
+    max_steps: Count | None = Field(description="optimiser steps at most")
+    precision: Literal[32, "32-true", "bf16-mixed", "16-mixed", 64, "64-true"] = Field(
+        description="floating-point precision, in bits"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        description="order of images in memory: true, false, or auto"
+    )
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
+        description="mode of torch.compile for the model; the last two use CUDA graphs on a GPU"
+    )
+    gradient_clip_val: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
+        description="largest gradient norm or value"
+    )
+    gradient_clip_algorithm: Literal["norm", "value"] = Field(description="what is clipped")
+    accumulate_grad_batches: Count = Field(description="batches per optimiser step")
+    val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] = Field(
+        description=TIMES_AN_EPOCH
+    )
+    log_every_n_steps: Count = Field(description="optimiser steps between two log entries")
+    deterministic: bool = Field(description="deterministic GPU kernels")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="number of CPU threads for torch"
+    )
+    sync_batchnorm: bool = Field(description="batch statistics over all devices")
+    limit_train_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
+    limit_val_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
+    limit_test_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
+    fast_dev_run: bool | Count = Field(description="one batch (or N batches) of each loop")
+    profiler: Literal["stages", "simple", "advanced", "pytorch"] | None = Field(
+        description="where the time goes, by stage and layer or by one of Lightning's profilers"
+    )
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """Whether a GPU replays the model, in memory that each replay overwrites."""
+        return self.compile in ("reduce-overhead", "max-autotune")
