@@ -1,6 +1,7 @@
 """The house rules that a machine can check."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,8 +70,121 @@ def test_the_rooms_before_the_layers_import_nothing_heavy(path: Path) -> None:
     assert not [m for m, _ in imports(path) if m.split(".")[0] in HEAVY]
 
 
+def circles(imported: dict[str, set[str]]) -> list[set[str]]:
+    """Return the groups of files that import one another, directly or through others."""
+    reached = {}
+    for start in imported:
+        found, ahead = set(), [start]
+        while ahead:
+            new = imported[ahead.pop()] - found
+            found |= new
+            ahead += new
+        reached[start] = found
+    groups = {frozenset(b for b in reached[a] if a in reached[b]) for a in reached}
+    return [set(group) for group in groups if group]
+
+
+KNOWN_CIRCLES = (
+    {"convtrain.training.task", "convtrain.training.resuming"},
+    {"convtrain.sweeps.table", "convtrain.sweeps.page"},
+)
+"""Circles that are still to be opened. Remove yours; never add one."""
+
+
+def test_no_files_import_one_another() -> None:
+    names = {".".join(path.relative_to(REPOSITORY).with_suffix("").parts): path for path in MODULES}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    imported = {}
+    for name, path in names.items():
+        tree = ast.walk(ast.parse(path.read_text()))
+        taken = {
+            f"{n.module}.{a.name}" for n in tree if isinstance(n, ast.ImportFrom) for a in n.names
+        }
+        taken |= {module for module, _ in imports(path)}
+        imported[name] = (taken & names.keys()) - {name, "convtrain"}  # which imports when asked
+    found = circles(imported)
+    assert [circle for circle in found if circle not in KNOWN_CIRCLES] == []
+
+
+def test_few_modules_belong_to_no_room() -> None:
+    loose = {path.name for path in PACKAGE.glob("*.py")}
+    assert len(loose - {"__init__.py", "__main__.py", "pipeline.py"}) <= 4
+
+
+VAGUE = (
+    "details", "mirror", "rows", "folding", "surroundings", "usual", "words", "plain", "names",
+    "anchors", "agreement", "utils", "helpers", "common", "misc",
+)  # fmt: skip
+"""Names that do not tell what a file is for."""
+
+VAGUE_FOR_NOW = (
+    "config/words.py",
+    "gradients/diagnosis/usual.py",
+    "gradients/folding.py",
+    "gradients/record/details.py",
+    "gradients/record/rows.py",
+    "gradients/record/surroundings.py",
+)
+"""Files that are still to be renamed or split. Remove yours; never add one."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_files_name_tells_what_it_is_for(path: Path) -> None:
+    assert path.stem not in VAGUE or str(path.relative_to(PACKAGE)) in VAGUE_FOR_NOW
+
+
+MOST_LINES = 300
+REASON = "one file because"
+"""Words in the docstring of a longer file, which go on to say why it is not two."""
+
+LONG_FOR_NOW = (
+    "command/check.py",
+    "config/rules.py",
+    "config/schema.py",
+    "gradients/diagnosis/alarms.py",
+    "gradients/record/recorder.py",
+    "launch/launcher.py",
+    "training/task.py",
+)
+"""Files that are still to be shortened. Remove yours; never add one."""
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_every_file_says_what_it_is_for_and_stays_short(path: Path) -> None:
     text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
-    assert len(text.splitlines()) <= 400, f"{path} wants to be two files"
+    header = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+    assert header, f"{path} has no docstring"
+    if REASON not in header.lower() and str(path.relative_to(PACKAGE)) not in LONG_FOR_NOW:
+        lines = len(text.splitlines())
+        assert lines <= MOST_LINES, f"{path} has {lines} lines: split it, or write {REASON!r} ..."
+
+
+MOST_ANY = {
+    "loose modules": 23,
+    "config": 57,
+    "process": 15,
+    "run": 35,
+    "command": 81,
+    "layers": 23,
+    "network": 53,
+    "models": 66,
+    "data": 27,
+    "training": 123,
+    "gradients": 88,
+    "sweeps": 22,
+    "launch": 23,
+    "use": 16,
+    "verbs": 16,
+}
+"""How often ``Any`` may be written in each room. Lower yours; it moves only with the code."""
+
+
+def room_of(path: Path) -> str:
+    return "loose modules" if path.parent == PACKAGE else path.relative_to(PACKAGE).parts[0]
+
+
+@pytest.mark.parametrize("room", sorted(set(map(room_of, MODULES))))
+def test_values_have_types(room: str) -> None:
+    """``object``, a Protocol, a TypedDict or the type itself says more than ``Any``."""
+    texts = [path.read_text() for path in MODULES if room_of(path) == room]
+    assert sum(len(re.findall(r"\bAny\b", text)) for text in texts) <= MOST_ANY.get(room, 0)
