@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
+from convtrain.gradients.layers import layer_norms
 from convtrain.gradients.record.store import FOLDER
 from convtrain.run.directory import Run
 from convtrain.text import matches
@@ -121,23 +122,9 @@ def gather_norms(parameters: pa.Table) -> Norms:
 
 
 def by_layer(norms: Norms) -> Norms:
-    """Return the norms of layers: the root of the sum of squares over a layer's parameters."""
-    columns: dict[str, list[int]] = {}
-    for place, name in enumerate(norms.names):
-        columns.setdefault(layer_of(name), []).append(place)
-    values = np.empty((len(norms.steps), len(columns)))
-    present = np.empty(values.shape, bool)
-    for place, group in enumerate(columns.values()):
-        present[:, place] = norms.present[:, group].any(1)
-        known = np.where(norms.present[:, group], norms.values[:, group], 0).astype(np.float64)
-        values[:, place] = np.where(present[:, place], np.sqrt(np.square(known).sum(1)), np.nan)
-    return Norms(tuple(columns), norms.steps, values, present)
-
-
-def layer_of(parameter: str) -> str:
-    """Return the layer that has a parameter: ``stem`` for ``stem.weight``."""
-    owner = parameter.partition(".parametrizations.")[0]
-    return owner if owner != parameter else parameter.rpartition(".")[0] or parameter
+    """Return the norms of layers; see :func:`convtrain.gradients.layers.layer_norms`."""
+    names, values, present = layer_norms(norms.names, norms.values, norms.present)
+    return Norms(names, norms.steps, values, present)
 
 
 def _is_run(path: Path) -> bool:

@@ -17,7 +17,8 @@ from convtrain.__main__ import main
 from convtrain.gradients import load
 from convtrain.gradients.charts import BINS, draw_heatmap
 from convtrain.gradients.folding import fold_names
-from convtrain.gradients.reading import Norms, by_layer, gather_norms, layer_of, select_rows
+from convtrain.gradients.layers import layer_of
+from convtrain.gradients.reading import Norms, by_layer, gather_norms, select_rows
 from convtrain.gradients.record.store import Store
 from convtrain.gradients.report import norm_table, short
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from convtrain.errors import MissingDataError
 from convtrain.gradients.diagnosis.alarms import one_digit, shortened
 from convtrain.gradients.diagnosis.summary import ParameterSummary, StepSummary
-from convtrain.gradients.reading import layer_of
+from convtrain.gradients.layers import layer_of
 from convtrain.gradients.record.store import load_in_pieces
 
 FEWEST = 20  # steps before a trend means anything
