@@ -53,10 +53,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def message_lines(error: BaseException) -> list[str]:
+    """Return the lines of an error's message, or its class's name if the message is empty."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return [line for line in lines if line] or [type(error).__name__]
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind where it has none."""
-    lines = (text.strip() for text in str(error).splitlines())
-    return next((text for text in lines if text), type(error).__name__)
+    """Return the first line of an error's message, or its class's name if the message is empty."""
+    return message_lines(error)[0]
 
 
 def few(names: Iterable[str], most: int = 10) -> str:
@@ -76,9 +81,9 @@ def error_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename]
     at = (own or frames)[-1] if frames else None
-    message = (str(error).strip().splitlines() or [""])[0]
-    told = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return f"{told} ({Path(at.filename).name}, line {at.lineno})" if at else told
+    kind, line = type(error).__name__, first_line(error)
+    said = kind if line == kind else f"{kind}: {line}"
+    return f"{said} ({Path(at.filename).name}, line {at.lineno})" if at else said
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

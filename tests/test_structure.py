@@ -188,3 +188,9 @@ def test_values_have_types(room: str) -> None:
     """``object``, a Protocol, a TypedDict or the type itself says more than ``Any``."""
     texts = [path.read_text() for path in MODULES if room_of(path) == room]
     assert sum(len(re.findall(r"\bAny\b", text)) for text in texts) <= MOST_ANY.get(room, 0)
+
+
+def test_only_one_module_takes_the_first_line_of_an_exception() -> None:
+    pattern = re.compile(r"str\(\w*(error|exception|cause|exc|e)\w*\)[^\n]*\.splitlines\(\)")
+    found = [path for path in MODULES if pattern.search(path.read_text())]
+    assert found == [PACKAGE / "errors.py"], "use convtrain.errors.first_line"

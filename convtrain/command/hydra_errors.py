@@ -10,7 +10,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from convtrain.config.messages import brief
-from convtrain.errors import closest, did_you_mean
+from convtrain.errors import closest, did_you_mean, message_lines
 
 
 def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
@@ -75,10 +75,9 @@ def _reason(error: Exception) -> str:
 
 
 def _lines(error: BaseException) -> list[str]:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines and error.__cause__ is not None:
+    if not str(error).strip() and error.__cause__ is not None:
         return _lines(error.__cause__)
-    return lines or [type(error).__name__]
+    return message_lines(error)
 
 
 def _hydra_keys() -> dict[str, str]:

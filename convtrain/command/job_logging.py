@@ -7,6 +7,7 @@ from typing import Any
 
 from convtrain.command.hydra_paths import leaves_folder
 from convtrain.config.messages import Mistake
+from convtrain.errors import first_line
 
 OUTPUT_DIR = "/<the run's directory>"  # stands for it until a job begins
 LOGGING_CLASSES = {
@@ -97,7 +98,8 @@ def _section_mistakes(key: str, node: Any) -> Iterator[Mistake]:
                     described = {**described, "delay": True}
                 config[part][name] = build(dict(described))
             except Exception as error:  # whatever a class raises on its arguments
-                yield Mistake(f"{key}.{part}.{name}", f"cannot be built: {_reason(error)}")
+                reason = first_line(error.__cause__ or error)
+                yield Mistake(f"{key}.{part}.{name}", f"cannot be built: {reason}")
     loggers = {f"loggers.{name}": logger for name, logger in (node.get("loggers") or {}).items()}
     for name, logger in {"root": node.get("root"), **loggers}.items():
         yield from _logger_mistakes(f"{key}.{name}", logger, config["handlers"])
@@ -116,9 +118,3 @@ def _logger_mistakes(key: str, logger: Any, handlers: Any) -> Iterator[Mistake]:
         logging.Logger("tried").setLevel(logger.get("level") or 0)
     except (ValueError, TypeError) as error:
         yield Mistake(f"{key}.level", str(error))
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of what lies behind an error of logging's."""
-    cause = error.__cause__ or error
-    return (str(cause).splitlines() or [""])[0] or type(cause).__name__

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from convtrain.errors import NetworkError, did_you_mean
+from convtrain.errors import NetworkError, did_you_mean, first_line
 from convtrain.text import matches
 
 PARAMETRIZATIONS: dict[str, Callable[..., Any]] = {
@@ -76,5 +76,5 @@ def _apply(
             try:
                 known[name](module.get_submodule(path), tensor, **(arguments or {}))
             except (TypeError, ValueError, RuntimeError, IndexError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise NetworkError(f"{where}: {parameter}: {reason}") from error

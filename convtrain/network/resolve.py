@@ -43,7 +43,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convtrain.errors import NetworkError
+from convtrain.errors import NetworkError, first_line
 from convtrain.layers.blocks import Pick
 from convtrain.layers.containers import sequential
 from convtrain.layers.entry import Entry
@@ -167,7 +167,7 @@ def _resolve(declared: ExpandedLayer, resolved: list[Layer], input: Any) -> Any:
         came_in = f"input {_shown(_first(input))}"
         if declared.arguments:
             came_in += f", {brief(declared.arguments)}"
-        raise NetworkError(f"{declared.where}: {came_in}: {_reason(error)}") from error
+        raise NetworkError(f"{declared.where}: {came_in}: {first_line(error)}") from error
     resolved.append(
         Layer(
             name=declared.name,
@@ -224,8 +224,3 @@ def _compute_block(
 
 def _shown(tensor: Tensor) -> str:
     return f"(N, {', '.join(map(str, tensor.shape[1:]))})"
-
-
-def _reason(error: Exception) -> str:
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return first.strip()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from convtrain.errors import ConfigError, TrainingError
+from convtrain.errors import ConfigError, TrainingError, first_line
 from convtrain.process.ranks import RankInfo, rank_info, unset_command
 from convtrain.process.stamp import new_stamp
 
@@ -51,7 +51,7 @@ def join(here: RankInfo) -> str:
         _wait_for_ranks(store, f"convtrain/{attempt}/ranks", here)
         return _stamp(store, f"convtrain/{attempt}/stamp", here)
     except (RuntimeError, OSError) as error:  # torch's DistStoreError is the former
-        raise TrainingError(f"{_who(here)}: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"{_who(here)}: {first_line(error)}") from error
 
 
 def _who(here: RankInfo) -> str:

@@ -14,7 +14,7 @@ import yaml
 from convtrain.config.identity import Configuration, differing
 from convtrain.config.schema import Config
 from convtrain.config.yaml_limits import refuse_explosion
-from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
+from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
 from convtrain.process.atomic import atomic_write, remove_stale_temporaries
 from convtrain.process.lock import holder
 from convtrain.run.commands import resume_command
@@ -239,5 +239,4 @@ def _mapping(path: Path, read: Any) -> dict[str, Any]:
 
 
 def _damaged(path: Path, error: Exception) -> CorruptDataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return CorruptDataError(f"{path}: damaged, {reason}")
+    return CorruptDataError(f"{path}: damaged, {first_line(error)}")

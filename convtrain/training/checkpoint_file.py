@@ -17,7 +17,13 @@ import fsspec
 import torch
 from torch import nn
 
-from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
+from convtrain.errors import (
+    ConfigError,
+    CorruptDataError,
+    MissingDataError,
+    TrainingError,
+    first_line,
+)
 from convtrain.process.atomic import Sink, atomic_write
 
 PREFIX = b"convtrain sha256 "
@@ -221,7 +227,7 @@ def _open(path: Path | str) -> BinaryIO:
     except FileNotFoundError:
         raise MissingDataError(f"{path}: there is no such checkpoint") from None
     except Exception as error:  # what a remote file system raises is its own affair
-        raise CorruptDataError(f"{path}: cannot be read, {_first_line(error)}") from None
+        raise CorruptDataError(f"{path}: cannot be read, {first_line(error)}") from None
 
 
 def _verify(file: BinaryIO, path: Path | str) -> None:
@@ -266,12 +272,8 @@ def _foreign(value: Any, name: str) -> Iterator[tuple[str, type]]:
 def _why_refused(error: Exception) -> str:
     named = re.search(r"GLOBAL (\S+)", str(error))
     if named is None:
-        return _first_line(error)
+        return first_line(error)
     return f"it holds {named[1]}, and a checkpoint holds tensors and plain containers only"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _age(path: Path) -> tuple[int, bool]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convtrain.data.archives import contained_extraction
 from convtrain.data.images import Images, Splits, divide, divide_labels
-from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
+from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
 
 BLOCK = 1 << 18  # pixels that are drawn at once
 
@@ -163,7 +163,7 @@ def _download(name: str, root: str) -> None:
             for train in (True, False):
                 _open(class_name, root, train=train, download=True)
     except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise TrainingError(
             f"data={name}: the download into {Path(root).absolute()} failed: {reason}; "
             f"check the network, or put the files there by hand"
@@ -218,7 +218,7 @@ def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, struct.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CorruptDataError(
             f"{path}: cannot be read: {reason}; "
             f"delete it and fetch it again with data.download=true"

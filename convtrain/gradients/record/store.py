@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from convtrain.errors import MissingDataError
+from convtrain.errors import MissingDataError, first_line
 from convtrain.process.atomic import atomic_write
 
 FOLDER = "gradients"
@@ -226,7 +226,9 @@ def _read_part(path: Path) -> pa.Table | None:
     try:
         return _checked(path, pq.read_table(path, **READING))
     except (pa.ArrowException, OSError, ValueError) as error:
-        warnings.warn(f"{path}: left out, it cannot be read ({_first_line(error)})", stacklevel=3)
+        warnings.warn(
+            f"{path}: left out, it cannot be read ({first_line(error).rstrip('.')})", stacklevel=3
+        )
         return None
 
 
@@ -265,7 +267,3 @@ def _plain(tensor: Any) -> Any:
 
         tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor.cpu().contiguous().clone()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
