@@ -8,6 +8,7 @@ import torchvision
 
 from convtrain.command.compose import CONFIGS
 from convtrain.network.resolve import resolve_network
+from docs.generate.networks import PAGE, costs, known_parameters, page, row
 from tests.conftest import slow_but
 from tests.networks import (
     NETWORKS,
@@ -21,7 +22,6 @@ from tests.networks import (
     pairs,
     shape,
 )
-from tests.networks_table import PAGE, costs, known_parameters, page, row
 
 LARGE = ("vgg16_bn",)  # 138 million parameters
 QUICK = ("lenet", "resnet18", "mobilenet_v2", "googlenet")
@@ -106,7 +106,7 @@ def test_the_page_shows_what_is_declared() -> None:
     for name in NETWORKS:
         start = f"| {' | '.join(row(name))} |"
         assert any(line.startswith(start) for line in lines), (
-            f"{name}: docs/networks.md is not current; write it with python -m tests.networks_table"
+            f"{name}: write the page with python -m docs.generate networks"
         )
 
 

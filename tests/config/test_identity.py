@@ -22,7 +22,7 @@ from convtrain.run.directory import Run
 from convtrain.sweeps.jobs import JobSkippedError, train_unless_done
 from convtrain.training.callbacks.rank_consistency import difference
 from convtrain.use.compare import config_pairs
-from tests.config.keys_table import leaves
+from docs.generate.configuration import leaves
 from tests.conftest import QUICK, compose
 
 RESULT = {"val/acc": 0.5}

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from convtrain.config.schema import Config
-from tests.config.keys_table import PAGE, json_schema, leaves, page
+from docs.generate.configuration import PAGE, json_schema, leaves, page
 from tests.config.ranges import ROWS
 
 UNIT = re.compile(
@@ -56,7 +56,7 @@ def test_the_oracle_knows_every_key() -> None:
 
 def test_the_table_of_keys_is_current() -> None:
     written = PAGE.read_text()
-    assert written == page(written), "write it with python -m tests.config.keys_table"
+    assert written == page(), "write it with python -m docs.generate configuration"
     for key in known_keys():
         assert f"| `{key}`" in written
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from convtrain.layers import FAMILIES
 from convtrain.layers.exceptions import EXCEPTIONS
-from tests.layers.table import PAGE, columns
+from docs.generate.layers import PAGE, columns
 
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
@@ -19,7 +19,7 @@ def test_the_page_is_current() -> None:
     entries = [entry for family in FAMILIES.values() for entry in family]
     expected = [columns(entry) for entry in entries]
     listed = [row[:4] for row in ROWS if len(row) == 6 and row[0] not in MISSING]
-    assert listed == expected, "run: python -m tests.layers.table"
+    assert listed == expected, "run: python -m docs.generate layers"
 
 
 def test_the_page_gives_the_exceptions_and_their_reasons() -> None:

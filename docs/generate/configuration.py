@@ -1,4 +1,4 @@
-"""Write the table of all keys into docs/configuration.md: ``python -m tests.config.keys_table``."""
+"""docs/configuration.md: the table of all keys, below what is written by hand."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,14 +9,15 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from convtrain.config.schema import Config
-from tests.conftest import REPOSITORY
+from docs.generate import DOCS
 
-PAGE = REPOSITORY / "docs" / "configuration.md"
+PAGE = DOCS / "configuration.md"
 HEADING = "## Every key"
 HEAD = f"""{HEADING}
 
-Written from the schema by `python -m tests.config.keys_table`; a test keeps it current. A key with
-choices behind it is known to these alone. `python train.py --cfg job` shows the values.
+`python -m docs.generate configuration` writes this table from the schema, and a test checks that it
+is up to date. A key with choices in parentheses exists in these choices only.
+`python train.py --cfg job` shows the values.
 
 | key | allowed | what it is |
 | --- | --- | --- |
@@ -112,10 +113,6 @@ def rows() -> list[str]:
     return lines
 
 
-def page(written: str) -> str:
-    """Return the page with its table as it should be; what stands above it is written by hand."""
-    return written.partition(HEADING)[0] + HEAD + "".join(rows())
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+def page() -> str:
+    """Return the page with its table as it should be; what is above it is written by hand."""
+    return PAGE.read_text().partition(HEADING)[0] + HEAD + "".join(rows())

@@ -1,25 +1,24 @@
-"""Write docs/networks.md: ``python -m tests.networks_table``."""
-
-from pathlib import Path
+"""docs/networks.md: networks that torchvision has too, declared and compared."""
 
 import torch
 
 from convtrain.command.compose import CONFIGS
 from convtrain.network.resolve import resolve_network
 from convtrain.network.summary import summarize, totals
-from tests.conftest import REPOSITORY
+from docs.generate import DOCS
 from tests.networks import MODES, NETWORKS, STYLES, declared, differences, known
 
-PAGE = REPOSITORY / "docs" / "networks.md"
+PAGE = DOCS / "networks.md"
 HEAD = """# Known networks, declared
 
-Written by `python -m tests.networks_table`; a test keeps it current. Each network stands in
-`configs/network/` with no line of Python. It is compared with torchvision's (LeNet-5, which
-torchvision does not have, with one written out in `tests/networks.py`): the same weights and
-buffers, two images of 64x64 (28x28 for LeNet-5), one random state, forward and backward. The
-difference is the largest over scores, every parameter's gradient and every buffer afterwards;
-`same bits` means that there is none at all. Parameters and multiply-adds are for 1,000 classes at
-224x224 (10 at 28x28).
+`python -m docs.generate networks` writes this page, and a test checks that it is up to date. Each
+network is a YAML file in `configs/network/`, without a line of Python. It is compared with
+torchvision's network of the same name; LeNet-5, which torchvision does not have, is compared with
+one built in `tests/networks.py`. Both get the same weights, buffers and random state, and run
+forward and backward on two images of 64x64 (28x28 for LeNet-5). The table shows the largest
+absolute difference over the logits, the gradients of all parameters and the buffers after the
+step; `same bits` means that nothing differs. Parameters and multiply-adds are for 1,000 classes
+at 224x224 (10 classes at 28x28 for LeNet-5).
 
 """
 COLUMNS = (
@@ -62,13 +61,3 @@ def page() -> str:
         found = differences(name)
         rows.append([*row(name), *(shown(difference.largest) for difference in found.values())])
     return HEAD + "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
-
-
-def main(target: Path = PAGE) -> None:
-    torch.set_num_threads(1)
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(page())
-
-
-if __name__ == "__main__":
-    main()

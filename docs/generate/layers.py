@@ -1,36 +1,35 @@
-"""The catalogue as a page, made by running every case: ``python -m tests.layers.table``."""
+"""docs/layers.md: every layer of the catalogue, with what its test cases found."""
 
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from convtrain.layers import FAMILIES, containers
 from convtrain.layers.entry import Entry
 from convtrain.layers.exceptions import EXCEPTIONS
+from docs.generate import DOCS
 from tests.layers.cases import CASES
 from tests.layers.parity import DTYPES, check
 
-PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
+PAGE = DOCS / "layers.md"
 
 HEAD = f"""# Every layer, in both styles
 
-Written by `python -m tests.layers.table`, which runs every layer in both styles and compares bits:
-outputs, gradients of every floating input and parameter, and buffers after the step. A case is one
-choice of constructor arguments and inputs; each runs in training and evaluation mode, with and
-without gradients, in channels_last, and in every number type. "same bits" says that all of them
-agreed. Where torch.nn raises, because it does not support a number type or layout, so must the
-functional style.
+`python -m docs.generate layers` writes this page: it runs every layer in both styles and compares
+the bits of outputs, of the gradients of every floating-point input and parameter, and of the
+buffers after the step. A case is one choice of constructor arguments and inputs. Each case runs in
+training and evaluation mode, with and without gradients, in channels_last, and in every dtype;
+"same bits" means that all of these runs agree. Where `torch.nn` raises because it does not support
+a dtype or a memory format, the functional style must raise too.
 
 Of the classes that `torch.nn` exports, {{catalogued}} are in the catalogue and {len(EXCEPTIONS)}
-are [exceptions](#exceptions). A twin without `F.` or `torch.` stands in its family's file under
+are [exceptions](#exceptions). A twin without `F.` or `torch.` is defined in its family's file in
 `convtrain/layers/`.
 """
 
 
 def columns(entry: Entry) -> list[str]:
-    """What the catalogue says of a layer: name, twin, inferred arguments, number of cases."""
+    """Return what the catalogue says of a layer: name, twin, inferred arguments, cases."""
     return [
         entry.module.__name__,
         f"`{entry.function_name}`",
@@ -40,7 +39,7 @@ def columns(entry: Entry) -> list[str]:
 
 
 def verdict(entry: Entry) -> list[str]:
-    """Run a layer's cases: number types in which all are supported, and whether all bits agreed."""
+    """Run a layer's cases; return the dtypes that all support, and whether all bits agree."""
     if entry.twin is containers.no_forward:
         return ["", "no forward"]
     verdicts = [check(entry, case) for case in CASES[entry.module]]
@@ -50,14 +49,18 @@ def verdict(entry: Entry) -> list[str]:
     return [names, "**different**" if different else "same bits"]
 
 
-def page() -> Iterator[str]:
+def page() -> str:
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
     catalogued = sum(
         entry.module.__name__ in vars(torch.nn) for family in FAMILIES.values() for entry in family
     )
     yield HEAD.format(catalogued=catalogued)
     for family, entries in FAMILIES.items():
         yield f"## {family}\n"
-        yield "| layer | functional twin | inferred | cases | number types | parity |"
+        yield "| layer | functional twin | inferred | cases | dtypes | parity |"
         yield "| --- | --- | --- | --- | --- | --- |"
         for entry in entries:
             yield f"| {' | '.join([*columns(entry), *verdict(entry)])} |"
@@ -67,10 +70,3 @@ def page() -> Iterator[str]:
     yield "| --- | --- |"
     for name, reason in EXCEPTIONS.items():
         yield f"| {name} | {reason} |"
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(page()) + "\n")
