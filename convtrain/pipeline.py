@@ -22,7 +22,7 @@ from convtrain.assembly import (
 )
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
-from convtrain.gradients.diagnosis.verdict import diagnose
+from convtrain.gradients.diagnosis.offline import diagnose
 from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.ranks import as_launched
 from convtrain.process.signals import Signals
@@ -126,7 +126,7 @@ def _train(
         result["recorder"] = {"share_of_time": share, "bytes": size}
     _end(config, run, trainer, result)
     if recorder is not None:
-        _judge_gradients(run, result)
+        _diagnose_gradients(run, result)
     return result
 
 
@@ -170,7 +170,7 @@ def _end(config: Config, run: Run, trainer: pl.Trainer, result: dict[str, Any]) 
 
 
 @rank_zero_only
-def _judge_gradients(run: Run, result: dict[str, Any]) -> None:
+def _diagnose_gradients(run: Run, result: dict[str, Any]) -> None:
     """Add the verdict to the result of a run that is finished, and stays so if this is killed."""
     result["gradients"] = diagnose(run.path)
     run.finish(result)

@@ -119,8 +119,6 @@ VAGUE = (
 
 VAGUE_FOR_NOW = (
     "config/words.py",
-    "gradients/diagnosis/usual.py",
-    "gradients/folding.py",
     "gradients/record/details.py",
     "gradients/record/rows.py",
     "gradients/record/surroundings.py",
@@ -141,7 +139,7 @@ LONG_FOR_NOW = (
     "command/check.py",
     "config/rules.py",
     "config/schema.py",
-    "gradients/diagnosis/alarms.py",
+    "gradients/diagnosis/online.py",
     "gradients/record/recorder.py",
     "launch/launcher.py",
     "training/task.py",

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from convtrain.errors import ConfigError, TrainingError
-from convtrain.gradients.folding import fold_names
+from convtrain.gradients.abbreviate import abbreviate
 from convtrain.gradients.reading import Norms
 from convtrain.process.atomic import atomic_write
 from convtrain.text import as_mathtext, boxes_for_missing_letters
@@ -150,5 +150,5 @@ def _mark_steps(axes: Axes, steps: np.ndarray) -> None:
 
 def _name_layers(axis: Any, names: Sequence[str], inches: float) -> None:
     every = int(np.ceil(len(names) * INCH_PER_LABEL / inches))
-    folded = list(map(as_mathtext, fold_names(names, LETTERS)))
+    folded = list(map(as_mathtext, abbreviate(names, LETTERS)))
     axis.set_ticks(range(0, len(names), every), folded[::every], fontsize=8)

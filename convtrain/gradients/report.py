@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from convtrain.errors import MissingDataError
+from convtrain.gradients.abbreviate import narrowest
 from convtrain.gradients.charts import draw_flow, draw_heatmap, write_chart
-from convtrain.gradients.folding import narrowest
 from convtrain.gradients.reading import Norms, by_layer, gather_norms, select_rows
 from convtrain.gradients.record.store import load
 from convtrain.text import as_mathtext

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from convtrain.__main__ import main
 from convtrain.gradients import load
+from convtrain.gradients.abbreviate import abbreviate
 from convtrain.gradients.charts import BINS, draw_heatmap
-from convtrain.gradients.folding import fold_names
 from convtrain.gradients.layers import layer_of
 from convtrain.gradients.reading import Norms, by_layer, gather_norms, select_rows
 from convtrain.gradients.record.store import Store
@@ -190,9 +190,9 @@ def test_a_number_is_short(value: float, text: str) -> None:
 
 def test_a_fold_keeps_names_apart() -> None:
     names = ["stage_1.basic.conv.weight", "stage_2.basic.conv.weight", "head"]
-    assert fold_names(names, 25) == names
+    assert abbreviate(names, 25) == names
     for width in (10, 14, 20):
-        folded = fold_names(names, width)
+        folded = abbreviate(names, width)
         assert len(set(folded)) == 3
         assert max(map(len, folded)) == width
         assert folded[2] == "head"

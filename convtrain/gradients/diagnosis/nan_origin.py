@@ -52,7 +52,7 @@ class NanOrigin:
         self._look("forward pass of {}", output, call)
 
     def follow_loss(self, scores: Tensor, loss: Tensor) -> None:
-        """Watch the backward pass that is about to begin at ``loss``."""
+        """Follow the backward pass that is about to begin at ``loss``."""
         self._belong(scores, MODEL)
         self._look("forward pass of {}", scores, MODEL)
         self._look("{}", loss, LOSS)

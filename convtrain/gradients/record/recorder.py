@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from convtrain.errors import TrainingError
-from convtrain.gradients.diagnosis.watcher import AlarmMode, Watcher
+from convtrain.gradients.diagnosis.alarm_handler import AlarmHandler, AlarmMode
 from convtrain.gradients.record import statistics as measure
 from convtrain.gradients.record.capture import INPUT
 from convtrain.gradients.record.details import Details
@@ -84,7 +84,7 @@ class Recorder(pl.Callback):
         self._max_overhead = max_overhead
         self.overhead, self.overhead_share = Overhead(), 0.0
         self.bytes_written = 0
-        self._watcher = Watcher(alarm, self._run_dir)
+        self._alarm_handler = AlarmHandler(alarm, self._run_dir)
         self._trainer: Any = None
         self._writer: Writer | None = None  # of the one process that writes
         self._restored: dict[str, Any] = {}
@@ -119,7 +119,7 @@ class Recorder(pl.Callback):
         self._captures = deep is not None and not self._compiled
         host = is_on_cpu(next(self._model.parameters(), torch.empty(0)))
         self._decides_at_once = host or self._flush_every == 1
-        replays = self._decides_at_once and self._watcher.mode != "off"
+        replays = self._decides_at_once and self._alarm_handler.mode != "off"
         self._micro = MicroBatches(self._model, self.overhead, keeps_buffers=replays)
         self._go_on(pl_module.device)
         if trainer.is_global_zero:
@@ -132,7 +132,7 @@ class Recorder(pl.Callback):
         restored = self._restored
         self._details.load_state_dict(restored.get("previous", {}), device)
         if "watcher" in restored:
-            self._watcher.load_state_dict(restored["watcher"])
+            self._alarm_handler.load_state_dict(restored["watcher"])
         if "filters" in restored:
             self._filters.load_state_dict(restored["filters"], device)
         self._micro.load_state_dict(restored.get("micro_batches", {}), device)
@@ -227,7 +227,7 @@ class Recorder(pl.Callback):
         if due:
             self._add(row)
             self._judge(module, row, norms, gradients)
-            if self._watcher.mode != "off":
+            if self._alarm_handler.mode != "off":
                 with torch.no_grad():
                     names = [self._parameters.names[column] for column in columns]
                     self._filters.look(names, gradients)
@@ -256,10 +256,10 @@ class Recorder(pl.Callback):
             return
         decide_finiteness(row, norms, gradients)
         if row.broken and row.loss_scale is None:
-            self._watcher.look_at_broken_step(
+            self._alarm_handler.look_at_broken_step(
                 self._trainer, module, row, self._parameters.names, gradients, self._micro
             )
-            self._watcher.act(self._trainer)
+            self._alarm_handler.act(self._trainer)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         with self.overhead, torch.no_grad():
@@ -327,7 +327,7 @@ class Recorder(pl.Callback):
             if self._trainer.world_size > 1:
                 losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
         flushed = flush_rows(rows, self._parameters.names, losses.cpu().numpy())
-        self._watcher.look(flushed, marks.cpu().numpy(), self._filters.flush())
+        self._alarm_handler.look(flushed, marks.cpu().numpy(), self._filters.flush())
         if self._writer is not None:
             self._writer.write(flushed, self._parameters.chosen)
         self._flushed = together
@@ -335,7 +335,7 @@ class Recorder(pl.Callback):
     def _settle(self) -> None:
         """Act on what a flush has shown, before another step is done."""
         self._flushed = False
-        self._watcher.act(self._trainer)
+        self._alarm_handler.act(self._trainer)
         before, plan = self.plan, self._budget.fit(self.plan, self._trainer.global_step)
         if self._trainer.world_size > 1:  # all must flush at the same steps
             plan = self._trainer.strategy.broadcast(plan)
@@ -354,7 +354,7 @@ class Recorder(pl.Callback):
             self._flush(together=True)
             self.wait()
         self.overhead_share = self.overhead.share()
-        self._watcher.act(trainer)
+        self._alarm_handler.act(trainer)
         if self._writer is not None and self._writer.recorded:
             self.bytes_written = self._writer.store.bytes_written
 
@@ -384,7 +384,7 @@ class Recorder(pl.Callback):
             self._flush(together=True)
             self.wait()
         return {
-            "watcher": self._watcher.state_dict(),
+            "watcher": self._alarm_handler.state_dict(),
             "previous": self._details.state_dict(),
             "filters": self._filters.state_dict(),
             "micro_batches": self._micro.state_dict(),

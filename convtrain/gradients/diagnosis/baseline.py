@@ -10,7 +10,7 @@ LARGE, SUDDEN = math.log(100), math.log(3)  # above the median, and above any of
 RECENT = 10
 
 
-class UsualNorm:
+class NormBaseline:
     """Log norms of the last normal steps, to which a new one is compared.
 
     Three sequences: ``normal`` steps, the latest ``window`` of them; the first normal ones, of the

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import convtrain
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
-from convtrain.gradients.diagnosis import watcher
+from convtrain.gradients.diagnosis import alarm_handler
 from convtrain.gradients.diagnosis.replay import replay_saved
 from convtrain.layers.blocks import Concat, Gate, Residual, Sum
 from convtrain.models.functional import functionalize
@@ -254,13 +254,13 @@ def broken_run(
     (tmp_path / "ownbreaking.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     seen: dict[str, Tensor] = {}
-    plain = watcher.Watcher.look_at_broken_step
+    plain = alarm_handler.AlarmHandler.look_at_broken_step
 
     def looking(self: Any, trainer: Any, module: Any, *rest: Any) -> None:
         seen.update({n: p.grad.clone() for n, p in module.model.named_parameters()})
         plain(self, trainer, module, *rest)
 
-    monkeypatch.setattr(watcher.Watcher, "look_at_broken_step", looking)
+    monkeypatch.setattr(alarm_handler.AlarmHandler, "look_at_broken_step", looking)
     with pytest.raises(TrainingError) as stopped:
         train(
             "model=custom", "model._target_=ownbreaking.Net", "trust=[ownbreaking]", "alarm=stop",

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from convtrain.gradients import load
-from convtrain.gradients.diagnosis.summary import Sample
-from convtrain.gradients.diagnosis.verdict import diagnose, verdict
+from convtrain.gradients.diagnosis.aggregate import Sample
+from convtrain.gradients.diagnosis.offline import diagnose, diagnose_tables
 from convtrain.gradients.record import store as store_module
 from convtrain.gradients.record.store import TABLES, Store
 
@@ -53,7 +53,7 @@ def test_a_healthy_run_has_two_lines() -> None:
         norm, skipped=[False] * 100, nonfinite=[0] * 100, clip_coefficient=[1.0] * 96 + [0.5] * 4
     )
     ratios = [1e-3, 1e-3, 2e-3, 4e-3, 0.7]  # the last one is a bias
-    lines = verdict(record, parameters_of([1, 0.5, 0.5, 2, 0.1], update_ratio=ratios))
+    lines = diagnose_tables(record, parameters_of([1, 0.5, 0.5, 2, 0.1], update_ratio=ratios))
     assert len(lines) == 2
     assert lines[0].startswith("Healthy: 100 steps recorded (1 to 100), none with NaN or infinity")
     assert "1.5 in the median, from 1.95 at first to 1.05 at last" in lines[0]
@@ -64,18 +64,18 @@ def test_a_healthy_run_has_two_lines() -> None:
 
 @pytest.mark.parametrize("parameters", [EMPTY, EVEN], ids=["none", "norms"])
 def test_a_tier_of_norms_alone_is_enough(parameters: pa.Table) -> None:
-    lines = verdict(steps_of(FLAT), parameters)
+    lines = diagnose_tables(steps_of(FLAT), parameters)
     assert lines[0].startswith("Healthy: ")
     assert len(lines) == (1 if parameters is EMPTY else 2)
 
 
 def test_an_empty_record_says_so() -> None:
-    assert verdict(EMPTY, EMPTY) == ["No step was recorded."]
-    assert verdict(steps_of([]), parameters_of([], steps=0)) == ["No step was recorded."]
+    assert diagnose_tables(EMPTY, EMPTY) == ["No step was recorded."]
+    assert diagnose_tables(steps_of([]), parameters_of([], steps=0)) == ["No step was recorded."]
 
 
 def test_a_record_of_steps_without_norms_is_not_called_healthy() -> None:
-    assert verdict(table("steps", step=[1, 2], nonfinite=[0, 0]), EMPTY) == [
+    assert diagnose_tables(table("steps", step=[1, 2], nonfinite=[0, 0]), EMPTY) == [
         "2 steps recorded (1 to 2), none with NaN or infinity."
     ]
 
@@ -85,21 +85,23 @@ def test_a_loss_that_is_lost_is_not_healthy_though_its_gradients_are_finite(valu
     loss: list[float | None] = [1.0] * 100
     loss[40] = loss[70] = value
     loss[10] = None  # not known
-    overview, line = verdict(steps_of(FLAT, loss=loss), EMPTY)
+    overview, line = diagnose_tables(steps_of(FLAT, loss=loss), EMPTY)
     assert not overview.startswith("Healthy")
     assert line.startswith("Loss: NaN or infinite in 2 of 100 steps, first in step 41, though")
     nonfinite = [0] * 100
     nonfinite[40] = nonfinite[70] = 3
-    lines = verdict(steps_of(FLAT, loss=loss, nonfinite=nonfinite), EMPTY)
+    lines = diagnose_tables(steps_of(FLAT, loss=loss, nonfinite=nonfinite), EMPTY)
     assert not any(line.startswith("Loss") for line in lines), "told with the gradients"
     skipped = [number in (40, 70) for number in range(100)]
-    assert verdict(steps_of(FLAT, loss=loss, skipped=skipped), EMPTY)[0].startswith("Healthy")
+    assert diagnose_tables(steps_of(FLAT, loss=loss, skipped=skipped), EMPTY)[0].startswith(
+        "Healthy"
+    )
 
 
 def test_nothing_but_nan_is_told_from_either_column() -> None:
     nans = np.full(30, np.nan)
     for columns in ({}, {"nonfinite": [4] * 30, "first_nonfinite": ["fc.weight"] * 30}):
-        lines = verdict(steps_of(nans, **columns), parameters_of([np.nan] * 5, steps=30))
+        lines = diagnose_tables(steps_of(nans, **columns), parameters_of([np.nan] * 5, steps=30))
         trouble = told(lines, "NaN or infinity: in 30 of 30 steps, first in step 1")
         assert ("in the gradient of fc.weight" in trouble) == bool(columns)
         assert "optimizer.lr" in trouble
@@ -107,22 +109,22 @@ def test_nothing_but_nan_is_told_from_either_column() -> None:
 
 def test_skips_of_the_scaler_are_counted_and_trouble_only_where_they_go_on() -> None:
     skipped = np.isin(np.arange(100), [0, 1, 2, 3, 4, 5, 6, 80])
-    lines = verdict(steps_of(np.where(skipped, np.inf, 2.0), skipped=skipped), EMPTY)
+    lines = diagnose_tables(steps_of(np.where(skipped, np.inf, 2.0), skipped=skipped), EMPTY)
     assert lines[0].startswith("Healthy: ")
     assert "8 of them skipped" in lines[0]
-    lines = verdict(steps_of(FLAT, skipped=np.arange(100) % 3 == 0), EMPTY)
+    lines = diagnose_tables(steps_of(FLAT, skipped=np.arange(100) % 3 == 0), EMPTY)
     assert "bf16-mixed" in told(lines, "Skipped: 17 of the last 50 steps")
 
 
 def test_explosions_are_those_of_the_alarms() -> None:
     norm = FLAT.copy()
     norm[72] = 900
-    exploding = told(verdict(steps_of(norm), EVEN), "Exploding")
+    exploding = told(diagnose_tables(steps_of(norm), EVEN), "Exploding")
     assert "step 73: gradient norm 900, 450 times the usual 2" in exploding
 
 
 def test_a_norm_that_only_grows_is_told() -> None:
-    growing = told(verdict(steps_of(np.geomspace(0.1, 10, 100)), EVEN), "Growing")
+    growing = told(diagnose_tables(steps_of(np.geomspace(0.1, 10, 100)), EVEN), "Growing")
     assert "times what it was at first" in growing
 
 
@@ -130,12 +132,14 @@ def test_clipping_of_most_steps_is_told_by_coefficient_and_by_norm() -> None:
     by_coefficient = steps_of(FLAT, clip_coefficient=[0.25] * 90 + [1.0] * 10)
     by_norm = steps_of(FLAT, clipped_norm=[0.5] * 90 + [2.0] * 10)
     for record in (by_coefficient, by_norm):
-        trouble = told(verdict(record, EMPTY), "Clipping: 90% of the steps were cut, to 0.25")
+        trouble = told(
+            diagnose_tables(record, EMPTY), "Clipping: 90% of the steps were cut, to 0.25"
+        )
         assert "trainer.gradient_clip_val=2" in trouble
 
 
 def test_vanishing_layers_are_named_with_what_they_get() -> None:
-    lines = verdict(steps_of(FLAT), parameters_of([1e-6, 1e-4, 0.1, 1, 0]))
+    lines = diagnose_tables(steps_of(FLAT), parameters_of([1e-6, 1e-4, 0.1, 1, 0]))
     assert told(lines, "Vanishing") == (
         "Vanishing: of fc's gradient norm, conv1 has 1e-06, conv2 has 0.0001 (0.01 from layer to "
         "layer on the way to the first). Try BatchNorm2d or Residual in the network, ReLU for "
@@ -145,31 +149,31 @@ def test_vanishing_layers_are_named_with_what_they_get() -> None:
 
 
 def test_a_weak_layer_in_the_middle_is_named() -> None:
-    lines = verdict(steps_of(FLAT), parameters_of([1, 1e-5, 1, 1, 1]))
+    lines = diagnose_tables(steps_of(FLAT), parameters_of([1, 1e-5, 1, 1, 1]))
     assert "conv2 has 7.1e-06 (" in told(lines, "Vanishing")
 
 
 def test_gradients_that_grow_backwards_are_told() -> None:
-    lines = verdict(steps_of(FLAT), parameters_of([1e6, 1e4, 10, 1, 0.1]))
+    lines = diagnose_tables(steps_of(FLAT), parameters_of([1e6, 1e4, 10, 1, 0.1]))
     assert "conv1 has 1e+06, conv2 has 1e+04" in told(lines, "Exploding backwards")
 
 
 def test_dead_parameters_are_named_and_a_step_without_any_gradient_kills_none() -> None:
     dead = parameters_of([0, 0, 0, 1, 1], update_ratio=[0, 0, 0, 1e-3, 1])
-    lines = verdict(steps_of(FLAT), dead)
+    lines = diagnose_tables(steps_of(FLAT), dead)
     assert "conv1.weight, conv2.weight, conv3.weight is" in told(lines, "Dead")
     assert len(lines) == 3  # that they do not move either goes without saying
     norms = np.tile([1, 0.5, 0.5, 2, 0.1], (100, 1)) * (np.arange(100) < 30)[:, None]
     idle = parameters_of([1] * 5).set_column(2, "norm", pa.array(norms.ravel(), pa.float32()))
-    assert verdict(steps_of(norms.sum(1)), idle)[0].startswith("Healthy: ")
-    nothing = verdict(steps_of(np.zeros(100)), parameters_of([0] * 5))
+    assert diagnose_tables(steps_of(norms.sum(1)), idle)[0].startswith("Healthy: ")
+    nothing = diagnose_tables(steps_of(np.zeros(100)), parameters_of([0] * 5))
     assert told(nothing, "No gradient: exactly zero in every step")
 
 
 @pytest.mark.parametrize(("ratio", "start"), [(1e-8, "Slow"), (0.3, "Hasty")])
 def test_updates_far_from_a_thousandth_are_told(ratio: float, start: str) -> None:
     even = parameters_of([1, 0.5, 0.5, 2, 0.1], update_ratio=[ratio] * 5)
-    assert "optimizer.lr" in told(verdict(steps_of(FLAT), even), start)
+    assert "optimizer.lr" in told(diagnose_tables(steps_of(FLAT), even), start)
 
 
 def test_a_record_of_several_parts_is_read_in_the_order_of_the_network(tmp_path: Path) -> None:
@@ -181,7 +185,7 @@ def test_a_record_of_several_parts_is_read_in_the_order_of_the_network(tmp_path:
     store.append("parameters", late)
     whole = {"step": [2] * 5, "parameter": [*NAMES], "norm": [0.25, 1, 1, 0.5, 0.1]}
     store.append("parameters", {**whole, "update_ratio": [1e-3] * 5})
-    lines = verdict(load(tmp_path, "steps"), load(tmp_path, "parameters"))
+    lines = diagnose_tables(load(tmp_path, "steps"), load(tmp_path, "parameters"))
     assert len(lines) == 2
     assert "conv1's gradient norm is 0.5 of fc's" in lines[1]
 
@@ -189,7 +193,7 @@ def test_a_record_of_several_parts_is_read_in_the_order_of_the_network(tmp_path:
 def test_a_dictionary_may_hold_names_without_rows() -> None:
     some = EVEN.slice(0, 3)
     plain = some.set_column(1, "parameter", pa.array(NAMES[:3]))
-    assert verdict(steps_of(FLAT), some) == verdict(steps_of(FLAT), plain)
+    assert diagnose_tables(steps_of(FLAT), some) == diagnose_tables(steps_of(FLAT), plain)
 
 
 def long_record(run: Path, steps: int) -> None:
@@ -216,8 +220,8 @@ def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_ex
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convtrain.gradients.record.store.ROWS_IN_A_PIECE", 1000)
-    monkeypatch.setattr("convtrain.gradients.diagnosis.summary.STEPS_SAMPLED", 256)
-    monkeypatch.setattr("convtrain.gradients.diagnosis.summary.PARAMETER_STEPS_SAMPLED", 256)
+    monkeypatch.setattr("convtrain.gradients.diagnosis.aggregate.STEPS_SAMPLED", 256)
+    monkeypatch.setattr("convtrain.gradients.diagnosis.aggregate.PARAMETER_STEPS_SAMPLED", 256)
     peaks, lines = {}, {}
     for steps in (1000, 8000):
         run = tmp_path / str(steps)

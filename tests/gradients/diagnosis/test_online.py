@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convtrain.gradients.diagnosis.alarms import Alarm, Block, Watch
+from convtrain.gradients.diagnosis.online import Alarm, Block, Detector
 
 NAMES = ("conv1.weight", "conv1.bias", "fc.weight", "fc.bias")
 SHARES = np.array([0.6, 0.1, 0.7, 0.2])
@@ -52,7 +52,7 @@ def cut(block: Block, length: int) -> list[Block]:
 
 
 def look(blocks: list[Block], **settings: Any) -> list[Alarm]:
-    watch = Watch(**settings)
+    watch = Detector(**settings)
     return [alarm for block in blocks for alarm in watch.look(block)]
 
 
@@ -153,7 +153,7 @@ def test_what_the_scaler_skipped_is_silent_and_leaves_no_trace() -> None:
         first_nonfinite=tuple("conv1.weight" if s else None for s in skipped),
     )
     assert look(cut(block, 50)) == []
-    watch, without = Watch(), Watch()
+    watch, without = Detector(), Detector()
     watch.look(block)
     without.look(record(norm[~skipped]))
     assert watch.state_dict()["usual"] == without.state_dict()["usual"]
@@ -202,7 +202,7 @@ def test_dead_filters_are_named() -> None:
     zero = np.zeros(16, bool)
     zero[[0, 4, 7]] = True
     blocks = [record(np.ones(50), start=start) for start in (1, 51, 101)]
-    watch, alarms = Watch(), []
+    watch, alarms = Detector(), []
     for block, mask in zip(blocks, (zero, zero | np.eye(16, dtype=bool)[9], zero), strict=True):
         given = {**vars(block), "zero_filters": {"conv1.weight": mask}}
         alarms += watch.look(Block(**given))
@@ -217,7 +217,7 @@ def test_a_convolution_without_living_filters_is_told_of_once_as_a_parameter() -
 
 
 def test_weights_that_never_move_are_told_of_and_moving_ones_are_not() -> None:
-    watch, alarms = Watch(), []
+    watch, alarms = Detector(), []
     for number in range(4):
         # These move, stay, stay without a gradient to move them, and were once unknown.
         marks = np.array([float(number), 5, 7, np.nan if number == 1 else 9])
@@ -275,11 +275,11 @@ def test_a_watch_that_was_saved_midway_goes_on_as_if_it_had_not_been() -> None:
             for block in cut(troubled(), 40)
         ]
 
-    through = Watch()
+    through = Detector()
     expected = [alarm for block in blocks() for alarm in through.look(block)]
     assert {alarm.kind for alarm in expected} >= {"dead", "still", "exploding", "nonfinite"}
     for stop in range(1, len(blocks())):
-        first, second = Watch(), Watch()
+        first, second = Detector(), Detector()
         alarms = [alarm for block in blocks()[:stop] for alarm in first.look(block)]
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         assert second.state_dict() == first.state_dict()
@@ -289,5 +289,5 @@ def test_a_watch_that_was_saved_midway_goes_on_as_if_it_had_not_been() -> None:
 
 
 def test_no_steps_no_parameters_no_trouble() -> None:
-    assert Watch().look(record([])) == []
-    assert Watch().look(record(np.ones(200), names=())) == []
+    assert Detector().look(record([])) == []
+    assert Detector().look(record(np.ones(200), names=())) == []

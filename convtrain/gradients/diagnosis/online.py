@@ -1,6 +1,6 @@
 """What is wrong with the gradients, told as soon as the recorder has written them down.
 
-A :class:`Watch` looks at one :class:`Block` after the other, always on the host and never during a
+A :class:`Detector` looks at one :class:`Block` after the other, on the host and never during a
 step. It knows six kinds of trouble:
 
 - ``nonfinite``: NaN or infinity that no scaler of mixed precision caught;
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convtrain.gradients.diagnosis.usual import UsualNorm
+from convtrain.gradients.diagnosis.baseline import NormBaseline
 
 SEPARATE = 4  # alarms of one kind; where a block has more, one alarm tells of them all
 LISTED = 8  # names or numbers in one message
@@ -89,7 +89,7 @@ class Lasting(NamedTuple):
     steps: int
 
 
-class Watch:
+class Detector:
     """Looks for trouble, block after block, and tells of each once.
 
     The same trouble of the same parameter is told again after it was gone for ``patience`` steps,
@@ -116,7 +116,7 @@ class Watch:
         vanishing: float = 1e-7,
         patience: int = 100,
     ) -> None:
-        self._usual = UsualNorm(window, max(1, min(warmup, window)), threshold)
+        self._usual = NormBaseline(window, max(1, min(warmup, window)), threshold)
         self._reports = _Reports(patience)
         self.vanishing, self.patience = vanishing, patience
         self._runs: dict[str, dict[str, int]] = {"vanishing": {}, "dead": {}, "still": {}}

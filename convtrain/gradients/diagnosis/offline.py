@@ -1,6 +1,6 @@
 """What a run's gradient record says, in a few plain lines, with what to try.
 
-From Python: ``verdict(load(run, "steps"), load(run, "parameters"))``.
+From Python: ``diagnose_tables(load(run, "steps"), load(run, "parameters"))``.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from convtrain.errors import MissingDataError
-from convtrain.gradients.diagnosis.alarms import one_digit, shortened
-from convtrain.gradients.diagnosis.summary import ParameterSummary, StepSummary
+from convtrain.gradients.diagnosis.aggregate import ParameterAggregate, StepAggregate
+from convtrain.gradients.diagnosis.online import one_digit, shortened
 from convtrain.gradients.layers import layer_of
 from convtrain.gradients.record.store import load_in_pieces
 
@@ -24,7 +24,7 @@ OUTLYING = 1000.0  # between any layer's and the last one's; a batch norm's is a
 UPDATES = (1e-5, 5e-2)  # change of a step by the size of the weights; about 1e-3 is usual
 
 
-def verdict(steps: pa.Table, parameters: pa.Table) -> list[str]:
+def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
     """Judge a run by its gradients.
 
     Args:
@@ -36,10 +36,10 @@ def verdict(steps: pa.Table, parameters: pa.Table) -> list[str]:
         Lines in this order: how training went; what layers and updates were like, where that was
         recorded; each trouble, with what to try. A healthy run has no more than the first two.
     """
-    of_steps, of_parameters = StepSummary(), ParameterSummary()
+    of_steps, of_parameters = StepAggregate(), ParameterAggregate()
     of_steps.add(steps)
     of_parameters.add(parameters)
-    return _verdict(of_steps, of_parameters)
+    return _diagnosis(of_steps, of_parameters)
 
 
 def diagnose(run_dir: Path) -> list[str]:
@@ -48,7 +48,7 @@ def diagnose(run_dir: Path) -> list[str]:
     It takes no more memory for a long run than for a short one: medians are those of an evenly
     spread sample of a long run's steps, and all counts are exact.
     """
-    of_steps, of_parameters = StepSummary(), ParameterSummary()
+    of_steps, of_parameters = StepAggregate(), ParameterAggregate()
     try:
         for table in load_in_pieces(run_dir, "steps"):
             of_steps.add(table)
@@ -56,10 +56,10 @@ def diagnose(run_dir: Path) -> list[str]:
             of_parameters.add(table)
     except MissingDataError:
         return []
-    return _verdict(of_steps, of_parameters)
+    return _diagnosis(of_steps, of_parameters)
 
 
-def _verdict(steps: StepSummary, parameters: ParameterSummary) -> list[str]:
+def _diagnosis(steps: StepAggregate, parameters: ParameterAggregate) -> list[str]:
     if not steps.count:
         return ["No step was recorded."]
     layers, dead = _layers(parameters)
@@ -85,7 +85,7 @@ def _verdict(steps: StepSummary, parameters: ParameterSummary) -> list[str]:
 # --- steps ----------------------------------------------------------------------------------------
 
 
-def _overview(steps: StepSummary) -> str:
+def _overview(steps: StepAggregate) -> str:
     usual = steps.usual.values
     parts = [f"{_steps(steps.count)} recorded ({steps.first} to {steps.last})"]
     if steps.skipped:
@@ -99,7 +99,7 @@ def _overview(steps: StepSummary) -> str:
     return f"{', '.join(parts)}."
 
 
-def _nonfinite(steps: StepSummary) -> Iterator[str]:
+def _nonfinite(steps: StepAggregate) -> Iterator[str]:
     if not steps.bad:
         return
     first, name = steps.first_bad
@@ -110,7 +110,7 @@ def _nonfinite(steps: StepSummary) -> Iterator[str]:
     )
 
 
-def _lost(steps: StepSummary) -> Iterator[str]:
+def _lost(steps: StepAggregate) -> Iterator[str]:
     if steps.lost:
         yield (
             f"Loss: NaN or infinite in {steps.lost} of {_steps(steps.count)}, first in step "
@@ -119,7 +119,7 @@ def _lost(steps: StepSummary) -> Iterator[str]:
         )
 
 
-def _skipping(steps: StepSummary) -> Iterator[str]:
+def _skipping(steps: StepAggregate) -> Iterator[str]:
     # A scaler starts too high by design, and skips steps until its scale fits.
     skipped, later = steps.skipped_of_later_half()
     if skipped > SKIPPED * later:
@@ -129,13 +129,13 @@ def _skipping(steps: StepSummary) -> Iterator[str]:
         )
 
 
-def _explosions(steps: StepSummary) -> Iterator[str]:
+def _explosions(steps: StepAggregate) -> Iterator[str]:
     if steps.explosion:
         more = steps.more_explosions
         yield f"Exploding: {steps.explosion}{f'; again at step {shortened(more)}' if more else ''}."
 
 
-def _trend(steps: StepSummary) -> Iterator[str]:
+def _trend(steps: StepAggregate) -> Iterator[str]:
     usual = steps.usual.values
     if len(usual) and steps.all_zero:
         yield (
@@ -158,12 +158,12 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     return float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
 
 
-def _clipping_told(steps: StepSummary) -> Iterator[str]:
+def _clipping_told(steps: StepAggregate) -> Iterator[str]:
     if steps.clipped:
         yield f"{steps.clipped / steps.unbroken:.1%} of the steps were clipped"
 
 
-def _clipping(steps: StepSummary) -> Iterator[str]:
+def _clipping(steps: StepAggregate) -> Iterator[str]:
     if steps.clipped <= MOST * steps.unbroken:
         return
     usual = steps.usual.values
@@ -179,7 +179,7 @@ def _clipping(steps: StepSummary) -> Iterator[str]:
 # --- parameters -----------------------------------------------------------------------------------
 
 
-def _layers(parameters: ParameterSummary) -> tuple[dict[str, float], list[str]]:
+def _layers(parameters: ParameterAggregate) -> tuple[dict[str, float], list[str]]:
     """Return each layer's median gradient norm, and the parameters that are mostly zero."""
     squares: dict[str, float] = {}
     dead = []
@@ -233,7 +233,7 @@ def _parts(parts: dict[str, float]) -> str:
     return f"{shortened(f'{layer} has {part:.2g}' for layer, part in parts.items())}"
 
 
-def _update_ratio(parameters: ParameterSummary, dead: list[str]) -> float:
+def _update_ratio(parameters: ParameterAggregate, dead: list[str]) -> float:
     """Return the median over the living weights' medians; NaN where it was not recorded.
 
     Biases start at zero, and what is a large change to them is none to the network.

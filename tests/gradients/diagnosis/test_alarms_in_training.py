@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.errors import TrainingError
-from convtrain.gradients.diagnosis import watcher
-from convtrain.gradients.diagnosis.alarms import Watch
+from convtrain.gradients.diagnosis import alarm_handler
+from convtrain.gradients.diagnosis.online import Detector
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import Plan
 from tests.gradients.harness import Module
@@ -115,7 +115,7 @@ FLUSHES = [(1, 21), (7, 5), (1000, 21), (50, 63)]
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "Watch", partial(Watch, patience=PATIENCE))
+    monkeypatch.setattr(alarm_handler, "Detector", partial(Detector, patience=PATIENCE))
     monkeypatch.setattr("convtrain.gradients.record.filters.LOOK_EVERY", 8)
 
 

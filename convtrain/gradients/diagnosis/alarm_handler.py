@@ -14,7 +14,7 @@ from torch import Tensor
 
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
-from convtrain.gradients.diagnosis.alarms import Alarm, Block, Watch
+from convtrain.gradients.diagnosis.online import Alarm, Block, Detector
 from convtrain.gradients.diagnosis.replay import digest_of, replay_step
 from convtrain.gradients.record.microbatches import MicroBatches
 from convtrain.gradients.record.rows import Flushed, Row
@@ -28,7 +28,7 @@ AlarmMode = Literal["warn", "stop", "checkpoint", "off"]
 LISTED = 10  # dataset indices in a message
 
 
-class Watcher:
+class AlarmHandler:
     """Looks at what was flushed, and acts on what it finds.
 
     Args:
@@ -39,7 +39,7 @@ class Watcher:
 
     def __init__(self, mode: AlarmMode, run_dir: Path) -> None:
         self.mode, self._run_dir = mode, run_dir
-        self._watch = Watch()
+        self._watch = Detector()
         self._to_act_on: list[Alarm] = []
         self._told_at_once: set[int] = set()
         self._broken = False

@@ -6,7 +6,7 @@ FOLD = "…"
 PLACES = 12  # tried for the fold
 
 
-def fold_names(names: Sequence[str], width: int) -> list[str]:
+def abbreviate(names: Sequence[str], width: int) -> list[str]:
     """Return names of at most ``width`` characters, as distinct as a fold in one place allows."""
     best: list[str] = []
     room = max(width - len(FOLD), 2)
@@ -23,7 +23,7 @@ def fold_names(names: Sequence[str], width: int) -> list[str]:
 def narrowest(names: Sequence[str], widths: Sequence[int]) -> tuple[int, list[str]]:
     """Return the first width that keeps all names apart, or the last, and the names folded."""
     for width in widths:
-        folded = fold_names(names, width)
+        folded = abbreviate(names, width)
         if len(set(folded)) == len(set(names)):
             break
     return width, folded

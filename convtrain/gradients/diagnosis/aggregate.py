@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from convtrain.gradients.diagnosis.alarms import Block, Watch
+from convtrain.gradients.diagnosis.online import Block, Detector
 
 STEPS_SAMPLED, PARAMETER_STEPS_SAMPLED = 4096, 1024
 ROUNDING = 1e-4  # of float32: a coefficient of 0.9999999 clips nothing
@@ -30,7 +30,7 @@ class Sample:
             self.values, self.every = self.values[::2], 2 * self.every
 
 
-class StepSummary:
+class StepAggregate:
     """The table of steps.
 
     Attributes:
@@ -53,7 +53,7 @@ class StepSummary:
         self.usual, self.kept = Sample(STEPS_SAMPLED), Sample(STEPS_SAMPLED)
         self.all_zero = True
         self.explosion, self.more_explosions = "", list[int]()
-        self._watch = Watch()
+        self._watch = Detector()
         self._skipped_before = Sample(STEPS_SAMPLED)
 
     def add(self, steps: pa.Table) -> None:
@@ -113,7 +113,7 @@ class StepSummary:
                 self.more_explosions.append(alarm.step)
 
 
-class ParameterSummary:
+class ParameterAggregate:
     """The table of parameters.
 
     A step in which nothing has a gradient, as after a loss of exactly zero, tells nothing of one.
