@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run_verb(arguments)
     except ConvtrainError as error:
-        from convtrain.command.check import print_error
+        from convtrain.process.output import print_error
 
         print_error(error)
         return error.exit_status
@@ -154,18 +154,12 @@ def show_layer(console: Console, name: str) -> None:
 
 
 def show_summary(console: Console, arguments: Sequence[str]) -> None:
-    from convtrain.command.check import resolve_config
-    from convtrain.command.command_line import CommandLine
-    from convtrain.command.compose import compose_leniently
-    from convtrain.command.resolvers import register_resolvers
+    from convtrain.command.configure import configure
     from convtrain.config.groups.model import DeclaredModel
 
-    register_resolvers()
-    command = CommandLine.parse(arguments)
-    if command.multirun:
+    config, *others = configure(arguments).configs
+    if others:
         raise ConfigError("-m: a summary shows one network; leave it out")
-    (composed,) = compose_leniently(command)
-    config = resolve_config(composed.config, command.overrides, composed.origin)
     if not isinstance(config.model, DeclaredModel):
         raise ConfigError(
             f"model={config.model.style}: only a declared network has a summary; "
@@ -250,12 +244,9 @@ def export_run(console: Console, run: str, checkpoint: str, out: str | None) -> 
 
 
 def show_check(console: Console, arguments: Sequence[str], *, build: bool) -> None:
-    from convtrain.command.check import check_command
-    from convtrain.command.command_line import CommandLine
-    from convtrain.command.resolvers import register_resolvers
+    from convtrain.command.configure import configure
 
-    register_resolvers()
-    for config in check_command(CommandLine.parse(arguments, "--build")).configs:
+    for config in configure(arguments, "--build").configs:
         built = make_forecast_table(config) if build else None
         console.print(
             f"ok: data={config.data.name}, network={config.model_name}, "

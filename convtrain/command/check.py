@@ -1,10 +1,8 @@
 """From a composed configuration to a typed one, or to one line for every mistake in it."""
 
 import contextlib
-import os
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +31,9 @@ from convtrain.config.messages import MISSING, TYPED, Mistake, Origin, line, mis
 from convtrain.config.rules import disagreements
 from convtrain.config.schema import Config
 from convtrain.config.trust import target_mistakes, trust_mistakes
-from convtrain.errors import ConfigError, ConvtrainError, MissingDataError, first_line
+from convtrain.errors import ConfigError, MissingDataError, first_line
 from convtrain.process.lock import refusal, stays_locked
+from convtrain.process.output import print_error
 from convtrain.process.ranks import is_main_process
 from convtrain.run.directory import Run
 from convtrain.text import plain_as_omegaconf
@@ -76,6 +75,11 @@ class Checked(NamedTuple):
     forced: list[str]
     composed: Composed
     more: list[str]
+
+    @property
+    def config(self) -> Config:
+        """The first of the configurations, which is the only one of a run."""
+        return self.configs[0]
 
 
 def check_command(command: CommandLine) -> Checked:
@@ -173,14 +177,6 @@ def _lost_run(hydra: DictConfig, resume: Any) -> list[Mistake]:
         if not resume and (reason := why_not_anew(run)) is not None:
             return [Mistake(key, reason)]
     return []
-
-
-def print_error(error: ConvtrainError) -> None:
-    """Show an error's lines, after its traceback where ``HYDRA_FULL_ERROR=1`` asks for it."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exception(error)
-    else:
-        print(error, file=sys.stderr)
 
 
 def resolve_config(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from convtrain.command.check import print_error
 from convtrain.command.command_line import CONFIGS, CommandLine, versions
 from convtrain.errors import ConfigError
+from convtrain.process.output import print_error
 
 
 def read_arguments(arguments: Sequence[str]) -> list[str]:

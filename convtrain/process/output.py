@@ -3,6 +3,9 @@
 import io
 import os
 import sys
+import traceback
+
+from convtrain.errors import ConvtrainError
 
 
 def prepare_output() -> None:
@@ -53,3 +56,11 @@ class _Lasting(io.FileIO):
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return len(data)
+
+
+def print_error(error: ConvtrainError) -> None:
+    """Show an error's lines, after its traceback where ``HYDRA_FULL_ERROR=1`` asks for it."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    else:
+        print(error, file=sys.stderr)
