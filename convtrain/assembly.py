@@ -45,7 +45,8 @@ from convtrain.training.callbacks.pictures import Pictures
 from convtrain.training.callbacks.progress import RunProgress
 from convtrain.training.callbacks.stopping import make_early_stopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
-from convtrain.training.loggers import MetricsCsv, TensorBoard
+from convtrain.training.loggers.metrics_csv import MetricsCsv
+from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
 from convtrain.training.schedules import make_schedule

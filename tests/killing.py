@@ -15,7 +15,7 @@ from convtrain import pipeline
 from convtrain.config.schema import Config
 from convtrain.run.directory import Run
 from convtrain.training import checkpoint_file
-from convtrain.training.loggers import TensorBoard
+from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.task import Task
 
 

@@ -40,7 +40,7 @@ from convtrain.sweeps.plots import draw_effect
 from convtrain.sweeps.results import Job, Sweep
 from convtrain.text import as_hydra_value, as_markdown, as_omegaconf, make_console, matches
 from convtrain.training.callbacks.pictures import prediction_grid
-from convtrain.training.loggers import TensorBoard
+from convtrain.training.loggers.tensorboard import TensorBoard
 from tests.conftest import compose
 
 AWKWARD = {

@@ -14,7 +14,8 @@ from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import RUN_ID, newest_good
-from convtrain.training.loggers import MetricsCsv, TensorBoard, tensorboard_of
+from convtrain.training.loggers.metrics_csv import MetricsCsv
+from convtrain.training.loggers.tensorboard import TensorBoard, tensorboard_of
 from convtrain.training.position import saved_position
 from convtrain.training.provenance import collect_provenance
 

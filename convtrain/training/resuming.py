@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from convtrain.data.batches import Batches
 from convtrain.training.checkpoint_file import RUN_ID
-from convtrain.training.loggers import MetricsCsv, TensorBoard
+from convtrain.training.loggers.metrics_csv import MetricsCsv
+from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.position import (
     as_saved,
     loops_at,

@@ -11,7 +11,7 @@ import torch
 
 from convtrain.run.directory import Run
 from convtrain.run.strict_json import from_json, to_json
-from convtrain.training.loggers import MetricsCsv
+from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.task import Task
 from tests.conftest import Train
 

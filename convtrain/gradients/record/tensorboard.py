@@ -19,7 +19,7 @@ from convtrain.gradients.record.statistics import BINS, LOWEST
 from convtrain.text import as_markdown
 from convtrain.training.callbacks.pictures import filter_grid
 from convtrain.training.epochs import training_steps
-from convtrain.training.loggers import tensorboard_of
+from convtrain.training.loggers.tensorboard import tensorboard_of
 
 STEP_TAGS = {
     "norm": "gradients/norm",

@@ -12,7 +12,7 @@ from convtrain.data.batches import Normalisation
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 from convtrain.text import as_mathtext, boxes_for_missing_letters
-from convtrain.training.loggers import TensorBoard, tensorboard_of
+from convtrain.training.loggers.tensorboard import TensorBoard, tensorboard_of
 from convtrain.training.sharding import gathered
 
 FILTER_PIXELS = 48  # filters are enlarged to about this side, without smoothing

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convtrain.data.batches import Batch
 from convtrain.models.observe import observe_outputs
-from convtrain.training.loggers import tensorboard_of
+from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.task import Task
 
 LARGEST = 1000  # values printed whole; torch abbreviates beyond

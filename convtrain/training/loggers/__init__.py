@@ -1,0 +1,1 @@
+"""The loggers of a run, one a file."""
