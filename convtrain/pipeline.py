@@ -27,6 +27,7 @@ from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.ranks import as_launched
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import EVALUATED, Result, metric_of, metrics_in
 from convtrain.training.beginning import begin, checkpoint_to_resume
 from convtrain.training.callbacks.checkpoints import BestCheckpoints, LastCheckpoint
 from convtrain.training.callbacks.interrupts import Interrupts
@@ -46,7 +47,7 @@ log = logging.getLogger("convtrain")
 
 def train(
     config: Config, run_dir: Path, overrides: Sequence[str] = (), signals: Signals | None = None
-) -> dict[str, Any]:
+) -> Result:
     """Train in this process and return the result, which is ``run_dir/result.json`` as well.
 
     The caller has locked the directory (:func:`convtrain.launch.start.train`).
@@ -75,9 +76,7 @@ def train(
 _alone = threading.Lock()  # torch's random state and number of threads are the process's
 
 
-def _train(
-    asked: Config, run: Run, overrides: Sequence[str], signals: Signals | None
-) -> dict[str, Any]:
+def _train(asked: Config, run: Run, overrides: Sequence[str], signals: Signals | None) -> Result:
     started = time.perf_counter()
     config, run_dir = as_launched(asked), run.path
     pl.seed_everything(config.seed, verbose=False)
@@ -110,8 +109,8 @@ def _train(
             tested = _load_for_test(config, task, trainer)
             trainer.test(task, datamodule=data, verbose=False)
 
-    result: dict[str, Any] = {
-        **{key: value for key, value in task.metrics.items() if key in RESULT_METRICS},
+    result: Result = {
+        **metrics_in(task.metrics),
         "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
         "data_share_of_time": min(task.data_seconds / max(task.train_seconds, 1e-9), 1.0),
         "callback_metrics": {k: v for k, v in task.metrics.items() if k not in COLUMNS},
@@ -162,9 +161,11 @@ def _load_for_test(config: Config, task: Task, trainer: pl.Trainer) -> str | Non
 
 
 @rank_zero_only
-def _end(config: Config, run: Run, trainer: pl.Trainer, result: dict[str, Any]) -> None:
+def _end(config: Config, run: Run, trainer: pl.Trainer, result: Result) -> None:
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
-        final = {key: result[key] for key in FINAL_METRICS if key in result}
+        final = {
+            name: value for name in EVALUATED if (value := metric_of(result, name)) is not None
+        }
         tensorboard.log_results(_settings(config), final, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("finished")
@@ -172,14 +173,10 @@ def _end(config: Config, run: Run, trainer: pl.Trainer, result: dict[str, Any]) 
 
 
 @rank_zero_only
-def _diagnose_gradients(run: Run, result: dict[str, Any]) -> None:
+def _diagnose_gradients(run: Run, result: Result) -> None:
     """Add the verdict to the result of a run that is finished, and stays so if this is killed."""
     result["gradients"] = diagnose(run.path)
     run.finish(result)
-
-
-FINAL_METRICS = ("test/acc", "test/loss", "val/acc", "val/loss")
-RESULT_METRICS = (*FINAL_METRICS, "train/acc_epoch", "train/loss_epoch")
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -29,6 +29,7 @@ ORDER = (
     "forecast",
     "launch",
     "use",
+    "verbs",
 )
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "matplotlib", "sklearn")
 MODULES = sorted(PACKAGE.rglob("*.py"))

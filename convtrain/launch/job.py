@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from traceback import format_exception
-from typing import Any
 
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, OccupiedError
@@ -20,6 +19,7 @@ from convtrain.process.ranks import as_launched, is_main_process, rank_info
 from convtrain.process.signals import Interrupted, Signals, requeue
 from convtrain.run.commands import of_resumed, resume_command
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, share_cores, train_unless_done
 from convtrain.sweeps.results import read_sweep
 
@@ -106,7 +106,7 @@ def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str
 
 def _train_as_one_of_many(
     config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
-) -> dict[str, Any]:
+) -> Result:
     """Train so that the next job finds this process as this one has found it.
 
     A strategy such as DDP leaves a process group behind, on a single device too.

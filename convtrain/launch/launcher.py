@@ -36,6 +36,7 @@ from convtrain.process.output import keep_output_open
 from convtrain.process.ranks import LAUNCHER_ENV, RankInfo, rank_info, settle_rank
 from convtrain.process.signals import NAMES, Interrupted, Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 
 log = logging.getLogger("convtrain")
 
@@ -113,7 +114,7 @@ def processes_to_start(config: Config) -> int:
 
 def train_in_processes(
     count: int, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
-) -> dict[str, Any]:
+) -> Result:
     """Train in ``count`` processes of this machine and return the result.
 
     Raises:

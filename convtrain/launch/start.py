@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from convtrain.command.resume import refuse_lowered, refuse_resumed, why_not_anew
 from convtrain.config.schema import Config
@@ -14,6 +13,7 @@ from convtrain.process.lock import locked
 from convtrain.process.ranks import as_launched, is_main_process
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 
 log = logging.getLogger("convtrain")
 
@@ -25,7 +25,7 @@ def train(
     signals: Signals | None = None,
     *,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Train a run as ``python train.py`` does, and return its result.
 
     Args:
@@ -69,7 +69,7 @@ def train_anywhere(
     signals: Signals,
     *,
     quiet: bool = True,
-) -> dict[str, Any]:
+) -> Result:
     """Train in this process, or in one process for each device; the directory is ours."""
     if (count := processes_to_start(config)) > 1:
         return train_in_processes(count, config, run_dir, overrides, signals)
@@ -83,7 +83,7 @@ def train_here(
     signals: Signals,
     *,
     quiet: bool = True,
-) -> dict[str, Any]:
+) -> Result:
     """Train in this process."""
     with imports_kept():
         if quiet:
@@ -93,7 +93,7 @@ def train_here(
     return train_in_this_process(config, run_dir, overrides, signals)
 
 
-def _finished_result(config: Config, run: Run) -> dict[str, Any] | None:
+def _finished_result(config: Config, run: Run) -> Result | None:
     """Return the result of a run that is resumed though nothing is left to do."""
     if (result := run.read_result()) is None:
         return None

@@ -1,13 +1,13 @@
-"""A run as its directory tells it: what was asked for, how far it is, what came of it.
+"""A run as its directory tells it: what was asked for, how far it has come, what the result is.
 
-``result.json`` is written last: where it exists, the run is finished. Nobody else looks at these
-files to tell how a run stands, and nothing here imports torch.
+``result.json`` is written last: where it exists, the run is finished. Everybody who wants to know
+the state of a run asks :class:`Run`, and nothing here imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -16,8 +16,10 @@ from convtrain.config.schema import Config
 from convtrain.config.yaml_limits import refuse_explosion
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
 from convtrain.process.atomic import atomic_write, remove_stale_temporaries
+from convtrain.process.lock import NAME as LOCK
 from convtrain.process.lock import holder
 from convtrain.run.commands import resume_command
+from convtrain.run.result import Result
 from convtrain.run.strict_json import from_json, to_json
 
 LOGS = "logs"
@@ -25,7 +27,7 @@ LOGS = "logs"
 
 
 class Run:
-    """The layout of a run's directory, how each of its records is written and read, how it is."""
+    """A run's directory: its files, how each of them is read and written, and the run's state."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -37,7 +39,7 @@ class Run:
         self.result = self.path / "result.json"
         self.error = self.path / "error.txt"
 
-    # --- how it is --------------------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------
 
     @property
     def is_begun(self) -> bool:
@@ -45,21 +47,30 @@ class Run:
         return _exists(self.config)
 
     @property
+    def is_entered(self) -> bool:
+        """Whether a process has ever worked in the directory, even if it came to no run."""
+        return any(map(_exists, (self.config, self.overrides, self.path / LOCK)))
+
+    @property
     def is_finished(self) -> bool:
         return _exists(self.result)
 
     @property
+    def has_failed(self) -> bool:
+        return _exists(self.error)
+
+    @property
     def is_resumable(self) -> bool:
-        """Whether there is a checkpoint to resume from; those of an alarm show the trouble only."""
+        """Whether there is a checkpoint to resume from; an alarm's checkpoints do not count."""
         return any(not name.startswith("alarm") for name in self.saved())
 
     @property
     def is_locked(self) -> bool:
-        """Whether a process is at work in the directory."""
+        """Whether a process is working in the directory."""
         return self.holder() is not None
 
     def holder(self) -> str | None:
-        """Return who is at work in the directory, as a message names it, or None."""
+        """Return the process that is working in the directory, as a message names it, or None."""
         return holder(self.path)
 
     def saved(self) -> list[str]:
@@ -69,11 +80,11 @@ class Run:
         return []
 
     def same_as(self, config: Configuration, *, resumed: bool = False) -> bool:
-        """Tell whether this is a run of a configuration; False where its own cannot be read.
+        """Tell whether this is a run of a configuration; False if its own cannot be read.
 
         Args:
             config: as it was asked for.
-            resumed: whether it may differ in what may change when a run is resumed.
+            resumed: ignore keys that may change when a run is resumed.
         """
         try:
             return not self.differing(config, resumed=resumed)
@@ -81,22 +92,22 @@ class Run:
             return False
 
     def differing(self, config: Configuration, *, resumed: bool = False) -> list[str]:
-        """Return the keys by which a configuration is another training than this run.
+        """Return the keys in which a configuration asks for another training than this run's.
 
         Raises:
-            MissingDataError: this is no run.
-            CorruptDataError: its configuration cannot be read.
+            MissingDataError: the directory is not a run's.
+            CorruptDataError: the run's configuration cannot be read.
         """
         stored = self.read_config()
         keys = differing(stored, config, resumed=resumed)
         if "trainer.devices" in keys and self._holds_what_was_launched():
             plain = config.model_dump() if isinstance(config, Config) else config
-            if plain.get("trainer", {}).get("devices") == "auto":  # which was found, not asked for
+            if plain.get("trainer", {}).get("devices") == "auto":  # the launcher found the number
                 keys.remove("trainer.devices")
         return keys
 
     def _holds_what_was_launched(self) -> bool:
-        """Whether this is a run of an older version, whose config.yaml is not what was asked."""
+        """Whether an older version stored the launched configuration, not the one asked for."""
         with suppress(CorruptDataError):
             provenance = self.read_provenance()
             return bool(provenance) and "launched" not in provenance
@@ -105,9 +116,9 @@ class Run:
     # --- writing ----------------------------------------------------------------------------------
 
     def announce(self, config: Configuration, overrides: Sequence[str]) -> None:
-        """Write down what is asked for, before anything of it can fail.
+        """Store the configuration before anything can fail.
 
-        What an earlier training has come to is withdrawn; its checkpoints stay.
+        The result and the error of an earlier training are deleted; its checkpoints stay.
         """
         for stale in (self.result, self.error):
             stale.unlink(missing_ok=True)
@@ -116,14 +127,14 @@ class Run:
         write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
 
     def begin(
-        self, config: Configuration, overrides: Sequence[str], provenance: dict[str, Any]
+        self, config: Configuration, overrides: Sequence[str], provenance: Mapping[str, object]
     ) -> None:
-        """Write down what is about to be trained."""
+        """Store configuration and provenance of the training that is about to start."""
         remove_stale_temporaries(self.path, deep=True)
         self.announce(config, overrides)
         write_atomically(self.provenance, to_json(provenance))
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         write_atomically(self.result, to_json(result))
 
     def fail(self, message: str, overrides: Sequence[str] = ()) -> None:
@@ -135,78 +146,78 @@ class Run:
     # --- reading ----------------------------------------------------------------------------------
 
     def require(self) -> None:
-        """Raise MissingDataError where the directory is no run's."""
+        """Raise MissingDataError if the directory is not a run's."""
         if not self.is_begun:
-            raise MissingDataError(f"{self.path}: no run; give a directory that holds config.yaml")
+            raise MissingDataError(
+                f"{self.path}: not a run; give a directory that contains config.yaml"
+            )
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration that was asked for.
 
         Raises:
-            MissingDataError: this is no run.
-            CorruptDataError: it cannot be read.
+            MissingDataError: the directory is not a run's.
+            CorruptDataError: config.yaml cannot be read.
         """
         self.require()
         refuse_explosion(self.config)
         return _mapping(self.config, _yaml(self.config))
 
-    def read_result(self) -> dict[str, Any] | None:
-        """Return the result, or None where the run is not finished.
+    def read_result(self) -> Result | None:
+        """Return the result, or None if the run is not finished.
 
         Raises:
-            CorruptDataError: it cannot be read.
+            CorruptDataError: result.json cannot be read.
         """
         if not self.is_finished:
             return None
-        return _mapping(self.result, _json(self.result))
+        return cast(Result, _mapping(self.result, _json(self.result)))
 
-    def finished_result(self) -> dict[str, Any]:
+    def finished_result(self) -> Result:
         """Return the result of a run that is to be compared with another.
 
         Raises:
             MissingDataError: the run is not finished.
-            CorruptDataError: its result cannot be read.
+            CorruptDataError: result.json cannot be read.
         """
         if (result := self.read_result()) is None:
             raise MissingDataError(
-                f"{self.path}: is not finished, so there is nothing to compare with; "
-                f"to go on with it: {resume_command(self.path)}"
+                f"{self.path}: is not finished, so it has no result to compare; "
+                f"resume it: {resume_command(self.path)}"
             )
         return result
 
     def read_provenance(self) -> dict[str, Any]:
-        """Return where the run comes from; nothing where that is not known.
+        """Return the versions, machine and devices of the run; empty if they were not stored.
 
         Raises:
-            CorruptDataError: it cannot be read.
+            CorruptDataError: provenance.json cannot be read.
         """
         if not _exists(self.provenance):
             return {}
         return _mapping(self.provenance, _json(self.provenance))
 
     def read_error(self) -> str | None:
-        """Return why the run failed, or None where it did not."""
-        if not _exists(self.error):
-            return None
-        return self.error.read_text(errors="replace").strip()
+        """Return why the run failed, or None if it did not."""
+        return self.error.read_text(errors="replace").strip() if self.has_failed else None
 
     def read_overrides(self) -> list[str]:
-        """Return what was typed.
+        """Return the options and overrides that were typed.
 
         Raises:
-            CorruptDataError: it cannot be read.
+            CorruptDataError: overrides.yaml cannot be read.
         """
         if not _exists(self.overrides):
             return []
         refuse_explosion(self.overrides)
         read = _yaml(self.overrides)
         if not isinstance(read, list) or not all(isinstance(text, str) for text in read):
-            raise CorruptDataError(f"{self.overrides}: damaged, it is no list of overrides")
+            raise CorruptDataError(f"{self.overrides}: damaged, it is not a list of overrides")
         return read
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it, at whatever moment, finds the old or the new text."""
+    """Write a file so that a reader finds the old text or the new one at any moment."""
     with atomic_write(path) as sink:
         sink.write(text.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
 
@@ -218,23 +229,23 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _yaml(path: Path) -> Any:
+def _yaml(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise _damaged(path, error) from error
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> object:
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
-def _mapping(path: Path, read: Any) -> dict[str, Any]:
+def _mapping(path: Path, read: object) -> dict[str, Any]:
     if not isinstance(read, dict):
-        raise CorruptDataError(f"{path}: damaged, it holds no keys and values")
+        raise CorruptDataError(f"{path}: damaged, it does not contain keys and values")
     return read
 
 

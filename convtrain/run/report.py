@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from convtrain.run.commands import (
     without,
 )
 from convtrain.run.directory import LOGS, Run
+from convtrain.run.result import Result
 from convtrain.text import make_console
 
 ERASE = "\r\x1b[K"
@@ -26,7 +26,7 @@ OTHER_STYLE = {"functional": "nn", "nn": "functional"}
 
 
 def print_report(
-    result: dict[str, Any], *, config: Config, run_dir: Path, overrides: Sequence[str]
+    result: Result, *, config: Config, run_dir: Path, overrides: Sequence[str]
 ) -> None:
     """Print the result of a run and what to type next.
 
@@ -63,7 +63,7 @@ def print_report(
 
 
 def _what_next(
-    result: dict[str, Any], config: Config, run_dir: Path, overrides: Sequence[str]
+    result: Result, config: Config, run_dir: Path, overrides: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield what one may want to do next, and its command."""
     if any(run_dir.glob("events.out.tfevents*")):
@@ -82,7 +82,7 @@ def _what_next(
         yield "the other style", train_command(*kept, f"model={other}")
 
 
-def print_line(result: dict[str, Any], overrides: Sequence[str]) -> None:
+def print_line(result: Result, overrides: Sequence[str]) -> None:
     """Print the result of one job of a sweep."""
     accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
     if sys.stdout.isatty():

@@ -13,6 +13,7 @@ from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
 from convtrain.process.lock import entered_at, locked
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 from convtrain.sweeps.results import began_at, is_since
 from convtrain.sweeps.stopping import stopped_by, told_of_stop
 
@@ -20,7 +21,7 @@ REFUSED = ".refused"  # in a sweep's directory: some job's place is taken by ano
 
 log = logging.getLogger("convtrain")
 
-Train = Callable[[Config, Path, Sequence[str], Signals], dict[str, Any]]
+Train = Callable[[Config, Path, Sequence[str], Signals], Result]
 
 
 class JobSkippedError(TrainingError):
@@ -33,7 +34,7 @@ class NotStartedError(JobSkippedError):
 
 def train_unless_done(
     train: Train, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
-) -> dict[str, Any]:
+) -> Result:
     """Return the result of a job, which is trained only as far as it is not trained yet.
 
     Args:
@@ -105,7 +106,7 @@ def refuse_other(config: Config, run: Run) -> None:
         )
 
 
-def stored_result(run: Run) -> dict[str, Any] | None:
+def stored_result(run: Run) -> Result | None:
     """Return the result of a job that is finished already, if it can be read."""
     try:
         return run.read_result()

@@ -249,7 +249,7 @@ def read_job(path: Path) -> Job:
         path=path,
         status=_status(run, result is not None and not damage, failed is not None),
         overrides=tuple(overrides),
-        result=result or {},
+        result=dict(result or {}),
         error=failed or "",
         threads=_threads(run) if result else None,
         entered=entered_at(path),

@@ -1,27 +1,22 @@
-"""Whether two runs are the same to the last bit: weights, metrics, gradients."""
+"""Whether two runs have the same bits: weights, metrics and gradient records."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import pyarrow as pa
 import torch
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.record.store import TABLES, load
 from convtrain.run.directory import Run
+from convtrain.run.result import METRICS
 from convtrain.training.checkpoint_file import load_checkpoint
 
-METRICS = (
-    "train/loss_epoch", "train/acc_epoch", "val/loss", "val/acc", "test/loss", "test/acc", "steps",
-    "epochs",
-)  # fmt: skip
-CLOCKS = ("time", "seconds")  # columns of a record that no two runs have in common
+CLOCKS = ("time", "seconds")  # ends of the names of columns that no two runs have in common
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What is compared, in words, and what differs; nothing where the bits are the same."""
+class Comparison(NamedTuple):
+    """What was compared, and a line on each difference."""
 
     compared: tuple[str, ...]
     differing: tuple[str, ...]
@@ -31,39 +26,32 @@ class Verdict:
         return not self.differing
 
 
-def compare_bits(first: Path | str, second: Path | str) -> Verdict:
+def compare_bits(first: Path | str, second: Path | str) -> Comparison:
     """Compare the last weights, the metrics and the gradient records of two finished runs.
 
     Raises:
         MissingDataError: one of them is not finished, or has no checkpoint.
-        CorruptDataError: a checkpoint is damaged.
+        CorruptDataError: a file is damaged.
     """
     runs = Run(first), Run(second)
-    compared, differing = [], []
-    for what, found in (
-        _weights(*runs),
-        _metrics(*runs),
-        *(each for table in TABLES if (each := _record(*runs, table)) is not None),
-    ):
-        compared.append(what)
-        differing += found
-    return Verdict(tuple(compared), tuple(differing))
+    found = [_weights(*runs), _metrics(*runs), *(_records(*runs, table) for table in TABLES)]
+    compared = tuple(what for what, _ in found if what)
+    return Comparison(compared, tuple(line for _, lines in found for line in lines))
 
 
 def _weights(first: Run, second: Run) -> tuple[str, list[str]]:
     a, b = (load_checkpoint(run.last_checkpoint)["state_dict"] for run in (first, second))
     names = list(dict.fromkeys([*a, *b]))
-    wrong = [
-        name for name in names if name not in a or name not in b or not _equal(a[name], b[name])
-    ]
-    found = []
-    if wrong:
-        distance = max((_distance(a[n], b[n]) for n in wrong if n in a and n in b), default=0.0)
-        found.append(
+    shared = [name for name in names if name in a and name in b]
+    equal = {name for name in shared if _equal(a[name], b[name])}
+    lines = []
+    if wrong := [name for name in names if name not in equal]:
+        distance = max((_distance(a[n], b[n]) for n in shared if n not in equal), default=0.0)
+        lines.append(
             f"{len(wrong)} of {len(names)} tensors of the network, by up to {distance:.2g}, "
             f"such as {wrong[0]}"
         )
-    return f"{len(names)} tensors of the network", found
+    return f"{len(names)} tensors of the network", lines
 
 
 def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -80,32 +68,34 @@ def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def _metrics(first: Run, second: Run) -> tuple[str, list[str]]:
-    results = [run.finished_result() for run in (first, second)]
-    keys = [key for key in METRICS if key in results[0] or key in results[1]]
-    values = ((key, *(result.get(key) for result in results)) for key in keys)
-    found = [f"{key}: {a!r} and {b!r}" for key, a, b in values if repr(a) != repr(b)]
-    return f"{len(keys)} metrics", found
+    a, b = first.finished_result(), second.finished_result()
+    keys = [key for key in (*METRICS, "steps", "epochs") if key in a or key in b]
+    values = ((key, a.get(key), b.get(key)) for key in keys)
+    lines = [f"{key}: {x!r} and {y!r}" for key, x, y in values if repr(x) != repr(y)]
+    return f"{len(keys)} metrics", lines
 
 
-def _record(first: Run, second: Run, table: str) -> tuple[str, list[str]] | None:
-    tables = []
+def _records(first: Run, second: Run, table: str) -> tuple[str, list[str]]:
+    """Compare a table of the gradient records; nothing is compared if neither run has it."""
+    what, found = f"the record's {table}", []
     for run in (first, second):
         try:
-            tables.append(load(run.path, table))
+            found.append(dict(_columns(run, table)))
         except MissingDataError:
-            tables.append(None)
-    if tables == [None, None]:
-        return None
-    if tables[0] is None or tables[1] is None:
-        return f"the record's {table}", [f"the record's {table}: one run has none"]
-    a, b = (dict(_columns(each)) for each in tables if each is not None)
-    rows = tables[0].num_rows
+            continue
+    if not found:
+        return "", []
+    if len(found) == 1:
+        return what, [f"{what}: one run has none"]
+    a, b = found
     wrong = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
-    found = [f"the record's {table}: {', '.join(wrong)}"] if wrong else []
-    return f"{rows:,} rows of the record's {table}", found
+    rows = len(next(iter(a.values())))
+    return f"{rows:,} rows of {what}", [f"{what}: {', '.join(wrong)}"] if wrong else []
 
 
-def _columns(table: pa.Table) -> Iterator[tuple[str, str]]:
-    for name in table.column_names:
+def _columns(run: Run, table: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each column with its values as text, in which NaN equals itself."""
+    read = load(run.path, table)
+    for name in read.column_names:
         if not name.endswith(CLOCKS):
-            yield name, repr(table[name].to_pylist())
+            yield name, list(map(repr, read[name].to_pylist()))

@@ -94,7 +94,7 @@ def test_what_is_no_run_is_one_line(
 ) -> None:
     assert main([verb, str(tmp_path), *([str(tmp_path)] if verb == "diff" else [])]) == 2
     assert capsys.readouterr().err == (
-        f"{tmp_path}: no run; give a directory that holds config.yaml\n"
+        f"{tmp_path}: not a run; give a directory that contains config.yaml\n"
     )
 
 

@@ -1,5 +1,6 @@
-"""``python -m convtrain``: the catalogue, and a declared network in numbers."""
+"""``python -m convtrain``: what is the same for all verbs; the catalogue; a network in numbers."""
 
+import re
 import subprocess
 
 import pytest
@@ -10,6 +11,7 @@ from convtrain.layers import BY_NAME
 from convtrain.network.catalogue import describe_all
 from convtrain.network.resolve import resolve_network
 from convtrain.network.summary import summarize, totals
+from tests.conftest import REPOSITORY
 
 
 def test_the_catalogue_lists_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,8 +104,8 @@ def test_a_mistake_is_one_line(
         ("summary -m seed=1,2", "-m: a summary shows one network; leave it out"),
         ("summary --csv x", "--csv: no such option; type logger.csv=VALUE"),
         ("chek", "VERB: invalid choice: 'chek' (choose from "),
-        ("", "python -m convtrain: type what to do: layers, summary, "),
-        ("export", "the following arguments are required: run; python -m convtrain export --help"),
+        ("", "python -m convtrain: type what to do: check, diff, "),
+        ("export", "the following arguments are required: RUN; python -m convtrain export --help"),
         ("export RUN --chekpoint best", "--chekpoint: export takes no such argument; did you mean"),
         ("diff A B C", "C: diff takes no such argument"),
         ("gradients RUN --table nope", "--table: invalid choice: 'nope'"),
@@ -128,13 +130,51 @@ def test_versions_and_options_on_both_sides(capsys: pytest.CaptureFixture[str]) 
     assert "lenet for one image of 1 x 28 x 28" in capsys.readouterr().out
 
 
-def test_help_imports_no_torch(python: str) -> None:
+FILES = sorted(REPOSITORY.glob("convtrain/verbs/[!_]*.py"))
+
+
+def test_every_file_is_a_verb_with_help_and_an_example(python: str) -> None:
+    """All in one process, which imports the verbs and no torch."""
     code = (
-        "import sys, contextlib, convtrain.__main__ as m\n"
-        "with contextlib.suppress(SystemExit): m.main(['--help'])\n"
+        "import sys, convtrain.__main__ as m\n"
+        "for verb in sys.argv[1:]:\n"
+        "    print(f'=== {verb}')\n"
+        "    try: m.main([verb, '--help'] if verb != 'all' else ['--help'])\n"
+        "    except SystemExit as left: assert left.code in (0, None), verb\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([python, "-c", code], check=True, capture_output=True)
+    verbs = [path.stem for path in FILES]
+    done = subprocess.run([python, "-c", code, "all", *verbs], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listing, *helps = done.stdout.split("=== ")[1:]
+    listed = re.findall(r"^  (\w+) +(\S.*)", listing, re.MULTILINE)
+    assert [name for name, _ in listed] == verbs
+    for (name, line), shown in zip(listed, helps, strict=True):
+        assert re.fullmatch(r"[A-Z].*\.", line), name
+        script = "python train.py" if name == "train" else f"python -m convtrain {name}"
+        assert re.search(rf"^(Example: )?{script} \S", shown, re.MULTILINE), name
+
+
+def test_only_the_verb_that_was_typed_is_imported(python: str) -> None:
+    code = (
+        "import sys, convtrain.__main__ as m; m.main(['--version']); m.main(['sweep', 'nowhere'])\n"
+        "print([n for n in sys.modules if n.startswith('convtrain.verbs.')])"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['convtrain.verbs.sweep']"
+
+
+def test_train_as_a_verb_is_train_py(python: str) -> None:
+    """As far as it answers without training; what it trains, it trains by the same file."""
+
+    def call(*typed: str) -> "subprocess.CompletedProcess[str]":
+        command = [python, "-m", "convtrain", "train", *typed]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    config = yaml.safe_load(call("model=nn", "optimizer.lr=0.03", "--cfg", "job").stdout)
+    assert (config["model"]["style"], config["optimizer"]["lr"]) == ("nn", 0.03)
+    wrong = call("optimizer.lr=-1")
+    assert (wrong.returncode, wrong.stderr[:15]) == (2, "optimizer.lr=-1")
 
 
 def test_a_recurrent_layer_shows_the_arguments_it_hands_on(

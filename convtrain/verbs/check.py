@@ -1,0 +1,64 @@
+"""Check a configuration, a sweep's too, without training.
+
+With --build, also build the model and forecast its parameters, steps, memory and disk.
+
+Example: python -m convtrain check --build network=resnet18 data=cifar10
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from convtrain.text import make_console
+
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} [--build] [options and overrides as for train.py]"
+    parser.add_argument("--build", action="store_true", help="also build it and forecast its needs")
+    parser.set_defaults(overrides=[])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from convtrain.command.configure import configure
+
+    console = make_console()
+    for config in configure(arguments.overrides, "--build").configs:
+        forecast = make_forecast_table(config) if arguments.build else None
+        console.print(
+            f"ok: data={config.data.name}, network={config.model_name}, "
+            f"model={config.model.style}, loss={config.loss.name}, "
+            f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
+        )
+        if forecast is not None:
+            console.print(forecast)
+    return 0
+
+
+def make_forecast_table(config: "Config") -> Table:
+    from convtrain.launch.launcher import quiet_libraries
+    from convtrain.process.imports import imports_kept
+
+    with imports_kept():
+        quiet_libraries()
+        from convtrain.forecast import forecast
+
+    found = forecast(config)
+    train, val, test = found.images
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_row("parameters", f"{found.parameters:,}")
+    table.add_row("images", f"{train:,} to train, {val:,} to validate, {test:,} to test")
+    steps = f"{found.steps:,}, {found.epoch_steps:,} an epoch"
+    table.add_row("optimiser steps, at most", steps)
+    for what, sizes in (("memory", found.memory), ("disk", found.disk)):
+        table.add_section()
+        table.add_row(f"{what}, about", f"{sum(sizes.values()) / 1e6:,.1f} MB")
+        for name, size in sizes.items():
+            table.add_row(f"  {name}", f"{size / 1e6:,.1f} MB")
+    if "activations" not in found.memory:
+        table.add_row("  activations", "not known: the model computes with values")
+    return table

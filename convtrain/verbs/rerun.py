@@ -1,0 +1,129 @@
+"""Train a finished run again, and tell whether the bits are the same.
+
+The exit status is 1 if they are not.
+
+Example: python -m convtrain rerun logs/runs/lenet/RUN
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
+from convtrain.process.lock import locked
+from convtrain.process.signals import Signals
+from convtrain.process.stamp import new_stamp
+from convtrain.run.directory import Run
+from convtrain.text import make_console
+
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run's directory")
+    parser.add_argument("--out", metavar="DIR", help="directory of the new run, if not beside RUN")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from convtrain.command.resolvers import register_resolvers
+
+    register_resolvers()
+    return 0 if rerun(arguments.run, arguments.out) else 1
+
+
+def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
+    """Train a finished run again beside it, and print whether the bits are the same.
+
+    Configuration, devices and number of threads are the recorded ones. Versions and machine are
+    those of this process; where the bits differ, their differences are printed.
+
+    Args:
+        run_dir: the run's directory.
+        out: a directory for the new run; beside the run otherwise.
+
+    Raises:
+        ConfigError: there is no such run, it is not finished, or ``out`` is not empty.
+        TrainingError: the training fails.
+        Interrupted: a signal ends the training.
+    """
+    from convtrain.launch.start import train_anywhere
+
+    original = Run(run_dir)
+    config = _recorded_config(original)
+    folder = Path(out) if out is not None else _beside(original.path)
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"--out {folder}: is not empty; give another directory")
+    overrides = original.read_overrides()
+    with locked(folder), Signals() as signals:
+        _log_to(folder / "train.log")
+        make_console().print(f"trains {original.path} again, in {folder}")
+        _set_threads(original)
+        train_anywhere(config, folder, overrides, signals)
+    return _report(original, Run(folder))
+
+
+def _recorded_config(original: Run) -> "Config":
+    from convtrain.command.check import resolve_config
+    from convtrain.command.resume import read_config
+    from convtrain.process.ranks import as_launched
+
+    original.require()
+    original.finished_result()
+    if not original.last_checkpoint.is_file():
+        raise MissingDataError(
+            f"{original.last_checkpoint}: does not exist, so there are no weights to compare"
+        )
+    stored = read_config(original)
+    stored["resume"] = None
+    config = resolve_config(stored)
+    launched = original.read_provenance().get("launched")
+    known = launched if isinstance(launched, dict) else {}
+    found = {k: n for k in ("devices", "num_nodes") if isinstance(n := known.get(k), int)}
+    config = config.model_copy(update={"trainer": config.trainer.model_copy(update=found)})
+    as_launched(config)
+    return config
+
+
+def _set_threads(original: Run) -> None:
+    """Compute with as many threads as the run did, in this process and in those it starts."""
+    try:
+        threads = original.read_provenance().get("threads")
+    except CorruptDataError:
+        return
+    if isinstance(threads, int) and threads > 0:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(threads)
+
+
+def _report(original: Run, again: Run) -> bool:
+    from convtrain.use.bits import compare_bits
+    from convtrain.use.compare import provenance_pairs
+
+    console = make_console()
+    bits = compare_bits(original.path, again.path)
+    if bits.is_same:
+        console.print(f"the same bits: {', '.join(bits.compared)}")
+        return True
+    console.print("not the same bits:")
+    for line in bits.differing:
+        console.print(f"  {line}")
+    for pair in provenance_pairs(original, again):
+        if not pair.is_equal:
+            console.print(f"  {pair.key} was {pair.first}, is {pair.second}")
+    return False
+
+
+def _beside(path: Path) -> Path:
+    resolved = path.absolute()
+    return resolved.with_name(f"{resolved.name}-rerun-{new_stamp()}")
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
