@@ -42,7 +42,7 @@ from convtrain.process.ranks import rank_info
 from convtrain.run.directory import Run
 from convtrain.training.callbacks.checkpoints import make_checkpoints
 from convtrain.training.callbacks.pictures import Pictures
-from convtrain.training.callbacks.progress import RunProgress
+from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.callbacks.stopping import make_early_stopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
 from convtrain.training.loggers.metrics_csv import MetricsCsv

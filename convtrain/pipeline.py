@@ -95,28 +95,32 @@ def _train(asked: Config, run: Run, overrides: Sequence[str], signals: Signals |
     trainer = make_trainer(
         run_dir=run_dir,
         callbacks=callbacks,
-        loggers=[*make_loggers(config, run_dir), Newest(task.metrics)],
+        loggers=[*make_loggers(config, run_dir), Newest(task.entries.newest)],
         **config.trainer.model_dump(exclude=MODEL_KEYS),
     )
     checkpoint = checkpoint_to_resume(config, run, fingerprint) if config.resume else None
     resumes = checkpoint is not None
-    task.run_id = begin(asked, config, run, overrides, trainer, data=fingerprint, resumes=resumes)
+    task.resuming.run_id = begin(
+        asked, config, run, overrides, trainer, data=fingerprint, resumes=resumes
+    )
 
     tested = None
     with _failures_told(task, run_dir):
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        data_seconds = getattr(trainer.train_dataloader, "seconds", 0.0)
         if config.trainer.limit_test_batches != 0:
             tested = _load_for_test(config, task, trainer)
             trainer.test(task, datamodule=data, verbose=False)
 
+    entries, epochs = task.entries, task.progress.epochs
     result: Result = {
-        **metrics_in(task.metrics),
-        "images_per_second": task.images_seen / max(task.train_seconds, 1e-9),
-        "data_share_of_time": min(task.data_seconds / max(task.train_seconds, 1e-9), 1.0),
-        "callback_metrics": {k: v for k, v in task.metrics.items() if k not in COLUMNS},
+        **metrics_in(entries.newest),
+        "images_per_second": entries.images / max(entries.seconds, 1e-9),
+        "data_share_of_time": min(data_seconds / max(entries.seconds, 1e-9), 1.0),
+        "callback_metrics": {k: v for k, v in entries.newest.items() if k not in COLUMNS},
         "steps": trainer.global_step,
-        "epochs": task.epochs,
-        "stopped_early": why_early(trainer, callbacks, task.epochs),
+        "epochs": epochs,
+        "stopped_early": why_early(trainer, callbacks, epochs),
         "wall_time_seconds": time.perf_counter() - started,
         "tested_checkpoint": tested,
         "tested_split": data.splits.tested,

@@ -26,6 +26,9 @@ from convtrain.errors import (
 )
 from convtrain.process.atomic import Sink, atomic_write
 
+Checkpoint = dict[str, Any]
+"""The content of a checkpoint: tensors and plain containers."""
+
 PREFIX = b"convtrain sha256 "
 COMMENT_BYTES = len(PREFIX) + 64
 END_BYTES = 22  # of a zip archive's last record; the last two give the length of the comment

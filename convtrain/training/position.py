@@ -1,28 +1,30 @@
-"""Where a checkpoint stands, and how Lightning's loops are told to go on from there.
+"""Where a checkpoint stands, and how Lightning's loops are told to continue from there.
 
-What Lightning 2.6 saves of its loops depends on the hook that saved, and it goes on from some of
-these states with a validation left out, an epoch's end run twice, or the rest of an epoch lost.
-So a checkpoint says where it stands in words of its own, and when it is loaded the loops' part of
-it, plain containers, is written anew: always after a whole batch, or between two epochs.
+What Lightning 2.6 saves of its loops depends on the hook that saved. From some of these states it
+resumes with a validation left out, with the end of an epoch run twice, or with the rest of an epoch
+lost. So a checkpoint holds a :class:`Position`, and when the checkpoint is loaded, the state of the
+loops, which is plain containers, is written anew: always after a whole batch, or between two
+epochs.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 
+LoopState = Mapping[str, Any]
+"""The state of Lightning's fit loop, as a checkpoint holds it."""
 
-@dataclass(frozen=True)
-class Position:
+
+class Position(NamedTuple):
     """A place in a training, between two batches.
 
     Attributes:
-        epoch: the epoch that is under way, counted from 0, or that has just ended.
+        epoch: the epoch that is under way or has just ended, counted from 0.
         batch: how many of its batches are done.
-        complete: these were all.
-        validated: the validation that follows this batch, if one does, is done.
-        ended: the epoch's end, with all that is computed and logged there, is done too.
+        complete: all of its batches are done.
+        validated: if a validation follows this batch, it is done.
+        ended: the end of the epoch is done, with all that is computed and logged there.
     """
 
     epoch: int
@@ -33,34 +35,34 @@ class Position:
 
 
 def position_in(
-    loops: Mapping[str, Any], *, epoch: int, batches: int | float, validated: tuple[int, int] | None
+    loops: LoopState, *, epoch: int, batches: int | float, validated: tuple[int, int] | None
 ) -> Position:
-    """Tell where a training stands that is being saved.
+    """Return the position of a training that is being saved.
 
     Args:
-        loops: the state of Lightning's fit loop, as a checkpoint has it.
-        epoch: that is under way.
-        batches: of an epoch.
+        epoch: the epoch that is under way.
+        batches: number of batches in an epoch.
         validated: epoch and batch of the last validation.
     """
     batch = loops["epoch_loop.batch_progress"]["current"]["processed"]
     epochs = loops["epoch_progress"]["current"]
     complete = batch >= batches
-    return Position(
-        epoch=epoch,
-        batch=batch,
-        complete=complete,
-        validated=validated == (epoch, batch),
-        ended=complete and epochs["processed"] > epochs["completed"],
-    )
+    ended = complete and epochs["processed"] > epochs["completed"]
+    return Position(epoch, batch, complete, validated == (epoch, batch), ended)
 
 
-def loops_at(position: Position, loops: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of Lightning's fit loop that makes it go on from a place."""
+def saved_position(checkpoint: Mapping[str, Any]) -> Position | None:
+    """Return the position that a checkpoint holds; None if it holds none."""
+    saved = checkpoint.get("position")
+    return None if saved is None else Position(**saved)
+
+
+def loops_at(position: Position, loops: LoopState) -> dict[str, object]:
+    """Return the state with which Lightning's fit loop continues from a position."""
     epochs, batch = position.epoch + 1, 0 if position.ended else position.batch
     total = loops["epoch_loop.batch_progress"]["total"]["processed"]
-    # A validation that stopped within its first batch is one that Lightning does from its start.
-    begun, done = (0, 0) if position.validated or position.ended else (1, 0)
+    # Lightning repeats a validation from its start if it was interrupted in its first batch.
+    started, done = (0, 0) if position.validated or position.ended else (1, 0)
     val_key = "epoch_loop.val_loop.batch_progress"
     return {
         **loops,
@@ -71,12 +73,12 @@ def loops_at(position: Position, loops: Mapping[str, Any]) -> dict[str, Any]:
             "current": _counts(batch, batch),
             "is_last_batch": position.complete and not position.ended,
         },
-        val_key: {**loops[val_key], **_both(_counts(begun, done)), "is_last_batch": False},
+        val_key: {**loops[val_key], **_both(_counts(started, done)), "is_last_batch": False},
     }
 
 
 def validation_follows(trainer: pl.Trainer, batch: int) -> bool:
-    """Tell whether there is a validation after the first ``batch`` batches of an epoch."""
+    """Return whether a validation follows the first ``batch`` batches of an epoch."""
     every = trainer.val_check_batch
     if not trainer.enable_validation or every is None:
         return False
@@ -84,23 +86,12 @@ def validation_follows(trainer: pl.Trainer, batch: int) -> bool:
 
 
 def is_last_step(trainer: pl.Trainer) -> bool:
-    """Tell whether ``trainer.max_steps`` is reached."""
+    """Return whether the training has reached ``trainer.max_steps``."""
     return trainer.global_step >= trainer.max_steps > 0
 
 
-def saved_position(checkpoint: Mapping[str, Any]) -> Position | None:
-    """Return where a checkpoint stands, or None for one that does not say."""
-    saved = checkpoint.get("position")
-    return None if saved is None else Position(**saved)
-
-
-def as_saved(position: Position) -> dict[str, Any]:
-    """Return a position as a checkpoint keeps it."""
-    return asdict(position)
-
-
-def _counts(begun: int, done: int) -> dict[str, int]:
-    return {"ready": begun, "started": begun, "processed": done, "completed": done}
+def _counts(started: int, done: int) -> dict[str, int]:
+    return {"ready": started, "started": started, "processed": done, "completed": done}
 
 
 def _both(counts: dict[str, int]) -> dict[str, dict[str, int]]:

@@ -1,135 +1,150 @@
-"""What Lightning does not keep of a training: saved with a checkpoint, and taken up again."""
+"""What Lightning does not keep of a training: saved with a checkpoint, and restored from it."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
 
 from convtrain.data.batches import Batches
-from convtrain.training.checkpoint_file import RUN_ID
+from convtrain.training.checkpoint_file import RUN_ID, Checkpoint
+from convtrain.training.log_entries import LogEntries, sum_over_devices
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.position import (
-    as_saved,
+    Position,
     loops_at,
     position_in,
     saved_position,
     validation_follows,
 )
+from convtrain.training.progress import Progress
 from convtrain.training.sharding import divided_like, gathered
 
-if TYPE_CHECKING:
-    from convtrain.training.task import Task
 
-
-@dataclass
-class Progress:
-    """How far a training has come.
+class Logged(TypedDict):
+    """What is logged, or waits to be.
 
     Attributes:
-        at: step, epoch and batch that is trained on, or was the last.
-        doing: what is done with that batch, or after it.
-        batch: how many of this epoch's are begun.
-        validated: epoch and batch of the last validation.
-        logged_step: of the last entry of the log.
-        cut: of an epoch that the training ends within, what :func:`save` keeps, from before its
-            end. A training that is made longer goes on from there.
+        sums: of the running metrics.
+        logged_step: of the newest log entry.
+        written: how much is in each logger's files, by its class's name.
     """
 
-    at: tuple[int, int, int] | None = None
-    doing: str = ""
-    batch: int = 0
-    validated: tuple[int, int] | None = None
-    logged_step: int = 0
-    cut: dict[str, Any] | None = None
-
-    def where(self) -> str:
-        """Name the batch at work; steps count from 1, as in metrics.csv, and the others from 0."""
-        if self.at is None:
-            return f"{self.doing}the start" if self.doing else "before the first step"
-        step, epoch, batch = self.at
-        return f"{self.doing}step {step}, epoch {epoch}, batch {batch}"
+    sums: Tensor
+    logged_step: int
+    written: dict[str, object]
 
 
-def kept(task: "Task") -> dict[str, Any]:
-    """Return what a checkpoint keeps of the sums and of the files, as they are."""
-    loggers = [each for each in task.loggers if isinstance(each, TensorBoard | MetricsCsv)]
-    return {
-        "sums": task.over_devices(task.totals["fit"].saved()),
-        "logged_step": task.progress.logged_step,
-        "written": {type(logger).__name__: logger.written for logger in loggers},
-    }
+class Resuming:
+    """Saves and restores the place in the epoch, the running metrics and the gradients.
 
+    Args:
+        model: whose gradients may be accumulating.
+        progress: how far the training has come.
+        entries: the log's.
 
-def save(task: "Task", checkpoint: dict[str, Any]) -> None:
-    """Add to a checkpoint what Lightning does not put into it."""
-    trainer, progress = task.trainer, task.progress
-    position = position_in(
-        checkpoint["loops"]["fit_loop"],
-        epoch=task.current_epoch,
-        batches=trainer.num_training_batches,
-        validated=progress.validated,
-    )
-    checkpoint["position"] = as_saved(position)
-    checkpoint[RUN_ID] = task.run_id
-    checkpoint["progress"] = {
-        **kept(task),
-        "cut": progress.cut,
-        "metrics": dict(task.metrics),
-        "epochs": task.epochs,
-        "stopped_within": _limits(task) if trainer.should_stop else None,
-    }
-    if position.batch % trainer.accumulate_grad_batches and not position.complete:
-        named = task.model.named_parameters()
-        checkpoint["gradients"] = {n: gathered(p.grad) for n, p in named if p.grad is not None}
-
-
-def load(task: "Task", checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Take up what does not wait for the training; return what :func:`go_on` takes up.
-
-    What the run has written after the checkpoint is written again, so it is taken out of the files
-    before anything is added to them.
+    Attributes:
+        run_id: of the run, on the process that saves; every checkpoint holds it.
     """
-    task.trainer.precision_plugin.convert_module(task)  # or float64 weights would be rounded
-    position = saved_position(checkpoint)
-    if position is None:
-        return {}
-    loops, saved = checkpoint["loops"], checkpoint["progress"]
-    loops["fit_loop"] = loops_at(position, loops["fit_loop"])
-    task.metrics.update(saved["metrics"])
-    task.epochs = saved["epochs"]
-    trainer, steps = task.trainer, checkpoint["global_step"]
-    trainer.should_stop = saved["stopped_within"] == _limits(task)
-    if saved["cut"] and not trainer.should_stop and steps != trainer.max_steps:
-        saved = {**saved, **saved["cut"]}
-    for logger in task.loggers:
-        if isinstance(logger, TensorBoard | MetricsCsv):
-            written = saved.get("written", {}).get(type(logger).__name__)
-            logger.forget_after(steps, written)
-    return {**saved, "position": position, "gradients": checkpoint.get("gradients", {})}
+
+    def __init__(self, model: nn.Module, progress: Progress, entries: LogEntries) -> None:
+        self.model, self.progress, self.entries = model, progress, entries
+        self.run_id: str | None = None
+        self._within_epoch: Logged | None = None
+        self._loaded: Checkpoint = {}
+
+    def end_within_epoch(self, trainer: pl.Trainer) -> None:
+        """Keep what was logged before the end of an epoch that is cut short.
+
+        A longer training continues within that epoch, from here.
+        """
+        self._within_epoch = self._logged(trainer)
+
+    def save(self, trainer: pl.Trainer, checkpoint: Checkpoint) -> None:
+        """Add to a checkpoint what Lightning does not put into it."""
+        position = position_in(
+            checkpoint["loops"]["fit_loop"],
+            epoch=trainer.current_epoch,
+            batches=trainer.num_training_batches,
+            validated=self.progress.validated,
+        )
+        checkpoint["position"] = position._asdict()
+        checkpoint[RUN_ID] = self.run_id
+        checkpoint["progress"] = {
+            **self._logged(trainer),
+            "cut": self._within_epoch,
+            "metrics": dict(self.entries.newest),
+            "epochs": self.progress.epochs,
+            "stopped_within": _limits(trainer) if trainer.should_stop else None,
+        }
+        if _accumulates(trainer, position):
+            named = self.model.named_parameters()
+            checkpoint["gradients"] = {n: gathered(p.grad) for n, p in named if p.grad is not None}
+
+    def load(self, trainer: pl.Trainer, checkpoint: Checkpoint) -> None:
+        """Restore what must be restored before the training starts.
+
+        The resumed run logs again what it logged after the checkpoint was saved, so those entries
+        are removed from the files first.
+        """
+        if (position := saved_position(checkpoint)) is None:
+            return
+        loops, saved = checkpoint["loops"], checkpoint["progress"]
+        loops["fit_loop"] = loops_at(position, loops["fit_loop"])
+        self.entries.newest.update(saved["metrics"])
+        self.progress.epochs = saved["epochs"]
+        steps = checkpoint["global_step"]
+        trainer.should_stop = saved["stopped_within"] == _limits(trainer)
+        if saved["cut"] and not trainer.should_stop and steps != trainer.max_steps:
+            checkpoint["progress"] = saved = {**saved, **saved["cut"]}
+        for name, logger in file_loggers(trainer).items():
+            logger.forget_after(steps, saved.get("written", {}).get(name))
+        self._loaded = checkpoint
+
+    def start(self, trainer: pl.Trainer) -> None:
+        """Restore the rest of a loaded checkpoint, now that loaders and gradients can exist."""
+        loaded, self._loaded = self._loaded, {}
+        if (position := saved_position(loaded)) is None:
+            return
+        saved, progress, steps = loaded["progress"], self.progress, trainer.global_step
+        if not position.ended:
+            progress.batch = position.batch
+            progress.at, progress.doing = (steps, position.epoch, position.batch - 1), "after "
+            if position.validated:
+                progress.validated = (position.epoch, position.batch)
+            loader = trainer.train_dataloader
+            if isinstance(loader, Batches):
+                loader.load_state_dict({"epoch": position.epoch, "position": position.batch})
+            if trainer.is_global_zero:  # the sums are those of all devices
+                self.entries.running["fit"].restore(saved["sums"])
+            # Lightning counts the step again when it returns to a validation.
+            follows = validation_follows(trainer, position.batch)
+            steps -= follows and not _accumulates(trainer, position)
+        trainer.fit_loop.epoch_loop._batches_that_stepped = steps
+        gradients = loaded.get("gradients", {})
+        for name, parameter in self.model.named_parameters():
+            if name in gradients:
+                parameter.grad = divided_like(parameter, gradients[name])
+        self.entries.logged_step = saved["logged_step"]
+
+    def _logged(self, trainer: pl.Trainer) -> Logged:
+        return {
+            "sums": sum_over_devices(trainer, self.entries.running["fit"].saved()),
+            "logged_step": self.entries.logged_step,
+            "written": {name: each.written for name, each in file_loggers(trainer).items()},
+        }
 
 
-def go_on(task: "Task", saved: dict[str, Any]) -> None:
-    """Take up the place in the epoch, the sums, and half accumulated gradients."""
-    trainer, progress, position = task.trainer, task.progress, saved["position"]
-    stepped = task.global_step
-    if not position.ended:
-        progress.batch = position.batch
-        progress.at, progress.doing = (stepped, position.epoch, position.batch - 1), "after "
-        if position.validated:
-            progress.validated = (position.epoch, position.batch)
-        loader = trainer.train_dataloader
-        if isinstance(loader, Batches):
-            loader.load_state_dict({"epoch": position.epoch, "position": position.batch})
-        if task.global_rank == 0:  # they are those of all devices together
-            task.totals["fit"].restore(saved["sums"])
-        # Lightning counts the step once more where it comes back to a validation.
-        accumulates = position.batch % trainer.accumulate_grad_batches and not position.complete
-        stepped -= validation_follows(trainer, position.batch) and not accumulates
-    trainer.fit_loop.epoch_loop._batches_that_stepped = stepped
-    for name, parameter in task.model.named_parameters():
-        if name in saved["gradients"]:
-            parameter.grad = divided_like(parameter, saved["gradients"][name])
-    progress.logged_step = saved["logged_step"]
+def file_loggers(trainer: pl.Trainer) -> dict[str, MetricsCsv | TensorBoard]:
+    """Return the loggers that write files of the run, by their classes' names."""
+    found = (each for each in trainer.loggers if isinstance(each, MetricsCsv | TensorBoard))
+    return {type(logger).__name__: logger for logger in found}
 
 
-def _limits(task: "Task") -> list[int | None]:
-    return [task.trainer.max_epochs, task.trainer.max_steps]
+def _accumulates(trainer: pl.Trainer, position: Position) -> bool:
+    """Tell whether gradients that no optimiser step has used yet are accumulating."""
+    return bool(position.batch % trainer.accumulate_grad_batches) and not position.complete
+
+
+def _limits(trainer: pl.Trainer) -> list[int | None]:
+    return [trainer.max_epochs, trainer.max_steps]

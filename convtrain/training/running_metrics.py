@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-MOST = 1 << 20
-"""Scores that wait to be compared with their targets: 4 MiB in float32."""
+MAX_PENDING_LOGITS = 1 << 20
+"""Logits that wait to be compared with their targets: 4 MiB in float32."""
 
 
 class RunningMetrics:
-    """Sums of loss and of correct predictions, and the number of images.
+    """The sums of losses and of correct predictions, and the number of images.
 
-    Adding a batch computes nothing: losses and scores wait for those that come after, because ten
-    small operations take ten times as long as one that does it all. Reading is what computes, and
-    what waits for the device. The sums do not depend on when they are read: they are added up on
-    the host, batch by batch, in float64.
+    Adding a batch computes nothing. Its loss and logits wait for those of later batches, because
+    ten small operations take ten times as long as one large one. Reading computes, and waits for
+    the device. The sums do not depend on when they are read: the host adds them up batch by batch
+    in float64.
     """
 
     def __init__(self) -> None:
@@ -22,74 +22,71 @@ class RunningMetrics:
     def reset(self) -> None:
         self._loss = self._correct = 0.0
         self._images, self._marked = 0, torch.zeros(3, dtype=torch.float64)
-        self._forget()
+        self._clear_pending()
 
-    def _forget(self) -> None:
-        self._losses: list[Tensor] = []
-        self._counts: list[int] = []
-        self._scores: list[Tensor] = []
-        self._targets: list[Tensor] = []
-        self._found_correct: list[Tensor] = []
-        self._waiting = 0
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch's mean loss, its logits (N, classes) and its class indices (N,).
+
+        The targets of mixed images are (N, classes), and a prediction counts as much as the image
+        has of the predicted class.
+        """
+        count = len(targets)
+        self._losses.append((loss.detach(), count))
+        self._images += count
+        if logits.ndim != 2:
+            return
+        if targets.is_floating_point():
+            with torch.no_grad():
+                predicted = logits.argmax(1).unsqueeze(1)
+                self._correct_counts.append(targets.gather(1, predicted).sum())
+            return
+        self._logits.append(logits.detach())
+        self._targets.append(targets)
+        self._pending += logits.numel()
+        if self._pending > MAX_PENDING_LOGITS or (logits.is_cpu and not logits.requires_grad):
+            self._count_correct()
 
     @property
     def sums(self) -> Tensor:
         """Loss, correct predictions and images so far; (3,), float64 on the host."""
         if self._losses:
-            self._compare()
-            losses = torch.stack(self._losses).tolist()
-            for loss, count in zip(losses, self._counts, strict=True):
+            self._count_correct()
+            losses = torch.stack([loss for loss, _ in self._losses]).tolist()
+            for loss, (_, count) in zip(losses, self._losses, strict=True):
                 self._loss += loss * count
-            for correct in self._found_correct:
+            for correct in self._correct_counts:
                 self._correct += correct.item()
-            self._forget()
+            self._clear_pending()
         return torch.tensor([self._loss, self._correct, self._images], dtype=torch.float64)
 
-    def add(self, loss: Tensor, scores: Tensor, targets: Tensor) -> None:
-        """Add a batch's mean loss, its scores (N, classes) and class indices (N,).
-
-        Of mixed images, whose targets are (N, classes), a prediction counts for as much as the
-        image has of that class.
-        """
-        count = len(targets)
-        self._losses.append(loss.detach())
-        self._counts.append(count)
-        self._images += count
-        if scores.ndim != 2:
-            return
-        if targets.is_floating_point():
-            with torch.no_grad():
-                predicted = scores.argmax(1).unsqueeze(1)
-                self._found_correct.append(targets.gather(1, predicted).sum())
-            return
-        self._scores.append(scores.detach())
-        self._targets.append(targets)
-        self._waiting += scores.numel()
-        if self._waiting > MOST or (scores.is_cpu and not scores.requires_grad):
-            self._compare()
-
-    def _compare(self) -> None:
-        """Count the correct predictions among the scores that wait, on their device."""
-        if self._scores:
-            with torch.no_grad():
-                right = torch.cat(self._scores).argmax(1) == torch.cat(self._targets)
-                self._found_correct.append(right.sum())
-        self._scores, self._targets, self._waiting = [], [], 0
-
-    def saved(self) -> Tensor:
-        """Return all there is to keep: the sums, and those at the mark; (2, 3)."""
-        return torch.stack([self.sums, self._marked])
-
-    def restore(self, saved: Tensor) -> None:
-        """Go on from what :meth:`saved` returned."""
-        sums, self._marked = saved.to("cpu", torch.float64)
-        self._loss, self._correct, self._images = float(sums[0]), float(sums[1]), int(sums[2])
-
     def since_mark(self) -> Tensor:
-        """Return the sums since the last call, and mark this place."""
+        """Return the sums since the last call, and set the mark here."""
         sums = self.sums
         gained, self._marked = sums - self._marked, sums
         return gained
+
+    def saved(self) -> Tensor:
+        """Return the sums so far and the sums at the mark, (2, 3), for :meth:`restore`."""
+        return torch.stack([self.sums, self._marked])
+
+    def restore(self, saved: Tensor) -> None:
+        """Continue from what :meth:`saved` returned."""
+        sums, self._marked = saved.to("cpu", torch.float64)
+        self._loss, self._correct, self._images = float(sums[0]), float(sums[1]), int(sums[2])
+
+    def _clear_pending(self) -> None:
+        self._losses: list[tuple[Tensor, int]] = []
+        self._correct_counts: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._pending = 0
+
+    def _count_correct(self) -> None:
+        if self._logits:
+            with torch.no_grad():
+                correct = torch.cat(self._logits).argmax(1) == torch.cat(self._targets)
+                self._correct_counts.append(correct.sum())
+        self._logits, self._targets, self._pending = [], [], 0
 
 
 def means(sums: Tensor) -> tuple[float, float]:

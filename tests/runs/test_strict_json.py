@@ -48,13 +48,13 @@ def test_nan_is_null_with_a_word() -> None:
 def test_a_training_whose_loss_is_infinite_leaves_json(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss_and_scores = Task.loss_and_scores
+    loss_and_logits = Task.loss_and_logits
 
     def infinite(self: Task, *batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        _, scores = loss_and_scores(self, *batch)
+        _, scores = loss_and_logits(self, *batch)
         return 0 * scores.sum() + math.inf, scores  # the gradients are zero
 
-    monkeypatch.setattr(Task, "loss_and_scores", infinite)
+    monkeypatch.setattr(Task, "loss_and_logits", infinite)
     train("data.limit=128", "alarm=off", "logger=csv")
     run = Run(tmp_path / "run")
     written = strict(run.result.read_text())

@@ -10,7 +10,7 @@ import torch
 from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, NetworkError, TrainingError
 from convtrain.gradients import load
-from convtrain.training.callbacks.progress import RunProgress
+from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.task import Task
 from tests.conftest import Train
 from tests.killing import nth_call
@@ -35,13 +35,13 @@ def test_weights_that_are_lost_end_the_training_and_are_never_saved(
     alarm: str,
     recorder: str,
 ) -> None:
-    loss_and_scores = Task.loss_and_scores
+    loss_and_logits = Task.loss_and_logits
 
     def poisoned(self: Task, batch: object, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, scores = loss_and_scores(self, batch, batch_idx)
+        loss, scores = loss_and_logits(self, batch, batch_idx)
         return (loss * float("nan") if self.global_step == 5 else loss), scores
 
-    monkeypatch.setattr(Task, "loss_and_scores", poisoned)
+    monkeypatch.setattr(Task, "loss_and_logits", poisoned)
     with pytest.raises(TrainingError) as raised:
         train(*SMALL, f"alarm={alarm}", f"recorder={recorder}", "trainer.log_every_n_steps=2")
     message = str(raised.value)
@@ -78,8 +78,8 @@ def test_an_exception_in_a_callback_of_ones_own_is_one_line_that_says_where(
 # validation.
 PLACES: dict[str, tuple[Any, str, int, str]] = {
     "the first batch": (Task, "forward", 0, "step 1, epoch 0, batch 0"),
-    "the last batch of an epoch": (Task, "loss_and_scores", 3, "step 4, epoch 0, batch 3"),
-    "the first batch of another": (Task, "loss_and_scores", 4, "step 5, epoch 1, batch 0"),
+    "the last batch of an epoch": (Task, "loss_and_logits", 3, "step 4, epoch 0, batch 3"),
+    "the first batch of another": (Task, "loss_and_logits", 4, "step 5, epoch 1, batch 0"),
     "the backward pass": (Task, "backward", 5, "step 6, epoch 1, batch 1"),
     "clipping": (Task, "configure_gradient_clipping", 6, "step 7, epoch 1, batch 2"),
     "a callback after a batch": (RunProgress, "on_train_batch_end", 4, "step 5, epoch 1, batch 0"),

@@ -22,16 +22,15 @@ SMALL = ("data.limit=128", "data.batch_size=32", "logger=none", "recorder=off", 
 
 def validate_with(monkeypatch: pytest.MonkeyPatch, values: Iterator[float]) -> None:
     """Let the loss and the accuracy of each validation be the next of some values."""
-    log_epoch = Task._log_epoch
+    on_validation_epoch_end = Task.on_validation_epoch_end
 
-    def log(self: Task, stage: str, name: str) -> None:
-        if stage == "val":
-            count = self.totals["val"].sums[2]
-            sums = count * torch.tensor([value := next(values), value, 1])
-            self.totals["val"].restore(torch.stack([sums, sums]))
-        log_epoch(self, stage, name)
+    def replacing(self: Task) -> None:
+        running = self.entries.running["val"]
+        sums = running.sums[2] * torch.tensor([value := next(values), value, 1])
+        running.restore(torch.stack([sums, sums]))
+        on_validation_epoch_end(self)
 
-    monkeypatch.setattr(Task, "_log_epoch", log)
+    monkeypatch.setattr(Task, "on_validation_epoch_end", replacing)
 
 
 @pytest.fixture

@@ -53,19 +53,19 @@ class RunProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         assert isinstance(pl_module, Task)
-        if self._bar is None or pl_module.progress.logged_step == self._shown:
+        if self._bar is None or pl_module.entries.logged_step == self._shown:
             return
         if time.monotonic() - self._drawn > SECONDS:
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: pl.Trainer, task: Task) -> None:
         assert self._bar is not None
-        self._shown = task.progress.logged_step
+        self._shown = task.entries.logged_step
         self._bar.update(
             self._row,
             completed=trainer.global_step,
             epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            metrics=_shown(task.metrics),
+            metrics=_shown(task.entries.newest),
         )
         self._bar.refresh()
         self._drawn = time.monotonic()
@@ -76,7 +76,7 @@ class RunProgress(ProgressBar):
             self._draw(trainer, pl_module)
         elif self._enabled:
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self._console.print(f"{epoch}  {_shown(pl_module.metrics)}")
+            self._console.print(f"{epoch}  {_shown(pl_module.entries.newest)}")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()

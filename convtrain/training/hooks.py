@@ -1,0 +1,153 @@
+"""What Lightning calls around the six steps of :mod:`convtrain.training.task`."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from convtrain.data.batches import Batches
+from convtrain.errors import TrainingError
+from convtrain.training.checkpoint_file import Checkpoint
+from convtrain.training.log_entries import LogEntries
+from convtrain.training.norms import clip_gradients
+from convtrain.training.plateau import step_plateau
+from convtrain.training.progress import Progress
+from convtrain.training.resuming import Resuming
+from convtrain.training.sharding import gathered
+
+
+class TaskHooks(pl.LightningModule):
+    """Hands Lightning's hooks over to the objects that log, save and resume.
+
+    Args:
+        model: the network that is trained.
+        log_every_n_steps: optimiser steps between two log entries.
+        stop_when_lost: end the training once a logged loss and the weights are not finite.
+
+    Attributes:
+        progress: how far the training has come.
+        entries: what is logged.
+        resuming: what is saved and restored.
+        gradient_norm: the total norm of this step's gradients before clipping, if it is known.
+    """
+
+    def __init__(self, model: nn.Module, *, log_every_n_steps: int, stop_when_lost: bool) -> None:
+        super().__init__()
+        self.model, self.stop_when_lost = model, stop_when_lost
+        self.progress, self.entries = Progress(), LogEntries(log_every_n_steps)
+        self.resuming = Resuming(model, self.progress, self.entries)
+        self.gradient_norm: torch.Tensor | None = None
+        self.is_sharded = False
+
+    # --- before the training ----------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard the weights over the devices if ``trainer.strategy=fsdp``."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.is_sharded:
+            from torch.distributed.fsdp import fully_shard  # takes long to import
+
+            assert self.device_mesh is not None
+            fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+            self.is_sharded = True
+
+    def on_train_start(self) -> None:
+        self.entries.start_clock()
+        self.resuming.start(self.trainer)
+
+    # --- steps and epochs -------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, Batches):
+            loader.set_epoch(self.current_epoch)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        norm, self.gradient_norm = self.gradient_norm, None
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            # The optimiser unscales the gradients itself, later; Lightning refuses to clip here.
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm, norm)
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        self.progress.doing = "after "
+        self._log_interval_if_due()
+
+    def on_train_epoch_end(self) -> None:
+        self.progress.epochs = self.current_epoch + 1
+        if not self.epoch_is_complete:
+            self.resuming.end_within_epoch(self.trainer)
+        if self.global_step != self.entries.logged_step:
+            self._log_interval()
+        self.entries.log_epoch(self, "fit", "train/{}_epoch", self.current_epoch)
+        self.entries.offer_validation(self)
+        if self.epoch_is_complete:
+            step_plateau(self.trainer, self.entries.newest)
+
+    @property
+    def epoch_is_complete(self) -> bool:
+        """Whether all batches of the epoch are done; a training may end within an epoch."""
+        return self.progress.batch >= self.trainer.num_training_batches
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):  # on_train_epoch_end steps that one
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _log_interval_if_due(self) -> None:
+        if self.entries.is_due(self.global_step):
+            self._log_interval()
+
+    def _log_interval(self) -> None:
+        loss = self.entries.log_interval(self.trainer)
+        # A loss that is not finite need not be the end: a gradient scaler skips such a step.
+        if self.stop_when_lost and not math.isfinite(loss):
+            self.check_weights()
+
+    def check_weights(self) -> None:
+        """Raise TrainingError if a weight is not finite, which no further step can repair."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        finite = [gathered(torch.isfinite(parameter.detach()).all()) for _, parameter in named]
+        if finite and not bool(torch.stack(finite).all()):
+            first = next(name for (name, _), fine in zip(named, finite, strict=True) if not fine)
+            raise TrainingError(
+                f"{self.progress.where()}: {first} is not finite any more, and the training is "
+                f"lost; checkpoints of before are kept; try a lower optimizer.lr or "
+                f"trainer.gradient_clip_val=1"
+            )
+
+    # --- validation and test ----------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        self.entries.pause_clock()
+
+    def on_validation_epoch_end(self) -> None:
+        self.progress.validated = (self.current_epoch, self.progress.batch)
+        self.entries.log_epoch(self, "val", "val/{}", self.current_epoch)
+
+    def on_validation_end(self) -> None:
+        self.entries.continue_clock()
+        self.progress.doing = "after "
+
+    def on_test_epoch_end(self) -> None:
+        self.entries.log_epoch(self, "test", "test/{}", self.progress.epochs)
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._log_interval_if_due()  # the entry of a step belongs to the checkpoint of that step
+        self.resuming.save(self.trainer, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self.trainer.precision_plugin.convert_module(self)  # or float64 weights would be rounded
+        self.resuming.load(self.trainer, checkpoint)

@@ -1,0 +1,102 @@
+"""The entries of the log: every few steps, and at the end of each epoch, validation and test."""
+
+import time
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from convtrain.training.running_metrics import RunningMetrics, means
+
+
+class LogEntries:
+    """Logs loss, accuracy, learning rate and speed to all loggers.
+
+    Args:
+        every_n_steps: optimiser steps between two entries.
+
+    Attributes:
+        running: the metrics of each stage (``fit``, ``val``, ``test``) since it began.
+        newest: the newest value of each metric.
+        logged_step: optimiser step of the newest entry about training.
+        images, seconds: images trained on so far, and the time that this took without validation.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self.running = {stage: RunningMetrics() for stage in ("fit", "val", "test")}
+        self.newest: dict[str, float] = {}
+        self.logged_step = 0
+        self.images = self.seconds = 0.0
+        self._interval_began = self._paused_at = time.perf_counter()
+
+    def start_clock(self) -> None:
+        self._interval_began = time.perf_counter()
+
+    def pause_clock(self) -> None:
+        self._paused_at = time.perf_counter()
+
+    def continue_clock(self) -> None:
+        self._interval_began += time.perf_counter() - self._paused_at
+
+    def is_due(self, step: int) -> bool:
+        return step != self.logged_step and step % self.every_n_steps == 0
+
+    def log_interval(self, trainer: pl.Trainer) -> float:
+        """Log what training has come to since the last entry; return the mean loss."""
+        sums = sum_over_devices(trainer, self.running["fit"].since_mark())
+        loss, accuracy = means(sums)
+        images, seconds = float(sums[2]), time.perf_counter() - self._interval_began
+        self.images += images
+        self.seconds += seconds
+        values = {
+            "train/loss": loss,
+            "train/acc": accuracy,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_second": images / seconds,
+        }
+        self._log(trainer, values)
+        self.logged_step = trainer.global_step
+        self.start_clock()
+        return loss
+
+    def log_epoch(self, module: pl.LightningModule, stage: str, name: str, epoch: int) -> None:
+        """Log loss and accuracy of a whole epoch, and start the next one from zero.
+
+        Args:
+            stage: ``fit``, ``val`` or ``test``.
+            name: of the metrics, such as ``val/{}``.
+            epoch: to log beside them.
+        """
+        running = self.running[stage]
+        loss, accuracy = means(sum_over_devices(module.trainer, running.sums))
+        running.reset()
+        values = {name.format("loss"): loss, name.format("acc"): accuracy}
+        offer_to_callbacks(module, values)
+        self._log(module.trainer, {**values, "epoch": float(epoch)})
+
+    def offer_validation(self, module: pl.LightningModule) -> None:
+        """Offer callbacks the last validation's metrics, also if it was before a resume."""
+        known = module.trainer.callback_metrics
+        values = {k: v for k, v in self.newest.items() if k.startswith("val/") and k not in known}
+        offer_to_callbacks(module, values)
+
+    def _log(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+        if trainer.sanity_checking:
+            return
+        self.newest.update(values)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+
+
+def offer_to_callbacks(module: pl.LightningModule, values: dict[str, float]) -> None:
+    """Let callbacks monitor values that are already the same on every device."""
+    module.log_dict(values, logger=False, sync_dist=True, batch_size=1)
+
+
+def sum_over_devices(trainer: pl.Trainer, sums: Tensor) -> Tensor:
+    """Return the sum over all devices; each of them must call."""
+    if trainer.world_size == 1:
+        return sums
+    on_device = sums.to(trainer.strategy.root_device, copy=True)
+    total: Tensor = trainer.strategy.reduce(on_device, reduce_op="sum")
+    return total
