@@ -77,7 +77,7 @@ def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int)
     beside = BesideBare(_resident(pixels, labels, batch_size))
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(assembly, "_load_splits", return_value=splits),
+        patch.object(type(config.data), "build", return_value=splits),
         contextlib.redirect_stdout(io.StringIO()),
         Path(os.devnull).open("w") as nowhere,
     ):

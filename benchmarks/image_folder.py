@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from benchmarks.paired import Result, compare_timed, print_table
 from convtrain.data.batches import Batches, Normalisation
-from convtrain.data.sources.image_folder import load_image_folder
+from convtrain.data.sources.image_folder import load
 
 BATCH, CLASSES, GOAL = 64, 10, 0.33
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -56,7 +56,7 @@ def write_jpegs(root: Path, count: int, side: int) -> None:
 
 def decoded(root: Path, side: int, memory_gib: float, cache: Path) -> Batches:
     """Return what ``data=image_folder`` trains on; all but a few images are for training."""
-    splits = load_image_folder(
+    splits = load(
         root=str(root),
         classes=[str(label) for label in range(CLASSES)],
         shape=[3, side, side],

@@ -2,26 +2,22 @@
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from convtrain.config.datasets import Sizes
+from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
 from convtrain.config.trust import CALLBACK
-from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation
-from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
-from convtrain.data.sources.all import load_digits, load_synthetic, load_torchvision
-from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling
@@ -47,9 +43,7 @@ from convtrain.training.callbacks.stopping import make_early_stopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
-from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
-from convtrain.training.schedules import make_schedule
 from convtrain.training.task import Task
 from convtrain.training.trainer import kind_of_device
 
@@ -62,64 +56,21 @@ MODEL_KEYS = {"channels_last", "compile"}
 def make_data(config: Config) -> ImageData:
     data = config.data
     made = ImageData(
-        _load_splits(config),
+        data.build(),
         normalise=Normalisation(data.mean, data.std),
-        augmentation=Augmentation(**config.augment.model_dump()),
+        augmentation=config.augment.build(),
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         seed=config.seed,
         split_seed=data.split_seed,
-        classes=num_classes(config),
+        classes=data.class_count,
         drop_last=data.drop_last,
         limit=data.limit,
         overfit_batches=data.overfit_batches,
     )
     splits = made.splits
-    check_sizes(config, Sizes(len(splits.train), len(splits.val), len(splits.test)))
+    check_sizes(config, SplitSizes(len(splits.train), len(splits.val), len(splits.test)))
     return made
-
-
-def _load_splits(config: Config) -> Splits:
-    data = config.data
-    common: dict[str, Any] = {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
-    match data.name:
-        case "digits":
-            return load_digits(test_fraction=data.test_fraction, **common)
-        case "synthetic":
-            return load_synthetic(
-                shape=data.shape,
-                num_classes=num_classes(config),
-                fill=data.fill,
-                train_size=data.train_size,
-                test_size=data.test_size,
-                **common,
-            )
-        case "image_folder":
-            return load_image_folder(
-                root=data.root,
-                classes=class_names(config),
-                shape=data.shape,
-                resize=data.resize,
-                test_fraction=data.test_fraction,
-                memory_gib=data.memory_gib,
-                max_pixels=data.max_pixels,
-                background=data.background,
-                value_range=data.value_range,
-                limit=data.limit,
-                cache_dir=data.cache_dir,
-                cache_gib=data.cache_gib,
-                **common,
-            )
-        case _:
-            return load_torchvision(data.name, root=data.root, download=data.download, **common)
-
-
-def num_classes(config: Config) -> int:
-    return config.data.num_classes or len(config.data.classes or ())
-
-
-def class_names(config: Config) -> list[str]:
-    return config.data.classes or [str(index) for index in range(num_classes(config))]
 
 
 def model_override(config: Config) -> str:
@@ -148,13 +99,13 @@ def make_model(config: Config) -> nn.Module:
 def _build_model(config: Config) -> nn.Module:
     model, shape = config.model, config.data.shape
     if isinstance(model, TorchvisionModel):
-        return build_torchvision_model(model.name, shape, num_classes(config))
+        return build_torchvision_model(model.name, shape, config.data.class_count)
     if isinstance(model, CustomModel):
         custom = build_custom_model(model.target, model.model_extra or {}, config.trust)
         check_custom_output(
             custom,
             shape,
-            None if config.loss.name == "sum" else num_classes(config),
+            None if config.loss.name == "sum" else config.data.class_count,
             model_override(config),
             device=_device(config),
             double=config.trainer.precision in (64, "64-true"),
@@ -163,7 +114,7 @@ def _build_model(config: Config) -> nn.Module:
     assert isinstance(model, DeclaredModel)
     network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
-        check_scores(network.output_shape, num_classes(config), model_override(config))
+        check_scores(network.output_shape, config.data.class_count, model_override(config))
     declared = config.network
     return build_network(
         network,
@@ -207,9 +158,9 @@ def make_task(config: Config, model: nn.Module) -> Task:
     fused = plain and not sparse
     return Task(
         model=model,
-        loss=make_loss(**config.loss.model_dump()),
-        make_optimizer=make_optimizer(**config.optimizer.model_dump(), fused=fused),
-        make_schedule=make_schedule(**config.scheduler.model_dump()),
+        loss=config.loss.build(),
+        make_optimizer=partial(make_optimizer, config.optimizer, fused=fused),
+        make_schedule=config.scheduler.build,
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
@@ -234,7 +185,7 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
             Pictures(
                 test=data.splits.test,
                 normalise=data.normalise,
-                classes=class_names(config),
+                classes=config.data.class_names,
                 count=config.logger.images,
                 seed=config.seed,
             )

@@ -27,7 +27,6 @@ from convtrain.data.module import ImageData
 from convtrain.gradients.record.schedule import Length, Sizes, fit
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
-from convtrain.training.losses import make_loss
 from convtrain.training.optimizers import make_optimizer
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer
@@ -160,7 +159,7 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
         return tensor
 
     size = math.ceil(config.data.batch_size / devices_of(config))
-    loss = make_loss(**config.loss.model_dump())
+    loss = config.loss.build()
     try:
         with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             images = torch.empty(size, *config.data.shape)
@@ -173,7 +172,7 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
 
 def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
     """Return the tensors that the optimiser holds after its first step."""
-    optimizer = make_optimizer(**config.optimizer.model_dump())(parameters)
+    optimizer = make_optimizer(config.optimizer, parameters)
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()

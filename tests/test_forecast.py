@@ -10,7 +10,6 @@ from torch import nn
 
 from convtrain.assembly import make_model
 from convtrain.forecast import forecast, make_model_on_meta, saved_for_backward
-from convtrain.training.losses import make_loss
 from tests.conftest import QUICK, Train, compose
 
 RUNS = {
@@ -85,7 +84,7 @@ def test_activations_are_what_autograd_keeps(overrides: list[str]) -> None:
     config = compose(*overrides)
     told = saved_for_backward(config, make_model_on_meta(config))
     images = torch.randn(config.data.batch_size, *config.data.shape)
-    kept = kept_by_autograd(make_model(config), images, make_loss(**config.loss.model_dump()))
+    kept = kept_by_autograd(make_model(config), images, config.loss.build())
     assert told == pytest.approx(kept, rel=0.02)
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from convtrain.command.command_line import CONFIGS
 from convtrain.command.help import help_text
-from convtrain.config.datasets import PUBLISHED
+from convtrain.config.groups.data import PUBLISHED
 from convtrain.errors import NetworkError
 from convtrain.network.resolve import resolve_network
 from tests.conftest import compose

@@ -12,8 +12,7 @@ from PIL import Image
 
 from convtrain.command.check import check_command
 from convtrain.command.command_line import CommandLine
-from convtrain.config.datasets import PUBLISHED
-from convtrain.config.groups.data import Synthetic
+from convtrain.config.groups.data import PUBLISHED, Synthetic
 from convtrain.forecast import forecast
 from convtrain.network.resolve import resolve_network
 from tests.conftest import REPOSITORY

@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
 from convtrain.config.messages import Mistake
-from convtrain.config.section import LARGEST, Count, Text, Whole
+from convtrain.config.section import MAX_COUNT, Count, Text, Whole
 from convtrain.errors import did_you_mean
 
 VALUES: dict[str, Any] = {
     # joblib
-    "n_jobs": Annotated[int, Field(ge=-LARGEST, le=-1)] | Count,
+    "n_jobs": Annotated[int, Field(ge=-MAX_COUNT, le=-1)] | Count,
     "backend": Literal["loky"] | None,
     "prefer": Literal["processes"] | None,
     "require": None,

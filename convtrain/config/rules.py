@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convtrain.config.datasets import PUBLISHED, Sizes, split_sizes
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks
-from convtrain.config.groups.data import Data, ImageFolder, Synthetic
+from convtrain.config.groups.data import PUBLISHED, Data, ImageFolder, SplitSizes, Synthetic
 from convtrain.config.groups.loss import Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import Plateau, Scheduler
@@ -38,7 +37,7 @@ def disagreements(sections: Mapping[str, Any]) -> Iterator[Mistake]:
                 yield from rule(*(sections[name] for name in names))
 
 
-def check_sizes(config: Config, sizes: Sizes) -> None:
+def check_sizes(config: Config, sizes: SplitSizes) -> None:
     """Raise ConfigError where batches do not fit the splits, once these have been read."""
     wrong = list(_batches_fit(config.data, config.trainer, sizes))
     if wrong:
@@ -102,7 +101,7 @@ def _published(data: Data) -> Iterator[Mistake]:
 def _synthetic(data: Data) -> Iterator[Mistake]:
     if not isinstance(data, Synthetic):
         return
-    classes = data.num_classes or len(data.classes or ())
+    classes = data.class_count
     if data.fill == "noise" and data.train_size < 2 * classes:
         yield Mistake(
             "data.train_size",
@@ -113,14 +112,11 @@ def _synthetic(data: Data) -> Iterator[Mistake]:
 def _memory(data: Data) -> Iterator[Mistake]:
     """Only an image folder is read from a file where it is too large for the memory."""
     if isinstance(data, Synthetic):
-        images = data.train_size + data.test_size
-    elif (known := PUBLISHED.get(data.name)) is not None:
-        images = sum(known.training) + known.test
+        images, less = data.train_size + data.test_size, "data.train_size"
     else:
-        return
+        images, less = sum(data.full_sizes() or ()), "another data"
     needed = images * math.prod(data.shape) / GIB
     if needed > data.memory_gib:
-        less = "data.train_size" if isinstance(data, Synthetic) else "another data"
         yield Mistake(
             "data.memory_gib",
             f"{images:,} images of {brief(data.shape)} take {needed:.3g} GiB; "
@@ -153,11 +149,11 @@ def _known_batches(data: Data, trainer: Trainer) -> Iterator[Mistake]:
     wrong_already = isinstance(data, Synthetic) and any(
         True for rule in (_classes, _synthetic) for _ in rule(data)
     )
-    if not wrong_already and (sizes := split_sizes(data)) is not None:
+    if not wrong_already and (sizes := data.split_sizes()) is not None:
         yield from _batches_fit(data, trainer, sizes)
 
 
-def _batches_fit(data: Data, trainer: Trainer, sizes: Sizes) -> Iterator[Mistake]:
+def _batches_fit(data: Data, trainer: Trainer, sizes: SplitSizes) -> Iterator[Mistake]:
     size = data.batch_size
     if size > sizes.train:
         why = " that data.limit leaves" if sizes.train == data.limit else ""

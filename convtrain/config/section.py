@@ -1,19 +1,47 @@
-"""What the sections of the configuration share: strictness, and the kinds of numbers and texts."""
+"""What the sections of the configuration share: strictness, choices, kinds of numbers and texts."""
 
-from typing import Annotated
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LARGEST = 2**31 - 1  # of what is counted: images, pixels, steps
+MAX_COUNT = 2**31 - 1
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Whole = Annotated[int, Field(ge=0, le=LARGEST)]
-Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Whole = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 BatchLimit = Whole | Fraction
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
 FileName = Annotated[str, Field(max_length=100, pattern=r"^[\w+-][\w+.-]*$")]
-TIMES_AN_EPOCH = "a part of an epoch in 0.0-1.0, or a number of batches"
+PART_OR_BATCHES = "a part of an epoch in 0.0-1.0, or a number of batches"
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Choice(Section):
+    """A choice of a group: it names the function or class that it configures.
+
+    Attributes:
+        builds: ``module:name`` of that function or class. :meth:`build` imports it, so that the
+            schema does not import torch. Its arguments are the fields of the section, except for
+            ``name``, which selects the section.
+    """
+
+    builds: ClassVar[str]
+
+    @property
+    def builder(self) -> Callable[..., Any]:
+        module, _, name = self.builds.partition(":")
+        found: Callable[..., Any] = getattr(import_module(module), name)
+        return found
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return self.model_dump(exclude={"name"})
+
+    def build(self, **runtime: object) -> Any:
+        """Call the builder with the fields, and with arguments that only a training knows."""
+        return self.builder(**self.arguments, **runtime)

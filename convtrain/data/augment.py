@@ -1,13 +1,14 @@
 """Augmentation of whole batches, drawn from (seed, epoch, image index).
 
 Each operation is a function of the images and of uniform numbers, one or two for each image, so
-that what happens to an image does not depend on the batch it is in. Only mixup joins the images of
-a batch; its weight is drawn from (seed, epoch, batch). Nothing here waits for the device.
+that what happens to an image does not depend on its batch. ``OPERATIONS`` lists them. Only mixup
+combines the images of a batch; its weight is drawn from (seed, epoch, batch). Nothing here waits
+for the device.
 """
 
 import random
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,42 +17,49 @@ from torch.nn import functional as F
 from convtrain.data.randomness import derive_seed, uniforms
 
 PaddingMode = Literal["constant", "reflect"]
-
-_PURPOSES = {"crop row": 1, "crop column": 2, "flip": 3, "cutout row": 4, "cutout column": 5}
-_MIXUP = 6
+MIXUP = 6  # a number of a draw, as those in OPERATIONS
 
 
 class Draws:
-    """What is drawn for each image of a batch in an epoch.
+    """What is drawn for each image of a batch in an epoch: numbers in [0, 1), float64 of (N,).
 
-    Called with a purpose it returns one number in [0, 1) for each image, float64 of shape (N,).
+    Args:
+        indices: of the images in their split, int64 of shape (N,).
+        numbers: name of each draw to its number in ``OPERATIONS``; all of them by default.
     """
 
-    def __init__(self, indices: Tensor, seed: int, epoch: int) -> None:
-        each = [(seed, epoch, purpose) for purpose in _PURPOSES.values()]
-        numbers = uniforms(indices, *each, (seed, 0, _PURPOSES["flip"]))
+    def __init__(
+        self, indices: Tensor, seed: int, epoch: int, numbers: Mapping[str, int] | None = None
+    ) -> None:
+        numbers = ALL_DRAWS if numbers is None else numbers
+        keys = [(seed, at, number) for at in (epoch, 0) for number in numbers.values()]
+        drawn = uniforms(indices, *keys)
         self.epoch = epoch
-        self._numbers = dict(zip((*_PURPOSES, "flip of epoch 0"), numbers, strict=True))
+        self._now = dict(zip(numbers, drawn[: len(numbers)], strict=True))
+        self._first = dict(zip(numbers, drawn[len(numbers) :], strict=True))
 
-    def __call__(self, purpose: str) -> Tensor:
-        return self._numbers[purpose]
+    def __call__(self, name: str) -> Tensor:
+        return self._now[name]
+
+    def in_first_epoch(self, name: str) -> Tensor:
+        return self._first[name]
 
 
 def random_crop(
-    pixels: Tensor, padding: int, draw: Draws, padding_mode: PaddingMode = "constant"
+    pixels: Tensor, padding: int, draw: Draws, *, padding_mode: PaddingMode = "constant"
 ) -> Tensor:
     """Pad and cut out the original size at a random place.
 
     Args:
         pixels: (N, C, H, W).
-        padding: on each side, in pixels; every one of the (2 * padding + 1)^2 places is as likely.
+        padding: on each side, in pixels; all (2 * padding + 1)^2 places are equally likely.
         padding_mode: ``constant`` pads with black, ``reflect`` with the image's mirror image.
     """
     count, channels, height, width = pixels.shape
     padded = _pad(pixels, padding, padding_mode)
     tall, wide = padded.shape[2:]
     row, column = ((draw(f"crop {way}") * (2 * padding + 1)).long() for way in ("row", "column"))
-    # A row of a window is ``width`` values side by side in memory: it is copied as a whole.
+    # A row of a window is ``width`` adjacent values in memory, and is copied as a whole.
     image = torch.arange(count * channels, device=pixels.device).view(count, channels, 1)
     line = image * tall + row.view(-1, 1, 1) + torch.arange(height, device=pixels.device)
     start = line * wide + column.view(-1, 1, 1)
@@ -70,19 +78,19 @@ def _pad(pixels: Tensor, padding: int, mode: PaddingMode) -> Tensor:
 
 
 def horizontal_flip(
-    pixels: Tensor, probability: float, draw: Draws, *, alternates: bool = False
+    pixels: Tensor, probability: float, draw: Draws, *, flip_alternates: bool = False
 ) -> Tensor:
     """Mirror left and right with the given probability.
 
     Args:
         pixels: integers, (N, C, H, W).
-        alternates: an image's turn comes as often, but regularly: with 0.5 in every other epoch.
-            Which images begin is drawn.
+        flip_alternates: mirror an image as often, but regularly: with 0.5 in every other epoch
+            (Jordan, 2024). Which images begin is drawn.
     """
     number = draw("flip")
-    if alternates:
-        number = (draw("flip of epoch 0") + draw.epoch * (1 - probability) % 1) % 1
-    # Bits of either side, by a mask: a third of the time that torch.where takes on bytes.
+    if flip_alternates:
+        number = (draw.in_first_epoch("flip") + draw.epoch * (1 - probability) % 1) % 1
+    # Selecting bits with a mask takes a third of the time of torch.where on bytes.
     mask = (number < probability).to(pixels.dtype).neg_().view(-1, 1, 1, 1)
     return pixels.flip(-1).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
 
@@ -105,8 +113,8 @@ def cutout_(images: Tensor, side: int, draw: Draws) -> Tensor:
 
 
 def mixup_weight(alpha: float, seed: int, epoch: int, batch: int) -> float:
-    """Draw the part of itself that each image of a batch keeps, from Beta(alpha, alpha)."""
-    return random.Random(derive_seed(seed, epoch, batch, _MIXUP)).betavariate(alpha, alpha)
+    """Draw the weight of each image of a batch in its own mixture, from Beta(alpha, alpha)."""
+    return random.Random(derive_seed(seed, epoch, batch, MIXUP)).betavariate(alpha, alpha)
 
 
 def mixup(images: Tensor, partners: Tensor, weight: float) -> Tensor:
@@ -115,46 +123,75 @@ def mixup(images: Tensor, partners: Tensor, weight: float) -> Tensor:
 
 
 def mixed_targets(labels: Tensor, partners: Tensor, weight: float, classes: int) -> Tensor:
-    """Return the classes of mixed images in parts that add up to 1, float32 of (N, classes)."""
+    """Return the fraction of each class in the mixed images, float32 of shape (N, classes)."""
     known = torch.arange(classes, device=labels.device)
     own, other = (each.unsqueeze(1) == known for each in (labels, partners))
     return own * weight + other * (1 - weight)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Which operations are on; zero switches one off.
+class Operation(NamedTuple):
+    """A row of ``OPERATIONS``.
 
     Attributes:
-        random_crop: padding on each side, in pixels.
-        padding_mode: what is padded with.
-        horizontal_flip: probability.
-        flip_alternates: mirror an image in every other epoch, not by chance (Jordan, 2024).
-        cutout: side of the blanked square, in pixels.
-        mixup: alpha of the distribution that the weight of a batch is drawn from.
+        function: of the images, the value of the key, the draws and the options.
+        draws: the number of each draw, by name. No two draws have the same number.
+        options: further keys of the group that the function takes.
+        on_images: it needs normalised images and changes them in place; else uint8 pixels.
     """
 
-    random_crop: int = 0
-    padding_mode: PaddingMode = "constant"
-    horizontal_flip: float = 0.0
-    flip_alternates: bool = False
-    cutout: int = 0
-    mixup: float = 0.0
+    function: Callable[..., Tensor]
+    draws: dict[str, int]
+    options: tuple[str, ...] = ()
+    on_images: bool = False
 
-    @property
-    def draws(self) -> bool:
-        """Whether anything is drawn for each image."""
-        return bool(self.random_crop or self.horizontal_flip or self.cutout)
+
+OPERATIONS = {
+    "random_crop": Operation(random_crop, {"crop row": 1, "crop column": 2}, ("padding_mode",)),
+    "horizontal_flip": Operation(horizontal_flip, {"flip": 3}, ("flip_alternates",)),
+    "cutout": Operation(cutout_, {"cutout row": 4, "cutout column": 5}, on_images=True),
+}
+"""By the key of the group ``augment`` that switches an operation on, in the order of execution."""
+
+ALL_DRAWS = {name: number for row in OPERATIONS.values() for name, number in row.draws.items()}
+
+
+class Augmentation:
+    """The operations that are switched on.
+
+    Args:
+        mixup: alpha of the distribution of a batch's weight; 0 switches it off.
+        settings: the keys of ``OPERATIONS``, of which 0 switches one off, and their options.
+
+    Raises:
+        TypeError: there is no such setting.
+    """
+
+    def __init__(self, *, mixup: float = 0.0, **settings: float | bool | str) -> None:
+        known = {key for name, row in OPERATIONS.items() for key in (name, *row.options)}
+        if unknown := settings.keys() - known:
+            raise TypeError(f"no operation takes {', '.join(sorted(unknown))}")
+        self.mixup = mixup
+        self.draws: dict[str, int] = {}
+        self._chosen: list[tuple[Operation, float | bool | str, dict[str, float | bool | str]]] = []
+        for name, row in OPERATIONS.items():
+            if value := settings.get(name):
+                options = {key: settings[key] for key in row.options if key in settings}
+                self._chosen.append((row, value, options))
+                self.draws |= row.draws
+
+    def draw(self, indices: Tensor, seed: int, epoch: int) -> Draws:
+        return Draws(indices, seed, epoch, self.draws)
 
     def on_pixels(self, pixels: Tensor, draw: Draws) -> Tensor:
         """Apply what moves pixels: uint8 in, uint8 out."""
-        if self.random_crop:
-            pixels = random_crop(pixels, self.random_crop, draw, self.padding_mode)
-        if self.horizontal_flip:
-            alternates = self.flip_alternates
-            pixels = horizontal_flip(pixels, self.horizontal_flip, draw, alternates=alternates)
-        return pixels
+        return self._apply(pixels, draw, on_images=False)
 
     def on_images(self, images: Tensor, draw: Draws) -> Tensor:
         """Apply what needs normalised images, in place."""
-        return cutout_(images, self.cutout, draw) if self.cutout else images
+        return self._apply(images, draw, on_images=True)
+
+    def _apply(self, images: Tensor, draw: Draws, *, on_images: bool) -> Tensor:
+        for row, value, options in self._chosen:
+            if row.on_images == on_images:
+                images = row.function(images, value, draw, **options)
+        return images

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convtrain.config.epochs import batch_count, limited
-from convtrain.data.augment import Augmentation, Draws, mixed_targets, mixup, mixup_weight
+from convtrain.data.augment import Augmentation, mixed_targets, mixup, mixup_weight
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 
@@ -18,11 +18,12 @@ class Batch(NamedTuple):
 
     Attributes:
         images: float32 of shape (n, channels, height, width), normalised.
-        targets: int64 of shape (n,); under mixup float32 of shape (n, classes), the part of each.
-        indices: int64 of shape (n,), the images' places in their split.
-        loss_weight: the factor of this batch's mean loss, so that the mean over all devices and
-            all accumulated batches is the mean over the images of the optimiser step. It is 1
-            where each of them has as many images, and 0 where the image is another device's.
+        targets: int64 of shape (n,); under mixup float32 of shape (n, classes), the fraction of
+            each class.
+        indices: int64 of shape (n,), the images' indices in their split.
+        loss_weight: a factor of this batch's mean loss, so that the mean over all devices and all
+            accumulated batches is the mean over the images of the optimiser step. It is 1 where
+            each of them has as many images, and 0 where the image belongs to another device.
     """
 
     images: Tensor
@@ -50,19 +51,19 @@ class Normalisation:
 class Batches:
     """An epoch's batches, in an order that follows from (seed, epoch).
 
-    Lightning keeps ``state_dict`` in its checkpoints: an epoch goes on where the saved one stood.
+    Lightning keeps ``state_dict`` in its checkpoints, and a resumed epoch starts at its position.
 
     Args:
         images: the split.
         batch_size: over all devices together.
-        classes: how many there are, which mixup needs to know.
+        classes: their number, which mixup needs.
         shuffle: a new order each epoch, else the order of the split.
         rank, world_size: this device takes every ``world_size``-th image of a batch.
         accumulate: batches of an optimiser step.
-        limit: the batches of an epoch that are used, as ``trainer.limit_train_batches`` has it.
+        limit: the batches of an epoch that are used, as in ``trainer.limit_train_batches``.
 
     Attributes:
-        seconds: that making batches took so far, of the thread that trains.
+        seconds: the time that the training thread has spent on making batches.
     """
 
     def __init__(
@@ -97,9 +98,9 @@ class Batches:
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position % len(self)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
-        self._start = self.position  # of the next epoch begun, and of no other
+        self._start = self.position  # of the next epoch alone
 
     def __len__(self) -> int:
         return batch_count(len(self.images), self.batch_size, drop_last=self.drop_last)
@@ -118,11 +119,11 @@ class Batches:
             yield batch
 
     def at(self, position: int) -> Batch:
-        """Make one batch of this epoch, whichever is the next."""
+        """Make one batch of this epoch, without advancing."""
         return self._batch(self._in_order()[position], position)
 
     def _in_order(self) -> Sequence[Tensor]:
-        """Return the indices of each batch of this epoch, those of all devices together."""
+        """Return the indices of each batch of this epoch, over all devices."""
         count = len(self.images)
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         return order.to(self.images.indexed_on).split(self.batch_size)
@@ -130,8 +131,8 @@ class Batches:
     def _mine(self, whole: Tensor) -> Tensor:
         """Return this device's part of a batch.
 
-        In training all devices must take part in every step. One that is left without an image
-        takes the first of another, with no weight.
+        All devices must take part in every training step. A device without an image takes the
+        first image of another device, with loss weight 0.
         """
         mine = whole[self.rank :: self.world_size]
         return whole[:1] if self.shuffle and not len(mine) else mine
@@ -166,6 +167,6 @@ class Batches:
         labels = self.images.labels.index_select(0, indices)
         if not self.augmentation.draws:
             return self.normalise(pixels), labels, indices
-        draw = Draws(indices, self.seed, self.epoch)
+        draw = self.augmentation.draw(indices, self.seed, self.epoch)
         images = self.normalise(self.augmentation.on_pixels(pixels, draw))
         return self.augmentation.on_images(images, draw), labels, indices

@@ -1,10 +1,9 @@
 """Files of decoded images, kept from run to run within a declared size."""
 
-import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,17 @@ import PIL
 
 from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write, remove_stale_temporaries
+from convtrain.process.lock import locked
 
 GIB = 1 << 30
 SUFFIX = ".uint8"
 
 
 def default_folder() -> Path:
-    """Return ``convtrain`` in the user's folder of caches.
+    """Return ``convtrain`` in the user's cache folder.
 
     Raises:
-        ConfigError: there is none, because the user has no home.
+        ConfigError: the user has no home directory.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convtrain"
@@ -31,8 +31,8 @@ def default_folder() -> Path:
         ) from error
 
 
-def fingerprint(files: Sequence[Path], *settings: object) -> str:
-    """Return a name for what these files decode to: of their names, sizes and times, and more.
+def cache_key(files: Sequence[Path], *settings: object) -> str:
+    """Return a name for what files decode to: a hash of their names, sizes, times and settings.
 
     Args:
         files: in the order in which they are decoded.
@@ -47,41 +47,40 @@ def fingerprint(files: Sequence[Path], *settings: object) -> str:
 
 
 def cached(
-    name: str,
+    key: str,
     blocks: Callable[[], Iterable[np.ndarray]],
     *,
     size: int,
     folder: Path,
-    most: float,
+    max_gib: float,
 ) -> Path:
-    """Return the file of this name, and make it if it is not there.
+    """Return the file of this key, and make it if it does not exist.
 
-    It appears whole or not at all. Of several processes that want it, one makes it and the others
-    wait. Those that were used longest ago are deleted to make room.
+    The file appears whole or not at all. One of several processes makes it, and the others wait.
+    The files that were used longest ago are deleted to make room.
 
     Args:
-        name: of the content, a :func:`fingerprint`.
+        key: of the content, a :func:`cache_key`.
         blocks: makes the content.
         size: of the content in bytes.
         folder: of the cache.
-        most: GiB that all its files may take together.
+        max_gib: the most that all files of the cache take together.
 
     Raises:
-        ConfigError: it is larger than the cache or the disk.
+        ConfigError: the content is larger than the cache or the disk.
         TrainingError: the disk is full or cannot be written to.
     """
-    path = folder / f"{name}{SUFFIX}"
+    path = folder / f"{key}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locked(folder, waits=True):
             if path.is_file() and path.stat().st_size == size:
                 os.utime(path)
                 return path
             remove_stale_temporaries(folder, SUFFIX)
-            _make_room(folder, size, most)
-            with atomic_write(path) as sink:
+            _make_room(folder, size, max_gib)
+            with atomic_write(path) as file:
                 for block in blocks():
-                    sink.write(block.data)
+                    file.write(block.data)
     except OSError as error:
         raise ConfigError(
             f"data.cache_dir={folder}: {(error.strerror or str(error)).lower()}; "
@@ -90,18 +89,18 @@ def cached(
     return path
 
 
-def _make_room(folder: Path, size: int, most: float) -> None:
+def _make_room(folder: Path, size: int, max_gib: float) -> None:
     needed = f"the decoded images take {size / GIB:.3g} GiB"
-    if size > most * GIB:
+    enough = f"{size / GIB * 1.01 + 1e-3:.3g}"
+    if size > max_gib * GIB:
         raise ConfigError(
-            f"data.cache_gib={most:g}: {needed}, more than data.memory_gib and data.cache_gib "
-            f"allow; set data.cache_gib={_above(size)} or a smaller data.shape"
+            f"data.cache_gib={max_gib:g}: {needed}, more than data.memory_gib and data.cache_gib "
+            f"allow; set data.cache_gib={enough} or a smaller data.shape"
         )
     used = {path: path.stat() for path in folder.glob(f"*{SUFFIX}")}
     total = sum(found.st_size for found in used.values())
     for path in sorted(used, key=lambda p: used[p].st_mtime):
-        free = shutil.disk_usage(folder).free
-        if total + size <= most * GIB and size <= free:
+        if total + size <= max_gib * GIB and size <= shutil.disk_usage(folder).free:
             return
         path.unlink(missing_ok=True)
         total -= used[path].st_size
@@ -109,21 +108,5 @@ def _make_room(folder: Path, size: int, most: float) -> None:
     if size > free:
         raise ConfigError(
             f"data.cache_dir={folder}: {needed}, and the disk has {free / GIB:.3g} GiB free; "
-            f"set data.cache_dir=FOLDER on another, or data.memory_gib={_above(size)}"
+            f"set data.cache_dir=FOLDER on another, or data.memory_gib={enough}"
         )
-
-
-def _above(size: int) -> str:
-    """Return GiB that are enough for so many bytes, in few digits."""
-    return f"{size / GIB * 1.01 + 1e-3:.3g}"
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in here; one that dies does not count."""
-    with (folder / "lock").open("w") as file:
-        with contextlib.suppress(ImportError, OSError):  # Windows, and some network file systems
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,17 +1,19 @@
-"""Images in memory, and how they are divided."""
+"""Labelled images, in memory or in a file, and how they are divided into splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from convtrain.config.groups.data import held_out
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
 from convtrain.errors import ConfigError, few
 
-BLOCK = 1 << 20  # bytes that are moved at once
+BLOCK_BYTES = 1 << 20  # moved at once
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Images:
         Args:
             indices: int64, in the order wanted, on the device ``indexed_on``.
         """
-        if not isinstance(self.pixels, PixelFile):
+        if isinstance(self.pixels, Tensor):
             return self.pixels.index_select(0, indices)
         pixels, device = self.pixels.read(indices), self.labels.device
         if device.type == "cuda":
@@ -43,24 +45,28 @@ class Images:
         return pixels.to(device, non_blocking=True)
 
     def expect(self, indices: Tensor) -> None:
-        """Tell which images are read next, so that a disk can fetch them meanwhile."""
+        """Announce which images are read next, so that the disk can fetch them meanwhile."""
         if isinstance(self.pixels, PixelFile):
             self.pixels.expect(indices)
 
     @property
     def indexed_on(self) -> torch.device:
-        """Where indices must be: with a file, on the CPU."""
+        """The device of indices: that of the pixels, or the CPU for a file."""
         return self.pixels.device if isinstance(self.pixels, Tensor) else torch.device("cpu")
+
+    @property
+    def resident_bytes(self) -> int:
+        """The memory that the pixels take."""
+        return self.pixels.numel() if isinstance(self.pixels, Tensor) else 0
 
     def pick(self, indices: Tensor) -> "Images":
         """Return some images, in memory."""
         return Images(self.read(indices), self.labels[indices])
 
-    def part(self, places: slice) -> "Images":
-        """Return the images at these places, without a copy."""
-        if isinstance(self.pixels, PixelFile):
-            return Images(self.pixels.part(places), self.labels[places])
-        return Images(self.pixels[places], self.labels[places])
+    def split(self, sizes: Sequence[int]) -> list["Images"]:
+        """Return consecutive parts, without a copy."""
+        slices = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
+        return [Images(self.pixels[part], self.labels[part]) for part in slices]
 
     def sample(self, count: int | None, seed: int) -> "Images":
         """Return ``count`` images, in memory; see :func:`sample_stratified`."""
@@ -70,14 +76,8 @@ class Images:
 
     def to(self, device: torch.device) -> "Images":
         """Move labels, and pixels that are in memory."""
-        if isinstance(self.pixels, PixelFile):
-            return Images(self.pixels, self.labels.to(device))
-        return Images(self.pixels.to(device), self.labels.to(device))
-
-    @property
-    def resident_bytes(self) -> int:
-        """What the pixels take in memory."""
-        return 0 if isinstance(self.pixels, PixelFile) else self.pixels.numel()
+        pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else self.pixels
+        return Images(pixels, self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         The sorted indices of both parts, int64.
 
     Raises:
-        ConfigError: a class has too few images to stand in both parts.
+        ConfigError: a class has too few images for both parts.
     """
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -119,9 +119,8 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
             raise ConfigError(
                 f"class {int(label)} has {len(members)} image; a split needs at least 2 of each"
             )
-        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         order = permutation(len(members), seed, int(label))
-        chosen[members[order[:count]]] = True
+        chosen[members[order[: held_out(len(members), fraction)]]] = True
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
@@ -142,74 +141,74 @@ def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     for label, tie in zip(classes, permutation(len(classes), seed, -1).tolist(), strict=True):
         members = (labels == label).nonzero().squeeze(1)
         order = permutation(len(members), seed, label)
-        place = torch.arange(len(members), dtype=torch.float64) + (tie + 0.5) / len(classes)
-        turn[members[order]] = place / len(members)
-        turn[members[order[0]]] = place[0] / len(members) - 1  # one of each comes first
+        position = torch.arange(len(members), dtype=torch.float64) + (tie + 0.5) / len(classes)
+        turn[members[order]] = position / len(members)
+        turn[members[order[0]]] = position[0] / len(members) - 1  # one of each comes first
     return turn.argsort(stable=True)[:count].sort().values
 
 
 def divide_labels(
     labels: Tensor,
     *,
-    val_fraction: float | None,
-    test_fraction: float | None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
     seed: int,
     names: Sequence[str] | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the indices of training, validation and test; of the last two, where they are cut off.
+) -> dict[str, Tensor]:
+    """Return the indices of ``train``, and of ``val`` and ``test`` where a fraction is given.
 
     Args:
         labels: int64 of shape (N,).
-        val_fraction, test_fraction: the parts that are cut off; null where a dataset has its own.
+        val_fraction: of the images that remain once ``test`` is split off.
+        test_fraction: of all images.
         seed: of the split alone.
         names: of the classes, for the message.
 
     Raises:
-        ConfigError: classes have too few images to stand in each part; names them.
+        ConfigError: classes have too few images for all parts; names them.
     """
     needed = 1 + (val_fraction is not None) + (test_fraction is not None)
     present, counts = (found.tolist() for found in labels.unique(return_counts=True))
     scarce = {label: n for label, n in zip(present, counts, strict=True) if n < needed}
     if scarce:
-        told = few(f"{names[c] if names else c} ({n})" for c, n in scarce.items())
+        named = few(f"{names[c] if names else c} ({n})" for c, n in scarce.items())
         parts = {2: "training and validation", 3: "training, validation and test"}[needed]
         raise ConfigError(
-            f"data: {parts} need at least {needed} images of each class; too few of class {told}; "
+            f"data: {parts} need at least {needed} images of each class; too few of class {named}; "
             f"add images or leave the class out"
         )
-    rest, val, test = torch.arange(len(labels)), None, None
-    if test_fraction is not None:
-        rest, test = split_stratified(labels, test_fraction, seed)
-    if val_fraction is not None:
-        train, val = split_stratified(labels[rest], val_fraction, seed + 1)
-        rest, val = rest[train], rest[val]
-    return rest, val, test
+    divided = {"train": torch.arange(len(labels))}
+    for name, fraction, own_seed in (
+        ("test", test_fraction, seed),
+        ("val", val_fraction, seed + 1),
+    ):
+        if fraction is not None:
+            rest, chosen = split_stratified(labels[divided["train"]], fraction, own_seed)
+            divided[name], divided["train"] = divided["train"][chosen], divided["train"][rest]
+    return divided
 
 
 def divide(
-    everything: Images, *, val_fraction: float, test: Images | None, test_fraction: float, seed: int
+    everything: Images,
+    *,
+    val_fraction: float,
+    test: Images | None = None,
+    test_fraction: float | None = None,
+    seed: int,
 ) -> Splits:
-    """Divide into train, validation and test; ``test`` is given where a dataset has one.
+    """Divide into train, validation and test; either ``test`` or ``test_fraction`` is given.
 
-    The pixels are put in the order of the splits where they are, so that their memory is enough.
+    The pixels are reordered in place, so that no second copy of them is needed.
     """
-    train, val, held_out = divide_labels(
-        everything.labels,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction if test is None else None,
-        seed=seed,
+    parts = divide_labels(
+        everything.labels, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
     )
-    assert val is not None
+    ordered = [parts[name] for name in ("train", "val", "test") if name in parts]
     assert isinstance(everything.pixels, Tensor)
-    cut_off = val if held_out is None else torch.cat([val, held_out])
-    move_to_end(everything.pixels, cut_off)
-    parts = Images(everything.pixels, everything.labels[torch.cat([train, cut_off])])
-    end = len(train) + len(val)
-    return Splits(
-        parts.part(slice(len(train))),
-        parts.part(slice(len(train), end)),
-        parts.part(slice(end, None)) if test is None else test,
-    )
+    move_to_end(everything.pixels, torch.cat(ordered[1:]))
+    images = Images(everything.pixels, everything.labels[torch.cat(ordered)])
+    train, val, *split_off = images.split([len(part) for part in ordered])
+    return Splits(train, val, split_off[0] if test is None else test)
 
 
 def move_to_end(rows: Tensor, chosen: Tensor) -> None:
@@ -217,19 +216,13 @@ def move_to_end(rows: Tensor, chosen: Tensor) -> None:
 
     Args:
         rows: of shape (N, ...).
-        chosen: indices, int64; their rows are copied, of the others no more than a block at a time.
+        chosen: indices, int64. These rows are copied at once, the others block by block.
     """
     stay = torch.ones(len(rows), dtype=torch.bool)
     stay[chosen] = False
     moved, start = rows[chosen], 0
-    at_once = max(BLOCK // max(rows[:1].nbytes, 1), 1)
+    at_once = max(BLOCK_BYTES // max(rows[:1].nbytes, 1), 1)
     for block in stay.nonzero().squeeze(1).split(at_once):
         rows[start : start + len(block)] = rows[block]
         start += len(block)
     rows[start:] = moved
-
-
-def class_counts(labels: Tensor, names: Sequence[str]) -> dict[str, int]:
-    """Return the number of images of each class."""
-    counts = labels.bincount(minlength=len(names)).tolist()
-    return dict(zip(names, counts, strict=True))

@@ -1,7 +1,5 @@
 """The data of a run, as Lightning asks for it."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 import torch
 
@@ -18,9 +16,9 @@ class ImageData(pl.LightningDataModule):
         splits: uint8 images.
         batch_size, eval_batch_size: over all devices together.
         seed: of the order and of the augmentation.
-        classes: how many there are, which mixup needs to know.
+        classes: their number, which mixup needs.
         split_seed: of the images that ``limit`` and ``overfit_batches`` choose.
-        limit: use only N images of each split, of the classes in proportion.
+        limit: use only N images of each split, the classes in proportion.
         overfit_batches: train and validate on as many training images as N batches have.
 
     Raises:
@@ -43,8 +41,9 @@ class ImageData(pl.LightningDataModule):
         overfit_batches: int | None = None,
     ) -> None:
         super().__init__()
-        of_split = {id(s): s.sample(limit, split_seed) for s in splits.images}
-        train, val, test = (of_split[id(images)] for images in splits.images)
+        # Splits of the same images stay one object, which is held and moved once.
+        sampled = {id(images): images.sample(limit, split_seed) for images in splits.images}
+        train, val, test = (sampled[id(images)] for images in splits.images)
         if overfit_batches is not None:
             train = val = train.sample(overfit_batches * batch_size, split_seed)
         if batch_size > len(train):
@@ -76,10 +75,13 @@ class ImageData(pl.LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._batches(self.splits.test, batch_size=self.eval_batch_size)
 
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(
+        self, batch: object, device: torch.device, dataloader_idx: int
+    ) -> object:
         if isinstance(batch, Batch) and batch.images.device == device:
-            return batch  # resident; Lightning would look into each part of it
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return batch  # resident; Lightning would call .to() on each tensor of it
+        moved: object = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
 
     def _batches(self, images: Images, **options: object) -> Batches:
         device, rank, world_size = torch.device("cpu"), 0, 1

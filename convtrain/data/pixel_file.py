@@ -1,9 +1,9 @@
 """Decoded images that do not fit into memory: a file of uint8, read image by image."""
 
+import math
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +13,8 @@ from convtrain.errors import CorruptDataError
 class PixelFile:
     """Images in a file, one after the other; a batch is read when it is asked for.
 
-    It is indexed as a tensor is. Nothing stays in memory but what the operating system keeps of
-    files while there is room. The file may be deleted while it is open.
+    Nothing stays in memory except what the operating system caches of the file. The file may be
+    deleted while it is open.
 
     Args:
         path: of the file, which holds nothing but the images' bytes.
@@ -22,43 +22,46 @@ class PixelFile:
 
     Attributes:
         shape: number of images, channels, height, width.
-
-    Raises:
-        CorruptDataError: when it is read, where the file has become shorter.
     """
 
     def __init__(self, path: Path, image_shape: tuple[int, ...]) -> None:
         self.path = path
         self._file = path.open("rb", buffering=0)
-        self._size = int(np.prod(image_shape))
-        self._places = range(path.stat().st_size // self._size)
-        self.shape = (len(self._places), *image_shape)
+        self._image_bytes = math.prod(image_shape)
+        self._positions = range(path.stat().st_size // self._image_bytes)
+        self.shape = (len(self._positions), *image_shape)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
-    def part(self, places: slice) -> "PixelFile":
+    def __getitem__(self, part: slice) -> "PixelFile":
         """Return some of the images, without reading them."""
         chosen = object.__new__(PixelFile)
         chosen.__dict__.update(self.__dict__)
-        chosen._places = self._places[places]
-        chosen.shape = (len(chosen._places), *self.shape[1:])
+        chosen._positions = self._positions[part]
+        chosen.shape = (len(chosen), *self.shape[1:])
         return chosen
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return the images with these indices, uint8 of shape (n, channels, height, width)."""
+        """Return the images with these indices, uint8 of shape (n, channels, height, width).
+
+        Raises:
+            CorruptDataError: the file has become shorter.
+        """
         pixels = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
         for image, index in zip(pixels.numpy(), indices.tolist(), strict=True):
-            self._file.seek(self._places[index] * self._size)
-            if self._file.readinto(image) != self._size:
+            self._file.seek(self._positions[index] * self._image_bytes)
+            if self._file.readinto(image) != self._image_bytes:
                 raise CorruptDataError(
-                    f"{self.path}: ends before image {index}; delete it, it will be made again"
+                    f"{self.path}: ends before image {index}; delete it, and it is made again"
                 )
         return pixels
 
     def expect(self, indices: Tensor) -> None:
-        """Tell the operating system what is read next, so that it fetches that meanwhile."""
+        """Announce what is read next, so that the operating system fetches it meanwhile."""
         if hasattr(os, "posix_fadvise"):
             for index in indices.tolist():
-                start = self._places[index] * self._size
-                os.posix_fadvise(self._file.fileno(), start, self._size, os.POSIX_FADV_WILLNEED)
+                start = self._positions[index] * self._image_bytes
+                os.posix_fadvise(
+                    self._file.fileno(), start, self._image_bytes, os.POSIX_FADV_WILLNEED
+                )

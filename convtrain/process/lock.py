@@ -137,5 +137,5 @@ def _wait(file: BinaryIO, folder: Path, waits: bool) -> None:
             who, told = _described(file), True
             if not waits:
                 raise OccupiedError(f"{folder}: {refusal(who)}")
-            log.warning("%s: %s trains it; waiting", folder, who)
+            log.warning("%s: %s is at work there; waiting", folder, who)
         time.sleep(0.1)

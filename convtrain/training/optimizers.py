@@ -1,39 +1,25 @@
-"""Optimisers by name; the settings are those of ``torch.optim``."""
+"""The optimiser of a training: the class of ``torch.optim`` that the configuration names."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
 
 from torch import nn, optim
 
+from convtrain.config.groups.optimizer import Optimizer
+
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
 
-OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
-    "sgd": optim.SGD,
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "rmsprop": optim.RMSprop,
-}
 
-
-FUSED = ("sgd", "adam", "adamw")
-
-
-def make_optimizer(name: str, *, fused: bool = True, **settings: Any) -> MakeOptimizer:
-    """Return a function from parameters to the optimiser named in ``configs/optimizer``.
+def make_optimizer(
+    chosen: Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True
+) -> optim.Optimizer:
+    """Build the chosen optimiser.
 
     Args:
+        chosen: the section of the configuration.
         fused: update all parameters in one kernel, where torch has one for them.
-        settings: those of the class in ``torch.optim``.
     """
-    if not (fused and name in FUSED):
-        return partial(OPTIMIZERS[name], **settings)
-    return partial(_make_fused, OPTIMIZERS[name], settings)
-
-
-def _make_fused(
-    kind: type[optim.Optimizer], settings: dict[str, Any], parameters: Iterable[nn.Parameter]
-) -> optim.Optimizer:
-    held = list(parameters)
-    fits = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in held)
-    return kind(held, **(settings | {"fused": True} if fits else settings))
+    params = list(parameters)
+    fits = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
+    kernel = {"fused": True} if fused and fits and chosen.has_fused_kernel else {}
+    built: optim.Optimizer = chosen.build(params=params, **kernel)
+    return built

@@ -100,8 +100,11 @@ class Task(TaskHooks):
     def configure_optimizers(self) -> Any:
         """Make the optimiser of step 6, and the schedule of its learning rate."""
         optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
-        steps, steps_of_epoch = training_steps(self.trainer), epoch_steps(self.trainer)
-        schedule = self.make_schedule(optimizer, steps, max(steps_of_epoch, 1))
+        schedule = self.make_schedule(
+            optimizer=optimizer,
+            total_steps=training_steps(self.trainer),
+            epoch_steps=max(epoch_steps(self.trainer), 1),
+        )
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def seed_of(self, batch_idx: int) -> int:

@@ -8,9 +8,9 @@ import yaml
 
 from convtrain.assembly import make_data
 from convtrain.command.command_line import CONFIGS
-from convtrain.config.datasets import PUBLISHED, split_sizes
+from convtrain.config.groups.data import PUBLISHED
 from convtrain.data.images import Splits
-from convtrain.data.sources.all import FILES
+from convtrain.data.sources.torchvision import CLASSES, checksums
 from tests.conftest import compose
 
 
@@ -32,11 +32,11 @@ def counted(splits: Splits) -> tuple[int, int, int]:
 )
 def test_the_sizes_of_the_splits_are_those_of_the_data(overrides: list[str]) -> None:
     config = compose("network=conv2d", *overrides)
-    assert split_sizes(config.data) == counted(make_data(config).splits)
+    assert config.data.split_sizes() == counted(make_data(config).splits)
 
 
 def test_every_dataset_is_known() -> None:
-    assert set(PUBLISHED) == {*FILES, "digits"}
+    assert set(PUBLISHED) == {*CLASSES, "digits"}
     for name, published in PUBLISHED.items():
         file = yaml.safe_load((CONFIGS / "data" / f"{name}.yaml").read_text())
         assert tuple(file["shape"]) == published.shape
@@ -51,10 +51,10 @@ def test_every_dataset_is_known() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(CLASSES))
 def test_the_sizes_are_those_of_the_files(name: str) -> None:
     root = os.environ.get("CONVTRAIN_DATA", "data")
-    if not all((Path(root) / file).is_file() for file in FILES[name][1]):
+    if not all((Path(root) / file).is_file() for file in checksums(name)):
         pytest.skip(f"{name} is not in {root}; set CONVTRAIN_DATA")
     config = compose(f"data={name}", f"data.root={root}", "data.val_fraction=0.0833333")
-    assert split_sizes(config.data) == counted(make_data(config).splits)
+    assert config.data.split_sizes() == counted(make_data(config).splits)

@@ -13,7 +13,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import calculate_md5, extract_archive
 
 from convtrain.data.archives import contained_extraction
-from convtrain.data.sources.all import FILES, load_torchvision
+from convtrain.data.sources.torchvision import CLASSES, load
 from convtrain.errors import ConvtrainError, CorruptDataError
 
 FRACTIONS: dict[str, Any] = {"val_fraction": 0.2, "split_seed": 0}
@@ -101,7 +101,7 @@ def test_a_harmless_archive_is_extracted(root: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_whatever_a_dataset_downloads_is_checked(
     root: Path, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str
 ) -> None:
@@ -111,9 +111,9 @@ def test_whatever_a_dataset_downloads_is_checked(
     def download(_: Any) -> None:
         extract_archive(str(archive), str(root))
 
-    monkeypatch.setattr(getattr(datasets, FILES[name][0]), "download", download)
+    monkeypatch.setattr(getattr(datasets, CLASSES[name]), "download", download)
     with pytest.raises(CorruptDataError, match=r"its member \.\./escaped"):
-        load_torchvision(name, root=str(root), download=True, **FRACTIONS)
+        load(name=name, root=str(root), download=True, **FRACTIONS)
     assert everything_in(root) == [archive.name]
 
 
@@ -133,6 +133,6 @@ def test_an_archive_in_the_place_of_cifar10_s(
     for name in ("_get_redirect_url", "_urlretrieve"):
         monkeypatch.setattr(f"torchvision.datasets.utils.{name}", offline)
     with pytest.raises(ConvtrainError) as raised:
-        load_torchvision("cifar10", root=str(root), download=True, **FRACTIONS)
+        load(name="cifar10", root=str(root), download=True, **FRACTIONS)
     assert len(str(raised.value).splitlines()) == 1
     assert everything_in(root) in ([archive.name], [])

@@ -19,7 +19,6 @@ from convtrain.data.cache import default_folder
 from convtrain.data.images import Splits
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.sources import image_folder
-from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, Train, compose
 from tests.test_devices import TORCHRUN
@@ -46,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, **options: Any) -> Splits:
     cache = {"cache_dir": str(root.parent / "cache"), "cache_gib": 1.0}
-    return load_image_folder(root=str(root), **{**OPTIONS, **cache, **options})
+    return image_folder.load(root=str(root), **{**OPTIONS, **cache, **options})
 
 
 def files(root: Path) -> list[Path]:
@@ -67,7 +66,7 @@ def test_a_file_gives_the_same_batches_as_memory(root: Path) -> None:
         for left, right in zip(one, other, strict=True):
             assert torch.equal(left.images, right.images)
             assert torch.equal(left.targets, right.targets)
-    assert torch.equal(outside.val.part(slice(2)).read(torch.tensor([1])), inside.val.pixels[1:2])
+    assert torch.equal(outside.val.split([2])[0].read(torch.tensor([1])), inside.val.pixels[1:2])
 
 
 def test_a_training_from_a_file_has_the_bits_of_one_from_memory(root: Path, train: Train) -> None:
@@ -165,7 +164,7 @@ def test_what_fits_nowhere_is_refused_in_one_line(root: Path) -> None:
     assert "set data.cache_gib=0.00102" in text
     assert len(text.splitlines()) == 1
     load(root, memory_gib=TINY, cache_gib=0.00102)
-    assert not list((root.parent / "cache").glob(".*"))
+    assert not list((root.parent / "cache").glob(".*.tmp"))
 
 
 def test_a_folder_that_cannot_be_is_refused_in_one_line(root: Path) -> None:
@@ -191,7 +190,7 @@ def blocks():
     yield np.zeros(1000, dtype=np.uint8)
     print("half", flush=True)
     time.sleep(60)
-cached("name", blocks, size=2000, folder=Path(sys.argv[1]), most=1.0)
+cached("name", blocks, size=2000, folder=Path(sys.argv[1]), max_gib=1.0)
 """
 
 
@@ -215,7 +214,7 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 from convtrain.data.batches import Batches, Normalisation
-from convtrain.data.sources.image_folder import load_image_folder
+from convtrain.data.sources.image_folder import load
 
 def show_peak():
     status = Path("/proc/self/status").read_text()
@@ -226,7 +225,7 @@ options = dict(root=sys.argv[1], classes=["a"], shape=[3, 256, 256], resize="str
                cache_dir=sys.argv[2])
 show_peak()
 for budget in (0.01, 1.0):
-    splits = load_image_folder(memory_gib=budget, **options)
+    splits = load(memory_gib=budget, **options)
     normalise = Normalisation([0.5] * 3, [0.5] * 3)
     for batch in Batches(splits.train, batch_size=8, normalise=normalise, shuffle=True):
         pass

@@ -13,7 +13,7 @@ from PIL import Image
 from convtrain.config.folders import class_names, read_layout
 from convtrain.config.image_files import IMAGE_SUFFIXES
 from convtrain.data.images import Splits
-from convtrain.data.sources.image_folder import load_image_folder
+from convtrain.data.sources import image_folder
 from convtrain.errors import ConfigError, MissingDataError
 from tests.conftest import Train, compose
 
@@ -53,7 +53,7 @@ def save(path: Path) -> None:
 
 def load(root: Path, **options: Any) -> Splits:
     classes = options.pop("classes", None) or class_names(root)
-    return load_image_folder(root=str(root), classes=classes, **{**OPTIONS, **options})
+    return image_folder.load(root=str(root), classes=classes, **{**OPTIONS, **options})
 
 
 def grey(folder: Path) -> int:

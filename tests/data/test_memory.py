@@ -18,9 +18,8 @@ ALLOWED = 32 * MIB  # beside the pixels; a second copy of them would be more
 CODE = """
 import json, re, sys, torch
 from pathlib import Path
-from convtrain.data.sources.image_folder import load_image_folder
 from convtrain.data.images import Images, divide
-from convtrain.data.sources.all import load_synthetic
+from convtrain.data.sources import image_folder, synthetic as noise
 
 count, side, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 shape = [3, side, side]
@@ -31,18 +30,18 @@ def peak():
 
 def synthetic(count, fill="noise", val_fraction=0.1):
     size = {"train_size": count - count // 10, "test_size": count // 10}
-    return load_synthetic(shape=shape, num_classes=4, fill=fill, val_fraction=val_fraction,
+    return noise.load(shape=shape, num_classes=4, fill=fill, val_fraction=val_fraction,
                           split_seed=0, **size)
 
 def folder(count):
-    return load_image_folder(root=root, classes=["cat", "dog"], shape=shape, resize="stretch",
+    return image_folder.load(root=root, classes=["cat", "dog"], shape=shape, resize="stretch",
                              val_fraction=0.5, test_fraction=0.1, split_seed=0, memory_gib=1.0,
                              max_pixels=100,
                              limit=count)
 
 def given(count):
     pixels = torch.ones(count, *shape, dtype=torch.uint8)
-    return divide(Images(pixels, torch.arange(count) % 2), val_fraction=0.1, test=None,
+    return divide(Images(pixels, torch.arange(count) % 2), val_fraction=0.1,
                   test_fraction=0.1, seed=0)
 
 sources = {

@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import calculate_md5
 
 from convtrain.data.images import split_stratified
-from convtrain.data.sources.all import FILES, load_digits, load_synthetic, load_torchvision
+from convtrain.data.sources import digits, synthetic, torchvision
 from convtrain.errors import (
     ConfigError,
     CorruptDataError,
@@ -26,7 +26,7 @@ FRACTIONS = {"val_fraction": 0.25, "split_seed": 0}
 
 
 def test_digits_are_scikit_learns_divided_without_overlap() -> None:
-    splits = load_digits(val_fraction=0.1, test_fraction=0.2, split_seed=0)
+    splits = digits.load(val_fraction=0.1, test_fraction=0.2, split_seed=0)
     parts = (splits.train, splits.val, splits.test)
     assert sum(len(part) for part in parts) == 1797
     original, labels = sklearn_digits(return_X_y=True)
@@ -58,7 +58,7 @@ def test_a_class_of_one_image_cannot_be_split() -> None:
 
 def test_synthetic_images_have_the_declared_shape_and_can_be_told_apart() -> None:
     options: dict[str, Any] = {"shape": [2, 5, 7], "num_classes": 3, "train_size": 60}
-    splits = load_synthetic(fill="noise", test_size=30, **options, **FRACTIONS)
+    splits = synthetic.load(fill="noise", test_size=30, **options, **FRACTIONS)
     assert splits.train.pixels.shape == (45, 2, 5, 7)
     means = torch.stack(
         [splits.train.pixels[splits.train.labels == c].float().mean(0) for c in range(3)]
@@ -90,7 +90,7 @@ def make_mnist(root: Path, folder: str = "MNIST") -> np.ndarray:
 )
 def test_idx_files_are_read(tmp_path: Path, name: str, folder: str) -> None:
     pixels = make_mnist(tmp_path, folder)
-    splits = load_torchvision(name, root=str(tmp_path), download=False, **FRACTIONS)
+    splits = torchvision.load(name=name, root=str(tmp_path), download=False, **FRACTIONS)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (32, 8, 40)
     assert torch.equal(splits.test.pixels[:, 0], torch.from_numpy(pixels).to(torch.uint8))
     assert torch.equal(splits.test.labels, torch.arange(40) % 4)
@@ -100,7 +100,7 @@ def make_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     rows = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
-    for name in FILES["cifar10"][1]:
+    for name in torchvision.checksums("cifar10"):
         content = {"data": rows, "labels": [i % 2 for i in range(20)]}
         (root / name).write_bytes(pickle.dumps(content))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
@@ -115,7 +115,7 @@ def make_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_cifar10_is_read_channels_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make_cifar10(tmp_path, monkeypatch)
-    splits = load_torchvision("cifar10", root=str(tmp_path), download=False, **FRACTIONS)
+    splits = torchvision.load(name="cifar10", root=str(tmp_path), download=False, **FRACTIONS)
     expected = torch.from_numpy(rows).view(-1, 3, 32, 32)
     assert torch.equal(splits.test.pixels, expected)
     assert len(splits.train) + len(splits.val) == 100
@@ -126,7 +126,7 @@ def test_a_changed_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     broken = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     broken.write_bytes(broken.read_bytes()[:-10])
     with pytest.raises(CorruptDataError, match=r"data_batch_3: .*checksum.*data\.download=true"):
-        load_torchvision("cifar10", root=str(tmp_path), download=False, **FRACTIONS)
+        torchvision.load(name="cifar10", root=str(tmp_path), download=False, **FRACTIONS)
 
 
 def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,18 +138,18 @@ def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         savemat(path, {"X": pixels, "y": labels})
         split_list[split] = ["", path.name, calculate_md5(path)]
     monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
-    splits = load_torchvision("svhn", root=str(tmp_path), download=False, **FRACTIONS)
+    splits = torchvision.load(name="svhn", root=str(tmp_path), download=False, **FRACTIONS)
     assert torch.equal(splits.test.pixels, torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy()))
     assert splits.test.labels[:2].tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", torchvision.CLASSES)
 def test_missing_data_names_folder_files_and_the_override(tmp_path: Path, name: str) -> None:
     with pytest.raises(MissingDataError) as raised:
-        load_torchvision(name, root=str(tmp_path), download=False, **FRACTIONS)
+        torchvision.load(name=name, root=str(tmp_path), download=False, **FRACTIONS)
     message = str(raised.value)
     assert str(tmp_path) in message
-    assert all(file in message for file in FILES[name][1])
+    assert all(file in message for file in torchvision.checksums(name))
     assert "data.download=true" in message
     assert len(message.splitlines()) == 1
 
@@ -162,7 +162,7 @@ def test_a_broken_idx_file_is_named(tmp_path: Path, damage: str) -> None:
     damaged = {"truncated": content[:-100], "empty": b"", "not an IDX file": b"<html>" + content}
     broken.write_bytes(damaged[damage])
     with pytest.raises(CorruptDataError) as raised:
-        load_torchvision("mnist", root=str(tmp_path), download=False, **FRACTIONS)
+        torchvision.load(name="mnist", root=str(tmp_path), download=False, **FRACTIONS)
     assert str(broken) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -175,4 +175,4 @@ def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
     with pytest.raises(TrainingError, match=r"data=mnist: the download into .* failed"):
-        load_torchvision("mnist", root=str(tmp_path), download=True, **FRACTIONS)
+        torchvision.load(name="mnist", root=str(tmp_path), download=True, **FRACTIONS)

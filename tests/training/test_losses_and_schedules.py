@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
-from convtrain.training.losses import LOSSES, make_loss
+from convtrain.config.schema import Loss, Scheduler
 from convtrain.training.running_metrics import RunningMetrics, means
-from convtrain.training.schedules import SCHEDULES, make_schedule
 
 SCORES, TARGETS = torch.randn(16, 5), torch.randint(0, 5, (16,))
 EXPECTED: dict[str, tuple[dict[str, Any], Any]] = {
@@ -23,23 +23,29 @@ EXPECTED: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def loss(name: str, **settings: Any) -> Any:
+    return TypeAdapter(Loss).validate_python({"name": name, **settings}).build()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_a_loss_is_torchs(name: str) -> None:
     settings, expected = EXPECTED[name]
-    torch.testing.assert_close(
-        make_loss(name, **settings)(SCORES, TARGETS), expected(SCORES, TARGETS)
-    )
+    torch.testing.assert_close(loss(name, **settings)(SCORES, TARGETS), expected(SCORES, TARGETS))
 
 
 def test_nll_takes_log_probabilities_as_they_are() -> None:
-    loss = make_loss("nll")
-    torch.testing.assert_close(loss(SCORES.log_softmax(1), TARGETS), loss(SCORES, TARGETS))
+    nll = loss("nll")
+    torch.testing.assert_close(nll(SCORES.log_softmax(1), TARGETS), nll(SCORES, TARGETS))
+
+
+def schedule(name: str, optimizer: SGD, steps: int, **settings: Any) -> Any:
+    chosen = TypeAdapter(Scheduler).validate_python({"name": name, **settings})
+    return chosen.build(optimizer=optimizer, total_steps=steps, epoch_steps=10)
 
 
 def rates(name: str, steps: int = 60, **settings: Any) -> list[float]:
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
-    made = make_schedule(name, **settings)(optimizer, steps, 10)
-    assert made is not None
+    made = schedule(name, optimizer, steps, **settings)
     seen = []
     for _ in range(steps):
         seen.append(optimizer.param_groups[0]["lr"])
@@ -99,13 +105,11 @@ def test_warm_up_rises_linearly_and_then_hands_over(name: str, settings: dict[st
 def test_plateau_lowers_the_rate_when_the_metric_stalls() -> None:
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     settings = {"monitor": "val/loss", "mode": "min", "factor": 0.1, "patience": 1}
-    made = make_schedule("plateau", **settings)(optimizer, 60, 10)
-    assert made is not None
+    made = schedule("plateau", optimizer, 60, **settings)
     assert made["monitor"] == "val/loss"
     for value in (1.0, 1.0, 1.0):
         made["scheduler"].step(value)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
-    assert set(SCHEDULES) == {"none", "step", "cosine", "onecycle", "plateau"}
 
 
 def test_totals_are_means_over_all_images_whatever_the_batches() -> None:

@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from convtrain.config.section import Fraction, Section, Whole
+from convtrain.config.section import Choice, Fraction, Whole
 
 
-class Augment(Section):
+class Augment(Choice):
+    builds = "convtrain.data.augment:Augmentation"
     random_crop: Whole = Field(description="padding on each side, in pixels; 0 is off")
     padding_mode: Literal["constant", "reflect"] = Field(
         description="what is around an image that is cropped: black, or its mirror image"

@@ -1,15 +1,61 @@
-"""The datasets: where images come from, how they are divided, and what their pixels become."""
+"""The datasets: where images come from, how they are divided, and what their pixels become.
 
-from typing import Annotated, Literal
+What is known of a dataset before it is read is known here: its shape, its classes and its sizes.
+"""
+
+from collections.abc import Sequence
+from inspect import signature
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from convtrain.config.section import Count, Section, Seed, Text
+from convtrain.config.section import Choice, Count, Seed, Text
 
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
-class BaseData(Section):
+class Published(NamedTuple):
+    """A published dataset, in its authors' numbers.
+
+    Attributes:
+        shape: channels, height and width in pixels.
+        training: images of each class in what is split into training and validation.
+        test: images of the test set; 0 where it is split off as well.
+    """
+
+    shape: tuple[int, int, int]
+    training: tuple[int, ...]
+    test: int
+
+
+PUBLISHED = {
+    "digits": Published((1, 8, 8), (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), 0),
+    "mnist": Published(
+        (1, 28, 28), (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), 10_000
+    ),
+    "fashion_mnist": Published((1, 28, 28), (6000,) * 10, 10_000),
+    "kmnist": Published((1, 28, 28), (6000,) * 10, 10_000),
+    "cifar10": Published((3, 32, 32), (5000,) * 10, 10_000),
+    "cifar100": Published((3, 32, 32), (500,) * 100, 10_000),
+    "svhn": Published(
+        (3, 32, 32), (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659), 26_032
+    ),
+}
+
+
+class SplitSizes(NamedTuple):
+    """Numbers of images in each split."""
+
+    train: int
+    val: int
+    test: int
+
+
+class BaseData(Choice):
+    """``build`` loads the splits. The builder takes all fields that only its own section has, and
+    those of the fields below that it names.
+    """
+
     root: Text = Field(description="folder of the dataset's files")
     download: bool = Field(description="fetch files that are missing")
     allow_change: bool = Field(
@@ -34,22 +80,62 @@ class BaseData(Section):
         description="mean of each channel, on images in 0-1"
     )
     std: list[Annotated[float, Field(ge=1e-6, le=1000)]] = Field(
-        description="deviation of each channel, on images in 0-1"
+        description="standard deviation of each channel, on images in 0-1"
     )
+
+    @property
+    def class_count(self) -> int:
+        return self.num_classes or len(self.classes or ())
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.classes or [str(index) for index in range(self.class_count)]
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        fields = dict(self, num_classes=self.class_count, classes=self.class_names)
+        shared = {"name", *BaseData.model_fields} - {*signature(self.builder).parameters}
+        return {key: value for key, value in fields.items() if key not in shared}
+
+    def full_sizes(self) -> SplitSizes | None:
+        """Return the sizes of the splits of all images, or None where they depend on files."""
+        return None
+
+    def split_sizes(self) -> SplitSizes | None:
+        """Return the sizes of the splits after ``limit`` and ``overfit_batches``, if known."""
+        if (full := self.full_sizes()) is None:
+            return None
+        train, val, test = (min(size, self.limit or size) for size in full)
+        if self.overfit_batches is not None:
+            train = val = min(train, self.overfit_batches * self.batch_size)
+        return SplitSizes(train, val, test)
 
 
 class Digits(BaseData):
+    builds = "convtrain.data.sources.digits:load"
     name: Literal["digits"] = Field(description="where the images come from")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
 
+    def full_sizes(self) -> SplitSizes:
+        counts = PUBLISHED["digits"].training
+        tested = [held_out(count, self.test_fraction) for count in counts]
+        rest = [count - out for count, out in zip(counts, tested, strict=True)]
+        return _divided(rest, self.val_fraction, sum(tested))
+
 
 class TorchvisionData(BaseData):
+    builds = "convtrain.data.sources.torchvision:load"
     name: Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"] = Field(
         description="where the images come from"
     )
 
+    def full_sizes(self) -> SplitSizes:
+        published = PUBLISHED[self.name]
+        return _divided(published.training, self.val_fraction, published.test)
+
 
 class ImageFolder(BaseData):
+    builds = "convtrain.data.sources.image_folder:load"
     name: Literal["image_folder"] = Field(description="where the images come from")
     resize: Literal["crop", "stretch"] = Field(description="how an image is brought to data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
@@ -68,10 +154,29 @@ class ImageFolder(BaseData):
 
 
 class Synthetic(BaseData):
+    builds = "convtrain.data.sources.synthetic:load"
     name: Literal["synthetic"] = Field(description="where the images come from")
     fill: Literal["noise", "ones"] = Field(description="what the images show")
     train_size: Count = Field(description="training and validation images")
     test_size: Count = Field(description="test images")
 
+    def full_sizes(self) -> SplitSizes:
+        size, classes = self.train_size, self.class_count or 1
+        if self.fill == "ones":  # every split shows the same images
+            return SplitSizes(size, size, min(self.test_size, size))
+        each, rest = divmod(size, classes)  # the classes take turns
+        counts = [each + (index < rest) for index in range(min(classes, size))]
+        return _divided(counts, self.val_fraction, self.test_size)
+
 
 Data = Annotated[Digits | TorchvisionData | ImageFolder | Synthetic, Field(discriminator="name")]
+
+
+def held_out(count: int, fraction: float) -> int:
+    """Return the images of a class that a stratified split takes out: at least one, and not all."""
+    return min(max(round(count * fraction), 1), count - 1)
+
+
+def _divided(counts: Sequence[int], val_fraction: float, test: int) -> SplitSizes:
+    val = sum(held_out(count, val_fraction) for count in counts)
+    return SplitSizes(sum(counts) - val, val, test)

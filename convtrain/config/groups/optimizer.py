@@ -1,10 +1,10 @@
 """The optimisers, with the arguments of ``torch.optim``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from convtrain.config.section import Section
+from convtrain.config.section import Choice
 
 LearningRate = Annotated[
     float, Field(gt=0, le=1e6, description="learning rate, a factor of the gradient")
@@ -21,7 +21,19 @@ Momentum = Annotated[
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class SGD(Section):
+class OptimizerChoice(Choice):
+    """``build`` takes ``params`` as every class of ``torch.optim`` does: parameters, or groups.
+
+    Attributes:
+        has_fused_kernel: the class takes ``fused=True``, on a CPU and on CUDA.
+    """
+
+    has_fused_kernel: ClassVar[bool] = False
+
+
+class SGD(OptimizerChoice):
+    builds = "torch.optim:SGD"
+    has_fused_kernel = True
     name: Literal["sgd"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
     momentum: Momentum
@@ -29,8 +41,10 @@ class SGD(Section):
     weight_decay: WeightDecay
 
 
-class Adam(Section):
-    name: Literal["adam", "adamw"] = Field(description="optimiser of torch.optim")
+class Adam(OptimizerChoice):
+    builds = "torch.optim:Adam"
+    has_fused_kernel = True
+    name: Literal["adam"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
     betas: list[Beta] = Field(
         min_length=2, max_length=2, description="decay of both averages per step, 0-1"
@@ -39,7 +53,15 @@ class Adam(Section):
     weight_decay: WeightDecay
 
 
-class RMSprop(Section):
+class AdamW(Adam):
+    builds = "torch.optim:AdamW"
+    name: Literal["adamw"] = Field(  # type: ignore[assignment]
+        description="optimiser of torch.optim"
+    )
+
+
+class RMSprop(OptimizerChoice):
+    builds = "torch.optim:RMSprop"
     name: Literal["rmsprop"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
     alpha: float = Field(
@@ -50,4 +72,4 @@ class RMSprop(Section):
     weight_decay: WeightDecay
 
 
-Optimizer = Annotated[SGD | Adam | RMSprop, Field(discriminator="name")]
+Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]

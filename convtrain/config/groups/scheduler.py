@@ -4,25 +4,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from convtrain.config.metrics import Metric, Mode
-from convtrain.config.section import Fraction, Section, Whole
+from convtrain.config.metrics import Metric, Mode, mode_of
+from convtrain.config.section import Choice, Fraction, Whole
 
 WarmUp = Annotated[float, Field(ge=0, le=1e9, description="epochs of linear warm-up")]
 
 
-class Constant(Section):
+class Constant(Choice):
+    builds = "convtrain.training.schedules:constant"
     name: Literal["none"] = Field(description="course of the learning rate")
     warmup_epochs: WarmUp
 
 
-class Step(Section):
+class Step(Choice):
+    builds = "convtrain.training.schedules:stepwise"
     name: Literal["step"] = Field(description="course of the learning rate")
     step_epochs: float = Field(gt=0, le=1e9, description="epochs between two drops")
     gamma: float = Field(gt=0, le=1, description="factor of the learning rate at each drop")
     warmup_epochs: WarmUp
 
 
-class Cosine(Section):
+class Cosine(Choice):
+    builds = "convtrain.training.schedules:cosine"
     name: Literal["cosine"] = Field(description="course of the learning rate")
     final_fraction: Fraction = Field(
         description="last learning rate as a part of optimizer.lr, 0-1"
@@ -30,7 +33,8 @@ class Cosine(Section):
     warmup_epochs: WarmUp
 
 
-class OneCycle(Section):
+class OneCycle(Choice):
+    builds = "convtrain.training.schedules:onecycle"
     name: Literal["onecycle"] = Field(description="course of the learning rate")
     pct_start: Fraction = Field(description="part of the training spent rising, 0-1")
     div_factor: float = Field(
@@ -42,12 +46,17 @@ class OneCycle(Section):
     anneal_strategy: Literal["cos", "linear"] = Field(description="shape of the two slopes")
 
 
-class Plateau(Section):
+class Plateau(Choice):
+    builds = "convtrain.training.schedules:plateau"
     name: Literal["plateau"] = Field(description="course of the learning rate")
     monitor: Metric = Field(description="metric that is watched")
     mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
     factor: float = Field(gt=0, lt=1, description="factor of the learning rate at each drop")
     patience: Whole = Field(description="epochs without improvement")
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {**super().arguments, "mode": mode_of(self.monitor)}
 
 
 Scheduler = Annotated[

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from convtrain.config.section import TIMES_AN_EPOCH, BatchLimit, Count, Section
+from convtrain.config.section import PART_OR_BATCHES, BatchLimit, Count, Section
 
 
 class Trainer(Section):
@@ -31,7 +31,7 @@ class Trainer(Section):
     gradient_clip_algorithm: Literal["norm", "value"] = Field(description="what is clipped")
     accumulate_grad_batches: Count = Field(description="batches per optimiser step")
     val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] = Field(
-        description=TIMES_AN_EPOCH
+        description=PART_OR_BATCHES
     )
     log_every_n_steps: Count = Field(description="optimiser steps between two log entries")
     deterministic: bool = Field(description="deterministic GPU kernels")
@@ -39,9 +39,9 @@ class Trainer(Section):
         description="number of CPU threads for torch"
     )
     sync_batchnorm: bool = Field(description="batch statistics over all devices")
-    limit_train_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
-    limit_val_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
-    limit_test_batches: BatchLimit = Field(description=TIMES_AN_EPOCH)
+    limit_train_batches: BatchLimit = Field(description=PART_OR_BATCHES)
+    limit_val_batches: BatchLimit = Field(description=PART_OR_BATCHES)
+    limit_test_batches: BatchLimit = Field(description=PART_OR_BATCHES)
     fast_dev_run: bool | Count = Field(description="one batch (or N batches) of each loop")
     profiler: Literal["stages", "simple", "advanced", "pytorch"] | None = Field(
         description="where the time goes, by stage and layer or by one of Lightning's profilers"

@@ -1,1 +1,1 @@
-"""Where images come from; each module loads one kind of dataset."""
+"""Where images come from: a file for each kind of dataset, with ``load(...) -> Splits``."""

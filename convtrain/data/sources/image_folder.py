@@ -1,9 +1,10 @@
-"""Images of one's own, in folders named by class, decoded once."""
+"""Your own images, in folders named by class, decoded once."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from convtrain.config.folders import SPLITS, read_layout
 from convtrain.config.image_files import images_in, loose_images
-from convtrain.data.cache import GIB, cached, default_folder, fingerprint
+from convtrain.data.cache import GIB, cache_key, cached, default_folder
 from convtrain.data.decoding import Rules, decode_all
 from convtrain.data.images import Images, Splits, divide_labels, sample_stratified
 from convtrain.data.pixel_file import PixelFile
@@ -23,12 +24,12 @@ from convtrain.process.ranks import rank_info
 log = logging.getLogger("convtrain")
 
 
-def load_image_folder(
+def load(
     *,
     root: str,
     classes: list[str],
     shape: list[int],
-    resize: str,
+    resize: Literal["crop", "stretch"],
     val_fraction: float,
     test_fraction: float,
     split_seed: int,
@@ -40,9 +41,9 @@ def load_image_folder(
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
 ) -> Splits:
-    """Decode a folder of images: ``root`` itself, to be split, or its train, val and test.
+    """Decode a folder of images: ``root`` itself, which is split, or its train, val and test.
 
-    Without a test folder, the images of a val folder are those that are tested.
+    Without a test folder, the images of a val folder are the test images.
 
     Args:
         shape: channels (1 for grey, 3 for colour), height and width of every image.
@@ -51,9 +52,9 @@ def load_image_folder(
             a file, from which batches are read. Several processes of one machine decode into that
             file in any case, once for all.
         max_pixels, background, value_range: see :class:`~convtrain.data.decoding.Rules`.
-        limit: decode only N images of each split, of the classes in proportion.
-        cache_dir: folder of such files; null for one in the user's folder of caches.
-        cache_gib: that they may take together.
+        limit: decode only N images of each split, the classes in proportion.
+        cache_dir: folder of these files; null for one in the user's cache folder.
+        cache_gib: the most that they take together.
 
     Raises:
         MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
@@ -61,50 +62,45 @@ def load_image_folder(
         ConfigError: the images fit neither into memory nor into the cache.
     """
     found = _find(Path(root), classes)
-    own = found.places.keys()  # the splits that have a folder
-    labels = torch.tensor(found.labels)
-    train, val, test = divide_labels(
-        labels[found.places["train"]],
-        val_fraction=None if "val" in own else val_fraction,
-        test_fraction=test_fraction if own == {"train"} else None,
+    own_folder = found.splits.keys()
+    splits = found.splits | divide_labels(
+        found.labels[found.splits["train"]],  # these are the first images
+        val_fraction=None if "val" in own_folder else val_fraction,
+        test_fraction=test_fraction if own_folder == {"train"} else None,
         seed=split_seed,
         names=classes,
     )
-    places = found.places | {"train": train}
-    places |= {name: part for name, part in (("val", val), ("test", test)) if part is not None}
+    if limit:
+        for name, part in splits.items():
+            splits[name] = part[sample_stratified(found.labels[part], limit, split_seed)]
 
-    # Split by split, so that each is a part of one tensor or file, and nothing is copied.
-    chosen = {
-        split: part[sample_stratified(labels[part], limit, split_seed)] if limit else part
-        for split, part in ((name, places[name]) for name in SPLITS if name in places)
-    }
-    order = torch.cat(list(chosen.values()))
-    files, labels = [found.files[index] for index in order.tolist()], labels[order]
-    size = len(files) * int(np.prod(shape))
+    # In the order of the splits, so that each is a slice of one tensor or file.
+    parts = {name: splits[name] for name in SPLITS if name in splits}
+    order = torch.cat(list(parts.values()))
+    files = [found.files[index] for index in order.tolist()]
     rules = Rules(shape, resize, max_pixels, background, value_range)
-
-    def blocks() -> Iterator[np.ndarray]:
-        return decode_all(files, rules)
-
+    size = len(files) * math.prod(shape)
     in_memory = size <= memory_gib * GIB
+    pixels: Tensor | PixelFile
     if in_memory and rank_info().local_world_size == 1:
-        pixels: Tensor | PixelFile = _gathered(blocks(), (len(files), *shape))
+        pixels = _gather(decode_all(files, rules), (len(files), *shape))
     else:  # of several processes on a machine, one decodes with all cores, and the others wait
-        cache = Path(cache_dir) if cache_dir else default_folder()
-        name = fingerprint(files, PIXEL_RULES, *rules._asdict().items())
-        path = cached(name, blocks, size=size, folder=cache, most=cache_gib)
-        file = PixelFile(path, tuple(shape))
-        pixels = file.read(torch.arange(len(file))) if in_memory else file
-    everything, splits, start = Images(pixels, labels), dict[str, Images](), 0
-    for split, part in chosen.items():
-        splits[split] = everything.part(slice(start, start + len(part)))
-        start += len(part)
-    if "test" in splits:
-        return Splits(splits["train"], splits["val"], splits["test"])
-    return Splits(splits["train"], splits["val"], splits["val"], tested="val")
+        path = cached(
+            cache_key(files, PIXEL_RULES, *rules._asdict().items()),
+            lambda: decode_all(files, rules),
+            size=size,
+            folder=Path(cache_dir) if cache_dir else default_folder(),
+            max_gib=cache_gib,
+        )
+        pixels = PixelFile(path, tuple(shape))
+        if in_memory:
+            pixels = pixels.read(torch.arange(len(pixels)))
+    images = Images(pixels, found.labels[order]).split([len(part) for part in parts.values()])
+    train, val, *test = images
+    return Splits(train, val, test[0]) if test else Splits(train, val, val, tested="val")
 
 
-def _gathered(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
+def _gather(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
     pixels, start = np.empty(shape, dtype=np.uint8), 0
     for block in blocks:
         pixels[start : start + len(block)] = block
@@ -113,25 +109,23 @@ def _gathered(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
 
 
 class _Found(NamedTuple):
-    """Files and labels of all splits, and the places in them of each split that has a folder."""
+    """Files and labels of all images, and the indices of each split that has a folder."""
 
     files: list[Path]
-    labels: list[int]
-    places: dict[str, Tensor]
+    labels: Tensor
+    splits: dict[str, Tensor]
 
 
 def _find(root: Path, classes: list[str]) -> _Found:
-    """List the images, and say what is left out."""
-    files, labels, places = list[Path](), list[int](), {}
+    """List the images, and warn of files that are left out."""
+    files, labels, splits = list[Path](), list[int](), dict[str, Tensor]()
     others, loose = list[Path](), list[Path]()
     for split, folder in read_layout(root, classes).splits.items():
-        start, without = len(files), []
+        start, empty = len(files), []
         for label, name in enumerate(classes):
-            images, left_out = (
-                images_in(folder / name, root) if (folder / name).is_dir() else ([], [])
-            )
+            images, left_out = images_in(folder / name, root)
             if not images:
-                without.append(name)
+                empty.append(name)
             files += images
             labels += [label] * len(images)
             others += left_out
@@ -140,14 +134,14 @@ def _find(root: Path, classes: list[str]) -> _Found:
                 f"data.root={root}: {folder} holds no images; expected {folder}/{classes[0]}/*.jpg "
                 f"and one such folder for each class"
             )
-        if without:
-            rank_zero_only(log.warning)("%s has no images of %s", folder, few(without))
+        if empty:
+            rank_zero_only(log.warning)("%s has no images of %s", folder, few(empty))
         loose += loose_images(folder)
-        places[split] = torch.arange(start, len(files))
+        splits[split] = torch.arange(start, len(files))
     for paths, why in ((others, "no images, or links to folders"), (loose, "in no class folder")):
         if paths:
             named = one_line(few((str(path.relative_to(root)) for path in paths), most=3))
             rank_zero_only(log.warning)(
                 "data.root=%s: left out %d files that are %s: %s", root, len(paths), why, named
             )
-    return _Found(files, labels, places)
+    return _Found(files, torch.tensor(labels), splits)

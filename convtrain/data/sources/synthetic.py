@@ -1,0 +1,55 @@
+"""Images that are made up: white ones, or noise in which each class has a pattern."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from convtrain.data.images import Images, Splits, divide_labels
+
+BLOCK_PIXELS = 1 << 18
+
+
+def load(
+    *,
+    shape: list[int],
+    num_classes: int,
+    fill: Literal["noise", "ones"],
+    train_size: int,
+    test_size: int,
+    val_fraction: float,
+    split_seed: int,
+) -> Splits:
+    """Return images: ``ones`` are white; ``noise`` has a pattern for each class in it."""
+    labels = torch.arange(train_size) % num_classes
+    if fill == "ones":
+        white = Images(torch.full((train_size, *shape), 255, dtype=torch.uint8), labels)
+        return Splits(white, white, white.split([min(test_size, train_size)])[0])
+    generator = torch.Generator().manual_seed(split_seed)
+    rows = max(BLOCK_PIXELS // math.prod(shape), 1)
+
+    def drawn(low: int, high: int, count: int) -> Iterator[Tensor]:
+        """Draw images block by block, because torch draws integers of 64 bits."""
+        for start in range(0, count, rows):
+            size = (min(rows, count - start), *shape)
+            yield torch.randint(low, high, size, generator=generator)
+
+    patterns = torch.empty((num_classes, *shape), dtype=torch.uint8)
+    for part, block in zip(patterns.split(rows), drawn(64, 192, num_classes), strict=True):
+        part.copy_(block)
+
+    def draw(count: int, positions: Tensor) -> Images:
+        """Draw images, each at the position given for it."""
+        labels = torch.arange(count) % num_classes
+        pixels = torch.empty((count, *shape), dtype=torch.uint8)
+        blocks = zip(labels.split(rows), positions.split(rows), drawn(-48, 49, count), strict=True)
+        for block_labels, block_positions, noise in blocks:
+            pixels[block_positions] = noise.add_(patterns[block_labels]).to(torch.uint8)
+        return Images(pixels, labels[positions.argsort()])
+
+    parts = divide_labels(labels, val_fraction=val_fraction, seed=split_seed)
+    order = torch.cat([parts["train"], parts["val"]])
+    train, val = draw(train_size, order.argsort()).split([len(parts["train"]), len(parts["val"])])
+    return Splits(train, val, draw(test_size, torch.arange(test_size)))

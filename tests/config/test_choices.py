@@ -1,0 +1,82 @@
+"""A choice cannot be half added: its section, what it builds, and its YAML agree."""
+
+import inspect
+from typing import get_args
+
+import pytest
+import yaml
+
+from convtrain.command.compose import CONFIGS
+from convtrain.config.groups import augment, data, loss, optimizer, scheduler
+from convtrain.config.groups.data import BaseData
+from convtrain.config.section import Choice
+from convtrain.data.augment import ALL_DRAWS, MIXUP, OPERATIONS
+
+SECTIONS: dict[str, tuple[type[Choice], ...]] = {
+    "data": get_args(get_args(data.Data)[0]),
+    "loss": get_args(get_args(loss.Loss)[0]),
+    "optimizer": get_args(get_args(optimizer.Optimizer)[0]),
+    "scheduler": get_args(get_args(scheduler.Scheduler)[0]),
+    "augment": (augment.Augment,),
+}
+"""Group to its choices."""
+RUNTIME = {
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "total_steps", "epoch_steps"},
+}
+"""What ``build`` is given in a training, beside the fields."""
+CALLED_WITH = {"loss": 2}
+"""Positional arguments that what is built takes, when it is a function."""
+CHOICES = [
+    pytest.param(group, section, id=f"{group}-{section.__name__}")
+    for group, sections in SECTIONS.items()
+    for section in sections
+]
+
+
+def names(section: type[Choice]) -> set[str]:
+    return set(get_args(section.model_fields["name"].annotation))
+
+
+@pytest.mark.parametrize(("group", "section"), CHOICES)
+def test_the_fields_of_a_section_are_the_arguments_of_what_it_builds(
+    group: str, section: type[Choice]
+) -> None:
+    builder = section.model_construct().builder
+    parameters = list(inspect.signature(builder).parameters.values())[CALLED_WITH.get(group, 0) :]
+    takes = {parameter.name for parameter in parameters}
+    own = set(section.model_fields) - {"name"}
+    if issubclass(section, BaseData):
+        own -= set(BaseData.model_fields)
+        assert takes - own <= {"name", *BaseData.model_fields}
+    if group == "augment":
+        takes = {*takes, *OPERATIONS, *(key for row in OPERATIONS.values() for key in row.options)}
+        takes.remove("settings")
+    given = own | RUNTIME.get(group, set())
+    assert given <= takes, f"{section.builds} does not take {given - takes}"
+    is_ours = section.builds.startswith("convtrain.") and not issubclass(section, BaseData)
+    needed = {p.name for p in parameters if is_ours or p.default is p.empty} & takes
+    known = given | (set(BaseData.model_fields) | {"name"} if group == "data" else set())
+    assert needed <= known, f"no field gives {section.builds} its {needed - known}"
+
+
+@pytest.mark.parametrize("group", [group for group in SECTIONS if group != "augment"])
+def test_every_choice_has_a_yaml_and_every_yaml_a_choice(group: str) -> None:
+    declared = {
+        yaml.safe_load(path.read_text())["name"]
+        for path in (CONFIGS / group).glob("[!_]*.yaml")
+    }  # fmt: skip
+    assert declared == set().union(*map(names, SECTIONS[group]))
+
+
+def test_no_choice_is_left_out_here() -> None:
+    def below(section: type[Choice]) -> set[type[Choice]]:
+        return {section}.union(*map(below, section.__subclasses__()))
+
+    listed = {section for sections in SECTIONS.values() for section in sections}
+    assert {section for section in below(Choice) if hasattr(section, "builds")} == listed
+
+
+def test_no_two_draws_have_the_same_number() -> None:
+    numbers = [MIXUP, *(n for row in OPERATIONS.values() for n in row.draws.values())]
+    assert len(set(numbers)) == len(numbers) == len(ALL_DRAWS) + 1
