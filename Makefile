@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: train test test-all test-gpu lint bench format clean help
+.PHONY: train test test-all test-gpu lint same moves bench format clean help
 
 train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.lr=0.05"
 	$(BIN)/python train.py $(ARGS)
@@ -21,6 +21,12 @@ lint: $(READY)  ## what pre-commit and CI check before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+same: $(READY)  ## do golden runs end with the same bits as before? make same BASE=COMMIT
+	$(BIN)/python -m refactoring.same --base "$(BASE)" $(ARGS)
+
+moves: $(READY)  ## the functions and classes that changed: make moves BASE=COMMIT ARGS=--diff
+	$(BIN)/python -m refactoring.moves --base "$(BASE)" $(ARGS)
 
 bench: $(READY)  ## the table of comparisons: make bench ARGS="--root FOLDER" with MNIST's files
 	$(BIN)/python -m benchmarks $(ARGS)
