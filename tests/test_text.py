@@ -240,7 +240,9 @@ def names_of(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("draw", [draw_heatmap, draw_flow])
 def test_charts_name_layers(draw: Any) -> None:
     names, shape = tuple(AWKWARD.values()), (3, len(AWKWARD))
-    norms = Norms(names, np.arange(3), np.ones(shape, np.float32), np.ones(shape, bool))
+    norms = Norms(
+        names, np.arange(3), np.ones(shape, np.float32), np.ones(shape, bool), np.ones(3, bool)
+    )
     assert set(names) <= set(names_drawn(draw(norms)))
 
 

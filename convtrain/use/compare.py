@@ -3,12 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from convtrain.config.identity import leaves
 from convtrain.errors import MissingDataError
-from convtrain.gradients.reading import by_layer, gather_norms
-from convtrain.gradients.record.store import load
+from convtrain.gradients.reading import read_norms
 from convtrain.run.directory import Run
 from convtrain.run.result import METRICS
 
@@ -52,11 +49,10 @@ def norm_pairs(first: Run, second: Run) -> Iterator[Pair]:
     medians = []
     for run in (first, second):
         try:
-            norms = by_layer(gather_norms(load(run.path)))
+            norms = read_norms(run.path).by_layer()
         except MissingDataError:
             return
-        values = norms.over_steps(np.median)
-        medians.append(dict(zip(norms.names, map(float, values), strict=True)))
+        medians.append(dict(zip(norms.names, norms.medians().tolist(), strict=True)))
     yield from _pairs(*medians)
 
 

@@ -18,7 +18,7 @@ from convtrain.gradients import load
 from convtrain.gradients.abbreviate import abbreviate
 from convtrain.gradients.charts import BINS, draw_heatmap
 from convtrain.gradients.layers import layer_of
-from convtrain.gradients.reading import Norms, by_layer, gather_norms, select_rows
+from convtrain.gradients.reading import Norms, gather_norms, select_rows
 from convtrain.gradients.record.store import Store
 from convtrain.gradients.report import norm_table, short
 
@@ -121,7 +121,7 @@ def test_a_layer_is_the_root_of_its_parameters_squares(
     found = rows(shown(capsys, run, "--layers"))
     assert list(found)[2:] == ["stem", "head"]
     assert found["stem"][:5] == ["1.0e0", "2.0e0", short(1609**0.5), short(2516**0.5), "nan"]
-    exact = by_layer(gather_norms(load(run)))
+    exact = gather_norms(load(run)).by_layer()
     assert exact.values[3, 0] == pytest.approx(1609**0.5)
     assert not exact.finite[5, 0]
 
@@ -131,13 +131,14 @@ def test_the_lines_above_tell_of_the_whole_run(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     above = shown(capsys, run).split("\n\n")[0]
-    assert [line.rstrip() for line in above.splitlines()] == [
-        f"run         {run}",
-        "steps       8 recorded, 1 to 8",
-        "total norm  1 at first, 70.3 at last; median 45.1, largest 603 in step 7",
-        "skipped     1 step, by the scaler of mixed precision",
-        "NaN or inf  2 steps, first in step 2 in stem.weight; 1 of them skipped",
-    ]
+    name, overview, _, nonfinite, *_ = above.splitlines()
+    assert name == f"run  {run}"
+    assert overview == (
+        "8 steps recorded (1 to 8), 1 of them skipped by the loss scaler, 1 with NaN or infinity, "
+        "median gradient norm 45.1, largest 603 at step 7."
+    )
+    assert nonfinite.startswith("Nonfinite in 1 of 8 steps, first at step 6: ")
+    assert "in the gradient of stem.bias" in nonfinite
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -160,7 +161,7 @@ def test_the_table_fits_the_terminal(width: int, count: int) -> None:
     values = np.full((100, count), 1.4e-45, np.float32)
     values[-1, 0] = np.nan
     steps = np.arange(1, 100_001, 1000)
-    norms = Norms(tuple(RESNET[:count]), steps, values, np.ones(values.shape, bool))
+    norms = Norms(tuple(RESNET[:count]), steps, values, np.ones(values.shape, bool), steps > 0)
     lines = printed_table(norms, width)
     assert len(lines) == count + 2
     assert max(map(len, lines)) <= width
@@ -172,7 +173,7 @@ def test_the_table_fits_the_terminal(width: int, count: int) -> None:
 
 def test_colours_follow_the_row_and_what_is_broken_is_red() -> None:
     values = np.array([[1, 1], [1, 1], [20, 1], [300, 1], [0.001, np.nan]], np.float32)
-    norms = Norms(("a", "b"), np.arange(1, 6), values, np.ones((5, 2), bool))
+    norms = Norms(("a", "b"), np.arange(1, 6), values, np.ones((5, 2), bool), np.ones(5, bool))
     columns = norm_table(norms, 100).columns
     styles = [[str(cell.style) for cell in column.cells] for column in columns[1:6]]
     assert [style[0] for style in styles] == ["", "", "yellow", "bold red", "bold blue"]
@@ -227,7 +228,7 @@ def test_one_broken_step_among_thousands_is_seen() -> None:
     values[100:200, 0] = 0
     present = np.ones(values.shape, bool)
     present[:50] = False
-    figure = draw_heatmap(Norms(("a", "b"), np.arange(1, 5001), values, present))
+    figure = draw_heatmap(Norms(("a", "b"), np.arange(1, 5001), values, present, present[:, 0]))
     logarithms, kinds = (image.get_array() for image in figure.axes[0].images)
     assert logarithms.shape == kinds.shape == (2, BINS)
     absent, zero, broken = (np.argwhere(kinds == kind).tolist() for kind in range(3))
@@ -241,7 +242,9 @@ def test_one_broken_step_among_thousands_is_seen() -> None:
 @pytest.mark.parametrize("count", [62, 480])
 def test_labels_do_not_overlap(count: int) -> None:
     values = np.ones((3, count), np.float32)
-    figure = draw_heatmap(Norms(tuple(RESNET[:count]), np.arange(1, 4), values, values > 0))
+    figure = draw_heatmap(
+        Norms(tuple(RESNET[:count]), np.arange(1, 4), values, values > 0, np.ones(3, bool))
+    )
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
     assert len(boxes) >= 60
@@ -314,7 +317,7 @@ def test_lists_are_json_and_absent_is_empty(run: Path, capsys: pytest.CaptureFix
         (["run", "--csv", "run"], "--csv run: cannot be written (Is a directory)"),
         (["run", "--csv", "-", "--table", "layers"], "no gradient record with a table of layers"),
         (["run", "--csv", "-", "--table", "steps", "--parameters", "*"], "has no parameters"),
-        (["run", "--csv", "-", "--layers"], "omit --layers"),
+        (["run", "--csv", "-", "--layers"], "leave out --layers"),
         (["run", "--table", "steps"], "add --csv FILE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -352,7 +355,7 @@ def test_a_torn_part_is_a_warning(run: Path, capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr()
     assert [line[:9] for line in printed.err.splitlines()] == ["warning: "] * 2
     assert "000000000005-000000000008.parquet: left out" in printed.err
-    assert "4 recorded, 1 to 4" in printed.out
+    assert "4 steps recorded (1 to 4)" in printed.out
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -360,7 +363,7 @@ def test_norms_without_their_steps(run: Path, capsys: pytest.CaptureFixture[str]
     for part in (run / "gradients" / "steps").iterdir():
         part.unlink()
     printed = shown(capsys, run)
-    assert "steps  their table is missing or cannot be read" in printed
+    assert "The table of steps is missing or cannot be read." in printed
     assert rows(printed)["stem.weight"][1] == "inf"
 
 

@@ -1,4 +1,4 @@
-"""What happens when the gradients are in trouble: a line, a checkpoint, or the end of the run."""
+"""What an alarm does: a warning, a checkpoint, or the end of the run."""
 
 import json
 import logging
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
-from convtrain.gradients.diagnosis.online import Alarm, Block, Detector
+from convtrain.gradients.diagnosis.online import Block, Detector, and_others
 from convtrain.gradients.diagnosis.replay import digest_of, replay_step
+from convtrain.gradients.diagnosis.rules import NONFINITE, Alarm, listed
 from convtrain.gradients.record.microbatches import MicroBatches
 from convtrain.gradients.record.rows import Flushed, Row
 from convtrain.gradients.record.store import ALARMS, FOLDER
@@ -25,54 +26,42 @@ from convtrain.training.task import Task
 log = logging.getLogger("convtrain")
 
 AlarmMode = Literal["warn", "stop", "checkpoint", "off"]
-LISTED = 10  # dataset indices in a message
 
 
 class AlarmHandler:
-    """Looks at what was flushed, and acts on what it finds.
+    """Passes each flush to the detector, and acts on its alarms.
 
     Args:
-        mode: ``warn`` says it; ``checkpoint`` says it and saves the state before the step, or
-            where it was found; ``stop`` says it and ends the run; ``off`` does not look.
-        run_dir: alarms are kept in ``gradients/alarms.jsonl``.
+        mode: ``warn`` logs an alarm; ``checkpoint`` also saves the state, before the step where
+            the trouble is found before it; ``stop`` ends the run; ``off`` detects nothing.
+        run_dir: alarms are kept in its ``gradients/alarms.jsonl``.
     """
 
     def __init__(self, mode: AlarmMode, run_dir: Path) -> None:
         self.mode, self._run_dir = mode, run_dir
-        self._watch = Detector()
+        self._detector = Detector()
         self._to_act_on: list[Alarm] = []
-        self._told_at_once: set[int] = set()
+        self._replayed: set[int] = set()
         self._broken = False
 
     def look(
         self, flushed: Flushed, fingerprints: np.ndarray, zero_filters: Mapping[str, np.ndarray]
     ) -> None:
-        """Tell what is wrong in the rows of a flush; :meth:`act` acts on it."""
+        """Report what is wrong in the rows of a flush; :meth:`act` acts on it."""
         if self.mode == "off":
             return
-        steps = flushed.steps
+        images = [_indices(row.batches) if row.broken else [] for row in flushed.rows]
         block = Block(
-            names=flushed.names,
-            step=steps["step"],
-            norm=flushed.total,
-            norms=flushed.norms,
-            present=flushed.present,
-            skipped=steps["skipped"],
-            nonfinite=steps["nonfinite"],
-            first_nonfinite=tuple(steps["first_nonfinite"]),
-            batches=tuple(tuple(_indices(r.batches)) if r.broken else () for r in flushed.rows),
-            fingerprints=fingerprints,
-            zero_filters=zero_filters,
-            loss=steps["loss"],
-            loss_known=steps["loss_known"],
-        )
-        alarms = self._watch.look(block)
-        self._tell(
+            flushed.names, flushed.steps, flushed.norms, flushed.present, images, fingerprints,
+            zero_filters,
+        )  # fmt: skip
+        alarms = self._detector.look(block)
+        self._report(
             alarm
             for alarm in alarms
-            if not (alarm.kind == "nonfinite" and alarm.step in self._told_at_once)
+            if alarm.kind != NONFINITE.name or alarm.step not in self._replayed
         )
-        self._broken = bool(steps["nonfinite"][-1])
+        self._broken = bool(flushed.steps["nonfinite"][-1])
 
     def look_at_broken_step(
         self,
@@ -83,7 +72,7 @@ class AlarmHandler:
         gradients: Sequence[Tensor],
         micro_batches: MicroBatches,
     ) -> None:
-        """Replay a step whose gradients are not finite, before it is done.
+        """Replay a step whose gradients are not finite, before the optimiser's step.
 
         Of several such steps in a row only the first is replayed: after it, the weights are broken.
 
@@ -92,7 +81,7 @@ class AlarmHandler:
             gradients: of the row's columns.
         """
         assert row.broken
-        self._told_at_once.add(row.step)
+        self._replayed.add(row.step)
         if self.mode == "off" or self._broken:
             return
         self._broken = True
@@ -102,37 +91,31 @@ class AlarmHandler:
         ):
             step = dict(zip((names[column] for column in row.columns), gradients, strict=True))
             origin, images = self._replay(trainer, module, row, step, micro_batches)
-        name, others = names[row.broken[0]], _others(len(row.broken) - 1)
-        shown = ", ".join(map(str, images[:LISTED])) + (", ..." if len(images) > LISTED else "")
-        message = (
-            f"step {row.step}: the gradient of {name} is not finite{others}{origin}; "
-            f"images {shown or 'unknown'}; try a lower optimizer.lr or trainer.gradient_clip_val=1"
-        )
-        self._tell([Alarm("nonfinite", row.step, name, message)])
+        first = names[row.broken[0]]
+        who = f"{and_others(first, len(row.broken))}{origin}; images {listed(images) or 'unknown'}"
+        self._report([NONFINITE.alarm(row.step, first, who=who)])
 
     def act(self, trainer: pl.Trainer) -> None:
-        """Do what the mode says about all that was told since the last call.
+        """Do what the mode says about all that was reported since the last call.
 
         Raises:
             TrainingError: alarms stop the run, and there is one.
         """
         found, self._to_act_on = self._to_act_on, []
-        if not found:
-            return
-        if self.mode == "checkpoint":
+        if found and self.mode == "checkpoint":
             name = f"alarm-step{trainer.global_step:09d}.ckpt"
             trainer.save_checkpoint(self._run_dir / "checkpoints" / name)
-        if self.mode == "stop":
-            raise TrainingError(f"alarm=stop: {found[0].message}; alarm=warn goes on regardless")
+        if found and self.mode == "stop":
+            raise TrainingError(f"alarm=stop: {found[0].message}; alarm=warn trains on regardless")
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"watch": self._watch.state_dict(), "broken": self._broken}
+    def state_dict(self) -> dict[str, object]:
+        return {"watch": self._detector.state_dict(), "broken": self._broken}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._watch.load_state_dict(state["watch"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._detector.load_state_dict(state["watch"])
         self._broken = state["broken"]
 
-    def _tell(self, alarms: Iterable[Alarm]) -> None:
+    def _report(self, alarms: Iterable[Alarm]) -> None:
         found = list(alarms)
         self._to_act_on += found
         if found:
@@ -143,9 +126,8 @@ class AlarmHandler:
         folder = self._run_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ALARMS).open("a") as file:
-            for alarm in alarms:
-                file.write(json.dumps(vars(alarm)) + "\n")
-        # What stops the run is the error that it ends with.
+            file.writelines(json.dumps(vars(alarm)) + "\n" for alarm in alarms)
+        # The alarm that stops the run is the error that it ends with.
         for alarm in alarms[1:] if self.mode == "stop" else alarms:
             log.warning("%s", alarm.message)
 
@@ -157,33 +139,32 @@ class AlarmHandler:
         step: Mapping[str, Tensor],
         micro_batches: MicroBatches,
     ) -> tuple[str, list[int]]:
-        """Return what a replay tells, in words, and the images that it has to do with."""
+        """Return what a replay shows, in words, and the images that it has to do with."""
         batches = [batch for batch, _ in micro_batches.batches]
         found, state = replay_step(trainer, task, micro_batches)
         row.losses = found.losses
         if trainer.world_size == 1:
             found.is_same = state["digest"] == digest_of(step)
-        words = (
-            f"; first non-finite in the {found.where}"
-            if found.where
-            else "; finite when it was replayed"
-        )
+        words = f"; first non-finite in the {found.where}"
         images = _indices(row.batches)
-        if found.micro_batch is not None and len(batches) > 1:
+        if not found.where:
+            words = "; finite when it was replayed"
+        elif found.micro_batch is not None and len(batches) > 1:
             words += f", in micro-batch {found.micro_batch + 1} of {len(batches)}"
             images = _indices([batches[found.micro_batch].indices])
-        saw_it = _first_that_saw_it(trainer, found.where)
-        if trainer.global_rank == saw_it:
+        origin = _lowest_rank_of_origin(trainer, found.where)
+        if trainer.global_rank == origin:
             path = self._run_dir / FOLDER / f"nonfinite-{row.step:012d}.pt"
             save_checkpoint({"step": row.step, "epoch": row.epoch, **state}, path)
-            does = "reproduces it" + (f" on rank {saw_it}" if trainer.world_size > 1 else "")
             if not found.where or found.is_same is False:
-                does = "holds it, but another run of it differs"
-            words += f"; {path} {does}"
-        return trainer.strategy.broadcast((words, images), src=saw_it)
+                words += f"; {path} holds the step, but a replay differs"
+            else:
+                on_rank = f" on rank {origin}" if trainer.world_size > 1 else ""
+                words += f"; {path} reproduces it{on_rank}"
+        return trainer.strategy.broadcast((words, images), src=origin)
 
 
-def _first_that_saw_it(trainer: pl.Trainer, where: str) -> int:
+def _lowest_rank_of_origin(trainer: pl.Trainer, where: str) -> int:
     """Return the lowest rank whose own gradients were not finite; 0 where none's were."""
     if trainer.world_size == 1:
         return 0
@@ -194,7 +175,3 @@ def _first_that_saw_it(trainer: pl.Trainer, where: str) -> int:
 
 def _indices(batches: Iterable[Tensor]) -> list[int]:
     return [index for batch in batches for index in batch.tolist()]
-
-
-def _others(count: int) -> str:
-    return f", nor that of {count} other{'s' if count > 1 else ''}" if count else ""

@@ -1,62 +1,73 @@
-"""How large the norm of all gradients together usually is, and whether a new one explodes."""
+"""The usual norm of all gradients together, and whether a new norm explodes above it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-LEAST_MAD = 0.2  # of log norms; below it, a flat series would make an explosion of a ripple
-LARGE, SUDDEN = math.log(100), math.log(3)  # above the median, and above any of the RECENT steps
-RECENT = 10
+from convtrain.gradients.diagnosis.rules import (
+    BASELINE_RECENT_STEPS,
+    BASELINE_STEPS,
+    BASELINE_WARMUP_STEPS,
+    EXPLODING,
+    MAX_RATIO_TO_MEDIAN,
+    MAX_RATIO_TO_RECENT,
+    MIN_LOG_NORM_MAD,
+)
+
+MAD_TO_STD = 1.4826  # of a normal distribution
+LARGE, SUDDEN = math.log(MAX_RATIO_TO_MEDIAN), math.log(MAX_RATIO_TO_RECENT)
 
 
 class NormBaseline:
-    """Log norms of the last normal steps, to which a new one is compared.
+    """Logarithms of the norms of the last normal steps, to which a new norm is compared.
 
-    Three sequences: ``normal`` steps, the latest ``window`` of them; the first normal ones, of the
-    ``start``; and the ``high`` ones since the last normal step. When the norm stays high for
-    ``warmup`` steps, that is what is normal from then on.
+    A norm explodes when its logarithm lies too many robust standard deviations above the median
+    (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) and it is larger than the
+    norms that training began with. During the warm-up, and wherever the norm grows little by
+    little, only ``MAX_RATIO_TO_MEDIAN`` times the usual norm is an explosion. A norm that stays
+    high for ``warmup_steps`` is normal from then on.
     """
 
-    def __init__(self, window: int, warmup: int, threshold: float) -> None:
-        self.window, self.warmup, self.threshold = window, warmup, threshold
-        self.normal: list[float] = []
-        self.start: list[float] = []
-        self.high: list[float] = []
+    def __init__(self, warmup_steps: int = BASELINE_WARMUP_STEPS) -> None:
+        self._warmup = max(1, min(warmup_steps, BASELINE_STEPS))
+        self._normal: list[float] = []
+        self._start: list[float] = []  # the first normal steps
+        self._high: list[float] = []  # since the last normal step
 
     def exceeded_by(self, norm: float) -> float | None:
         """Take note of a norm; return the usual one, the median, if this one explodes."""
-        if not norm > 0 or (norm == math.inf and not self.normal):
+        if not norm > 0 or (norm == math.inf and not self._normal):
             return None  # zero and NaN have no logarithm
         value = math.log(norm)
         if not self._explodes(value):
-            self.high = []
-            self.normal.append(value)
-            del self.normal[: -self.window]
-            if len(self.start) < self.warmup:
-                self.start.append(value)
+            self._high = []
+            self._normal.append(value)
+            del self._normal[:-BASELINE_STEPS]
+            if len(self._start) < self._warmup:
+                self._start.append(value)
             return None
-        usual = math.exp(median(self.normal))
+        usual = math.exp(median(self._normal))
         if math.isfinite(value):
-            self.high.append(value)
-        if len(self.high) >= self.warmup:
-            self.normal, self.high = self.high, []
+            self._high.append(value)
+        if len(self._high) >= self._warmup:
+            self._normal, self._high = self._high, []
         return usual
 
     def _explodes(self, value: float) -> bool:
-        sudden = value > max(self.normal[-RECENT:], default=value) + SUDDEN
+        recent = self._normal[-BASELINE_RECENT_STEPS:]
+        sudden = value > max(recent, default=value) + SUDDEN
         # Nearly all steps end here, without the median, which costs more than all the rest.
-        if not sudden and value <= min(self.normal, default=value) + LARGE:
+        if not sudden and value <= min(self._normal, default=value) + LARGE:
             return False
-        middle, trusted = median(self.normal), len(self.normal) >= self.warmup
-        if value <= median(self.start) or not (value > middle + LARGE or (sudden and trusted)):
+        middle, trusted = median(self._normal), len(self._normal) >= self._warmup
+        if value <= median(self._start) or not (value > middle + LARGE or (sudden and trusted)):
             return False
-        mad = max(LEAST_MAD, median(abs(known - middle) for known in self.normal))
-        return not trusted or value > middle + self.threshold * MAD_TO_DEVIATION * mad
+        mad = max(MIN_LOG_NORM_MAD, median(abs(known - middle) for known in self._normal))
+        return not trusted or bool(EXPLODING.holds((value - middle) / (MAD_TO_STD * mad)))
 
     def state_dict(self) -> dict[str, list[float]]:
-        return {"normal": [*self.normal], "start": [*self.start], "high": [*self.high]}
+        return {"normal": [*self._normal], "start": [*self._start], "high": [*self._high]}
 
     def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        self.normal = list(state["normal"][-self.window :])
-        self.start, self.high = list(state["start"]), list(state["high"])
+        self._normal = list(state["normal"][-BASELINE_STEPS:])
+        self._start, self._high = list(state["start"]), list(state["high"])

@@ -1,6 +1,6 @@
-"""What a run's gradient record says, in a few plain lines, with what to try.
+"""The diagnosis of a run's whole gradient record, in a few lines, with what to try.
 
-From Python: ``diagnose_tables(load(run, "steps"), load(run, "parameters"))``.
+From Python: ``diagnose(run)``, or ``diagnose_tables(load(run, "steps"), load(run))``.
 """
 
 from collections.abc import Iterator
@@ -11,255 +11,162 @@ import pyarrow as pa
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.diagnosis.aggregate import ParameterAggregate, StepAggregate
-from convtrain.gradients.diagnosis.online import one_digit, shortened
-from convtrain.gradients.layers import layer_of
+from convtrain.gradients.diagnosis.rules import (
+    CLIP_QUANTILE,
+    CLIPPED,
+    DEAD,
+    EXPLODING,
+    EXPLODING_BACKWARDS,
+    GROWING,
+    HASTY,
+    LOSS,
+    MIN_TREND_STEPS,
+    NO_GRADIENT,
+    NONFINITE,
+    SKIPPED,
+    SLOW,
+    TREND_PARTS,
+    TYPICAL_UPDATE_RATIO,
+    VANISHING,
+    is_exploding_backwards,
+    is_vanishing,
+    layer_ratios,
+    listed,
+    one_digit,
+)
 from convtrain.gradients.record.store import load_in_pieces
-
-FEWEST = 20  # steps before a trend means anything
-GROWTH = 10.0  # of the norm, from the first tenth of the steps to the last
-MOST = 0.5  # of the steps may be clipped, or have a gradient of exactly zero for a parameter
-SKIPPED = 0.1  # of the later half of the steps may be skipped
-UNEVEN = 100.0  # between the first layer's gradient norm and the last one's
-OUTLYING = 1000.0  # between any layer's and the last one's; a batch norm's is a hundredth
-UPDATES = (1e-5, 5e-2)  # change of a step by the size of the weights; about 1e-3 is usual
 
 
 def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
-    """Judge a run by its gradients.
+    """Diagnose a run by its gradients.
 
     Args:
         steps: the record's table of steps, as ``load(run, "steps")`` returns it.
         parameters: its table of parameters. Of either table any column but ``step`` may be missing,
-            and what it would have told is then left out.
+            and what it would have shown is then left out.
 
     Returns:
         Lines in this order: how training went; what layers and updates were like, where that was
-        recorded; each trouble, with what to try. A healthy run has no more than the first two.
+        recorded; each rule that holds, with what to try. A healthy run has the first two only.
     """
     of_steps, of_parameters = StepAggregate(), ParameterAggregate()
     of_steps.add(steps)
-    of_parameters.add(parameters)
-    return _diagnosis(of_steps, of_parameters)
+    of_parameters.add(parameters, of_steps.skipped_steps)
+    return _lines(of_steps, of_parameters)
 
 
 def diagnose(run_dir: Path) -> list[str]:
-    """Judge all that a run has recorded; without a record there is nothing to say.
+    """Diagnose all that a run has recorded; without a record there is no line.
 
     It takes no more memory for a long run than for a short one: medians are those of an evenly
     spread sample of a long run's steps, and all counts are exact.
     """
-    of_steps, of_parameters = StepAggregate(), ParameterAggregate()
+    steps, parameters = StepAggregate(), ParameterAggregate()
     try:
         for table in load_in_pieces(run_dir, "steps"):
-            of_steps.add(table)
+            steps.add(table)
         for table in load_in_pieces(run_dir, "parameters"):
-            of_parameters.add(table)
+            parameters.add(table, steps.skipped_steps)
     except MissingDataError:
         return []
-    return _diagnosis(of_steps, of_parameters)
+    return _lines(steps, parameters)
 
 
-def _diagnosis(steps: StepAggregate, parameters: ParameterAggregate) -> list[str]:
+def _lines(steps: StepAggregate, parameters: ParameterAggregate) -> list[str]:
     if not steps.count:
         return ["No step was recorded."]
-    layers, dead = _layers(parameters)
-    update = _update_ratio(parameters, dead)
+    norms = {layer: norm for layer, norm in parameters.layer_medians.items() if norm > 0}
+    update = parameters.update_ratio
+    details = [*_layer_profile(norms)]
+    if np.isfinite(update):
+        details.append(
+            f"A step changes the weights by {update:.1e} of their norm "
+            f"({TYPICAL_UPDATE_RATIO:.0e} is typical)."
+        )
+    if steps.clipped:
+        details.append(f"{steps.clipped / steps.clippable:.1%} of the steps were clipped.")
     troubles = [
-        *_nonfinite(steps),
-        *_lost(steps),
-        *_skipping(steps),
-        *_explosions(steps),
-        *_trend(steps),
-        *_clipping(steps),
-        *_dead(dead),
-        *_uneven(layers),
-        *_updates(update),
+        *_about_steps(steps),
+        *_about_parameters(parameters.medians),
+        *_about_layers(norms),
+        *(rule.line(value=update) for rule in (SLOW, HASTY) if rule.holds(update)),
     ]
-    details = [*_layers_told(layers), *_update_told(update), *_clipping_told(steps)]
     overview = _overview(steps)
-    if not troubles and (len(steps.usual.values) or layers):
+    if not troubles and (len(steps.norms.values) or norms):
         overview = f"Healthy: {overview}"
-    return [overview, *([f"{'; '.join(details)}."] if details else []), *troubles]
-
-
-# --- steps ----------------------------------------------------------------------------------------
+    return [overview, *([" ".join(details)] if details else []), *troubles]
 
 
 def _overview(steps: StepAggregate) -> str:
-    usual = steps.usual.values
-    parts = [f"{_steps(steps.count)} recorded ({steps.first} to {steps.last})"]
-    if steps.skipped:
-        parts.append(f"{steps.skipped} of them skipped by the scaler of mixed precision")
-    parts.append(f"{steps.bad or 'none'} with NaN or infinity")
-    if len(usual):
-        parts.append(f"gradient norm {np.median(usual):.3g} in the median")
-    if len(usual) >= FEWEST:
-        first, last = _ends(usual)
-        parts.append(f"from {first:.3g} at first to {last:.3g} at last")
+    norms, count = steps.norms.values, steps.count
+    parts = [f"{count} step{'s' if count > 1 else ''} recorded ({steps.first} to {steps.last})"]
+    if steps.skipped_steps:
+        parts.append(f"{len(steps.skipped_steps)} of them skipped by the loss scaler")
+    parts.append(f"{steps.detector.troubled_steps[NONFINITE.name] or 'none'} with NaN or infinity")
+    if len(norms):
+        largest, step = steps.largest
+        parts.append(f"median gradient norm {np.median(norms):.3g}")
+        parts.append(f"largest {largest:.3g} at step {step}")
+    if len(norms) >= MIN_TREND_STEPS:
+        first, last = _ends(norms)
+        parts.append(f"{first:.3g} in the first tenth and {last:.3g} in the last")
     return f"{', '.join(parts)}."
 
 
-def _nonfinite(steps: StepAggregate) -> Iterator[str]:
-    if not steps.bad:
-        return
-    first, name = steps.first_bad
-    where = f", in the gradient of {name}" if name else ""
-    yield (
-        f"NaN or infinity: in {steps.bad} of {_steps(steps.count)}, first in step {first}"
-        f"{where}. Try a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32."
-    )
+def _layer_profile(norms: dict[str, float]) -> Iterator[str]:
+    if len(norms) > 1:
+        first, *_, last = norms
+        ratio = norms[first] / norms[last]
+        rule, verb, side = VANISHING, "falls", "below"
+        if ratio >= 1:
+            rule, verb, side = EXPLODING_BACKWARDS, "grows", "above"
+        limit, trouble = f"{side} {rule.threshold:g}x", rule.title.lower()
+        state = f"healthy ({limit} would be {trouble})"
+        if rule.holds(ratio):
+            state = f"{trouble} ({limit})"
+        route = f"from {last} (last) to {first} (first)"
+        yield f"Gradient norm {verb} to {ratio:.2g}x {route}: {state}."
 
 
-def _lost(steps: StepAggregate) -> Iterator[str]:
-    if steps.lost:
-        yield (
-            f"Loss: NaN or infinite in {steps.lost} of {_steps(steps.count)}, first in step "
-            f"{steps.first_lost}, though all gradients were finite there. Try a lower "
-            "optimizer.lr or trainer.precision=32."
-        )
+def _about_steps(steps: StepAggregate) -> Iterator[str]:
+    for rule in (NONFINITE, LOSS, EXPLODING):
+        if (alarm := steps.alarms.get(rule.name)) is not None:
+            count = steps.detector.troubled_steps[rule.name]
+            yield f"{rule.title} in {count} of {steps.count} steps, first at {alarm.message}."
+    if SKIPPED.holds(skipped := steps.skipped_of_later_half()):
+        yield SKIPPED.line(value=skipped)
+    norms = steps.norms.values
+    if len(norms) and NO_GRADIENT.holds(steps.largest[0]):
+        yield NO_GRADIENT.line()
+    if len(norms) >= MIN_TREND_STEPS:
+        first, last = _ends(norms)
+        if first and GROWING.holds(last / first):
+            yield GROWING.line(value=last / first, clip=one_digit(first))
+    if steps.clippable and CLIPPED.holds(clipped := steps.clipped / steps.clippable):
+        wide = float(np.quantile(norms, CLIP_QUANTILE)) if len(norms) else 0
+        limit = f"trainer.gradient_clip_val={one_digit(wide):g}, or " if wide else ""
+        yield CLIPPED.line(value=clipped, kept=steps.kept.median(), limit=limit)
 
 
-def _skipping(steps: StepAggregate) -> Iterator[str]:
-    # A scaler starts too high by design, and skips steps until its scale fits.
-    skipped, later = steps.skipped_of_later_half()
-    if skipped > SKIPPED * later:
-        yield (
-            f"Skipped: {skipped} of the last {_steps(later)}, as float16 overflowed. "
-            "Try trainer.precision=bf16-mixed, or a lower optimizer.lr."
-        )
-
-
-def _explosions(steps: StepAggregate) -> Iterator[str]:
-    if steps.explosion:
-        more = steps.more_explosions
-        yield f"Exploding: {steps.explosion}{f'; again at step {shortened(more)}' if more else ''}."
-
-
-def _trend(steps: StepAggregate) -> Iterator[str]:
-    usual = steps.usual.values
-    if len(usual) and steps.all_zero:
-        yield (
-            "No gradient: exactly zero in every step. Try other init, or a lower optimizer.lr; "
-            "and does the loss depend on the weights?"
-        )
-    if len(usual) < FEWEST:
-        return
-    first, last = _ends(usual)
-    if last > GROWTH * first > 0:
-        yield (
-            f"Growing: the gradient norm is {last / first:.3g} times what it was at first. Try a "
-            f"lower optimizer.lr, scheduler=cosine or trainer.gradient_clip_val={one_digit(first)}."
-        )
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
+def _ends(norms: np.ndarray) -> tuple[float, float]:
     """Return the medians of the first and of the last tenth."""
-    tenth = len(values) // 10
-    return float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
+    tenth = len(norms) // TREND_PARTS
+    return float(np.median(norms[:tenth])), float(np.median(norms[-tenth:]))
 
 
-def _clipping_told(steps: StepAggregate) -> Iterator[str]:
-    if steps.clipped:
-        yield f"{steps.clipped / steps.unbroken:.1%} of the steps were clipped"
+def _about_parameters(medians: dict[str, float]) -> Iterator[str]:
+    if dead := [name for name, median in medians.items() if DEAD.holds(median)]:
+        yield DEAD.line(who=listed(dead), when="in the median")
 
 
-def _clipping(steps: StepAggregate) -> Iterator[str]:
-    if steps.clipped <= MOST * steps.unbroken:
+def _about_layers(norms: dict[str, float]) -> Iterator[str]:
+    if len(norms) < 2:
         return
-    usual = steps.usual.values
-    wide = float(np.quantile(usual, 0.95)) if len(usual) else 0.0
-    limit = f"trainer.gradient_clip_val={one_digit(wide)}, or " if wide else ""
-    yield (
-        f"Clipping: {steps.clipped / steps.unbroken:.0%} of the steps were cut, to "
-        f"{np.median(steps.kept.values):.2g} of their length in the median, so that the limit sets "
-        f"the pace rather than optimizer.lr. Try {limit}a lower optimizer.lr."
-    )
-
-
-# --- parameters -----------------------------------------------------------------------------------
-
-
-def _layers(parameters: ParameterAggregate) -> tuple[dict[str, float], list[str]]:
-    """Return each layer's median gradient norm, and the parameters that are mostly zero."""
-    squares: dict[str, float] = {}
-    dead = []
-    for name in parameters.names:
-        told = parameters.told[name]
-        if parameters.zeros[name] > MOST * told:
-            dead.append(name)
-        elif told:
-            median = float(np.median(parameters.norms[name].values))
-            squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + median**2
-    return {layer: square**0.5 for layer, square in squares.items()}, dead
-
-
-def _layers_told(layers: dict[str, float]) -> Iterator[str]:
-    if len(layers) > 1:
-        first, *_, last = layers
-        yield f"{first}'s gradient norm is {layers[first] / layers[last]:.2g} of {last}'s"
-
-
-def _dead(names: list[str]) -> Iterator[str]:
-    if names:
-        yield (
-            f"Dead: the gradient of {shortened(names)} is exactly zero in most steps. Try a lower "
-            "optimizer.lr, LeakyReLU in place of ReLU, or BatchNorm2d before it."
-        )
-
-
-def _uneven(layers: dict[str, float]) -> Iterator[str]:
-    if len(layers) < 2:
-        return
-    first, *_, last = layers
-    parts = {layer: norm / layers[last] for layer, norm in layers.items()}
-    rate = parts[first] ** (1 / (len(layers) - 1))
-    weakest = UNEVEN if parts[first] * UNEVEN < 1 else OUTLYING
-    if weak := {layer: part for layer, part in parts.items() if part * weakest < 1}:
-        yield (
-            f"Vanishing: of {last}'s gradient norm, {_parts(weak)} ({rate:.2g} from layer to layer "
-            "on the way to the first). Try BatchNorm2d or Residual in the network, ReLU for "
-            "Sigmoid or Tanh, or init with kaiming_normal."
-        )
-    strongest = UNEVEN if parts[first] > UNEVEN else OUTLYING
-    if strong := {layer: part for layer, part in parts.items() if part > strongest}:
-        yield (
-            f"Exploding backwards: of {last}'s gradient norm, {_parts(strong)} ({rate:.2g} from "
-            "layer to layer on the way to the first). Try BatchNorm2d in the network, init with "
-            "kaiming_normal or orthogonal, or trainer.gradient_clip_val=1."
-        )
-
-
-def _parts(parts: dict[str, float]) -> str:
-    return f"{shortened(f'{layer} has {part:.2g}' for layer, part in parts.items())}"
-
-
-def _update_ratio(parameters: ParameterAggregate, dead: list[str]) -> float:
-    """Return the median over the living weights' medians; NaN where it was not recorded.
-
-    Biases start at zero, and what is a large change to them is none to the network.
-    """
-    medians = [
-        float(np.median(ratios))
-        for name in parameters.names
-        if len(ratios := parameters.ratios[name].values)
-        and name not in dead
-        and not name.endswith("bias")
-    ]
-    return float(np.median(medians)) if medians else np.nan
-
-
-def _update_told(ratio: float) -> Iterator[str]:
-    if np.isfinite(ratio):
-        yield f"a step changes the weights by {ratio:.1e} of their size, 1e-03 being usual"
-
-
-def _updates(ratio: float) -> Iterator[str]:
-    least, most = UPDATES
-    if ratio < least:
-        yield f"Slow: a step changes the weights by {ratio:.1e} only. Try a higher optimizer.lr."
-    if ratio > most:
-        yield f"Hasty: a step changes the weights by {ratio:.1e}. Try a lower optimizer.lr."
-
-
-def _steps(count: int) -> str:
-    return f"{count} step" if count == 1 else f"{count} steps"
+    row = np.array([[*norms.values()]])
+    for rule, found in (
+        (VANISHING, is_vanishing(row)),
+        (EXPLODING_BACKWARDS, is_exploding_backwards(row)),
+    ):
+        far = zip(norms, layer_ratios(row)[0].tolist(), found[0].tolist(), strict=True)
+        if who := [f"{layer} ({ratio:.2g}x)" for layer, ratio, is_far in far if is_far]:
+            yield rule.line(who=listed(who), when="in the median")

@@ -1,88 +1,74 @@
-"""What is wrong with the gradients, told as soon as the recorder has written them down.
+"""The diagnosis while a run trains: alarms, as soon as the recorder has flushed its steps.
 
-A :class:`Detector` looks at one :class:`Block` after the other, on the host and never during a
-step. It knows six kinds of trouble:
-
-- ``nonfinite``: NaN or infinity that no scaler of mixed precision caught;
-- ``loss``: a loss of NaN or infinity whose gradients are finite all the same;
-- ``exploding``: a total norm far above that of the steps before it;
-- ``vanishing``: a parameter's norm that is nothing beside the other parameters';
-- ``dead``: a gradient of exactly zero, of a parameter or of some filters of a convolution;
-- ``still``: a parameter that has a gradient and whose weights do not move.
-
-What lasts is counted in recorded steps, which are fewer than those that the optimiser has done
-where the recorder leaves some out.
+A :class:`Detector` applies the rules to one :class:`Block` after the other, on the CPU and never
+during a step. It counts recorded steps, which are fewer than the optimiser's where the recorder
+leaves some out.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from convtrain.gradients.diagnosis.baseline import NormBaseline
+from convtrain.gradients.diagnosis.rules import (
+    BASELINE_WARMUP_STEPS,
+    CLIP_RATIO,
+    DEAD,
+    EXPLODING,
+    LOSS,
+    MAX_SEPARATE_ALARMS,
+    NEGLIGIBLE,
+    NO_GRADIENT,
+    NONFINITE,
+    PATIENCE_STEPS,
+    STILL,
+    VANISHING,
+    Alarm,
+    Rule,
+    is_vanishing,
+    listed,
+    one_digit,
+)
+from convtrain.gradients.layers import layer_norms, layer_of
 
-SEPARATE = 4  # alarms of one kind; where a block has more, one alarm tells of them all
-LISTED = 8  # names or numbers in one message
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """One trouble, found at one step.
-
-    Args:
-        kind: ``nonfinite``, ``loss``, ``exploding``, ``vanishing``, ``dead`` or ``still``.
-        step: the optimiser step, counted from 1.
-        parameter: whose gradient it is; the first one where there are several, and None where it is
-            the total of all.
-        message: one line with the step, the thing, its value and what to try.
-    """
-
-    kind: str
-    step: int
-    parameter: str | None
-    message: str
+Facts = tuple[int, str | None, dict[str, object]]
+"""The row of a troubled step in its block, the parameter at fault, and what the rule says of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """What one flush of the recorder wrote: a row for each optimiser step, in order.
+    """What one flush of the recorder wrote: a row for each of S optimiser steps, in order.
 
     Args:
-        names: the parameters, P of them; later blocks may have more, or others.
-        step: int64 (S,), counted from 1.
-        norm: float64 (S,), L2 norm of all gradients together, before clipping.
+        names: the P parameters; later blocks may have more, or others.
+        steps: columns of length S: ``step``, counted from 1; ``norm``, the L2 norm of all gradients
+            before clipping; ``skipped`` by the loss scaler; ``nonfinite``, how many parameters have
+            NaN or infinity in their gradient, and ``first_nonfinite``, the name of the first or
+            None; ``loss``, and ``loss_known``.
         norms: float64 (S, P), L2 norm of each gradient; NaN where there is none.
         present: bool (S, P), whether there is a gradient at all.
-        skipped: bool (S,), steps that the scaler of mixed precision left out.
-        nonfinite: int (S,), parameters whose gradient holds NaN or infinity.
-        first_nonfinite: name of the first of them, for each step; None where there is none.
-        batches: for each step, the dataset's indices of its images; empty where unknown.
+        images: for each step, the dataset's indices of its images; empty where unknown.
         fingerprints: float64 (P,), any number that changes when the weights do, taken at the flush;
             NaN where unknown.
-        zero_filters: of some convolutions' weights, bool (filters,): whether the filter's gradient
+        zero_filters: by a convolution's weight, bool (filters,): whether the filter's gradient
             was exactly zero in every step of the block.
-        loss, loss_known: float and bool (S,).
     """
 
-    names: tuple[str, ...]
-    step: np.ndarray
-    norm: np.ndarray
+    names: Sequence[str]
+    steps: Mapping[str, np.ndarray]
     norms: np.ndarray
     present: np.ndarray
-    skipped: np.ndarray
-    nonfinite: np.ndarray
-    first_nonfinite: tuple[str | None, ...]
-    batches: tuple[tuple[int, ...], ...] = ()
+    images: Sequence[Sequence[int]] = ()
     fingerprints: np.ndarray | None = None
     zero_filters: Mapping[str, np.ndarray] = field(default_factory=dict)
-    loss: np.ndarray | None = None
-    loss_known: np.ndarray | None = None
 
 
 class Lasting(NamedTuple):
-    """What is true of a parameter at a step and in a number of recorded steps up to it."""
+    """A condition that held in a number of recorded steps up to this one."""
 
     step: int
     name: str
@@ -90,149 +76,160 @@ class Lasting(NamedTuple):
 
 
 class Detector:
-    """Looks for trouble, block after block, and tells of each once.
+    """Raises an alarm for each trouble in a run, block after block.
 
-    The same trouble of the same parameter is told again after it was gone for ``patience`` steps,
-    or, if it stays, after ``patience`` steps more, then twice as many, and so on.
+    An alarm is repeated when the trouble was gone for ``patience_steps``; or, if it lasts, after
+    ``patience_steps`` more, then after twice as many, and so on.
 
-    Args:
-        window: how many normal steps say what the total norm usually is.
-        warmup: how many of them it takes before their spread is trusted. Until then, and wherever
-            the norm grows little by little, only 100 times the usual norm is an explosion.
-        threshold: a total norm explodes when its logarithm lies this many robust standard
-            deviations, 1.4826 times the median absolute deviation, above the median (Iglewicz and
-            Hoaglin, "How to Detect and Handle Outliers", 1993), and when it is larger than the
-            norms that training began with.
-        vanishing: a parameter's norm vanishes below this part of the median parameter's.
-        patience: recorded steps in a row before a parameter counts as vanishing, dead or still.
+    Attributes:
+        troubled_steps: by rule, in how many steps all gradients together, or the loss, were in
+            trouble.
     """
 
     def __init__(
         self,
         *,
-        window: int = 100,
-        warmup: int = 50,
-        threshold: float = 6.0,
-        vanishing: float = 1e-7,
-        patience: int = 100,
+        warmup_steps: int = BASELINE_WARMUP_STEPS,
+        patience_steps: int = PATIENCE_STEPS,
     ) -> None:
-        self._usual = NormBaseline(window, max(1, min(warmup, window)), threshold)
-        self._reports = _Reports(patience)
-        self.vanishing, self.patience = vanishing, patience
-        self._runs: dict[str, dict[str, int]] = {"vanishing": {}, "dead": {}, "still": {}}
+        self.troubled_steps: Counter[str] = Counter()
+        self._patience = patience_steps
+        self._baseline = NormBaseline(warmup_steps)
+        # By rule and name: the last step in trouble, when the next alarm is due, and the wait.
+        self._reports: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._runs: dict[str, dict[str, int]] = {}  # by rule and name, in how many steps in a row
         self._filter_runs: dict[str, list[int]] = {}
         self._fingerprints: dict[str, float] = {}
 
     def look(self, block: Block) -> list[Alarm]:
-        """Return what is wrong in a block, in the order of steps; blocks come in order too."""
-        if not len(block.step):
+        """Return the alarms of a block, in the order of steps; blocks come in order too."""
+        if not len(block.steps["step"]):
             return []
-        usable = ~block.skipped & (block.nonfinite == 0)
-        counted = usable[:, None] & block.present & np.isfinite(block.norms)
-        found = [
-            *self._nonfinite(block),
-            *self._lost(block, usable),
-            *self._exploding(block, usable),
-            *self._vanishing(block, counted),
-            *self._dead(block, counted),
-            *self._dead_filters(block, counted),
-            *self._still(block, counted),
-        ]
-        return sorted(found, key=lambda alarm: alarm.step)
+        usable = ~block.steps["skipped"] & ~NONFINITE.holds(block.steps["nonfinite"])
+        alarms = [*self._about_steps(block, usable)]
+        if block.names:
+            counted = usable[:, None] & block.present & np.isfinite(block.norms)
+            alarms += self._about_names(block, counted)
+            alarms += self._about_filters(block, counted)
+        return sorted(alarms, key=lambda alarm: alarm.step)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the watch remembers, as dicts, lists, strings and numbers."""
+    def state_dict(self) -> dict[str, object]:
+        """Return what the detector remembers, as dicts, lists, strings and numbers."""
         return {
-            "usual": self._usual.state_dict(),
-            "reports": [[*key, *value] for key, value in self._reports.told.items()],
-            "runs": {kind: dict(runs) for kind, runs in self._runs.items()},
+            "usual": self._baseline.state_dict(),
+            "reports": [[*key, *value] for key, value in self._reports.items()],
+            "runs": {rule: dict(runs) for rule, runs in self._runs.items()},
             "filter_runs": {name: list(runs) for name, runs in self._filter_runs.items()},
             "fingerprints": dict(self._fingerprints),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where another watch's :meth:`state_dict` was taken."""
-        self._usual.load_state_dict(state["usual"])
-        self._reports.told = {
-            (kind, name): (last, due, wait) for kind, name, last, due, wait in state["reports"]
-        }
-        self._runs = {kind: dict(runs) for kind, runs in state["runs"].items()}
+        self._baseline.load_state_dict(state["usual"])
+        self._reports = {(rule, name): (*told,) for rule, name, *told in state["reports"]}
+        self._runs = {rule: dict(runs) for rule, runs in state["runs"].items()}
         self._filter_runs = {name: list(runs) for name, runs in state["filter_runs"].items()}
         self._fingerprints = dict(state["fingerprints"])
 
-    # --- of all gradients together ----------------------------------------------------------------
+    # --- rules on all gradients of a step ---------------------------------------------------------
 
-    def _nonfinite(self, block: Block) -> Iterator[Alarm]:
-        for row in np.flatnonzero(~block.skipped & (block.nonfinite > 0)).tolist():
-            step, count = int(block.step[row]), int(block.nonfinite[row])
-            if not self._reports.due("nonfinite", "", step):
-                continue
-            first = block.first_nonfinite[row]
-            who = first or "some parameter"
-            more = f" and of {count - 1} more" if count > 1 else ""
-            images = block.batches[row] if block.batches else ()
-            where = f", at images {shortened(images)}" if images else ""
-            yield Alarm(
-                "nonfinite",
-                step,
-                first,
-                f"step {step}: NaN or infinity in the gradient of {who}{more}{where}; "
-                "try a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32",
-            )
+    def _about_steps(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
+        for rule, found in (
+            (NONFINITE, self._nonfinite(block)),
+            (LOSS, self._lost(block, usable)),
+            (EXPLODING, self._exploding(block, usable)),
+        ):
+            for row, parameter, facts in found:
+                step = int(block.steps["step"][row])
+                self.troubled_steps[rule.name] += 1
+                if self._is_due(rule.name, "", step):
+                    yield rule.alarm(step, parameter, **facts)
 
-    def _lost(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
-        if block.loss is None or block.loss_known is None:
-            return
-        for row in np.flatnonzero(usable & block.loss_known & ~np.isfinite(block.loss)).tolist():
-            step = int(block.step[row])
-            if self._reports.due("loss", "", step):
-                yield Alarm(
-                    "loss",
-                    step,
-                    None,
-                    f"step {step}: the loss is {block.loss[row]:g}, and the gradients are finite "
-                    "all the same; try a lower optimizer.lr or trainer.precision=32",
-                )
+    def _nonfinite(self, block: Block) -> Iterator[Facts]:
+        counts = block.steps["nonfinite"]
+        for row in np.flatnonzero(~block.steps["skipped"] & NONFINITE.holds(counts)).tolist():
+            first = block.steps["first_nonfinite"][row]
+            images = block.images[row] if block.images else ()
+            where = f", at images {listed(images)}" if images else ""
+            yield row, first, {"who": f"{and_others(first, counts[row])}{where}"}
 
-    def _exploding(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
+    def _lost(self, block: Block, usable: np.ndarray) -> Iterator[Facts]:
+        loss, known = block.steps["loss"], block.steps["loss_known"]
+        for row in np.flatnonzero(usable & known & ~np.isfinite(loss)).tolist():
+            yield row, None, {"loss": loss[row]}
+
+    def _exploding(self, block: Block, usable: np.ndarray) -> Iterator[Facts]:
         for row in np.flatnonzero(usable).tolist():
-            step, norm = int(block.step[row]), float(block.norm[row])
-            usual = self._usual.exceeded_by(norm)
-            if usual is None or not self._reports.due("exploding", "", step):
-                continue
-            norms = block.norms[row]
-            largest = f", most in {block.names[np.nanargmax(norms)]}" if (norms > 0).any() else ""
-            yield Alarm(
-                "exploding",
-                step,
-                None,
-                f"step {step}: gradient norm {norm:.3g}, {norm / usual:.3g} times the usual "
-                f"{usual:.3g}{largest}; try a lower optimizer.lr or "
-                f"trainer.gradient_clip_val={one_digit(3 * usual)}",
-            )
+            norm, norms = float(block.steps["norm"][row]), block.norms[row]
+            if (usual := self._baseline.exceeded_by(norm)) is not None:
+                most = (
+                    f", most in {block.names[int(np.nanargmax(norms))]}"
+                    if (norms > 0).any()
+                    else ""
+                )
+                clip = one_digit(CLIP_RATIO * usual)
+                facts = {"norm": norm, "ratio": norm / usual, "usual": usual, "largest": most}
+                yield row, None, {**facts, "clip": clip}
 
-    # --- of one parameter -------------------------------------------------------------------------
+    # --- rules on layers and parameters -----------------------------------------------------------
 
-    def _vanishing(self, block: Block, counted: np.ndarray) -> list[Alarm]:
-        counted = counted & (block.norms > 0)
-        with np.errstate(invalid="ignore"):
-            parts = block.norms / _median_of_rows(block.norms, counted)
-        found = self._lasting("vanishing", block, parts < self.vanishing, counted)
-        advice = "try BatchNorm2d or Residual in the network, or other init"
-        if found and all(one.name.endswith("bias") for one in found):
-            advice = "a bias right before a batch norm never has more: write bias: false there"
-        what = f"gradient norm below {self.vanishing:g} of the median parameter's"
-        return _told("vanishing", found, what, advice, block)
+    def _about_names(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
+        layers, norms, _ = layer_norms(block.names, block.norms, counted)
+        layer = [layers.index(layer_of(name)) for name in block.names]
+        alive = counted & (block.norms > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = block.norms / norms[:, layer]
+        unmoved, known = self._unmoved(block)
+        for rule, names, holds, counts in (
+            (VANISHING, layers, is_vanishing(norms), norms > 0),
+            (NEGLIGIBLE, block.names, NEGLIGIBLE.holds(ratios), alive),
+            (DEAD, block.names, DEAD.holds(block.norms), counted),
+            (STILL, block.names, np.broadcast_to(unmoved, alive.shape), alive & known),
+        ):
+            found = self._lasting(rule, block.steps["step"], names, holds & counts, counts)
+            yield from _alarms(rule, found, names, block)
 
-    def _dead(self, block: Block, counted: np.ndarray) -> list[Alarm]:
-        found = self._lasting("dead", block, block.norms == 0, counted)
-        advice = "try a lower optimizer.lr, LeakyReLU in place of ReLU, or BatchNorm2d before it"
-        if len(found) >= block.present[-1].sum():
-            advice = "the loss asks nothing more of the weights, or does not depend on them"
-        return _told("dead", found, "gradient exactly zero", advice, block)
+    def _unmoved(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return which weights are as they were at the last flush, and of which this is known."""
+        if block.fingerprints is None:
+            return np.zeros(len(block.names), bool), np.zeros(len(block.names), bool)
+        known = np.isfinite(block.fingerprints)
+        marks = dict(zip(block.names, block.fingerprints.tolist(), strict=True))
+        unmoved = np.array([self._fingerprints.get(name) == mark for name, mark in marks.items()])
+        self._fingerprints |= {name: mark for name, mark in marks.items() if math.isfinite(mark)}
+        moved = np.array(block.names)[known & ~unmoved].tolist()
+        self._runs.setdefault(STILL.name, {}).update(dict.fromkeys(moved, 0))
+        return unmoved, known
 
-    def _dead_filters(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
-        first, step = int(block.step[0]), int(block.step[-1])
+    def _lasting(
+        self,
+        rule: Rule,
+        steps: np.ndarray,
+        names: Sequence[str],
+        holds: np.ndarray,
+        counted: np.ndarray,
+    ) -> list[Lasting]:
+        """Return what has lasted for ``patience_steps`` and is to be reported.
+
+        Steps that are not counted neither lengthen nor end what lasts.
+        """
+        known = self._runs.setdefault(rule.name, {})
+        if not holds.any():  # as in nearly every block
+            known.update(dict.fromkeys(np.array(names)[counted.any(axis=0)].tolist(), 0))
+            return []
+        run = np.array([known.get(name, 0) for name in names], np.int64)
+        runs = np.zeros(holds.shape, np.int64)
+        for row in range(len(runs)):
+            run = np.where(counted[row], np.where(holds[row], run + 1, 0), run)
+            runs[row] = run
+        known.update(zip(names, run.tolist(), strict=True))
+        return [
+            Lasting(int(steps[row]), names[column], int(runs[row, column]))
+            for row, column in np.argwhere(counted & (runs >= self._patience)).tolist()
+            if self._is_due(rule.name, names[column], int(steps[row]))
+        ]
+
+    def _about_filters(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
+        first, step = int(block.steps["step"][0]), int(block.steps["step"][-1])
         steps = dict(zip(block.names, counted.sum(0).tolist(), strict=True))
         for name, zero in block.zero_filters.items():
             if not (new := steps.get(name, 0)):
@@ -240,119 +237,42 @@ class Detector:
             before = self._filter_runs.get(name) or [0] * len(zero)
             runs = [run + new if z else 0 for run, z in zip(before, zero.tolist(), strict=True)]
             self._filter_runs[name] = runs
-            dead = [number for number, run in enumerate(runs) if run >= self.patience]
-            # Without any living filter it is the parameter that is dead, which is told of above.
-            if not dead or zero.all() or not self._reports.due("dead filters", name, step, first):
-                continue
-            yield Alarm(
-                "dead",
-                step,
-                name,
-                f"step {step}: {len(dead)} of {len(zero)} filters of {name}: {shortened(dead)}: "
-                f"gradient exactly zero in {min(runs[number] for number in dead)} recorded steps; "
-                "unless they are pruned, try a lower optimizer.lr or LeakyReLU in place of ReLU",
-            )
+            dead = [number for number, run in enumerate(runs) if run >= self._patience]
+            # Without any living filter the parameter is dead, which has an alarm of its own.
+            if dead and not zero.all() and self._is_due("dead filters", name, step, first):
+                who = f"{len(dead)} of {len(zero)} filters of {name} ({listed(dead)})"
+                least = min(runs[number] for number in dead)
+                yield DEAD.alarm(step, name, who=who, when=f"in {least} recorded steps")
 
-    def _still(self, block: Block, counted: np.ndarray) -> list[Alarm]:
-        if block.fingerprints is None:
-            return []
-        first, step = int(block.step[0]), int(block.step[-1])
-        steps = (counted & (block.norms > 0)).sum(0).tolist()
-        runs, found = self._runs["still"], []
-        for name, mark, new in zip(block.names, block.fingerprints.tolist(), steps, strict=True):
-            if not math.isfinite(mark):
-                continue
-            same = self._fingerprints.get(name) == mark
-            self._fingerprints[name] = mark
-            runs[name] = runs.get(name, 0) + new if same else 0
-            lasting = new and runs[name] >= self.patience
-            if lasting and self._reports.due("still", name, step, first):
-                found.append(Lasting(step, name, runs[name]))
-        what = "the weights have not moved, though they had a gradient,"
-        advice = "is it in the optimiser, with a learning rate above 0? See optimizer.lr, scheduler"
-        return _told("still", found, what, advice, block)
-
-    def _lasting(
-        self, kind: str, block: Block, holds: np.ndarray, counted: np.ndarray
-    ) -> list[Lasting]:
-        """Return what has lasted ``patience`` steps and is to be told.
-
-        Steps that are not counted neither lengthen nor end what lasts.
-        """
-        known = self._runs[kind]
-        if not holds.any():  # as in nearly every block
-            known.update(dict.fromkeys(np.array(block.names)[counted.any(axis=0)].tolist(), 0))
-            return []
-        run = np.array([known.get(name, 0) for name in block.names], np.int64)
-        runs = np.zeros(holds.shape, np.int64)
-        for row in range(len(runs)):
-            run = np.where(counted[row], np.where(holds[row], run + 1, 0), run)
-            runs[row] = run
-        known.update(zip(block.names, run.tolist(), strict=True))
-        return [
-            Lasting(int(block.step[row]), block.names[column], int(runs[row, column]))
-            for row, column in np.argwhere(counted & (runs >= self.patience)).tolist()
-            if self._reports.due(kind, block.names[column], int(block.step[row]))
-        ]
+    def _is_due(self, rule: str, name: str, step: int, first: int | None = None) -> bool:
+        """Take note of trouble from ``first`` to ``step``; return whether to raise an alarm."""
+        last, due, wait = self._reports.get((rule, name), (-math.inf, 0, 0))
+        if (step if first is None else first) - last > self._patience:
+            due, wait = step, self._patience
+        is_due = step >= due
+        self._reports[rule, name] = (step, step + wait, 2 * wait) if is_due else (step, due, wait)
+        return is_due
 
 
-class _Reports:
-    """Which trouble was told of: by kind and name, its last step, the next report's, the wait."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.told: dict[tuple[str, str], tuple[int, int, int]] = {}
-
-    def due(self, kind: str, name: str, step: int, first: int | None = None) -> bool:
-        """Take note of trouble at a step, or from ``first`` to it; return whether to tell of it."""
-        last, due, wait = self.told.get((kind, name), (-math.inf, 0, 0))
-        if (step if first is None else first) - last > self.patience:
-            due, wait = step, self.patience
-        tell = step >= due
-        self.told[kind, name] = (step, step + wait, 2 * wait) if tell else (step, due, wait)
-        return tell
+def and_others(first: str | None, count: int) -> str:
+    """Return ``stem.weight and 2 others`` for the first of three parameters."""
+    others = f" and {count - 1} other{'s' if count > 2 else ''}" if count > 1 else ""
+    return f"{first or 'some parameter'}{others}"
 
 
-def shortened(things: Iterable[Any]) -> str:
-    """Return a list for a message, its first eight and their number: ``0, 4, 7``."""
-    listed = [str(thing) for thing in things]
-    if len(listed) <= LISTED:
-        return ", ".join(listed)
-    return f"{', '.join(listed[:LISTED])}, ... ({len(listed)} in all)"
-
-
-def one_digit(value: float) -> str:
-    """Return a positive number with one significant digit: ``0.03``, ``200``."""
-    return f"{float(f'{value:.0e}'):g}"
-
-
-def _told(kind: str, found: Sequence[Lasting], what: str, advice: str, block: Block) -> list[Alarm]:
-    """Make an alarm of each parameter, or one of all if they are many."""
-    if len(found) <= SEPARATE:
-        return [
-            Alarm(
-                kind,
-                step,
-                name,
-                f"step {step}: {name}: {what} in {steps} recorded steps; {advice}",
-            )
-            for step, name, steps in found
-        ]
-    first, last = found[0].step, found[-1].step
-    when = f"step {first}" if first == last else f"steps {first} to {last}"
-    names = list(dict.fromkeys(one.name for one in found))
-    who = f"{len(names)} of {len(block.names)} parameters, such as {names[0]} and {names[-1]}"
-    least = min(one.steps for one in found)
-    message = f"{when}: {who}: {what} in at least {least} recorded steps each; {advice}"
-    return [Alarm(kind, first, names[0], message)]
-
-
-def _median_of_rows(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Return (S, 1): the median of what is counted in each row, NaN where nothing is.
-
-    The upper one of two in the middle, so that of two parameters the weaker one can vanish.
-    """
-    if not values.shape[1]:
-        return np.full((len(values), 1), np.nan)
-    ordered = np.sort(np.where(counted, values, np.nan), axis=1)
-    return np.take_along_axis(ordered, counted.sum(1, keepdims=True) // 2, axis=1)
+def _alarms(
+    rule: Rule, found: Sequence[Lasting], names: Sequence[str], block: Block
+) -> Iterator[Alarm]:
+    """Make an alarm of each layer or parameter, or one alarm of all if they are many."""
+    if rule == DEAD and len(found) >= block.present[-1].sum():
+        rule = replace(rule, advice=NO_GRADIENT.advice)
+    if len(found) <= MAX_SEPARATE_ALARMS:
+        for step, name, steps in found:
+            yield rule.alarm(step, name, who=name, when=f"in {steps} recorded steps")
+        return
+    who = list(dict.fromkeys(one.name for one in found))
+    what = "layers" if rule == VANISHING else "parameters"
+    of_all = f"{len(who)} of {len(names)} {what}, such as {who[0]} and {who[-1]}"
+    least, last = min(one.steps for one in found), max(one.step for one in found)
+    when = f"in at least {least} recorded steps each up to step {last}"
+    yield rule.alarm(found[0].step, who[0], who=of_all, when=when)

@@ -61,18 +61,18 @@ def run(how: str, run_dir: Path, alarm: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("how", "born"),
+    ("how", "origin"),
     [("forward", "forward pass of breaks"), ("backward", "backward pass of breaks")],
 )
-def test_the_layer_in_which_a_nan_was_born_is_named_before_the_weights_are_lost(
-    how: str, born: str, tmp_path: Path
+def test_the_origin_of_a_nan_is_named_before_the_weights_are_lost(
+    how: str, origin: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError) as stopped:
         run(how, tmp_path, "stop")
     message = str(stopped.value)
     assert "\n" not in message
-    assert f"step {TROUBLED}: the gradient of first." in message
-    assert f"first non-finite in the {born}" in message
+    assert f"step {TROUBLED}: NaN or infinity in the gradient of first." in message
+    assert f"first non-finite in the {origin}" in message
     assert "alarm=stop" in message
     rows = load(tmp_path, "steps").to_pylist()
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]

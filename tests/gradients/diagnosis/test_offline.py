@@ -1,4 +1,4 @@
-"""The verdict on records whose trouble is known, in whatever columns a tier leaves."""
+"""The diagnosis of records whose trouble is known, in whatever columns a tier has."""
 
 import tracemalloc
 from pathlib import Path
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from convtrain.gradients import load
-from convtrain.gradients.diagnosis.aggregate import Sample
 from convtrain.gradients.diagnosis.offline import diagnose, diagnose_tables
+from convtrain.gradients.reading import Sample
 from convtrain.gradients.record import store as store_module
 from convtrain.gradients.record.store import TABLES, Store
 
@@ -56,9 +56,13 @@ def test_a_healthy_run_has_two_lines() -> None:
     lines = diagnose_tables(record, parameters_of([1, 0.5, 0.5, 2, 0.1], update_ratio=ratios))
     assert len(lines) == 2
     assert lines[0].startswith("Healthy: 100 steps recorded (1 to 100), none with NaN or infinity")
-    assert "1.5 in the median, from 1.95 at first to 1.05 at last" in lines[0]
-    assert "conv1's gradient norm is 0.5 of fc's" in lines[1]
-    assert "1.5e-03 of their size" in lines[1]
+    assert "median gradient norm 1.5, largest 2 at step 1, " in lines[0]
+    assert "1.95 in the first tenth and 1.05 in the last" in lines[0]
+    assert lines[1].startswith(
+        "Gradient norm falls to 0.5x from fc (last) to conv1 (first): "
+        "healthy (below 0.01x would be vanishing)."
+    )
+    assert "1.5e-03 of their norm" in lines[1]
     assert "4.0% of the steps were clipped" in lines[1]
 
 
@@ -87,7 +91,9 @@ def test_a_loss_that_is_lost_is_not_healthy_though_its_gradients_are_finite(valu
     loss[10] = None  # not known
     overview, line = diagnose_tables(steps_of(FLAT, loss=loss), EMPTY)
     assert not overview.startswith("Healthy")
-    assert line.startswith("Loss: NaN or infinite in 2 of 100 steps, first in step 41, though")
+    assert line.startswith(
+        f"Loss in 2 of 100 steps, first at step 41: the loss is {value}, although"
+    )
     nonfinite = [0] * 100
     nonfinite[40] = nonfinite[70] = 3
     lines = diagnose_tables(steps_of(FLAT, loss=loss, nonfinite=nonfinite), EMPTY)
@@ -98,11 +104,11 @@ def test_a_loss_that_is_lost_is_not_healthy_though_its_gradients_are_finite(valu
     )
 
 
-def test_nothing_but_nan_is_told_from_either_column() -> None:
+def test_nothing_but_nan_is_reported_from_either_column() -> None:
     nans = np.full(30, np.nan)
     for columns in ({}, {"nonfinite": [4] * 30, "first_nonfinite": ["fc.weight"] * 30}):
         lines = diagnose_tables(steps_of(nans, **columns), parameters_of([np.nan] * 5, steps=30))
-        trouble = told(lines, "NaN or infinity: in 30 of 30 steps, first in step 1")
+        trouble = told(lines, "Nonfinite in 30 of 30 steps, first at step 1: NaN or infinity")
         assert ("in the gradient of fc.weight" in trouble) == bool(columns)
         assert "optimizer.lr" in trouble
 
@@ -113,27 +119,27 @@ def test_skips_of_the_scaler_are_counted_and_trouble_only_where_they_go_on() -> 
     assert lines[0].startswith("Healthy: ")
     assert "8 of them skipped" in lines[0]
     lines = diagnose_tables(steps_of(FLAT, skipped=np.arange(100) % 3 == 0), EMPTY)
-    assert "bf16-mixed" in told(lines, "Skipped: 17 of the last 50 steps")
+    assert "bf16-mixed" in told(lines, "Skipped: the loss scaler skipped 34% of the later half")
 
 
-def test_explosions_are_those_of_the_alarms() -> None:
+def test_explosions_are_those_of_the_detector() -> None:
     norm = FLAT.copy()
     norm[72] = 900
     exploding = told(diagnose_tables(steps_of(norm), EVEN), "Exploding")
     assert "step 73: gradient norm 900, 450 times the usual 2" in exploding
 
 
-def test_a_norm_that_only_grows_is_told() -> None:
+def test_a_norm_that_only_grows_is_reported() -> None:
     growing = told(diagnose_tables(steps_of(np.geomspace(0.1, 10, 100)), EVEN), "Growing")
-    assert "times what it was at first" in growing
+    assert "grew to 65.8x from the first tenth of the steps to the last" in growing
 
 
-def test_clipping_of_most_steps_is_told_by_coefficient_and_by_norm() -> None:
+def test_clipping_of_most_steps_is_reported_by_coefficient_and_by_norm() -> None:
     by_coefficient = steps_of(FLAT, clip_coefficient=[0.25] * 90 + [1.0] * 10)
     by_norm = steps_of(FLAT, clipped_norm=[0.5] * 90 + [2.0] * 10)
     for record in (by_coefficient, by_norm):
         trouble = told(
-            diagnose_tables(record, EMPTY), "Clipping: 90% of the steps were cut, to 0.25"
+            diagnose_tables(record, EMPTY), "Clipped: 90% of the steps were clipped, to 0.25x"
         )
         assert "trainer.gradient_clip_val=2" in trouble
 
@@ -141,33 +147,34 @@ def test_clipping_of_most_steps_is_told_by_coefficient_and_by_norm() -> None:
 def test_vanishing_layers_are_named_with_what_they_get() -> None:
     lines = diagnose_tables(steps_of(FLAT), parameters_of([1e-6, 1e-4, 0.1, 1, 0]))
     assert told(lines, "Vanishing") == (
-        "Vanishing: of fc's gradient norm, conv1 has 1e-06, conv2 has 0.0001 (0.01 from layer to "
-        "layer on the way to the first). Try BatchNorm2d or Residual in the network, ReLU for "
-        "Sigmoid or Tanh, or init with kaiming_normal."
+        "Vanishing: conv1 (1e-06x), conv2 (0.0001x): gradient norm below 0.01x the last layer's in "
+        "the median; try BatchNorm2d or Residual in the network, ReLU for Sigmoid or Tanh, or init "
+        "with kaiming_normal."
     )
+    assert "to conv1 (first): vanishing (below 0.01x)." in lines[1]
     assert "fc.bias" in told(lines, "Dead")
 
 
 def test_a_weak_layer_in_the_middle_is_named() -> None:
     lines = diagnose_tables(steps_of(FLAT), parameters_of([1, 1e-5, 1, 1, 1]))
-    assert "conv2 has 7.1e-06 (" in told(lines, "Vanishing")
+    assert "conv2 (7.1e-06x):" in told(lines, "Vanishing")
 
 
 def test_gradients_that_grow_backwards_are_told() -> None:
     lines = diagnose_tables(steps_of(FLAT), parameters_of([1e6, 1e4, 10, 1, 0.1]))
-    assert "conv1 has 1e+06, conv2 has 1e+04" in told(lines, "Exploding backwards")
+    assert "conv1 (1e+06x), conv2 (1e+04x)" in told(lines, "Exploding backwards")
 
 
 def test_dead_parameters_are_named_and_a_step_without_any_gradient_kills_none() -> None:
     dead = parameters_of([0, 0, 0, 1, 1], update_ratio=[0, 0, 0, 1e-3, 1])
     lines = diagnose_tables(steps_of(FLAT), dead)
-    assert "conv1.weight, conv2.weight, conv3.weight is" in told(lines, "Dead")
+    assert "conv1.weight, conv2.weight, conv3.weight: gradient exactly zero" in told(lines, "Dead")
     assert len(lines) == 3  # that they do not move either goes without saying
     norms = np.tile([1, 0.5, 0.5, 2, 0.1], (100, 1)) * (np.arange(100) < 30)[:, None]
     idle = parameters_of([1] * 5).set_column(2, "norm", pa.array(norms.ravel(), pa.float32()))
     assert diagnose_tables(steps_of(norms.sum(1)), idle)[0].startswith("Healthy: ")
     nothing = diagnose_tables(steps_of(np.zeros(100)), parameters_of([0] * 5))
-    assert told(nothing, "No gradient: exactly zero in every step")
+    assert told(nothing, "No gradient: all gradients are exactly zero in every step")
 
 
 @pytest.mark.parametrize(("ratio", "start"), [(1e-8, "Slow"), (0.3, "Hasty")])
@@ -187,7 +194,7 @@ def test_a_record_of_several_parts_is_read_in_the_order_of_the_network(tmp_path:
     store.append("parameters", {**whole, "update_ratio": [1e-3] * 5})
     lines = diagnose_tables(load(tmp_path, "steps"), load(tmp_path, "parameters"))
     assert len(lines) == 2
-    assert "conv1's gradient norm is 0.5 of fc's" in lines[1]
+    assert "falls to 0.5x from fc (last) to conv1 (first)" in lines[1]
 
 
 def test_a_dictionary_may_hold_names_without_rows() -> None:
@@ -216,12 +223,11 @@ def long_record(run: Path, steps: int) -> None:
         })  # fmt: skip
 
 
-def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_exactly(
+def test_the_diagnosis_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convtrain.gradients.record.store.ROWS_IN_A_PIECE", 1000)
-    monkeypatch.setattr("convtrain.gradients.diagnosis.aggregate.STEPS_SAMPLED", 256)
-    monkeypatch.setattr("convtrain.gradients.diagnosis.aggregate.PARAMETER_STEPS_SAMPLED", 256)
+    monkeypatch.setattr("convtrain.gradients.reading.MAX_SAMPLED_STEPS", 256)
     peaks, lines = {}, {}
     for steps in (1000, 8000):
         run = tmp_path / str(steps)
@@ -240,24 +246,28 @@ def test_the_verdict_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_ex
             tracemalloc.stop()
     # The names of the parts are listed: a dozen bytes a step, where reading all takes hundreds.
     assert peaks[8000] - peaks[1000] < 7000 * 16
-    (trouble,) = [line for line in lines[8000] if line.startswith("NaN")]
-    assert "in 8 of 8000 steps, first in step 7, in the gradient of conv1.weight" in trouble
+    (trouble,) = [line for line in lines[8000] if line.startswith("Nonfinite")]
+    assert "in 8 of 8000 steps, first at step 7: " in trouble
+    assert "in the gradient of conv1.weight" in trouble
     assert "800 of them skipped" in lines[8000][0]
     step = np.arange(1, 8001)
     usable = (step % 10 != 0) & (step % 1000 != 7)
     assert f"{(step[usable] % 4 == 0).mean():.1%} of the steps were clipped" in lines[8000][1]
-    assert told(lines[8000], "Dead").startswith("Dead: the gradient of fc.weight is")
+    assert told(lines[8000], "Dead").startswith("Dead: fc.weight: ")
     whole = load(tmp_path / "8000", "steps")
     norm = whole["norm"].to_numpy()[~whole["skipped"].to_numpy(zero_copy_only=False)]
     exact = np.nanmedian(norm)
-    shown = float(lines[8000][0].partition("gradient norm ")[2].partition(" in the")[0])
+    shown = float(lines[8000][0].partition("gradient norm ")[2].partition(", ")[0])
     assert shown == pytest.approx(exact, rel=0.1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 16, 17, 1000])
 @pytest.mark.parametrize("pieces", [1, 3, 7])
-def test_a_sample_is_evenly_spread(count: int, pieces: int) -> None:
-    sample = Sample(8)
+def test_a_sample_is_evenly_spread(
+    count: int, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convtrain.gradients.reading.MAX_SAMPLED_STEPS", 8)
+    sample = Sample()
     for piece in np.array_split(np.arange(count, dtype=float), pieces):
         sample.add(piece)
     assert len(sample.values) <= 8

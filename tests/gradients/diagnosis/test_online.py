@@ -1,4 +1,4 @@
-"""The alarms on made-up series, of which it is known what is wrong with them and when."""
+"""The detector on made-up series in which it is known what is wrong, and when."""
 
 import json
 from typing import Any
@@ -16,44 +16,38 @@ def record(norm: Any, *, names: tuple[str, ...] = NAMES, start: int = 1, **colum
     """Return a block with these total norms, shared out among the parameters."""
     norm = np.asarray(norm, np.float64)
     steps = len(norm)
-    norms = norm[:, None] * SHARES[: len(names)]
+    norms = columns.pop("norms", norm[:, None] * SHARES[: len(names)])
     given: dict[str, Any] = {
-        "names": names,
         "step": np.arange(start, start + steps),
         "norm": norm,
-        "norms": norms,
-        "present": np.ones(norms.shape, bool),
         "skipped": np.zeros(steps, bool),
         "nonfinite": np.zeros(steps, int),
-        "first_nonfinite": (None,) * steps,
+        "first_nonfinite": np.full(steps, None),
+        "loss": np.ones(steps),
+        "loss_known": np.ones(steps, bool),
     }
-    return Block(**given | columns)
+    about_steps = {key: np.asarray(columns.pop(key)) for key in [*columns] if key in given}
+    return Block(names, given | about_steps, norms, np.ones(norms.shape, bool), **columns)
 
 
 def cut(block: Block, length: int) -> list[Block]:
     """Return the same steps as blocks of a length."""
-    pieces = []
-    for start in range(0, len(block.step), length):
-        rows = slice(start, start + length)
-        pieces.append(
-            Block(
-                block.names,
-                block.step[rows],
-                block.norm[rows],
-                block.norms[rows],
-                block.present[rows],
-                block.skipped[rows],
-                block.nonfinite[rows],
-                block.first_nonfinite[rows],
-                block.batches[rows],
-            )
+    rows = [slice(start, start + length) for start in range(0, len(block.norms), length)]
+    return [
+        Block(
+            block.names,
+            {key: column[each] for key, column in block.steps.items()},
+            block.norms[each],
+            block.present[each],
+            block.images[each],
         )
-    return pieces
+        for each in rows
+    ]
 
 
 def look(blocks: list[Block], **settings: Any) -> list[Alarm]:
-    watch = Detector(**settings)
-    return [alarm for block in blocks for alarm in watch.look(block)]
+    detector = Detector(**settings)
+    return [alarm for block in blocks for alarm in detector.look(block)]
 
 
 def noisy(steps: int, seed: int = 0, spread: float = 0.4) -> np.ndarray:
@@ -122,9 +116,9 @@ def test_a_hard_batch_late_in_training_is_no_explosion_where_the_start_was_large
 
 def test_what_goes_on_is_told_again_after_ever_longer_waits_until_it_is_the_usual() -> None:
     norm = np.concatenate([np.ones(100), np.full(400, 1e3)])
-    alarms = look(cut(record(norm), 50), warmup=50, patience=10)
+    alarms = look(cut(record(norm), 50), warmup_steps=50, patience_steps=10)
     assert [alarm.step for alarm in alarms] == [101, 111, 131]
-    alarms = look(cut(record(norm), 50), warmup=100, patience=10)
+    alarms = look(cut(record(norm), 50), warmup_steps=100, patience_steps=10)
     assert [alarm.step for alarm in alarms] == [101, 111, 131, 171]
 
 
@@ -132,13 +126,13 @@ def test_nan_is_told_with_step_parameter_number_and_images() -> None:
     norm = noisy(100)
     bad = np.zeros(100, int)
     bad[41:] = 3
-    first = (None,) * 41 + ("fc.weight",) * 59
-    batches = tuple(tuple(range(row, row + 32)) for row in range(100))
+    first = [None] * 41 + ["fc.weight"] * 59
+    images = tuple(tuple(range(row, row + 32)) for row in range(100))
     norm[41:] = np.nan
-    block = record(norm, nonfinite=bad, first_nonfinite=first, batches=batches)
+    block = record(norm, nonfinite=bad, first_nonfinite=first, images=images)
     (alarm,) = look(cut(block, 30))
     assert found([alarm]) == [("nonfinite", 42, "fc.weight")]
-    assert "in the gradient of fc.weight and of 2 more, at images 41, 42, 43" in alarm.message
+    assert "in the gradient of fc.weight and 2 others, at images 41, 42, 43" in alarm.message
     assert "(32 in all)" in alarm.message
 
 
@@ -150,25 +144,35 @@ def test_what_the_scaler_skipped_is_silent_and_leaves_no_trace() -> None:
         with_skips,
         skipped=skipped,
         nonfinite=np.where(skipped, 4, 0),
-        first_nonfinite=tuple("conv1.weight" if s else None for s in skipped),
+        first_nonfinite=["conv1.weight" if s else None for s in skipped],
     )
     assert look(cut(block, 50)) == []
-    watch, without = Detector(), Detector()
-    watch.look(block)
+    detector, without = Detector(), Detector()
+    detector.look(block)
     without.look(record(norm[~skipped]))
-    assert watch.state_dict()["usual"] == without.state_dict()["usual"]
+    assert detector.state_dict()["usual"] == without.state_dict()["usual"]
 
 
 # --- of one parameter -----------------------------------------------------------------------------
 
 
-def test_a_parameter_vanishes_beside_the_median_one() -> None:
+def test_a_layer_vanishes_beside_the_last_one() -> None:
     block = record(noisy(250))
-    block.norms[60:, 0] *= 1e-9
+    block.norms[60:, :2] *= 1e-3
     (alarm,) = look(cut(block, 50))
-    assert found([alarm]) == [("vanishing", 160, "conv1.weight")]
-    assert "of the median parameter's in 100 recorded steps" in alarm.message
+    assert found([alarm]) == [("vanishing", 160, "conv1")]
+    assert (
+        "conv1: gradient norm below 0.01x the last layer's in 100 recorded steps" in alarm.message
+    )
     assert "BatchNorm2d" in alarm.message
+
+
+def test_a_bias_without_effect_beside_its_weight_is_told() -> None:
+    block = record(noisy(250))
+    block.norms[60:, 1] *= 1e-9
+    (alarm,) = look(cut(block, 50))
+    assert found([alarm]) == [("negligible", 160, "conv1.bias")]
+    assert "write bias: false" in alarm.message
 
 
 def test_a_dead_parameter_is_told_once_and_again_only_after_it_lived() -> None:
@@ -192,7 +196,7 @@ def test_many_dead_parameters_make_one_line() -> None:
     names = tuple(f"layer{number}.weight" for number in range(20))
     norms = np.ones((120, 20))
     norms[:, :12] = 0
-    block = record(np.ones(120), names=names, norms=norms, present=np.ones((120, 20), bool))
+    block = record(np.ones(120), names=names, norms=norms)
     (alarm,) = look([block])
     assert found([alarm]) == [("dead", 100, "layer0.weight")]
     assert "12 of 20 parameters, such as layer0.weight and layer11.weight" in alarm.message
@@ -202,12 +206,15 @@ def test_dead_filters_are_named() -> None:
     zero = np.zeros(16, bool)
     zero[[0, 4, 7]] = True
     blocks = [record(np.ones(50), start=start) for start in (1, 51, 101)]
-    watch, alarms = Detector(), []
+    detector, alarms = Detector(), []
     for block, mask in zip(blocks, (zero, zero | np.eye(16, dtype=bool)[9], zero), strict=True):
         given = {**vars(block), "zero_filters": {"conv1.weight": mask}}
-        alarms += watch.look(Block(**given))
+        alarms += detector.look(Block(**given))
     assert found(alarms) == [("dead", 100, "conv1.weight")]
-    assert "3 of 16 filters of conv1.weight: 0, 4, 7" in alarms[0].message
+    assert (
+        "3 of 16 filters of conv1.weight (0, 4, 7): gradient exactly zero in 100 recorded steps"
+        in alarms[0].message
+    )
 
 
 def test_a_convolution_without_living_filters_is_told_of_once_as_a_parameter() -> None:
@@ -217,16 +224,16 @@ def test_a_convolution_without_living_filters_is_told_of_once_as_a_parameter() -
 
 
 def test_weights_that_never_move_are_told_of_and_moving_ones_are_not() -> None:
-    watch, alarms = Detector(), []
+    detector, alarms = Detector(), []
     for number in range(4):
         # These move, stay, stay without a gradient to move them, and were once unknown.
         marks = np.array([float(number), 5, 7, np.nan if number == 1 else 9])
         block = record(np.ones(50), start=1 + 50 * number, fingerprints=marks)
         block.present[:, 2] = False
         block.norms[:, 2] = np.nan
-        alarms += watch.look(block)
+        alarms += detector.look(block)
     assert found(alarms) == [("still", 150, "conv1.bias"), ("still", 200, "fc.bias")]
-    assert "though they had a gradient, in 100 recorded steps" in alarms[0].message
+    assert "although they had a gradient, in 100 recorded steps" in alarms[0].message
 
 
 @pytest.mark.parametrize("value", [np.nan, 0])
@@ -245,7 +252,7 @@ def test_thawed_parameters_may_come_in_anywhere() -> None:
     assert found(look([early, late])) == [("dead", 100, "fc.bias")]
 
 
-# --- the watch itself -----------------------------------------------------------------------------
+# --- the state of the detector -------------------------------------------------------------------
 
 
 def troubled() -> Block:
@@ -254,8 +261,8 @@ def troubled() -> Block:
     norm[420:480] *= 300  # long enough to become the usual
     block = record(norm)
     block.norms[50:, 1] = 0
-    block.norms[130:, 0] *= 1e-10
-    block.nonfinite[500:] = 2
+    block.norms[130:, :2] *= 1e-10
+    block.steps["nonfinite"][500:] = 2
     return block
 
 
@@ -266,7 +273,7 @@ def test_alarms_do_not_depend_on_how_often_the_record_is_flushed(length: int) ->
     assert look(cut(troubled(), length)) == look(cut(troubled(), 25))
 
 
-def test_a_watch_that_was_saved_midway_goes_on_as_if_it_had_not_been() -> None:
+def test_a_detector_that_was_saved_midway_goes_on_as_if_it_had_not_been() -> None:
     def blocks() -> list[Block]:
         zero = {"conv1.weight": np.array([True, False])}
         marks = np.ones(4)
