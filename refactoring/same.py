@@ -64,7 +64,7 @@ class Comparison:
             jobs = sorted(path.parent for path in (self.kept / name).glob("*/result.json"))
             if len(jobs) != 4:
                 return [Row(name, f"{len(jobs)} jobs", ["4 jobs were to be trained"])]
-            return [self._rerun(job, f"sweep/{job.name}") for job in jobs]
+            return [self._rerun(job, f"sweep/{number}") for number, job in enumerate(jobs, 1)]
         return [self._rerun(self.kept / name, name)]
 
     def _rerun(self, original: Path, name: str) -> Row:
@@ -126,7 +126,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         comparison = Comparison(base, new, kept, Path(scratch))
         rows, said = _in_parallel(comparison, chosen.only)
-    _print_table(rows)
     if said is not None:
         _print_texts(*said, kept / "texts.diff")
     wrong = sum(bool(row.found) for row in rows)
@@ -138,24 +137,25 @@ def main() -> int:
 def _in_parallel(
     comparison: Comparison, only: Sequence[str] | None
 ) -> tuple[list[Row], tuple[dict[str, str], dict[str, str]] | None]:
+    """Compare the golden runs, and print each row when it is there; compare texts if all are."""
     names = [name for name in golden.names() if not only or name in only]
-    needed = names + (["uninterrupted"] if "killed" in names and only else [])
+    needed = dict.fromkeys([*names, *(["uninterrupted"] if "killed" in names else [])])
+    rows = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(comparison.train_base, dict.fromkeys(needed)))
+        trained = pool.map(comparison.train_base, needed)
+        for number, _ in enumerate(trained, 1):
+            print(f"\r{number} of {len(needed)} trained by BASE", end="", flush=True)
+        print()
+        compared = pool.map(comparison.compare, names)
         saying = [] if only else [
             pool.submit(comparison.texts_of, comparison.base, comparison.kept),
             pool.submit(comparison.texts_of, comparison.new, comparison.scratch),
         ]  # fmt: skip
-        rows = [row for found in pool.map(comparison.compare, names) for row in found]
+        for row in (row for found in compared for row in found):
+            rows.append(row)
+            print(f"{row.run:24} {row.compared:56} {'DIFFERS' if row.found else 'same'}")
+            print(*(f"    {line}\n" for line in row.found), sep="", end="", flush=True)
     return rows, (saying[0].result(), saying[1].result()) if saying else None
-
-
-def _print_table(rows: Sequence[Row]) -> None:
-    first, second = (max(len(getattr(row, key)) for row in rows) for key in ("run", "compared"))
-    for row in rows:
-        print(f"{row.run:{first}}  {row.compared:{second}}  {'DIFFERS' if row.found else 'same'}")
-        for line in row.found:
-            print(f"    {line}")
 
 
 def _print_texts(base: dict[str, str], new: dict[str, str], file: Path) -> None:
