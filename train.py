@@ -18,8 +18,7 @@ from convtrain.command.guard import stand_guard
 from convtrain.command.help import read_arguments
 from convtrain.command.resolvers import register_resolvers
 from convtrain.command.this_rank import command_of_this_rank
-from convtrain.process.imports import ending_at_once
-from convtrain.process.output import prepare_output
+from convtrain.process.startup import running_as_command
 from convtrain.run.commands import options_of, overrides_in
 
 register_resolvers()
@@ -41,8 +40,7 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    prepare_output()
-    with ending_at_once():
+    with running_as_command():
         arguments = read_arguments(sys.argv[1:])
         sys.argv[1:] = command_of_this_rank(check_command_line(choose_run(arguments)))
         stand_guard()

@@ -15,8 +15,9 @@ from typing import NoReturn
 
 import convtrain.verbs
 from convtrain.errors import ConfigError, ConvtrainError, did_you_mean
-from convtrain.process.output import prepare_output, print_error
+from convtrain.process.output import print_error
 from convtrain.process.signals import Interrupted
+from convtrain.process.startup import running_as_command
 
 PROGRAM = "python -m convtrain"
 
@@ -90,5 +91,5 @@ def _without_verb(arguments: Sequence[str], verbs: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    prepare_output()
-    sys.exit(main())
+    with running_as_command():
+        sys.exit(main())

@@ -46,6 +46,15 @@ def make_console(
     )  # fmt: skip
 
 
+def format_bytes(count: float) -> str:
+    """Return a number of bytes with three digits: ``1.23 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def as_mathtext(text: str) -> str:
     """Return what matplotlib draws as ``text``: a ``$`` in it begins no formula."""
     return text.replace("$", r"\$")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from convtrain.command.sweeper import number_of_jobs, sweeper_mistakes
 from convtrain.config.identity import NEUTRAL, hashed, leaves, role_of
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
-from convtrain.process.gpus import gpus_of
+from convtrain.process.hardware import cores, gpus_of
 from convtrain.text import as_hydra_value
 
 RECORD = "sweep.json"  # in the sweep's directory
@@ -86,12 +85,6 @@ def jobs_at_once(hydra: Any, jobs: int | None, gpus: Sequence[str] | None = None
     batch = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
     limits = (most, jobs, batch, len(gpus) if gpus else None)
     return max(min(n for n in limits if n is not None), 1)
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _identity(shared: Mapping[str, Any], hydra: DictConfig, overrides: list[Override]) -> str:

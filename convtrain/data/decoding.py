@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -17,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from convtrain.data.pixels import ON_ITS_SIDE, orientation, to_eight_bits
 from convtrain.errors import CorruptDataError, TrainingError, one_line
-from convtrain.process.signals import NAMES
+from convtrain.process.hardware import cores
+from convtrain.process.signals import STOP_SIGNALS
 
 log = logging.getLogger("convtrain")
 
@@ -70,7 +70,7 @@ def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
     loader = DataLoader(
         blocks,
         batch_size=None,
-        num_workers=min(_cores(), len(blocks)) if len(blocks) > FEW else 0,
+        num_workers=min(cores(), len(blocks)) if len(blocks) > FEW else 0,
         collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # one of its own: the weights to come depend on torch's
@@ -188,12 +188,6 @@ def _as_it_is(block: Any) -> Any:
 
 def _leave_signals_to_the_parent(_: int) -> None:
     """Ctrl-C reaches every process of a terminal, and one message about it is enough."""
-    for name in NAMES:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -112,8 +112,8 @@ def write_chart(figure: Figure, path: Path) -> Path:
     with boxes_for_missing_letters():
         figure.savefig(content, format="png")
     try:
-        with atomic_write(path) as sink:
-            sink.write(content.getbuffer())
+        with atomic_write(path) as writer:
+            writer.write(content.getbuffer())
     except TrainingError as error:
         raise ConfigError(f"{error}; choose another folder with --out DIR") from None
     return path

@@ -1,4 +1,4 @@
-"""One training as a job of Hydra's: its report, its errors, its exit status."""
+"""A training as Hydra's job: its report, its errors, its exit status."""
 
 import logging
 import os
@@ -7,19 +7,19 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from traceback import format_exception
 
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, OccupiedError
-from convtrain.launch.launcher import processes_to_start, tell_failure, train_in_processes
-from convtrain.launch.start import train, train_here
+from convtrain.launch.launcher import print_failure
+from convtrain.launch.start import train, train_anywhere
 from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.output import keep_output_open
 from convtrain.process.ranks import as_launched, is_main_process, rank_info
 from convtrain.process.signals import Interrupted, Signals, requeue
 from convtrain.run.commands import of_resumed, resume_command
 from convtrain.run.directory import Run
-from convtrain.run.result import Result
+from convtrain.run.report import print_line, print_report
+from convtrain.run.result import Result, metric_of
 from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, share_cores, train_unless_done
 from convtrain.sweeps.results import read_sweep
 
@@ -29,12 +29,12 @@ log = logging.getLogger("convtrain")
 def run_job(
     read_config: Callable[[], Config], *, run_dir: Path, overrides: Sequence[str], multirun: bool
 ) -> float | None:
-    """Train, print the report, and return the metric that sweepers look at, ``sweep.metric``.
+    """Train, print the report, and return the metric that sweepers read, ``sweep.metric``.
 
-    What a user can mend is shown as one line, unless ``HYDRA_FULL_ERROR=1``; anything else with
-    its traceback. Both stand in the run's log and in ``error.txt``. A single run then exits with
-    status 2 for a wrong configuration and 1 for a failed training; in a sweep the other jobs go on.
-    A signal ends a sweep as well, with the status 128 + its number.
+    An error that a user can mend is shown as one line, unless ``HYDRA_FULL_ERROR=1``; any other
+    with its traceback. Both are stored in the run's log and in ``error.txt``. A single run then
+    exits with status 2 for a wrong configuration and 1 for a failed training; in a sweep the other
+    jobs continue. A signal stops a sweep as well, with status 128 + its number.
     """
     keep_output_open()  # in a worker of joblib's too
     with Signals() as signals:
@@ -61,45 +61,44 @@ def _run(
 ) -> float | None:
     try:
         config = read_config()
-        from convtrain.run.report import print_line, print_report
-
         if multirun:
             result = train_unless_done(_train_as_one_of_many, config, run_dir, overrides, signals)
         else:
             if config.resume:
                 overrides = of_resumed(Run(run_dir).read_overrides(), overrides)
             result = train(config, run_dir, overrides, signals, quiet=True)
-    except JobSkippedError as left_alone:
-        level = logging.INFO if isinstance(left_alone, NotStartedError) else logging.WARNING
-        log.log(level, "%s", left_alone)  # those that are not started, the table counts
-        status = left_alone.exit_status
+    except JobSkippedError as skipped:
+        level = logging.INFO if isinstance(skipped, NotStartedError) else logging.WARNING
+        log.log(level, "%s", skipped)  # the table counts the jobs that are not started
+        status = skipped.exit_status
     except ConvtrainError as error:
         log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
-        if error.__cause__ is not None:  # the log has what the terminal is spared
-            logging.getLogger("traceback").error("%s", "".join(format_exception(error.__cause__)))
+        if (cause := error.__cause__) is not None:  # only in the log, not in the terminal
+            lines = traceback.format_exception(cause)
+            logging.getLogger("traceback").error("%s", "".join(lines))
         if not isinstance(error, OccupiedError):
-            _fail(error, str(error), run_dir, overrides)
+            _store_error(error, str(error), run_dir, overrides)
         status = error.exit_status
     except Exception as error:
         log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
-        _fail(error, f"{type(error).__name__}: {error}", run_dir, overrides)
+        _store_error(error, f"{type(error).__name__}: {error}", run_dir, overrides)
         status = 1
     else:
         if multirun:
             print_line(result, overrides)
         elif is_main_process():
             print_report(result, config=config, run_dir=run_dir, overrides=overrides)
-        return result.get(config.sweep.metric)
+        return metric_of(result, config.sweep.metric)
     if not multirun:
         sys.exit(status)
     return None
 
 
-def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
-    """Keep an error; of several processes that were started from outside, each shows its own."""
+def _store_error(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
+    """Store an error with the run; each rank that torchrun or srun started shows its own."""
     here = rank_info()
     if here.launcher is not None:
-        tell_failure(here, error, message)
+        print_failure(here, error, message)
     if is_main_process():
         Run(run_dir).fail(message, overrides)
 
@@ -107,20 +106,12 @@ def _fail(error: Exception, message: str, run_dir: Path, overrides: Sequence[str
 def _train_as_one_of_many(
     config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> Result:
-    """Train so that the next job finds this process as this one has found it.
-
-    A strategy such as DDP leaves a process group behind, on a single device too.
-    """
     as_launched(config)
-    if (count := processes_to_start(config)) > 1 or config.trainer.strategy != "auto":
-        share_cores(count)
-        return train_in_processes(count, config, run_dir, overrides, signals)
-    share_cores(0)
-    return train_here(config, run_dir, overrides, signals)
+    return train_anywhere(config, run_dir, overrides, signals, share_cores=share_cores)
 
 
 def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool) -> None:
-    """Say how to go on; in a sweep that runs in this process, show what it has come to."""
+    """Log how to resume; show the table of a sweep that runs in this process."""
     if not is_main_process():
         return
     if multirun:
@@ -137,10 +128,10 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
 
 
 def _end_together() -> None:
-    """Wait for the main process: whoever started several ends all as soon as one has ended."""
+    """Wait for the main process: torchrun and srun end all ranks as soon as one has ended."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_initialized():
-        with suppress(RuntimeError):  # a process that is gone
+        with suppress(RuntimeError):  # a rank is gone
             torch.distributed.barrier()
 
 

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convtrain.errors import TrainingError
+from convtrain.text import format_bytes
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TOO_LARGE = (*FULL, errno.EFBIG)
 
 
-class Sink:
-    """Where the content of a file goes. Once the disk is full it only counts.
+class Writer:
+    """Writes to a file, and only counts bytes once the disk is full.
 
-    So the message can say how much is needed, and whoever writes need not handle errors: torch's
-    zip writer, for one, loses an exception that is raised under it.
+    So the message can say how much space is needed, and callers need not handle errors: torch's zip
+    writer loses an exception that is raised inside it.
 
     Attributes:
-        size: bytes that were to be written so far.
+        size: bytes that the caller has written so far.
+        error: what has stopped the writing, or None.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -40,24 +43,24 @@ class Sink:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Sink]:
-    """Open a file that appears under its name when all of it lies on the disk, or never.
+def atomic_write(path: Path) -> Iterator[Writer]:
+    """Open a file that appears under its name once all its content is on the disk, or never.
 
-    It is written beside its destination, whatever TMPDIR is, because a rename is atomic only
-    within a file system.
+    A temporary file in the same folder is renamed, because a rename is atomic only within a file
+    system; TMPDIR may be on another one.
 
     Raises:
-        TrainingError: the disk is full or cannot be written to. What stood there is intact.
+        TrainingError: the disk is full or cannot be written to. The old content is intact.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     needed = 0
     try:
         with _opened(temporary) as file:
-            sink = Sink(file)
-            yield sink
-            needed = sink.size
-            if sink.error is not None:
-                raise sink.error
+            writer = Writer(file)
+            yield writer
+            needed = writer.size
+            if writer.error is not None:
+                raise writer.error
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -65,12 +68,22 @@ def atomic_write(path: Path) -> Iterator[Sink]:
     except BaseException as error:
         _remove(temporary)
         if isinstance(error, OSError):
-            raise TrainingError(_why_not_written(path, needed, error)) from error
+            raise TrainingError(_failure(path, needed, error)) from error
         raise
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Write text so that a reader finds the old text or the new one at any moment.
+
+    Raises:
+        TrainingError: the disk is full or cannot be written to.
+    """
+    with atomic_write(path) as writer:
+        writer.write(text.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
+
+
 def hard_link(path: Path, name: str) -> None:
-    """Give a file a second name in its folder, without room where the file system has links.
+    """Give a file a second name in its folder; copy it where the file system has no hard links.
 
     Raises:
         TrainingError: the disk is full or cannot be written to.
@@ -80,17 +93,18 @@ def hard_link(path: Path, name: str) -> None:
         os.link(path, temporary)
         temporary.replace(target)
     except OSError:
-        with path.open("rb") as file, atomic_write(target) as sink:
-            shutil.copyfileobj(file, sink)
+        with path.open("rb") as file, atomic_write(target) as writer:
+            shutil.copyfileobj(file, writer)
     finally:
-        _remove(temporary)  # where both names were one file already, a rename does nothing
+        _remove(temporary)  # a rename does nothing if both names are one file already
 
 
 def remove_stale_temporaries(folder: Path, suffix: str = "", *, deep: bool = False) -> None:
-    """Remove what a killed process left half written of files with this suffix.
+    """Remove the temporary files of a killed process.
 
     Args:
-        deep: in the folders below as well; nobody else may be writing there.
+        suffix: of the files that were to be written.
+        deep: search the folders below as well; no other process may be writing there.
     """
     pattern = f".*{suffix}.*.tmp"
     for path in folder.rglob(pattern) if deep else folder.glob(pattern):
@@ -99,43 +113,31 @@ def remove_stale_temporaries(folder: Path, suffix: str = "", *, deep: bool = Fal
 
 
 def line_on_full_disk(error: BaseException, folder: Path) -> str | None:
-    """Return what to say if this error, or one that it hides, comes from a full disk.
+    """Return the message if a full disk caused this error, directly or through others.
 
     Loggers fail too when they are closed after a checkpoint could not be written.
     """
     line = None
-    for hidden in _chain(error):
-        if isinstance(hidden, TrainingError):
-            return str(hidden)
-        if isinstance(hidden, OSError) and hidden.errno in FULL:
-            line = f"{folder}: the disk is full, nothing more can be written: {hidden.strerror}"
+    for each in _with_causes(error):
+        if isinstance(each, TrainingError):
+            return str(each)
+        if isinstance(each, OSError) and each.errno in FULL:
+            line = f"{folder}: the disk is full, nothing more can be written: {each.strerror}"
     return line
 
 
 def comes_from_full_disk(error: BaseException) -> bool:
-    """Tell whether this error, or one that it hides, comes from a full disk."""
-    return any(isinstance(e, OSError) and e.errno in (*FULL, errno.EFBIG) for e in _chain(error))
+    """Tell whether a full disk caused this error, directly or through others."""
+    return any(isinstance(e, OSError) and e.errno in TOO_LARGE for e in _with_causes(error))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
-    hidden: BaseException | None = error
-    while hidden is not None and id(hidden) not in seen:  # one raised twice hides itself
-        yield hidden
-        seen.add(id(hidden))
-        hidden = hidden.__cause__ or hidden.__context__
-
-
-def _why_not_written(path: Path, needed: int, error: OSError) -> str:
-    why = (error.strerror or str(error)).lower()
-    if error.errno in (*FULL, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free
-        why += f": {_size(needed)} needed, {_size(free)} free on the disk"
-    return f"{path}: not written, {why}; what was saved before is intact"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:  # one that is raised twice causes itself
+        yield cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -146,18 +148,26 @@ def _opened(path: Path) -> BinaryIO:
         return path.open("wb")
 
 
+def _failure(path: Path, needed: int, error: OSError) -> str:
+    why = (error.strerror or str(error)).lower()
+    if error.errno in TOO_LARGE:
+        free = shutil.disk_usage(path.parent).free
+        why += f": {format_bytes(needed)} needed, {format_bytes(free)} free on the disk"
+    return f"{path}: not written, {why}; what was saved before is intact"
+
+
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # what went wrong before is what is worth telling
+    with suppress(OSError):  # an earlier error is the one to report
         path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a rename itself on the disk; folders cannot be opened on Windows, and need not be."""
+    """Sync the rename itself to the disk; Windows cannot open a folder, and need not."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # not every file system can, and the file is whole without it
+        with suppress(OSError):  # some file systems cannot sync a folder; the file is whole anyway
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

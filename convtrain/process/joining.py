@@ -1,4 +1,4 @@
-"""How processes that were started from outside find one another, and agree on a time stamp."""
+"""How the ranks that torchrun or srun has started find one another, and agree on a time stamp."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convtrain.errors import ConfigError, TrainingError, first_line
 from convtrain.process.ranks import RankInfo, rank_info, unset_command
@@ -16,102 +16,107 @@ from convtrain.process.stamp import new_stamp
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-JOIN_SECONDS = 300.0  # that the processes may take to find one another
-AGENT_SECONDS = 10.0  # that torchrun's agent, which listens before it starts anybody, may take
-PATIENCE = 10.0  # seconds of waiting before it is reported
+JOIN_SECONDS = 300.0  # for the ranks to find one another
+AGENT_SECONDS = 10.0  # for torchrun's agent, which listens before it starts a rank
+PATIENCE_SECONDS = 10.0  # of waiting before it is reported
 
-
-_kept: list[Any] = []  # the store, which rank 0 serves to the others as long as it lives
+_kept: "list[Store]" = []  # rank 0 serves the store to the others as long as it lives
 
 
 def join(here: RankInfo) -> str:
-    """Wait for all ranks, and return the stamp of a new run directory, the same for all of them.
+    """Wait for all ranks; return the stamp of a new run directory, the same on every rank.
 
-    All waiting is done in Python, so that a signal ends it at once.
+    All waiting happens in Python, so that a signal ends it at once.
 
     Raises:
-        ConfigError: torchrun's variables are there, and torchrun is not.
+        ConfigError: torchrun's variables are set, and torchrun does not answer.
         TrainingError: not all ranks have come in time.
     """
     from torch.distributed import TCPStore
 
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = here.address[0], str(here.address[1])
-    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    deadline = time.monotonic() + (min(AGENT_SECONDS, JOIN_SECONDS) if served else JOIN_SECONDS)
-    serves = here.rank == 0 and not served
+    agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = here.rank == 0 and not agent_serves
     if not serves:
-        _wait_for_server(here, deadline, served)
+        _wait_for_server(here, agent_serves)
     try:
         store: Store = TCPStore(
             *here.address, None, is_master=serves, timeout=timedelta(seconds=60),
             wait_for_workers=False, multi_tenant=True,
         )  # fmt: skip
         _kept.append(store)
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        _wait_for_ranks(store, f"convtrain/{attempt}/ranks", here)
-        return _stamp(store, f"convtrain/{attempt}/stamp", here)
-    except (RuntimeError, OSError) as error:  # torch's DistStoreError is the former
-        raise TrainingError(f"{_who(here)}: {first_line(error)}") from error
+        _wait_for_ranks(store, here)
+        return _stamp(store, here)
+    except (RuntimeError, OSError) as error:  # torch's DistStoreError is a RuntimeError
+        raise TrainingError(f"{_name(here)}: {first_line(error)}") from error
 
 
-def _who(here: RankInfo) -> str:
+def _name(here: RankInfo) -> str:
     host, port = here.address
     return f"rank {here.rank} of {here.world_size}, at {host}:{port}"
 
 
-def _wait_for_server(here: RankInfo, deadline: float, served: bool) -> None:
-    """Wait until somebody listens where the ranks meet."""
+def _key(name: str) -> str:
+    """Return a key of the store, another one after each restart by torchrun."""
+    return f"convtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}"
+
+
+def _wait_for_server(here: RankInfo, agent_serves: bool) -> None:
+    """Wait until a process listens at the address where the ranks meet."""
+    patience = min(AGENT_SECONDS, JOIN_SECONDS) if agent_serves else JOIN_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             socket.create_connection(here.address, timeout=1).close()
             return
         except OSError as error:
-            if time.monotonic() > deadline and served:
+            if time.monotonic() > deadline and agent_serves:
                 raise ConfigError(
                     f"TORCHELASTIC_RUN_ID={os.environ.get('TORCHELASTIC_RUN_ID')}: no torchrun "
                     f"answers at {here.address[0]}:{here.address[1]}; where its variables are left "
                     f"over, type {unset_command(('TORCHELASTIC_RUN_ID',))}"
                 ) from error
             if time.monotonic() > deadline:
-                raise TrainingError(
-                    f"{_who(here)}: rank 0 has not come within {JOIN_SECONDS:.0f} s; see its own "
-                    f"output, or unset variables that are left over of {here.launcher}"
-                ) from error
+                raise TrainingError(_missing(here, "rank 0 has")) from error
         time.sleep(0.1)
 
 
-def _wait_for_ranks(store: "Store", key: str, here: RankInfo) -> None:
+def _wait_for_ranks(store: "Store", here: RankInfo) -> None:
     began, reported = time.monotonic(), False
-    came = store.add(key, 1)
+    came = store.add(_key("ranks"), 1)
     while came < here.world_size:
-        waited = time.monotonic() - began
+        missing, waited = here.world_size - came, time.monotonic() - began
         if waited > JOIN_SECONDS:
-            raise TrainingError(
-                f"{_who(here)}: {here.world_size - came} have not come within {JOIN_SECONDS:.0f} "
-                f"s; see their own output, or unset variables that are left over of {here.launcher}"
-            )
-        if waited > PATIENCE and not reported:
-            print(f"{_who(here)}: waits for {here.world_size - came} more", file=sys.stderr)
+            raise TrainingError(_missing(here, f"{missing} have"))
+        if waited > PATIENCE_SECONDS and not reported:
+            print(f"{_name(here)}: waits for {missing} more", file=sys.stderr)
             reported = True
         time.sleep(0.1)
-        came = store.add(key, 0)
+        came = store.add(_key("ranks"), 0)
 
 
-def _stamp(store: "Store", key: str, here: RankInfo) -> str:
+def _missing(here: RankInfo, who: str) -> str:
+    return (
+        f"{_name(here)}: {who} not come within {JOIN_SECONDS:.0f} s; read their own output, or "
+        f"unset the variables that {here.launcher} has left over"
+    )
+
+
+def _stamp(store: "Store", here: RankInfo) -> str:
     if here.launcher == "srun":
         job, step = os.environ["SLURM_JOB_ID"], os.environ["SLURM_STEP_ID"]
         return f"slurm-{job}.{step}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
     if here.rank == 0:
-        store.set(key, new_stamp())
-    return str(store.get(key).decode())
+        store.set(_key("stamp"), new_stamp())
+    return str(store.get(_key("stamp")).decode())
 
 
 def in_time(connect: Callable[[], None]) -> Callable[[], None]:
-    """Return what connects this rank with the others, and ends this process where that hangs.
+    """Return a function that connects this rank with the others, and ends the process if it hangs.
 
-    The ranks may take as long as they need until all of them are ready, such as to decode images;
-    from then on they have ``JOIN_SECONDS``. A library that waits for a dead rank cannot be stopped
-    in another way. Ranks of convtrain's own launcher need no limit, because it watches them.
+    The ranks may take as long as they need to get ready, for example to decode images; then they
+    have ``JOIN_SECONDS``. A library that waits for a dead rank cannot be stopped in another way.
+    Ranks of convtrain's own launcher need no limit, because the launcher watches them.
     """
 
     def limited() -> None:
@@ -120,11 +125,10 @@ def in_time(connect: Callable[[], None]) -> Callable[[], None]:
         if not _kept or distributed.is_initialized():
             return connect()
         store, here = _kept[0], rank_info()
-        key = f"convtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/ready"
-        ready = store.add(key, 1)
+        ready = store.add(_key("ready"), 1)
         while ready < here.world_size:
             time.sleep(0.1)
-            ready = store.add(key, 0)
+            ready = store.add(_key("ready"), 0)
         limit = threading.Timer(JOIN_SECONDS, _give_up, [here])
         limit.daemon = True
         limit.start()
@@ -138,7 +142,7 @@ def in_time(connect: Callable[[], None]) -> Callable[[], None]:
 
 def _give_up(here: RankInfo) -> None:
     print(
-        f"{_who(here)}: the ranks have not connected within {JOIN_SECONDS:.0f} s; start the "
+        f"{_name(here)}: the ranks have not connected within {JOIN_SECONDS:.0f} s; start the "
         f"command again with resume=auto, and torchrun without --max-restarts",
         file=sys.stderr, flush=True,
     )  # fmt: skip

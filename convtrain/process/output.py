@@ -1,4 +1,4 @@
-"""Where a command's output goes: streams that last as long as the process, figures in files."""
+"""Where a command prints and draws: streams that never end a training, figures in files."""
 
 import io
 import os
@@ -9,18 +9,18 @@ from convtrain.errors import ConvtrainError
 
 
 def prepare_output() -> None:
-    """Prepare this process to print and to draw, whatever it was started from."""
+    """Prepare this process to print and to draw, whatever has started it."""
     keep_output_open()
-    os.environ["MPLBACKEND"] = "agg"  # that of a notebook is often not installed for the command
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's is often not installed for the command
 
 
 def keep_output_open() -> None:
-    """Let no training end because nobody reads what it prints.
+    """Let no training fail because nobody reads what it prints.
 
-    What is written to a pipe whose reader is gone, to a closed terminal or to a full disk is
-    dropped from there on. A stream that was closed before the process began goes to ``/dev/null``;
-    otherwise the next file that is opened would take its place. Characters that the encoding lacks
-    are escaped. Streams that somebody else has put there stay.
+    Once a pipe has lost its reader, a terminal is closed or a disk is full, later output is
+    dropped. A stream that was closed before the process started goes to ``/dev/null``; otherwise
+    the next file that is opened would take its place. Characters that the encoding lacks are
+    escaped. Streams that other code has replaced stay as they are.
     """
     for number in range(3):
         try:
@@ -46,7 +46,7 @@ def keep_output_open() -> None:
 
 
 class _Lasting(io.FileIO):
-    """A file that takes everything, and keeps what it can."""
+    """Accepts every write, and drops what it cannot write."""
 
     def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
         try:
@@ -59,7 +59,7 @@ class _Lasting(io.FileIO):
 
 
 def print_error(error: ConvtrainError) -> None:
-    """Show an error's lines, after its traceback where ``HYDRA_FULL_ERROR=1`` asks for it."""
+    """Show an error's lines, or its traceback if ``HYDRA_FULL_ERROR=1`` asks for it."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     else:

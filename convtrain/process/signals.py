@@ -1,6 +1,5 @@
-"""Being asked to stop: SIGTERM (preemption), SIGINT (Ctrl-C), SIGHUP (the terminal is closed), or a
-signal of SLURM's before its limit: SIGUSR1, as docs/devices.md asks for, or SIGUSR2, as submitit
-does."""
+"""The signals that stop a run: SIGTERM (preemption), SIGINT (Ctrl-C), SIGHUP (the terminal is
+closed), SIGUSR1 (before SLURM's limit, as docs/devices.md asks for) and SIGUSR2 (submitit's)."""
 
 import logging
 import os
@@ -8,22 +7,26 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TypeAlias
 
 log = logging.getLogger("convtrain")
 
-PATIENCE = 15.0  # seconds that a signal may wait for its handler
-NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")  # Windows has the first two
-LIMITS = ("SIGUSR1", "SIGUSR2")
-REQUEUE_STATUS = 144  # what submitit's local mode takes for "put it into the queue again"
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
+
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+STOP_SIGNALS = [s for s in signal.Signals if s.name in NAMES]  # Windows has the first two
+LIMIT_SIGNALS = [signum for signum in STOP_SIGNALS if signum.name.startswith("SIGUSR")]
+PATIENCE_SECONDS = 15.0  # that a signal may wait for its handler
+REQUEUE_STATUS = 144  # exit status by which submitit's local mode requeues a job
 
 
 class Interrupted(BaseException):
-    """A signal ended the run. Whoever handles every ``Exception`` does not handle this one.
+    """A signal has stopped the run. Code that catches every ``Exception`` does not catch this.
 
     Attributes:
-        signum: of the signal.
+        signum: the signal's number.
     """
 
     def __init__(self, signum: int) -> None:
@@ -36,61 +39,59 @@ class Interrupted(BaseException):
 
     @property
     def is_limit(self) -> bool:
-        """Whether the time is up, rather than nobody wants to go on."""
-        return self.signum in {getattr(signal, name, None) for name in LIMITS}
+        """Whether the scheduler's time limit has stopped the run, and it may be resumed."""
+        return self.signum in LIMIT_SIGNALS
 
 
-def answer(handler: Any) -> dict[int, Any]:
-    """Let a handler answer all these signals; return what has answered them before.
+def answer(handler: Handler) -> dict[int, Handler]:
+    """Install a handler for all these signals, and return the handlers of before.
 
-    A signal that is ignored stays ignored where ``nohup`` has asked for it.
+    SIGHUP stays ignored if ``nohup`` ignores it.
     """
-    before = {}
-    for name in NAMES:
-        signum = getattr(signal, name, None)
-        if signum is None or (name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN):
-            continue
-        before[int(signum)] = signal.signal(signum, handler)
+    before: dict[int, Handler] = {}
+    for signum in STOP_SIGNALS:
+        is_nohup = signum == getattr(signal, "SIGHUP", None)
+        if not (is_nohup and signal.getsignal(signum) == signal.SIG_IGN):
+            before[int(signum)] = signal.signal(signum, handler)
     return before
 
 
 class Signals:
-    """Catches the signals that ask a run to stop, while it is entered.
+    """Catches the signals that stop a run, while it is entered.
 
-    The first is only remembered while the run is busy, that is, while somebody looks at
-    ``received`` often and stops where it may; otherwise it ends the run there and then. A second
-    one ends the process at once. Nothing is ever saved within a handler.
+    While the run is busy, the first signal is only stored: the run checks ``received`` often, and
+    stops where it can be resumed. Otherwise the first signal raises ``Interrupted`` at once. A
+    second signal ends the process at once. A handler never saves anything.
 
     Attributes:
-        received: the number of the signal, once there was one.
-        busy: whether somebody looks.
+        received: the number of the first signal, or None.
+        busy: whether the run checks ``received``.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.busy = False
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> "Signals":
         self.install()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
 
     def install(self) -> None:
-        """Take the signals over, again where a library has put its own handler."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._before = {**answer(self._handle), **self._before}
+        """Install the handlers, again if a library has replaced them."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {**answer(self._handle), **self._before}
 
     def end_when_stuck(self) -> None:
-        """End this process if a signal's handler does not run, as in a wait for a dead process.
+        """End this process if the handler of a signal cannot run.
 
-        Python runs a handler between two instructions of its own, so not within a library that
-        waits. But the system tells a pipe at once, which a thread reads.
+        Python runs a handler between two of its own instructions, so not while a library waits, for
+        example for a dead rank. The kernel writes to the wake-up pipe at once, and a thread reads.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -101,14 +102,14 @@ class Signals:
         def watch() -> None:
             while (signum := os.read(reading, 1)[0]) not in self._before:
                 pass
-            time.sleep(PATIENCE)
+            time.sleep(PATIENCE_SECONDS)
             if self.received is None:
                 os._exit(128 + signum)
 
         threading.Thread(target=watch, daemon=True, name="signals").start()
 
     def end_with_parent(self) -> None:
-        """Stop as if asked to by SIGTERM when the launcher that started this process has died."""
+        """Stop as by SIGTERM when the launcher that started this process has died."""
         parent = os.getppid()
 
         def watch() -> None:
@@ -116,7 +117,7 @@ class Signals:
                 time.sleep(1)
             if self.received is None:
                 os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(PATIENCE / 2)
+            time.sleep(PATIENCE_SECONDS / 2)
             os._exit(128 + signal.SIGTERM)
 
         threading.Thread(target=watch, daemon=True, name="launcher").start()
@@ -130,15 +131,14 @@ class Signals:
 
 
 def requeue() -> int | None:
-    """Put this job into its queue again, and say so where that fails.
+    """Put this job back into its scheduler's queue; log whether that succeeded.
 
     Returns:
-        The exit status that asks for it; None where another one does as well.
+        The exit status that requeues the job, or None if any status will do.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         return REQUEUE_STATUS
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
+    if (job := os.environ.get("SLURM_JOB_ID")) is None:
         return None
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"

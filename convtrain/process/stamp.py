@@ -8,5 +8,5 @@ STAMP = "CONVTRAIN_STAMP"
 
 
 def new_stamp() -> str:
-    """Time and a random suffix, so that two jobs started in one second never share a folder."""
+    """Return the time and a random suffix, which tells two jobs of one second apart."""
     return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"

@@ -15,7 +15,7 @@ from convtrain.config.identity import Configuration, differing
 from convtrain.config.schema import Config
 from convtrain.config.yaml_limits import refuse_explosion
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
-from convtrain.process.atomic import atomic_write, remove_stale_temporaries
+from convtrain.process.atomic import remove_stale_temporaries, write_atomically
 from convtrain.process.lock import NAME as LOCK
 from convtrain.process.lock import holder
 from convtrain.run.commands import resume_command
@@ -214,12 +214,6 @@ class Run:
         if not isinstance(read, list) or not all(isinstance(text, str) for text in read):
             raise CorruptDataError(f"{self.overrides}: damaged, it is not a list of overrides")
         return read
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new one at any moment."""
-    with atomic_write(path) as sink:
-        sink.write(text.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
 
 
 def _exists(path: Path) -> bool:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from convtrain.command.sweep import CALLBACK, LOCAL_GPUS, RECORD
 from convtrain.command.sweeper import is_search
 from convtrain.errors import ConvtrainError
-from convtrain.process.atomic import line_on_full_disk
+from convtrain.process.atomic import line_on_full_disk, write_atomically
 from convtrain.run.commands import is_option, options_of, overrides_in, train_command
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _is_elsewhere(config: DictConfig) -> bool:
 
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
     """Write down what a sweep is; say where it stands if it goes on; forgive what has failed."""
-    from convtrain.run.directory import Run, write_atomically
+    from convtrain.run.directory import Run
     from convtrain.sweeps.jobs import REFUSED
     from convtrain.sweeps.results import read_sweep
     from convtrain.sweeps.table import standing
@@ -149,7 +149,6 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
 
 def count_distinct(folder: Path) -> None:
     """Write down how many jobs a search had that is over: trials with the same values are one."""
-    from convtrain.run.directory import write_atomically
     from convtrain.sweeps.results import read_sweep
 
     record = json.loads((folder / RECORD).read_text())

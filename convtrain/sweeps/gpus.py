@@ -1,6 +1,5 @@
 """A GPU for each job of a sweep, from a queue that all its processes stand in."""
 
-import fcntl
 import logging
 import os
 import time
@@ -8,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from convtrain.process.gpus import VARIABLE
+from convtrain.process.hardware import VARIABLE
+from convtrain.process.lock import take
 
 log = logging.getLogger("convtrain")
 
@@ -19,8 +19,8 @@ _taken: dict[Path, tuple[str, BinaryIO]] = {}
 def take_gpu(sweep: Path, gpus: Sequence[str]) -> None:
     """Show this process one GPU that no other process of the sweep has; wait until one is free.
 
-    CUDA looks only once at what it is shown, so a process keeps its GPU for all its jobs. The
-    system gives it back when the process ends, however it ends.
+    CUDA reads the variable once, so a process keeps its GPU for all its jobs. The kernel releases
+    the lock on it when the process ends, however it ends.
     """
     if sweep not in _taken:
         _taken[sweep] = _wait_for_one(sweep / FOLDER, gpus)
@@ -33,10 +33,7 @@ def _wait_for_one(folder: Path, gpus: Sequence[str]) -> tuple[str, BinaryIO]:
     while True:
         for name in gpus:
             file = (folder / name.replace("/", "_")).open("a+b")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            return name, file
+            if take(file):
+                return name, file
+            file.close()
         time.sleep(0.1)

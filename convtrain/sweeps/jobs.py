@@ -2,16 +2,18 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from convtrain.command.sweep import cores, jobs_at_once
+from convtrain.command.sweep import jobs_at_once
 from convtrain.config.schema import Config
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
+from convtrain.process.hardware import cores
 from convtrain.process.lock import entered_at, locked
 from convtrain.process.signals import Signals
+from convtrain.process.startup import environment_restored
 from convtrain.run.directory import Run
 from convtrain.run.result import Result
 from convtrain.sweeps.results import began_at, is_since
@@ -51,7 +53,7 @@ def train_unless_done(
         Interrupted: a signal has ended it.
     """
     run, sweep = Run(run_dir), run_dir.parent
-    with locked(run_dir, waits=True), told_of_stop(sweep, signals), environment_as_before():
+    with locked(run_dir, waits=True), told_of_stop(sweep, signals), environment_restored():
         try:
             refuse_other(config, run)
         except JobSkippedError:
@@ -59,7 +61,7 @@ def train_unless_done(
             raise
         if (result := stored_result(run)) is not None:
             return result
-        if run.error.is_file():
+        if run.has_failed:
             raise JobSkippedError(
                 f"{run_dir}: failed before; add sweep.retry_failed=true to try it again: "
                 f"{run.read_error()}"
@@ -120,18 +122,6 @@ def failed_in(sweep: Path) -> str | None:
     since = began_at(sweep)
     failed = (path.parent for path in sorted(sweep.glob("*/error.txt")))
     return next((job.name for job in failed if is_since(entered_at(job), since)), None)
-
-
-@contextmanager
-def environment_as_before() -> Iterator[None]:
-    """Let nothing that a training sets in the environment reach the next one."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def share_cores(processes: int) -> None:

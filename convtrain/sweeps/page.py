@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from convtrain.process.atomic import write_atomically
 from convtrain.run.commands import relative
-from convtrain.run.directory import write_atomically
 from convtrain.sweeps.results import SEED, Row, Sweep, failures
 from convtrain.sweeps.table import duration, number, shown_metrics, spread, standing
 

@@ -12,7 +12,6 @@ from convtrain.command.sweep import RECORD
 from convtrain.config.identity import NEUTRAL, leaves, role_of
 from convtrain.config.metrics import mode_of
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
-from convtrain.process.lock import NAME as LOCK
 from convtrain.process.lock import entered_at
 from convtrain.run.commands import is_option, key_of, train_command
 from convtrain.run.directory import Run
@@ -227,8 +226,7 @@ def job_folders(folder: Path) -> list[Path]:
 
 def _is_job(path: Path) -> bool:
     """Tell whether a folder in a sweep's directory is a job's, however its name is made."""
-    begun = (path / name for name in (LOCK, "config.yaml", "overrides.yaml"))
-    return not path.name.startswith(".") and (path.name.isdigit() or any(map(Path.exists, begun)))
+    return not path.name.startswith(".") and (path.name.isdigit() or Run(path).is_entered)
 
 
 def _by_number(name: str) -> list[tuple[str, int]]:
@@ -259,7 +257,7 @@ def read_job(path: Path) -> Job:
 def status_of(path: Path) -> str:
     """Return how a job stands, from a look at its directory."""
     run = Run(path)
-    return _status(run, run.is_finished, run.error.is_file())
+    return _status(run, run.is_finished, run.has_failed)
 
 
 def _status(run: Run, finished: bool, failed: bool) -> str:

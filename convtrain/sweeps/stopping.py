@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from convtrain.process.lock import is_locked
 from convtrain.process.signals import Signals, answer
+from convtrain.run.directory import Run
 
 FILE = ".stop"  # holds the signal's number
 PAUSE = 0.3  # seconds between two looks
@@ -33,7 +33,7 @@ def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None
         answer(lambda again, _: os._exit(128 + again))
         if not elsewhere:
             (sweep / FILE).write_text(f"{signum}\n")
-            while any(is_locked(path.parent) for path in sweep.glob("*/.lock")):
+            while any(Run(path).is_locked for path in sweep.iterdir()):
                 time.sleep(0.1)
         close()
         sys.exit(128 + signum)

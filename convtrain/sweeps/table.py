@@ -8,8 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from convtrain.process.atomic import write_atomically
 from convtrain.run.commands import relative
-from convtrain.run.directory import write_atomically
 from convtrain.sweeps.results import METRICS, SEED, Sweep, failures, read_sweep
 from convtrain.text import make_console
 

@@ -24,7 +24,7 @@ from convtrain.errors import (
     TrainingError,
     first_line,
 )
-from convtrain.process.atomic import Sink, atomic_write
+from convtrain.process.atomic import Writer, atomic_write
 
 Checkpoint = dict[str, Any]
 """The content of a checkpoint: tensors and plain containers."""
@@ -65,8 +65,8 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
             f"{path}: not written, {name} is a {kind.__module__}.{kind.__qualname__}; a checkpoint "
             f"holds tensors and plain containers only: store a str, a number, a list or a dict"
         )
-    with atomic_write(Path(path)) as sink:
-        archive = _Archive(sink)
+    with atomic_write(Path(path)) as writer:
+        archive = _Archive(writer)
         torch.save(checkpoint, archive)  # type: ignore[arg-type]  # all it asks for is write()
         archive.finish()
 
@@ -190,8 +190,8 @@ class _Archive:
     The end is held back, because the length of the comment belongs into the archive's last bytes.
     """
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink, self._digest, self._end = sink, hashlib.sha256(), b""
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._digest, self._end = writer, hashlib.sha256(), b""
 
     def write(self, data: memoryview) -> int:
         if len(data) >= END_BYTES:
@@ -208,13 +208,13 @@ class _Archive:
         assert self._end.startswith(b"PK\x05\x06"), "torch.save no longer ends with a zip directory"
         assert self._end.endswith(b"\0\0"), "torch.save writes a comment of its own"
         self._pass_on(self._end[:-2] + COMMENT_BYTES.to_bytes(2, "little"))
-        self._sink.write(PREFIX + self._digest.hexdigest().encode())
+        self._writer.write(PREFIX + self._digest.hexdigest().encode())
 
     def flush(self) -> None: ...
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
-        self._sink.write(data)
+        self._writer.write(data)
 
 
 def _is_remote(path: Path | str) -> bool:

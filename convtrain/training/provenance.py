@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from convtrain.process.gpus import VARIABLE
+from convtrain.process.hardware import VARIABLE
 
 PACKAGES = ("torchvision", "pytorch-lightning", "hydra-core", "numpy")
 

@@ -45,8 +45,8 @@ def export_weights(
         if name.startswith(MODEL)
     }
     target = Path(out) if out is not None else run.path / "weights.safetensors"
-    with atomic_write(target) as sink:
-        sink.write(save(tensors, metadata={"format": "pt"}))
+    with atomic_write(target) as writer:
+        writer.write(save(tensors, metadata={"format": "pt"}))
     return target, source, len(tensors)
 
 

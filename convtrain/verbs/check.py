@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from convtrain.text import make_console
+from convtrain.text import format_bytes, make_console
 
 if TYPE_CHECKING:
     from convtrain.config.schema import Config
@@ -40,11 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_forecast_table(config: "Config") -> Table:
-    from convtrain.launch.launcher import quiet_libraries
-    from convtrain.process.imports import imports_kept
+    from convtrain.launch.libraries import importing_pipeline
 
-    with imports_kept():
-        quiet_libraries()
+    with importing_pipeline():
         from convtrain.forecast import forecast
 
     found = forecast(config)
@@ -56,9 +54,9 @@ def make_forecast_table(config: "Config") -> Table:
     table.add_row("optimiser steps, at most", steps)
     for what, sizes in (("memory", found.memory), ("disk", found.disk)):
         table.add_section()
-        table.add_row(f"{what}, about", f"{sum(sizes.values()) / 1e6:,.1f} MB")
+        table.add_row(f"{what}, about", format_bytes(sum(sizes.values())))
         for name, size in sizes.items():
-            table.add_row(f"  {name}", f"{size / 1e6:,.1f} MB")
+            table.add_row(f"  {name}", format_bytes(size))
     if "activations" not in found.memory:
         table.add_row("  activations", "not known: the model computes with values")
     return table

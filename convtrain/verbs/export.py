@@ -5,7 +5,7 @@ Example: python -m convtrain export logs/runs/lenet/RUN --checkpoint best --out 
 
 import argparse
 
-from convtrain.text import make_console
+from convtrain.text import format_bytes, make_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     file, source, count = export_weights(
         arguments.run, checkpoint=arguments.checkpoint, out=arguments.out
     )
-    size = file.stat().st_size / 1e6
-    make_console().print(f"{file}: {count} tensors, {size:.1f} MB, from {source.name}")
+    size = format_bytes(file.stat().st_size)
+    make_console().print(f"{file}: {count} tensors, {size}, from {source.name}")
     return 0

@@ -21,7 +21,7 @@ from convtrain.data.pixel_file import PixelFile
 from convtrain.data.sources import image_folder
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, Train, compose
-from tests.test_devices import TORCHRUN
+from tests.launch.test_processes import TORCHRUN
 
 SIDE, COUNT = 16, 12
 SIZE = 2 * COUNT * 3 * SIDE * SIDE

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from convtrain import pipeline
 from convtrain.errors import TrainingError
 from convtrain.gradients import load
-from convtrain.process.atomic import Sink
+from convtrain.process.atomic import Writer
 from convtrain.process.signals import Interrupted, Signals
 from convtrain.training.task import Task
 from tests.conftest import REPOSITORY, Train, compose
@@ -125,16 +125,16 @@ def test_a_full_disk_ends_the_run_in_one_line(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written: list[int] = []
-    plain = Sink.write
+    plain = Writer.write
 
-    def write(self: Sink, data: Any) -> int:
+    def write(self: Writer, data: Any) -> int:
         if bytes(data[:4]) == b"PAR1":
             written.append(len(data))
             if len(written) > 2:
                 self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return plain(self, data)
 
-    monkeypatch.setattr(Sink, "write", write)
+    monkeypatch.setattr(Writer, "write", write)
     with pytest.raises(TrainingError) as stopped:
         train("logger=none", "recorder.flush_every_n_steps=2")
     message = str(stopped.value)

@@ -331,7 +331,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_of_before_is_intact(
     before, size = saved.read_bytes(), saved.stat().st_size
     file_limit(int(size * share))
     with pytest.raises(
-        TrainingError, match=rf"file too large: {size / 1e6:.1f} MB needed"
+        TrainingError, match=rf"file too large: {size / 1e3:.3g} kB needed"
     ) as raised:
         save_checkpoint({"state_dict": {"w": torch.randn(50_000)}}, saved)
     file_limit(resource.RLIM_INFINITY)

@@ -169,9 +169,9 @@ class Store:
         self._submit(self._replace, path, content.getvalue())
 
     def _replace(self, path: Path, content: Any) -> None:
-        with atomic_write(path) as sink:
-            sink.write(content)
-        self.bytes_written += sink.size
+        with atomic_write(path) as writer:
+            writer.write(content)
+        self.bytes_written += writer.size
 
 
 def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convtrain.sweeps import leftovers
-from tests.test_devices import Command, linux, wait_for
+from tests.launch.test_processes import Command, linux, wait_for
 
 pytestmark = linux
 

@@ -1,4 +1,4 @@
-"""The GPUs that the jobs of a sweep take turns at, found without torch."""
+"""The CPU cores and GPUs that this process may use, found without torch."""
 
 import os
 import subprocess
@@ -7,11 +7,17 @@ from collections.abc import Sequence
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def gpus_of(chosen: Sequence[int | str] | str | None) -> list[str]:
-    """Return the names of GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
+    """Return the names of GPUs, in the form that ``CUDA_VISIBLE_DEVICES`` has.
 
     Args:
-        chosen: their names; ``auto`` or None for all that this process may use.
+        chosen: their names; ``auto`` or None for all GPUs that this process may use.
     """
     if chosen is not None and not isinstance(chosen, str):
         return [str(name) for name in chosen]

@@ -18,10 +18,10 @@ from convtrain.process.atomic import (
 
 def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    with atomic_write(path) as sink:
-        sink.write(b"half")
+    with atomic_write(path) as writer:
+        writer.write(b"half")
         assert not path.exists()
-        sink.write(memoryview(b" and half"))
+        writer.write(memoryview(b" and half"))
     assert path.read_bytes() == b"half and half"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
@@ -30,9 +30,9 @@ def test_a_file_that_cannot_be_written_at_all_is_one_line(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with (
         pytest.raises(TrainingError, match=r"file/a\.txt: not written, not a directory; what"),
-        atomic_write(tmp_path / "file" / "a.txt") as sink,
+        atomic_write(tmp_path / "file" / "a.txt") as writer,
     ):
-        sink.write(b"text")
+        writer.write(b"text")
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])

@@ -1,6 +1,5 @@
 """Each command that convtrain prints works when it is pasted where it was printed."""
 
-import contextlib
 import logging
 import re
 import runpy
@@ -86,9 +85,8 @@ def typed(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     found = Typed(folder, capsys)
-    for module in ("convtrain.launch.job", "convtrain.launch.start"):
-        monkeypatch.setattr(f"{module}.train_here", found.train)
-    monkeypatch.setattr("convtrain.process.imports.ending_at_once", contextlib.nullcontext)
+    monkeypatch.setattr("convtrain.launch.start.train_here", found.train)
+    monkeypatch.setattr("convtrain.process.startup.skip_last_collection", lambda: None)
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
     root, ours = logging.getLogger(), logging.getLogger("convtrain")
     before = list(root.handlers), list(ours.handlers), root.level

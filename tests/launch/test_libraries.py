@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convtrain.launch.launcher import quiet_libraries
+from convtrain.launch.libraries import quiet_libraries
 from tests.conftest import Train
 
 NOISE = (

@@ -1,6 +1,6 @@
 """Run directories that an earlier version wrote: every verb reads them, and a killed run resumes.
 
-They are in ``tests/runs/before``; its README says what they are. Oracles are their own files, read
+They are in ``tests/run/before``; its README says what they are. Oracles are their own files, read
 with pyarrow, torch and csv, and an uninterrupted training of the stored configuration.
 """
 

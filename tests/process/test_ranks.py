@@ -17,8 +17,8 @@ from convtrain.process import joining
 from convtrain.process.joining import in_time
 from convtrain.process.ranks import RankInfo, rank_info, settle_rank
 from tests.conftest import Train
-from tests.test_devices import SMALL, Command, linux
-from tests.test_signals import in_child
+from tests.launch.test_processes import SMALL, Command, linux
+from tests.process.test_signals import in_child
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2",
