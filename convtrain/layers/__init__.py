@@ -8,7 +8,6 @@ from torch import nn
 
 from convtrain.layers import (
     activation,
-    attention,
     blocks,
     containers,
     convolution,
@@ -35,7 +34,6 @@ FAMILIES: dict[str, tuple[Entry, ...]] = {
     "activation": activation.LAYERS,
     "normalization": normalization.LAYERS,
     "recurrent": recurrent.LAYERS,
-    "attention": attention.LAYERS,
     "transformer": transformer.LAYERS,
     "linear": linear.LAYERS,
     "dropout": dropout.LAYERS,

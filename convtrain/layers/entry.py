@@ -46,7 +46,7 @@ class Entry:
         if isinstance(twin, partial):  # partial(conv, F.conv2d): one twin for several dimensions
             first = twin.args[0]
             twin = first if callable(first) else twin.func
-        for place, names in (("F", F), ("torch", torch)):
+        for place, names in (("F", F), ("torch", torch), ("torch.func", torch.func)):
             for name, value in vars(names).items():
                 if value is twin and not name.startswith("_"):
                     return f"{place}.{name}"

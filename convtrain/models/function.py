@@ -11,51 +11,56 @@ from torch.func import functional_call
 from convtrain.errors import NetworkError
 from convtrain.layers import BY_CLASS
 
+Observer = Callable[[str, Any], None]
+"""Is called with a layer's name, and with its output or its inputs."""
+
+Observers = list[tuple[Observer | None, Observer]]
+"""Each pair is called before and after a layer."""
+
 Tensors = Mapping[str, Tensor]
+"""Parameters and buffers by their names in the model."""
 
 
 class Function:
     """A layer as a function of its inputs.
 
     It is called like the layer and has the layer's tensors, children and settings as attributes, so
-    that a twin may read ``out_proj.weight`` of a child. The tensors are those that ``holder`` holds
-    at the time of the call, unless :meth:`bind` gave others.
+    that a twin may read ``linear.weight`` of a child. It takes its tensors from ``holder`` at the
+    time of the call, unless :meth:`bind` gave others.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        observers: Observers,
         module: nn.Module,
         holder: nn.Module,
         path: str,
         children: dict[str, "Function"],
         first_keys: dict[int, str],
     ) -> None:
-        self.model, self.holder, self.path, self.kind = model, holder, path, type(module)
+        self.observers, self.holder, self.path, self.kind = observers, holder, path, type(module)
         self._children = children
         self._given: Tensors | None = None
-        self._keys: dict[str, tuple[str, ...]] = {}  # a tensor's names in the model
-        self._read_tensors(first_keys)
+        prefix = f"{path}." if path else ""
+        # A tied tensor has two names in the model, and may be given under its first one alone.
+        self._keys = {
+            name: (prefix + name, first_keys.setdefault(id(tensor), prefix + name))
+            for name, tensor in self._named_tensors()
+        }
         self._read_signature(module)
 
-    def _read_tensors(self, first_keys: dict[int, str]) -> None:
-        self._stores: dict[str, dict[str, Any]] = {}
-        for store in (self.holder._parameters, self.holder._buffers):
-            for name, tensor in store.items():
-                if tensor is not None:
-                    self._stores[name] = store
-                    self._keys[name] = self._names_of(name, tensor, first_keys)
-
-    def _names_of(self, name: str, tensor: Tensor, first_keys: dict[int, str]) -> tuple[str, ...]:
-        key = f"{self.path}.{name}" if self.path else name
-        return key, first_keys.setdefault(id(tensor), key)
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        return chain(
+            self.holder.named_parameters(recurse=False, remove_duplicate=False),
+            self.holder.named_buffers(recurse=False, remove_duplicate=False),
+        )
 
     def _read_signature(self, module: nn.Module) -> None:
         self._twin = BY_CLASS[self.kind].twin
         self._settings = {n: v for n, v in vars(module).items() if not n.startswith("_")}
         wanted = list(inspect.signature(self._twin).parameters)
         self._asked = [name for name in wanted if name in _ASKED]
-        self._tensors = [name for name in wanted if name in self._stores]
+        self._tensors = [name for name in wanted if name in self._keys]
         # A twin that asks for all its children knows none of their names, which users choose.
         named = {} if "children" in self._asked else self._children
         unnamed = self._children.keys() - named.keys()
@@ -71,7 +76,10 @@ class Function:
         self._renamed = {old: new for old, new in zip(called, inputs, strict=False) if old != new}
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
-        self._entered(inputs, keywords)
+        observers = tuple(self.observers) if self.path else ()
+        for entering, _ in observers:
+            if entering is not None:
+                entering(self.path, (inputs, keywords))
         arguments = self._constants.copy()
         for name in self._tensors:
             arguments[name] = self._tensor(name)
@@ -79,18 +87,9 @@ class Function:
             arguments[name] = _ASKED[name](self)
         if keywords:
             keywords = {self._renamed.get(name, name): value for name, value in keywords.items()}
-        return self._observed(self._twin(*inputs, **arguments, **keywords))
-
-    def _entered(self, inputs: Any, keywords: Any) -> None:
-        if self.path:
-            for entering, _ in self.model.observers:  # type: ignore[union-attr]
-                if entering is not None:
-                    entering(self.path, (inputs, keywords))
-
-    def _observed(self, output: Any) -> Any:
-        if self.path:
-            for _, observe in self.model.observers:  # type: ignore[union-attr]
-                observe(self.path, output)
+        output = self._twin(*inputs, **arguments, **keywords)
+        for _, observe in observers:
+            observe(self.path, output)
         return output
 
     def walk(self) -> Iterator["Function"]:
@@ -108,23 +107,23 @@ class Function:
         bound._constants = {n: bound._children.get(n) or v for n, v in self._constants.items()}
         return bound
 
-    def _tensor(self, name: str) -> Any:
+    def _tensor(self, name: str) -> Tensor:
         if self._given is None:
-            store = self._stores[name]
+            # Faster than getattr, which looks among the attributes of the instance first.
             # Parametrizations and FSDP put an attribute in a Parameter's place.
-            return store[name] if name in store else getattr(self.holder, name)
-        return self._given_tensor(name, self._given)
-
-    def _given_tensor(self, name: str, given: Tensors) -> Tensor:
+            for store in (self.holder._parameters, self.holder._buffers):
+                if (tensor := store.get(name)) is not None:
+                    return tensor
+            return getattr(self.holder, name)
         for key in self._keys[name]:
-            if key in given:
-                return given[key]
+            if key in self._given:
+                return self._given[key]
         raise NetworkError(f"{self._keys[name][0]} is not among the parameters and buffers given")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copy and pickle ask before there is anything to ask
             raise AttributeError(name)
-        if name in self._stores:
+        if name in self._keys:
             return self._tensor(name)
         if name in self._children:
             return self._children[name]
@@ -146,27 +145,19 @@ class Function:
 
 _ASKED: dict[str, Callable[[Function], Any]] = {
     "training": lambda layer: layer.holder.training,
-    "observed": lambda layer: bool(layer.model.observers),
     "children": lambda layer: layer._children.values(),
     "parameters": lambda layer: [
-        layer._tensor(name)
-        for name, store in layer._stores.items()
-        if store is layer.holder._parameters
+        layer._tensor(name) for name in layer._keys if name in layer.holder._parameters
     ],
 }
-"""What a twin may ask of its layer beside its tensors, children and settings."""
+"""What a twin may ask of its layer besides its tensors, children and settings."""
 
 
 class CarriedFunction(Function):
-    """A module that the catalogue does not know: run as it is, on the tensors it is given."""
+    """A module without a twin. It runs as it is, on the model's tensors or on those given.
 
-    def _read_tensors(self, first_keys: dict[int, str]) -> None:
-        for name, tensor in self._named_tensors():
-            self._keys[name] = self._names_of(name, tensor, first_keys)
-
-    def _read_signature(self, module: nn.Module) -> None:
-        self._module = module
-        self._constants = {}
+    It shares the dictionaries of its parameters, buffers and children with ``holder``.
+    """
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         return chain(
@@ -174,11 +165,13 @@ class CarriedFunction(Function):
             self.holder.named_buffers(remove_duplicate=False),
         )
 
+    def _read_signature(self, module: nn.Module) -> None:
+        self.module = module
+        self._constants = {}
+
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
-        self._entered(inputs, keywords)
+        self.module.training = self.holder.training
         if self._given is None:
-            values = dict(self._named_tensors())
-        else:
-            values = {name: self._given_tensor(name, self._given) for name in self._keys}
-        self._module.training = self.holder.training
-        return self._observed(functional_call(self._module, values, inputs, keywords))
+            return self.module(*inputs, **keywords)
+        values = {name: self._tensor(name) for name in self._keys}
+        return functional_call(self.module, values, inputs, keywords)

@@ -8,17 +8,16 @@ tensors, each under the name ``torch.nn`` gives it, and its forward pass hands t
 Which function a layer calls stands in its family's file under ``convtrain/layers/``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 
 from convtrain.errors import NetworkError
 from convtrain.layers import BY_CLASS
-from convtrain.models.function import CarriedFunction, Function, Tensors
-
-Observer = Callable[[str, Any], None]
+from convtrain.models.function import CarriedFunction, Function, Observers, Tensors
 
 
 class Weights(nn.Module):
@@ -33,8 +32,7 @@ class FunctionalModel(nn.Module):
 
     def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
         super().__init__()
-        # Each pair is called before and after a layer.
-        self.observers: tuple[tuple[Observer | None, Observer], ...] = ()
+        self.observers: Observers = []
         self._function = self._convert(module, self, "", carry, {}, {})
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
@@ -82,23 +80,22 @@ class FunctionalModel(nn.Module):
         tensor, its function or its first name.
         """
         obstacle = _obstacle(module)
+        carried = bool(obstacle) or BY_CLASS[type(module)].twin is functional_call
         if obstacle and not carry:
             raise NetworkError(
                 f"{path + ': ' if path else ''}{type(module).__name__} {obstacle}, so it has no "
                 f"functional counterpart; functionalize(module, carry=True) runs it as it is"
             )
-        for name, parameter in module._parameters.items():
-            holder.register_parameter(name, parameter)
-        for name, buffer in module._buffers.items():
-            persistent = name not in module._non_persistent_buffers_set
-            holder.register_buffer(name, buffer, persistent=persistent)
+        holder._parameters, holder._buffers = module._parameters, module._buffers
+        holder._non_persistent_buffers_set = module._non_persistent_buffers_set
+        if not carried:  # a carried module shares the dictionaries, so that it sees every change
+            holder._parameters, holder._buffers = holder._parameters.copy(), holder._buffers.copy()
         holder.training = module.training
         if getattr(module, "sparse", None) is True:  # as torch.nn's layer has it
             holder.sparse = True  # type: ignore[assignment]
-        if obstacle:
-            for name, child in module._modules.items():
-                holder.add_module(name, child)
-            return CarriedFunction(self, module, holder, path, {}, first_keys)
+        if carried:
+            holder._modules = module._modules
+            return CarriedFunction(self.observers, module, holder, path, {}, first_keys)
         children: dict[str, Function] = {}
         for name, child in module._modules.items():
             if child is not None:
@@ -108,7 +105,7 @@ class FunctionalModel(nn.Module):
                     converted[id(child)] = function
                 children[name] = converted[id(child)]
                 holder.add_module(name, children[name].holder)
-        return Function(self, module, holder, path, children, first_keys)
+        return Function(self.observers, module, holder, path, children, first_keys)
 
 
 def functionalize(module: nn.Module, *, carry: bool = False) -> FunctionalModel:

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from convtrain.models.functional import FunctionalModel, Observer
+from convtrain.models.function import CarriedFunction, Observer
+from convtrain.models.functional import FunctionalModel
 
 
 @contextmanager
@@ -17,27 +18,32 @@ def observe_outputs(
     Args:
         entering: is called before, with the layer's name and its inputs.
     """
-    observers = (entering, observer)
+    observers, handles = (entering, observer), []
+    for name, module in _modules(model):
+        if name:
+            handles.append(module.register_forward_hook(_after(name, observer)))
+            if entering is not None:
+                hook = _before(name, entering)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
     if isinstance(model, FunctionalModel):
-        model.observers = (*model.observers, observers)
-        try:
-            yield
-        finally:
-            model.observers = tuple(o for o in model.observers if o is not observers)
-        return
-    handles = []
-    for name, module in model.named_modules():
-        if not name:
-            continue
-        handles.append(module.register_forward_hook(_after(name, observer)))
-        if entering is not None:
-            hook = _before(name, entering)
-            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        model.observers.append(observers)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+        if isinstance(model, FunctionalModel):
+            model.observers.remove(observers)
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield name and module of what runs as a module: everything, or what a function carries."""
+    if not isinstance(model, FunctionalModel):
+        yield from model.named_modules()
+        return
+    for function in model.functions():
+        if isinstance(function, CarriedFunction):
+            yield from function.module.named_modules(prefix=function.path)
 
 
 def _after(name: str, observer: Observer) -> Callable[..., None]:
