@@ -1,8 +1,8 @@
-"""Which of several processes this one is, and who started them.
+"""Which rank this process has, and which launcher has started the ranks.
 
-torchrun, SLURM's ``srun`` and convtrain's own launcher say so in environment variables. Such
-variables are also left over in shells, notebooks and batch scripts, where they mean nothing. This
-module alone decides what they mean; torch and Lightning, which read them too, are told.
+torchrun, SLURM's ``srun`` and convtrain's own launcher set environment variables. Shells, notebooks
+and batch scripts inherit such variables, which then mean nothing. This module alone decides what
+they mean, and removes the meaningless ones before torch and Lightning read them.
 """
 
 import os
@@ -17,27 +17,26 @@ LAUNCHER_ENV = "CONVTRAIN_STARTER"
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
 SRUN = ("SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE", "PMI_SIZE")
-ENV_SIZES = ("WORLD_SIZE",)  # with the rest of torch's own set, env://
 LEFT_OVER = re.compile(
     r"(LOCAL_|NODE_|GROUP_|ROLE_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|ROLE_NAME"
     r"|TORCHELASTIC_.*|CONVTRAIN_STARTER"
 )
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM numbers batch, interactive and other steps from here
+FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM numbers batch and interactive steps from here on
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """One of the processes that train together; without arguments, one that trains alone.
+    """One of the processes that train together; by default, a process that trains alone.
 
     Attributes:
-        rank: among all of them, from 0; rank 0 writes.
-        local_rank: among those of this machine.
-        world_size: how many there are.
-        local_world_size: how many there are on each machine.
-        num_nodes: the number of machines.
-        launcher: who started them, as an error names it; None for a process that trains alone.
-        address: host and port at which they find one another.
+        rank: among all processes, from 0; rank 0 writes.
+        local_rank: among the processes of this machine.
+        world_size: number of processes.
+        local_world_size: number of processes on each machine.
+        num_nodes: number of machines.
+        launcher: what has started them, as an error names it; None for a process that trains alone.
+        address: host and port where they find one another.
     """
 
     rank: int = 0
@@ -52,7 +51,7 @@ class RankInfo:
 def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
     """Return which of several processes this one is.
 
-    A launcher counts only where all that it sets is there; a part of it is left over.
+    A launcher counts only if all its variables are set; an incomplete set is left over.
 
     Raises:
         ConfigError: several processes were started in a way that convtrain does not support.
@@ -73,19 +72,19 @@ def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
         return info
     _refuse_several(environ, MPI_SIZES[-1:], "mpirun has")
     if _numbers(environ, ("RANK",)) and _address(environ):
-        _refuse_several(environ, ENV_SIZES, "neither torchrun nor srun, but something else, has")
+        _refuse_several(environ, ("WORLD_SIZE",), "neither torchrun nor srun, but something else, has")
     return RankInfo()
 
 
 def _of_srun(environ: Mapping[str, str]) -> RankInfo | None:
-    """Return what ``srun`` says, unless this is a batch script or a shell within a job."""
+    """Return what ``srun`` has set, unless this is a batch script or a shell within a job."""
     srun = _numbers(environ, SRUN)
     if not srun:
         return None
     step, job, tasks, rank, local_rank = srun
     (of_step,) = _numbers(environ, ("SLURM_STEP_NUM_TASKS",)) or (None,)
     named_shell = environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if of_step is None and named_shell:  # as Lightning has it; a real step has both variables
+    if of_step is None and named_shell:  # Lightning's rule; a real step has both variables
         return None
     if step >= FIRST_SPECIAL_STEP or min(tasks, of_step or tasks) < 2:
         return None
@@ -108,7 +107,7 @@ def _of_srun(environ: Mapping[str, str]) -> RankInfo | None:
 
 
 def _numbers(environ: Mapping[str, str], names: Sequence[str]) -> list[int] | None:
-    """Return these variables as numbers, or None where one of them is none or is missing."""
+    """Return these variables as numbers, or None if one is missing or is no number."""
     values = [environ.get(name, "") for name in names]
     return [int(v) for v in values] if all(v.isascii() and v.isdigit() for v in values) else None
 
@@ -119,7 +118,7 @@ def _address(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def _refuse_several(environ: Mapping[str, str], sizes: Sequence[str], who: str) -> None:
-    """Refuse to train alone in each of several processes, which would write one directory."""
+    """Refuse processes that do not know one another, which would all write one directory."""
     for name in sizes:
         if (size := _numbers(environ, (name,))) and size[0] > 1:
             raise ConfigError(
@@ -133,10 +132,10 @@ def unset_command(names: Sequence[str]) -> str:
 
 
 def settle_rank() -> RankInfo:
-    """Decide which rank this process is, and remove what other launchers have left over.
+    """Decide which rank this process has, and remove the variables that are left over.
 
-    torch waits for torchrun's agent wherever ``TORCHELASTIC_USE_AGENT_STORE`` is set, and Lightning
-    takes a ``LOCAL_RANK`` for its own; so variables that mean nothing must not be there.
+    torch waits for torchrun's agent whenever ``TORCHELASTIC_USE_AGENT_STORE`` is set, and Lightning
+    believes any ``LOCAL_RANK``.
 
     Raises:
         ConfigError: as ``rank_info`` does.
@@ -151,15 +150,15 @@ def settle_rank() -> RankInfo:
 
 
 def is_main_process() -> bool:
-    """Tell whether this process writes the run's directory."""
+    """Tell whether this is rank 0, which writes the run's directory."""
     return rank_info().rank == 0
 
 
 def as_launched(config: Config) -> Config:
-    """Return the configuration with the devices that were given to the processes.
+    """Return the configuration with the devices that the launcher has started processes for.
 
     Raises:
-        ConfigError: it asks for others.
+        ConfigError: the configuration asks for other devices.
     """
     here, trainer = rank_info(), config.trainer
     if here.launcher is None:

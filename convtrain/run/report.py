@@ -7,19 +7,10 @@ from pathlib import Path
 from rich.table import Table
 
 from convtrain.config.schema import Config
-from convtrain.run.commands import (
-    is_option,
-    relative,
-    resume_command,
-    tensorboard_command,
-    train_command,
-    typed_in,
-    verb_command,
-    without,
-)
+from convtrain.run import commands
 from convtrain.run.directory import LOGS, Run
 from convtrain.run.result import Result
-from convtrain.text import make_console
+from convtrain.text import format_bytes, make_console
 
 ERASE = "\r\x1b[K"
 OTHER_STYLE = {"functional": "nn", "nn": "functional"}
@@ -31,12 +22,8 @@ def print_report(
     """Print the result of a run and what to type next.
 
     Args:
-        result: as in its ``result.json``.
-        config: of the run.
-        run_dir: its directory.
-        overrides: what was typed for it, options included.
+        overrides: what was typed for the run, options included.
     """
-    run = relative(run_dir)
     console = make_console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if "test/acc" in result:
@@ -45,48 +32,46 @@ def print_report(
         table.add_row("test loss", f"{result['test/loss']:.6f}")
     table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
     data = result["data_share_of_time"]
-    table.add_row("held back by", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")
+    table.add_row("bottleneck", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")
     table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
     table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
-    if result.get("stopped_early"):
-        table.add_row("stopped early", result["stopped_early"])
+    if stopped_early := result.get("stopped_early"):
+        table.add_row("stopped early", stopped_early)
     if recorder := result.get("recorder"):
-        size = f"{recorder['bytes'] / 1000:,.0f} kB"
+        size = format_bytes(recorder["bytes"])
         table.add_row("recording", f"{recorder['share_of_time']:.1%} of the training time, {size}")
-    table.add_row("run directory", run)
+    table.add_row("run directory", commands.relative(run_dir))
     console.print()
     console.print(table)
     for line in result.get("gradients", []):
         console.print(line)
-    for what, command_line in _what_next(result, config, run_dir, overrides):
-        console.print(f"{what:15}  {command_line}")
+    for what, command in _next_commands(result, config, run_dir, overrides):
+        console.print(f"{what:15}  {command}")
 
 
-def _what_next(
+def _next_commands(
     result: Result, config: Config, run_dir: Path, overrides: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what one may want to do next, and its command."""
     if any(run_dir.glob("events.out.tfevents*")):
-        together = typed_in() / LOGS
-        is_inside = run_dir.absolute().is_relative_to(together)
-        yield "look at it", tensorboard_command(together if is_inside else run_dir)
+        logs = commands.typed_in() / LOGS
+        is_inside = run_dir.absolute().is_relative_to(logs)
+        yield "look at it", commands.tensorboard_command(logs if is_inside else run_dir)
     if result.get("recorder"):
-        yield "its gradients", verb_command("gradients", run_dir)
+        yield "its gradients", commands.verb_command("gradients", run_dir)
     if Run(run_dir).is_resumable:
-        epochs, most = max(result["epochs"], 1), config.trainer.max_steps
+        epochs, steps = max(result["epochs"], 1), config.trainer.max_steps
         longer = [f"trainer.max_epochs={max(2 * epochs, config.trainer.max_epochs)}"]
-        longer += [f"trainer.max_steps={2 * most}"] if most else []
-        yield "train longer", resume_command(run_dir, *longer)
+        longer += [f"trainer.max_steps={2 * steps}"] if steps else []
+        yield "train longer", commands.resume_command(run_dir, *longer)
     if (other := OTHER_STYLE.get(config.model.style)) is not None:
-        kept = without(overrides, "model", "resume")
-        yield "the other style", train_command(*kept, f"model={other}")
+        kept = commands.without(overrides, "model", "resume")
+        yield "the other style", commands.train_command(*kept, f"model={other}")
 
 
 def print_line(result: Result, overrides: Sequence[str]) -> None:
     """Print the result of one job of a sweep."""
     accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
     if sys.stdout.isatty():
-        print(ERASE, end="")  # the line on the whole sweep, which comes again
-    typed = " ".join(text for text in overrides if not is_option(text))
-    line = f"{typed}: {accuracy}{result['wall_time_seconds']:.1f} s"
-    make_console().print(line)
+        print(ERASE, end="")  # the line on the whole sweep, which is printed again
+    typed = " ".join(text for text in overrides if not commands.is_option(text))
+    make_console().print(f"{typed}: {accuracy}{result['wall_time_seconds']:.1f} s")

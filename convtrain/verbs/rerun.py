@@ -59,7 +59,8 @@ def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
         raise ConfigError(f"--out {folder}: is not empty; give another directory")
     overrides = original.read_overrides()
     with locked(folder), Signals() as signals:
-        _log_to(folder / "train.log")
+        form = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
+        logging.basicConfig(filename=folder / "train.log", level=logging.INFO, format=form)
         make_console().print(f"trains {original.path} again, in {folder}")
         _set_threads(original)
         train_anywhere(config, folder, overrides, signals)
@@ -121,9 +122,3 @@ def _report(original: Run, again: Run) -> bool:
 def _beside(path: Path) -> Path:
     resolved = path.absolute()
     return resolved.with_name(f"{resolved.name}-rerun-{new_stamp()}")
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
