@@ -72,7 +72,9 @@ def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
         return info
     _refuse_several(environ, MPI_SIZES[-1:], "mpirun has")
     if _numbers(environ, ("RANK",)) and _address(environ):
-        _refuse_several(environ, ("WORLD_SIZE",), "neither torchrun nor srun, but something else, has")
+        _refuse_several(
+            environ, ("WORLD_SIZE",), "neither torchrun nor srun, but something else, has"
+        )
     return RankInfo()
 
 
