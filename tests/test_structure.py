@@ -193,3 +193,18 @@ def test_only_one_module_takes_the_first_line_of_an_exception() -> None:
     pattern = re.compile(r"str\(\w*(error|exception|cause|exc|e)\w*\)[^\n]*\.splitlines\(\)")
     found = [path for path in MODULES if pattern.search(path.read_text())]
     assert found == [PACKAGE / "errors.py"], "use convtrain.errors.first_line"
+
+
+FILES_OF_A_RUN = re.compile(
+    r"(.*/)?(config\.yaml|overrides\.yaml|provenance\.json|result\.json|error\.txt|last\.ckpt)"
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_run_knows_the_files_of_a_run(path: Path) -> None:
+    """Whoever asks for a run's state asks ``Run``; a message may name a file in a sentence."""
+    if path != PACKAGE / "run/directory.py":
+        constants = (node for node in ast.walk(ast.parse(path.read_text())))
+        texts = [n.value for n in constants if isinstance(n, ast.Constant)]
+        named = [text for text in texts if isinstance(text, str)]
+        assert not [text for text in named if FILES_OF_A_RUN.fullmatch(text)]

@@ -13,7 +13,7 @@ from convtrain.config.identity import role_of
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 from convtrain.process.ranks import is_main_process
-from convtrain.run.directory import LOGS, Run
+from convtrain.run.directory import LOGS, Run, runs_in
 from convtrain.text import as_hydra_value
 
 AUTO = "resume=auto"
@@ -60,8 +60,8 @@ def newest_unfinished(config: Config, place: Path | None = None) -> Path | None:
     A run that another process trains counts as well: to join it is refused later. Ranks other than
     0 must choose as rank 0 does, whatever it has begun since.
     """
-    found = [path.parent for path in Path(LOGS, "runs").glob("*/*/config.yaml")]
-    runs = [Run(path) for path in (*found, place) if path is not None]
+    runs = [run for folder in Path(LOGS, "runs").glob("*") for run in runs_in(folder)]
+    runs += [Run(place)] if place is not None else []
     begun = [run for run in runs if run.is_begun and not run.is_finished]
     is_main = is_main_process()
     for run in sorted(begun, key=lambda run: run.config.stat().st_mtime, reverse=True):

@@ -200,7 +200,7 @@ def resolve_config(
     if resume := _resumed(composed, origin):
         resume = str((cwd or Path()) / at_home(resume))
         composed = stored_config(resume, overrides)
-        origin = _origin_of_resumed(f"{resume}/config.yaml", origin)
+        origin = _origin_of_resumed(str(Run(resume).config), origin)
     composed = composed.copy()
     OmegaConf.set_readonly(composed, False)
     OmegaConf.set_struct(composed, False)

@@ -25,6 +25,9 @@ from convtrain.run.strict_json import from_json, to_json
 LOGS = "logs"
 """The folder of runs and sweeps, below the working directory."""
 
+LAST = "last.ckpt"
+"""The newest checkpoint in a run's ``checkpoints``."""
+
 
 class Run:
     """A run's directory: its files, how each of them is read and written, and the run's state."""
@@ -35,7 +38,7 @@ class Run:
         self.overrides = self.path / "overrides.yaml"
         self.provenance = self.path / "provenance.json"
         self.checkpoints = self.path / "checkpoints"
-        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.last_checkpoint = self.checkpoints / LAST
         self.result = self.path / "result.json"
         self.error = self.path / "error.txt"
 
@@ -214,6 +217,13 @@ class Run:
         if not isinstance(read, list) or not all(isinstance(text, str) for text in read):
             raise CorruptDataError(f"{self.overrides}: damaged, it is not a list of overrides")
         return read
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """Return the runs in the subfolders of a folder."""
+    with suppress(OSError):
+        return [run for path in sorted(folder.iterdir()) if (run := Run(path)).is_begun]
+    return []
 
 
 def _exists(path: Path) -> bool:

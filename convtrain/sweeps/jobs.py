@@ -120,7 +120,7 @@ def stored_result(run: Run) -> Result | None:
 def failed_in(sweep: Path) -> str | None:
     """Return the name of a job of a sweep that has failed, if its command has come to one."""
     since = began_at(sweep)
-    failed = (path.parent for path in sorted(sweep.glob("*/error.txt")))
+    failed = (path for path in sorted(sweep.iterdir()) if Run(path).has_failed)
     return next((job.name for job in failed if is_since(entered_at(job), since)), None)
 
 

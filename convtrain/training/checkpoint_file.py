@@ -25,6 +25,7 @@ from convtrain.errors import (
     first_line,
 )
 from convtrain.process.atomic import Writer, atomic_write
+from convtrain.run.directory import LAST
 
 Checkpoint = dict[str, Any]
 """The content of a checkpoint: tensors and plain containers."""
@@ -126,7 +127,7 @@ def newest_good(folder: Path, run_id: str | None = None) -> Found:
     """
     damaged: list[str] = []
     others = [path for path in checkpoints_in(folder) if not path.name.startswith("alarm")]
-    for path in [folder / "last.ckpt", *sorted(others, key=_age)]:
+    for path in [folder / LAST, *sorted(others, key=_age)]:
         try:
             content = load_checkpoint(path, map_location="meta")
             _refuse_unfit(content, path, run_id)
@@ -175,7 +176,7 @@ def best_in(folder: Path) -> Path:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return a run's checkpoints other than ``last.ckpt``."""
-    return sorted(path for path in folder.glob("*.ckpt") if path.name != "last.ckpt")
+    return sorted(path for path in folder.glob("*.ckpt") if path.name != LAST)
 
 
 def step_of(path: Path) -> int:

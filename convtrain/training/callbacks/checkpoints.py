@@ -13,6 +13,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from convtrain.config.metrics import mode_of
 from convtrain.errors import TrainingError
 from convtrain.process.atomic import hard_link
+from convtrain.run.directory import LAST
 from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
 from convtrain.training.position import validation_follows
 from convtrain.training.task import Task
@@ -104,7 +105,7 @@ class LastCheckpoint(Checkpoint):
         every_n_minutes: float | None = None,
         keep: int = 1,
     ) -> None:
-        self.path, self.keep = folder / "last.ckpt", keep
+        self.path, self.keep = folder / LAST, keep
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.every_n_minutes = every_n_minutes
         self._held: int | None = None  # the step of last.ckpt, where it is this training's
