@@ -4,7 +4,6 @@ Counts are exact. Medians of long runs are those of a :class:`convtrain.gradient
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from convtrain.gradients.diagnosis.online import Block, Detector
 from convtrain.gradients.diagnosis.rules import Alarm
 from convtrain.gradients.layers import layer_of
 from convtrain.gradients.reading import Sample, gather_norms, skipped_steps
+from convtrain.gradients.record.store import TABLES
 
 ROUNDING = 1e-4  # of float32: a coefficient of 0.9999999 clips nothing
 
@@ -23,22 +23,21 @@ class StepAggregate:
 
     Attributes:
         count, first, last: number, first and last of the recorded steps.
-        skipped: whether the loss scaler skipped a step, bool, by piece; ``skipped_steps``, which.
+        skipped: bool (count,), whether the loss scaler skipped the step.
+        skipped_steps: int64, the numbers of these steps.
         norms: a sample of the finite norms.
         largest: the largest of them, and its step.
         clipped, clippable: how many steps were clipped, out of those that could have been.
-        kept: a sample of the clipped steps' ratios of the norm after clipping to that before.
-        detector: has looked at all steps; ``alarms``, its first alarm of each kind.
+        kept: a sample of the clipped steps' norm after clipping / norm before.
+        detector: has looked at all steps.
+        alarms: its first alarm of each kind.
     """
 
     def __init__(self) -> None:
         self.count = self.first = self.last = self.clipped = self.clippable = 0
-        self.skipped: list[np.ndarray] = []
-        self.skipped_steps: list[int] = []
-        self.norms, self.kept = Sample(), Sample()
-        self.largest = (-np.inf, 0)
-        self.detector = Detector()
-        self.alarms: dict[str, Alarm] = {}
+        self.skipped, self.skipped_steps = np.zeros(0, bool), np.zeros(0, np.int64)
+        self.norms, self.kept, self.largest = Sample(), Sample(), (-np.inf, 0)
+        self.detector, self.alarms = Detector(), dict[str, Alarm]()
 
     def add(self, table: pa.Table) -> None:
         if not table.num_rows:
@@ -47,8 +46,8 @@ class StepAggregate:
         step, norm = steps["step"], steps["norm"]
         self.first, self.last = self.first if self.count else int(step[0]), int(step[-1])
         self.count += len(step)
-        self.skipped.append(steps["skipped"])
-        self.skipped_steps += skipped_steps(table).tolist()
+        self.skipped = np.append(self.skipped, steps["skipped"])
+        self.skipped_steps = np.append(self.skipped_steps, skipped_steps(table))
         usable = ~steps["skipped"] & (steps["nonfinite"] == 0)
         finite = usable & np.isfinite(norm)
         self.norms.add(norm[finite])
@@ -56,16 +55,15 @@ class StepAggregate:
             row = int(np.argmax(np.where(finite, norm, -np.inf)))
             self.largest = max(self.largest, (float(norm[row]), int(step[row])))
         kept = steps["kept"][usable]
-        clipped = kept < 1 - ROUNDING
         self.clippable += len(kept)
-        self.clipped += int(clipped.sum())
-        self.kept.add(kept[clipped])
+        self.clipped += len(clipped := kept[kept < 1 - ROUNDING])
+        self.kept.add(clipped)
         nothing = np.zeros((len(step), 0))
         for alarm in self.detector.look(Block((), steps, nothing, nothing > 0)):
             self.alarms.setdefault(alarm.kind, alarm)
 
     def skipped_of_later_half(self) -> float:
-        return float(np.concatenate(self.skipped)[self.count // 2 :].mean())
+        return float(self.skipped[self.count // 2 :].mean())
 
 
 class ParameterAggregate:
@@ -77,7 +75,7 @@ class ParameterAggregate:
         self._update_ratios: dict[str, Sample] = defaultdict(Sample)
         self._fullest, self._order = 0, list[str]()
 
-    def add(self, table: pa.Table, skipped: Sequence[int]) -> None:
+    def add(self, table: pa.Table, skipped: np.ndarray) -> None:
         if "norm" not in table.column_names or not table.num_rows:
             return
         norms = gather_norms(table, skipped)
@@ -120,31 +118,25 @@ class ParameterAggregate:
 
 def _columns(table: pa.Table) -> dict[str, np.ndarray]:
     """Return the columns that a :class:`Block` needs, and ``kept``; any but ``step`` may lack."""
-    norm, loss, nonfinite = (_numbers(table, name) for name in ("norm", "loss", "nonfinite"))
-    if "nonfinite" not in table.column_names:
-        nonfinite = ~np.isfinite(norm) if "norm" in table.column_names else np.zeros(len(norm))
-    names = [None] * len(norm)
-    if "first_nonfinite" in table.column_names:
-        names = table["first_nonfinite"].to_pylist()
-    known = np.zeros(len(norm), bool)
-    if "loss" in table.column_names:
-        known = ~np.asarray(table["loss"].is_null())
+    nothing = pa.chunked_array([pa.nulls(table.num_rows)])
+    columns = dict.fromkeys(TABLES["steps"], nothing)
+    columns |= {name: table[name] for name in table.column_names}
+
+    def numbers(name: str) -> np.ndarray:
+        return np.asarray(columns[name].cast(pa.float64()).to_numpy())
+
+    norm, nonfinite = numbers("norm"), numbers("nonfinite")
+    if "nonfinite" not in table.column_names and "norm" in table.column_names:
+        nonfinite = ~np.isfinite(norm)
     with np.errstate(divide="ignore", invalid="ignore"):
-        kept = _numbers(table, "clipped_norm") / norm
+        kept = numbers("clipped_norm") / norm
     return {
-        "step": _numbers(table, "step").astype(np.int64),
+        "step": numbers("step").astype(np.int64),
         "norm": norm,
-        "skipped": _numbers(table, "skipped") > 0,
+        "skipped": numbers("skipped") > 0,
         "nonfinite": np.nan_to_num(nonfinite).astype(np.int64),
-        "first_nonfinite": np.array(names, object),
-        "loss": loss,
-        "loss_known": known,
-        "kept": np.where(np.isfinite(kept), kept, _numbers(table, "clip_coefficient")),
+        "first_nonfinite": np.array(columns["first_nonfinite"].to_pylist(), object),
+        "loss": numbers("loss"),
+        "loss_known": ~np.asarray(columns["loss"].is_null()),
+        "kept": np.where(np.isfinite(kept), kept, numbers("clip_coefficient")),
     }
-
-
-def _numbers(table: pa.Table, column: str) -> np.ndarray:
-    """Return a column as float64 (S,), NaN where there is nothing."""
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    return np.asarray(table[column].cast(pa.float64()).to_numpy(), np.float64)

@@ -126,7 +126,7 @@ class AlarmHandler:
         folder = self._run_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ALARMS).open("a") as file:
-            file.writelines(json.dumps(vars(alarm)) + "\n" for alarm in alarms)
+            file.writelines(json.dumps(alarm._asdict()) + "\n" for alarm in alarms)
         # The alarm that stops the run is the error that it ends with.
         for alarm in alarms[1:] if self.mode == "stop" else alarms:
             log.warning("%s", alarm.message)

@@ -4,18 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from convtrain.gradients.diagnosis.rules import (
-    BASELINE_RECENT_STEPS,
-    BASELINE_STEPS,
-    BASELINE_WARMUP_STEPS,
-    EXPLODING,
-    MAX_RATIO_TO_MEDIAN,
-    MAX_RATIO_TO_RECENT,
-    MIN_LOG_NORM_MAD,
-)
+from convtrain.gradients.diagnosis import rules
 
 MAD_TO_STD = 1.4826  # of a normal distribution
-LARGE, SUDDEN = math.log(MAX_RATIO_TO_MEDIAN), math.log(MAX_RATIO_TO_RECENT)
+LARGE, SUDDEN = math.log(rules.MAX_RATIO_TO_MEDIAN), math.log(rules.MAX_RATIO_TO_RECENT)
 
 
 class NormBaseline:
@@ -28,8 +20,8 @@ class NormBaseline:
     high for ``warmup_steps`` is normal from then on.
     """
 
-    def __init__(self, warmup_steps: int = BASELINE_WARMUP_STEPS) -> None:
-        self._warmup = max(1, min(warmup_steps, BASELINE_STEPS))
+    def __init__(self, warmup_steps: int = rules.BASELINE_WARMUP_STEPS) -> None:
+        self._warmup = max(1, min(warmup_steps, rules.BASELINE_STEPS))
         self._normal: list[float] = []
         self._start: list[float] = []  # the first normal steps
         self._high: list[float] = []  # since the last normal step
@@ -42,7 +34,7 @@ class NormBaseline:
         if not self._explodes(value):
             self._high = []
             self._normal.append(value)
-            del self._normal[:-BASELINE_STEPS]
+            del self._normal[: -rules.BASELINE_STEPS]
             if len(self._start) < self._warmup:
                 self._start.append(value)
             return None
@@ -54,7 +46,7 @@ class NormBaseline:
         return usual
 
     def _explodes(self, value: float) -> bool:
-        recent = self._normal[-BASELINE_RECENT_STEPS:]
+        recent = self._normal[-rules.BASELINE_RECENT_STEPS :]
         sudden = value > max(recent, default=value) + SUDDEN
         # Nearly all steps end here, without the median, which costs more than all the rest.
         if not sudden and value <= min(self._normal, default=value) + LARGE:
@@ -62,12 +54,12 @@ class NormBaseline:
         middle, trusted = median(self._normal), len(self._normal) >= self._warmup
         if value <= median(self._start) or not (value > middle + LARGE or (sudden and trusted)):
             return False
-        mad = max(MIN_LOG_NORM_MAD, median(abs(known - middle) for known in self._normal))
-        return not trusted or bool(EXPLODING.holds((value - middle) / (MAD_TO_STD * mad)))
+        mad = max(rules.MIN_LOG_NORM_MAD, median(abs(known - middle) for known in self._normal))
+        return not trusted or bool(rules.EXPLODING.holds((value - middle) / (MAD_TO_STD * mad)))
 
     def state_dict(self) -> dict[str, list[float]]:
         return {"normal": [*self._normal], "start": [*self._start], "high": [*self._high]}
 
     def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        self._normal = list(state["normal"][-BASELINE_STEPS:])
+        self._normal = list(state["normal"][-rules.BASELINE_STEPS :])
         self._start, self._high = list(state["start"]), list(state["high"])

@@ -10,30 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from convtrain.errors import MissingDataError
+from convtrain.gradients.diagnosis import rules
 from convtrain.gradients.diagnosis.aggregate import ParameterAggregate, StepAggregate
-from convtrain.gradients.diagnosis.rules import (
-    CLIP_QUANTILE,
-    CLIPPED,
-    DEAD,
-    EXPLODING,
-    EXPLODING_BACKWARDS,
-    GROWING,
-    HASTY,
-    LOSS,
-    MIN_TREND_STEPS,
-    NO_GRADIENT,
-    NONFINITE,
-    SKIPPED,
-    SLOW,
-    TREND_PARTS,
-    TYPICAL_UPDATE_RATIO,
-    VANISHING,
-    is_exploding_backwards,
-    is_vanishing,
-    layer_ratios,
-    listed,
-    one_digit,
-)
+from convtrain.gradients.diagnosis.rules import listed
 from convtrain.gradients.record.store import load_in_pieces
 
 
@@ -75,98 +54,89 @@ def diagnose(run_dir: Path) -> list[str]:
 def _lines(steps: StepAggregate, parameters: ParameterAggregate) -> list[str]:
     if not steps.count:
         return ["No step was recorded."]
-    norms = {layer: norm for layer, norm in parameters.layer_medians.items() if norm > 0}
-    update = parameters.update_ratio
-    details = [*_layer_profile(norms)]
-    if np.isfinite(update):
-        details.append(
-            f"A step changes the weights by {update:.1e} of their norm "
-            f"({TYPICAL_UPDATE_RATIO:.0e} is typical)."
-        )
-    if steps.clipped:
-        details.append(f"{steps.clipped / steps.clippable:.1%} of the steps were clipped.")
-    troubles = [
-        *_about_steps(steps),
-        *_about_parameters(parameters.medians),
-        *_about_layers(norms),
-        *(rule.line(value=update) for rule in (SLOW, HASTY) if rule.holds(update)),
-    ]
-    overview = _overview(steps)
-    if not troubles and (len(steps.norms.values) or norms):
+    medians, update = parameters.medians, parameters.update_ratio
+    layers = {layer: norm for layer, norm in parameters.layer_medians.items() if norm > 0}
+    troubles = [*_about_steps(steps)]
+    if dead := [name for name, median in medians.items() if rules.DEAD.holds(median)]:
+        troubles.append(rules.DEAD.line(who=listed(dead), when="in the median"))
+    troubles += _about_layers(layers)
+    for rule in (rules.SLOW, rules.HASTY):
+        if rule.holds(update):
+            troubles.append(rule.line(value=update))
+    overview, details = _overview(steps), " ".join(_details(steps, layers, update))
+    if not troubles and (len(steps.norms.values) or layers):
         overview = f"Healthy: {overview}"
-    return [overview, *([" ".join(details)] if details else []), *troubles]
+    return [overview, *([details] if details else []), *troubles]
 
 
 def _overview(steps: StepAggregate) -> str:
     norms, count = steps.norms.values, steps.count
     parts = [f"{count} step{'s' if count > 1 else ''} recorded ({steps.first} to {steps.last})"]
-    if steps.skipped_steps:
+    if len(steps.skipped_steps):
         parts.append(f"{len(steps.skipped_steps)} of them skipped by the loss scaler")
-    parts.append(f"{steps.detector.troubled_steps[NONFINITE.name] or 'none'} with NaN or infinity")
+    parts.append(f"{steps.detector.troubled_steps[rules.NONFINITE] or 'none'} with NaN or infinity")
     if len(norms):
-        largest, step = steps.largest
-        parts.append(f"median gradient norm {np.median(norms):.3g}")
-        parts.append(f"largest {largest:.3g} at step {step}")
-    if len(norms) >= MIN_TREND_STEPS:
-        first, last = _ends(norms)
-        parts.append(f"{first:.3g} in the first tenth and {last:.3g} in the last")
+        trend = ""
+        if len(norms) >= rules.MIN_TREND_STEPS:
+            trend = " ({:.3g} in the first tenth, {:.3g} in the last)".format(*_ends(norms))
+        parts.append(f"median gradient norm {np.median(norms):.3g}{trend}")
+        parts.append("largest {:.3g} at step {}".format(*steps.largest))
     return f"{', '.join(parts)}."
 
 
-def _layer_profile(norms: dict[str, float]) -> Iterator[str]:
-    if len(norms) > 1:
-        first, *_, last = norms
-        ratio = norms[first] / norms[last]
-        rule, verb, side = VANISHING, "falls", "below"
+def _details(steps: StepAggregate, layers: dict[str, float], update: float) -> Iterator[str]:
+    if len(layers) > 1:
+        first, *_, last = layers
+        ratio = layers[first] / layers[last]
+        rule, verb, side = rules.VANISHING, "falls", "below"
         if ratio >= 1:
-            rule, verb, side = EXPLODING_BACKWARDS, "grows", "above"
+            rule, verb, side = rules.EXPLODING_BACKWARDS, "grows", "above"
         limit, trouble = f"{side} {rule.threshold:g}x", rule.title.lower()
-        state = f"healthy ({limit} would be {trouble})"
-        if rule.holds(ratio):
-            state = f"{trouble} ({limit})"
+        holds = rule.holds(ratio)
+        state = f"{trouble} ({limit})" if holds else f"healthy ({limit} would be {trouble})"
         route = f"from {last} (last) to {first} (first)"
         yield f"Gradient norm {verb} to {ratio:.2g}x {route}: {state}."
+    if np.isfinite(update):
+        typical = f"{rules.TYPICAL_UPDATE_RATIO:.0e} is typical"
+        yield f"A step changes the weights by {update:.1e} of their norm ({typical})."
+    if steps.clipped:
+        yield f"{steps.clipped / steps.clippable:.1%} of the steps were clipped."
 
 
 def _about_steps(steps: StepAggregate) -> Iterator[str]:
-    for rule in (NONFINITE, LOSS, EXPLODING):
+    for rule in (rules.NONFINITE, rules.LOSS, rules.EXPLODING):
         if (alarm := steps.alarms.get(rule.name)) is not None:
-            count = steps.detector.troubled_steps[rule.name]
+            count = steps.detector.troubled_steps[rule]
             yield f"{rule.title} in {count} of {steps.count} steps, first at {alarm.message}."
-    if SKIPPED.holds(skipped := steps.skipped_of_later_half()):
-        yield SKIPPED.line(value=skipped)
+    if rules.SKIPPED.holds(skipped := steps.skipped_of_later_half()):
+        yield rules.SKIPPED.line(value=skipped)
     norms = steps.norms.values
-    if len(norms) and NO_GRADIENT.holds(steps.largest[0]):
-        yield NO_GRADIENT.line()
-    if len(norms) >= MIN_TREND_STEPS:
+    if len(norms) and rules.NO_GRADIENT.holds(steps.largest[0]):
+        yield rules.NO_GRADIENT.line(when="in every step")
+    if len(norms) >= rules.MIN_TREND_STEPS:
         first, last = _ends(norms)
-        if first and GROWING.holds(last / first):
-            yield GROWING.line(value=last / first, clip=one_digit(first))
-    if steps.clippable and CLIPPED.holds(clipped := steps.clipped / steps.clippable):
-        wide = float(np.quantile(norms, CLIP_QUANTILE)) if len(norms) else 0
-        limit = f"trainer.gradient_clip_val={one_digit(wide):g}, or " if wide else ""
-        yield CLIPPED.line(value=clipped, kept=steps.kept.median(), limit=limit)
+        if first and rules.GROWING.holds(last / first):
+            yield rules.GROWING.line(value=last / first, clip=rules.one_digit(first))
+    if steps.clippable and rules.CLIPPED.holds(clipped := steps.clipped / steps.clippable):
+        wide = float(np.quantile(norms, rules.CLIP_QUANTILE)) if len(norms) else 0
+        limit = f"trainer.gradient_clip_val={rules.one_digit(wide):g}, or " if wide else ""
+        yield rules.CLIPPED.line(value=clipped, kept=steps.kept.median(), limit=limit)
 
 
 def _ends(norms: np.ndarray) -> tuple[float, float]:
     """Return the medians of the first and of the last tenth."""
-    tenth = len(norms) // TREND_PARTS
+    tenth = len(norms) // rules.TREND_PARTS
     return float(np.median(norms[:tenth])), float(np.median(norms[-tenth:]))
 
 
-def _about_parameters(medians: dict[str, float]) -> Iterator[str]:
-    if dead := [name for name, median in medians.items() if DEAD.holds(median)]:
-        yield DEAD.line(who=listed(dead), when="in the median")
-
-
-def _about_layers(norms: dict[str, float]) -> Iterator[str]:
-    if len(norms) < 2:
+def _about_layers(layers: dict[str, float]) -> Iterator[str]:
+    if len(layers) < 2:
         return
-    row = np.array([[*norms.values()]])
-    for rule, found in (
-        (VANISHING, is_vanishing(row)),
-        (EXPLODING_BACKWARDS, is_exploding_backwards(row)),
+    ratios = rules.layer_ratios(np.array([[*layers.values()]]))
+    for rule, far in (
+        (rules.VANISHING, rules.are_far(1 / ratios)),
+        (rules.EXPLODING_BACKWARDS, rules.are_far(ratios)),
     ):
-        far = zip(norms, layer_ratios(row)[0].tolist(), found[0].tolist(), strict=True)
-        if who := [f"{layer} ({ratio:.2g}x)" for layer, ratio, is_far in far if is_far]:
+        found = zip(layers, ratios[0].tolist(), far[0].tolist(), strict=True)
+        if who := [f"{layer} ({ratio:.2g}x)" for layer, ratio, is_far in found if is_far]:
             yield rule.line(who=listed(who), when="in the median")

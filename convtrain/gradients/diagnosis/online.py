@@ -8,39 +8,17 @@ leaves some out.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from convtrain.gradients.diagnosis import rules
 from convtrain.gradients.diagnosis.baseline import NormBaseline
-from convtrain.gradients.diagnosis.rules import (
-    BASELINE_WARMUP_STEPS,
-    CLIP_RATIO,
-    DEAD,
-    EXPLODING,
-    LOSS,
-    MAX_SEPARATE_ALARMS,
-    NEGLIGIBLE,
-    NO_GRADIENT,
-    NONFINITE,
-    PATIENCE_STEPS,
-    STILL,
-    VANISHING,
-    Alarm,
-    Rule,
-    is_vanishing,
-    listed,
-    one_digit,
-)
+from convtrain.gradients.diagnosis.rules import Alarm, Rule, listed
 from convtrain.gradients.layers import layer_norms, layer_of
 
-Facts = tuple[int, str | None, dict[str, object]]
-"""The row of a troubled step in its block, the parameter at fault, and what the rule says of it."""
 
-
-@dataclass(frozen=True, eq=False)
-class Block:
+class Block(NamedTuple):
     """What one flush of the recorder wrote: a row for each of S optimiser steps, in order.
 
     Args:
@@ -64,15 +42,19 @@ class Block:
     present: np.ndarray
     images: Sequence[Sequence[int]] = ()
     fingerprints: np.ndarray | None = None
-    zero_filters: Mapping[str, np.ndarray] = field(default_factory=dict)
+    zero_filters: Mapping[str, np.ndarray] = {}
 
 
 class Lasting(NamedTuple):
-    """A condition that held in a number of recorded steps up to this one."""
+    """A condition that held in so many recorded steps up to this one."""
 
     step: int
     name: str
     steps: int
+
+    @property
+    def when(self) -> str:
+        return f"in {self.steps} recorded steps"
 
 
 class Detector:
@@ -82,30 +64,29 @@ class Detector:
     ``patience_steps`` more, then after twice as many, and so on.
 
     Attributes:
-        troubled_steps: by rule, in how many steps all gradients together, or the loss, were in
-            trouble.
+        troubled_steps: in how many steps a rule on all gradients together, or the loss, held.
     """
 
     def __init__(
         self,
         *,
-        warmup_steps: int = BASELINE_WARMUP_STEPS,
-        patience_steps: int = PATIENCE_STEPS,
+        warmup_steps: int = rules.BASELINE_WARMUP_STEPS,
+        patience_steps: int = rules.PATIENCE_STEPS,
     ) -> None:
-        self.troubled_steps: Counter[str] = Counter()
+        self.troubled_steps: Counter[Rule] = Counter()
         self._patience = patience_steps
         self._baseline = NormBaseline(warmup_steps)
         # By rule and name: the last step in trouble, when the next alarm is due, and the wait.
         self._reports: dict[tuple[str, str], tuple[int, int, int]] = {}
-        self._runs: dict[str, dict[str, int]] = {}  # by rule and name, in how many steps in a row
+        self._runs: dict[str, dict[str, int]] = {}  # by rule and name, for how many steps it held
         self._filter_runs: dict[str, list[int]] = {}
         self._fingerprints: dict[str, float] = {}
 
     def look(self, block: Block) -> list[Alarm]:
         """Return the alarms of a block, in the order of steps; blocks come in order too."""
-        if not len(block.steps["step"]):
+        if not len(block.norms):
             return []
-        usable = ~block.steps["skipped"] & ~NONFINITE.holds(block.steps["nonfinite"])
+        usable = ~block.steps["skipped"] & ~rules.NONFINITE.holds(block.steps["nonfinite"])
         alarms = [*self._about_steps(block, usable)]
         if block.names:
             counted = usable[:, None] & block.present & np.isfinite(block.norms)
@@ -133,72 +114,78 @@ class Detector:
     # --- rules on all gradients of a step ---------------------------------------------------------
 
     def _about_steps(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
-        for rule, found in (
-            (NONFINITE, self._nonfinite(block)),
-            (LOSS, self._lost(block, usable)),
-            (EXPLODING, self._exploding(block, usable)),
-        ):
-            for row, parameter, facts in found:
-                step = int(block.steps["step"][row])
-                self.troubled_steps[rule.name] += 1
-                if self._is_due(rule.name, "", step):
-                    yield rule.alarm(step, parameter, **facts)
-
-    def _nonfinite(self, block: Block) -> Iterator[Facts]:
-        counts = block.steps["nonfinite"]
-        for row in np.flatnonzero(~block.steps["skipped"] & NONFINITE.holds(counts)).tolist():
-            first = block.steps["first_nonfinite"][row]
-            images = block.images[row] if block.images else ()
-            where = f", at images {listed(images)}" if images else ""
-            yield row, first, {"who": f"{and_others(first, counts[row])}{where}"}
-
-    def _lost(self, block: Block, usable: np.ndarray) -> Iterator[Facts]:
-        loss, known = block.steps["loss"], block.steps["loss_known"]
-        for row in np.flatnonzero(usable & known & ~np.isfinite(loss)).tolist():
-            yield row, None, {"loss": loss[row]}
-
-    def _exploding(self, block: Block, usable: np.ndarray) -> Iterator[Facts]:
+        steps = block.steps
+        nonfinite = ~steps["skipped"] & rules.NONFINITE.holds(steps["nonfinite"])
+        for row in np.flatnonzero(nonfinite).tolist():
+            if self._reports_step(rules.NONFINITE, step := int(steps["step"][row])):
+                first, images = steps["first_nonfinite"][row], block.images and block.images[row]
+                where = f", at images {listed(images)}" if images else ""
+                who = f"{and_others(first, steps['nonfinite'][row])}{where}"
+                yield rules.NONFINITE.alarm(step, first, who=who)
+        lost = usable & steps["loss_known"] & ~np.isfinite(steps["loss"])
+        for row in np.flatnonzero(lost).tolist():
+            if self._reports_step(rules.LOSS, step := int(steps["step"][row])):
+                yield rules.LOSS.alarm(step, None, loss=steps["loss"][row])
         for row in np.flatnonzero(usable).tolist():
-            norm, norms = float(block.steps["norm"][row]), block.norms[row]
-            if (usual := self._baseline.exceeded_by(norm)) is not None:
-                most = (
-                    f", most in {block.names[int(np.nanargmax(norms))]}"
-                    if (norms > 0).any()
-                    else ""
-                )
-                clip = one_digit(CLIP_RATIO * usual)
-                facts = {"norm": norm, "ratio": norm / usual, "usual": usual, "largest": most}
-                yield row, None, {**facts, "clip": clip}
+            norm, norms = float(steps["norm"][row]), block.norms[row]
+            usual, step = self._baseline.exceeded_by(norm), int(steps["step"][row])
+            if usual is None or not self._reports_step(rules.EXPLODING, step):
+                continue
+            largest = ""
+            if (norms > 0).any():
+                largest = f", most in {block.names[int(np.nanargmax(norms))]}"
+            clip = rules.one_digit(rules.CLIP_RATIO * usual)
+            facts = {"norm": norm, "ratio": norm / usual, "usual": usual, "clip": clip}
+            yield rules.EXPLODING.alarm(step, None, largest=largest, **facts)
+
+    def _reports_step(self, rule: Rule, step: int) -> bool:
+        self.troubled_steps[rule] += 1
+        return self._is_due(rule.name, "", step)
 
     # --- rules on layers and parameters -----------------------------------------------------------
 
     def _about_names(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
         layers, norms, _ = layer_norms(block.names, block.norms, counted)
-        layer = [layers.index(layer_of(name)) for name in block.names]
+        vanishing = rules.are_far(1 / rules.layer_ratios(norms))
         alive = counted & (block.norms > 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = block.norms / norms[:, layer]
+        own_layer = norms[:, [layers.index(layer_of(name)) for name in block.names]]
+        negligible = rules.NEGLIGIBLE.holds(
+            np.divide(block.norms, own_layer, out=np.ones_like(own_layer), where=alive)
+        )
         unmoved, known = self._unmoved(block)
         for rule, names, holds, counts in (
-            (VANISHING, layers, is_vanishing(norms), norms > 0),
-            (NEGLIGIBLE, block.names, NEGLIGIBLE.holds(ratios), alive),
-            (DEAD, block.names, DEAD.holds(block.norms), counted),
-            (STILL, block.names, np.broadcast_to(unmoved, alive.shape), alive & known),
+            (rules.VANISHING, layers, vanishing, norms > 0),
+            (rules.NEGLIGIBLE, block.names, negligible, alive),
+            (rules.DEAD, block.names, rules.DEAD.holds(block.norms), counted),
+            (rules.STILL, block.names, unmoved & alive, alive & known),
         ):
             found = self._lasting(rule, block.steps["step"], names, holds & counts, counts)
-            yield from _alarms(rule, found, names, block)
+            if rule == rules.DEAD and found and len(found) >= block.present[-1].sum():
+                yield rules.NO_GRADIENT.alarm(found[0].step, None, when=found[0].when)
+            elif len(found) <= rules.MAX_SEPARATE_ALARMS:
+                yield from (rule.alarm(f.step, f.name, who=f.name, when=f.when) for f in found)
+            else:
+                who = list(dict.fromkeys(f.name for f in found))
+                what = "layers" if names is layers else "parameters"
+                some = f"{len(who)} of {len(names)} {what}, such as {who[0]} and {who[-1]}"
+                least, last = min(f.steps for f in found), max(f.step for f in found)
+                when = f"in at least {least} recorded steps each up to step {last}"
+                yield rule.alarm(found[0].step, who[0], who=some, when=when)
 
     def _unmoved(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Return which weights are as they were at the last flush, and of which this is known."""
-        if block.fingerprints is None:
-            return np.zeros(len(block.names), bool), np.zeros(len(block.names), bool)
-        known = np.isfinite(block.fingerprints)
-        marks = dict(zip(block.names, block.fingerprints.tolist(), strict=True))
-        unmoved = np.array([self._fingerprints.get(name) == mark for name, mark in marks.items()])
-        self._fingerprints |= {name: mark for name, mark in marks.items() if math.isfinite(mark)}
-        moved = np.array(block.names)[known & ~unmoved].tolist()
-        self._runs.setdefault(STILL.name, {}).update(dict.fromkeys(moved, 0))
-        return unmoved, known
+        marks = np.full(len(block.names), np.nan)
+        if block.fingerprints is not None:
+            marks = block.fingerprints
+        before = np.array([self._fingerprints.get(name, np.nan) for name in block.names])
+        known = np.isfinite(marks)
+        runs = self._runs.setdefault(rules.STILL.name, {})
+        for column in np.flatnonzero(known).tolist():
+            name = block.names[column]
+            self._fingerprints[name] = float(marks[column])
+            if marks[column] != before[column]:
+                runs[name] = 0
+        return marks == before, known
 
     def _lasting(
         self,
@@ -241,8 +228,8 @@ class Detector:
             # Without any living filter the parameter is dead, which has an alarm of its own.
             if dead and not zero.all() and self._is_due("dead filters", name, step, first):
                 who = f"{len(dead)} of {len(zero)} filters of {name} ({listed(dead)})"
-                least = min(runs[number] for number in dead)
-                yield DEAD.alarm(step, name, who=who, when=f"in {least} recorded steps")
+                lasting = Lasting(step, name, min(runs[number] for number in dead))
+                yield rules.DEAD.alarm(step, name, who=who, when=lasting.when)
 
     def _is_due(self, rule: str, name: str, step: int, first: int | None = None) -> bool:
         """Take note of trouble from ``first`` to ``step``; return whether to raise an alarm."""
@@ -258,21 +245,3 @@ def and_others(first: str | None, count: int) -> str:
     """Return ``stem.weight and 2 others`` for the first of three parameters."""
     others = f" and {count - 1} other{'s' if count > 2 else ''}" if count > 1 else ""
     return f"{first or 'some parameter'}{others}"
-
-
-def _alarms(
-    rule: Rule, found: Sequence[Lasting], names: Sequence[str], block: Block
-) -> Iterator[Alarm]:
-    """Make an alarm of each layer or parameter, or one alarm of all if they are many."""
-    if rule == DEAD and len(found) >= block.present[-1].sum():
-        rule = replace(rule, advice=NO_GRADIENT.advice)
-    if len(found) <= MAX_SEPARATE_ALARMS:
-        for step, name, steps in found:
-            yield rule.alarm(step, name, who=name, when=f"in {steps} recorded steps")
-        return
-    who = list(dict.fromkeys(one.name for one in found))
-    what = "layers" if rule == VANISHING else "parameters"
-    of_all = f"{len(who)} of {len(names)} {what}, such as {who[0]} and {who[-1]}"
-    least, last = min(one.steps for one in found), max(one.step for one in found)
-    when = f"in at least {least} recorded steps each up to step {last}"
-    yield rule.alarm(found[0].step, who[0], who=of_all, when=when)

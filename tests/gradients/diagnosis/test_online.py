@@ -192,6 +192,13 @@ def test_a_parameter_that_loses_its_gradient_is_dead_no_longer() -> None:
     assert found(look(cut(block, 50))) == [("dead", 100, "conv1.bias")]
 
 
+def test_where_all_gradients_are_zero_the_loss_is_in_question() -> None:
+    block = record(np.zeros(120))
+    (alarm,) = look([block])
+    assert found([alarm]) == [("no_gradient", 100, None)]
+    assert "does the loss depend on the weights?" in alarm.message
+
+
 def test_many_dead_parameters_make_one_line() -> None:
     names = tuple(f"layer{number}.weight" for number in range(20))
     norms = np.ones((120, 20))
@@ -208,7 +215,7 @@ def test_dead_filters_are_named() -> None:
     blocks = [record(np.ones(50), start=start) for start in (1, 51, 101)]
     detector, alarms = Detector(), []
     for block, mask in zip(blocks, (zero, zero | np.eye(16, dtype=bool)[9], zero), strict=True):
-        given = {**vars(block), "zero_filters": {"conv1.weight": mask}}
+        given = {**block._asdict(), "zero_filters": {"conv1.weight": mask}}
         alarms += detector.look(Block(**given))
     assert found(alarms) == [("dead", 100, "conv1.weight")]
     assert (
@@ -278,7 +285,7 @@ def test_a_detector_that_was_saved_midway_goes_on_as_if_it_had_not_been() -> Non
         zero = {"conv1.weight": np.array([True, False])}
         marks = np.ones(4)
         return [
-            Block(**{**vars(block), "zero_filters": zero, "fingerprints": marks})
+            Block(**{**block._asdict(), "zero_filters": zero, "fingerprints": marks})
             for block in cut(troubled(), 40)
         ]
 
