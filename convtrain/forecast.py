@@ -24,7 +24,7 @@ from convtrain.assembly import (
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.data.module import ImageData
-from convtrain.gradients.record.schedule import Length, Sizes, fit
+from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
 from convtrain.training.optimizers import make_optimizer
@@ -204,13 +204,12 @@ def _disk(config: Config, *, steps: int, epoch_steps: int, checkpoint: int) -> d
 
 def _record(config: Config, model: nn.Module, steps: int, epoch_steps: int) -> int:
     plan = make_plan(config)
-    trained = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
-    chosen = {name: size for name, size in trained.items() if plan.selects(name)}
-    layers = sum(not any(module.children()) for module in model.modules())
-    epochs = math.ceil(steps / max(epoch_steps, 1))
-    length = Length(steps, config.recorder.flush_every_n_steps, epochs)
-    most = round(config.recorder.max_mib * 2**20)
-    return fit(plan, Sizes(len(chosen), layers, chosen), length, max_bytes=most)[1]
+    size = RecordSize(
+        steps,
+        rows_per_flush=config.recorder.flush_every_n_steps,
+        saves=math.ceil(steps / max(epoch_steps, 1)),
+    ).of_model(model, plan)
+    return fit_on_disk(plan, size, max_bytes=round(config.recorder.max_mib * 2**20))[1]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

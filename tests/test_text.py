@@ -31,7 +31,7 @@ from convtrain.config.schema import Config
 from convtrain.data.images import Images
 from convtrain.gradients.charts import draw_flow, draw_heatmap
 from convtrain.gradients.reading import Norms
-from convtrain.gradients.record.tensorboard import graph_text
+from convtrain.gradients.record.tensorboard import graph_as_markdown
 from convtrain.models.initialization import initialize
 from convtrain.run.directory import Run
 from convtrain.run.report import print_report
@@ -259,7 +259,7 @@ def test_tensorboard_keeps_tags_and_shows_texts(text: str, tmp_path: Path) -> No
     logger = TensorBoard(tmp_path)
     logger.log_metrics({f"grad_norm/{text}": 1.0}, 1)
     logger.log_text("config", f"root: {text}")
-    logger.experiment.add_text("graph", graph_text({text: ["AddBackward0", text]}))
+    logger.experiment.add_text("graph", graph_as_markdown({text: ["AddBackward0", text]}))
     logger.log_results({"data.root": text}, {"val/acc": 1.0}, 1)
     logger.finalize("finished")
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})

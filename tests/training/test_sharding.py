@@ -19,7 +19,9 @@ from torch.distributed.tensor import DTensor
 
 from convtrain import assembly, pipeline
 from convtrain.errors import ConfigError
-from convtrain.gradients.record.statistics import describe, histogram, zero_filters
+from convtrain.gradients.record.histograms import histogram
+from convtrain.gradients.record.statistics import describe
+from convtrain.gradients.record.zero_filters import zero_filters
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
 from convtrain.training.norms import gradient_norms
 from convtrain.training.sharding import divided_like, gathered, load_weights

@@ -18,7 +18,7 @@ from convtrain.gradients.diagnosis.online import Block, Detector, and_others
 from convtrain.gradients.diagnosis.replay import digest_of, replay_step
 from convtrain.gradients.diagnosis.rules import NONFINITE, Alarm, listed
 from convtrain.gradients.record.microbatches import MicroBatches
-from convtrain.gradients.record.rows import Flushed, Row
+from convtrain.gradients.record.steps import FlushedSteps, StepRecord
 from convtrain.gradients.record.store import ALARMS, FOLDER
 from convtrain.training.checkpoint_file import save_checkpoint
 from convtrain.training.task import Task
@@ -45,7 +45,10 @@ class AlarmHandler:
         self._broken = False
 
     def look(
-        self, flushed: Flushed, fingerprints: np.ndarray, zero_filters: Mapping[str, np.ndarray]
+        self,
+        flushed: FlushedSteps,
+        fingerprints: np.ndarray,
+        zero_filters: Mapping[str, np.ndarray],
     ) -> None:
         """Report what is wrong in the rows of a flush; :meth:`act` acts on it."""
         if self.mode == "off":
@@ -67,7 +70,7 @@ class AlarmHandler:
         self,
         trainer: pl.Trainer,
         module: pl.LightningModule,
-        row: Row,
+        row: StepRecord,
         names: Sequence[str],
         gradients: Sequence[Tensor],
         micro_batches: MicroBatches,
@@ -135,7 +138,7 @@ class AlarmHandler:
         self,
         trainer: pl.Trainer,
         task: Task,
-        row: Row,
+        row: StepRecord,
         step: Mapping[str, Tensor],
         micro_batches: MicroBatches,
     ) -> tuple[str, list[int]]:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ INPUT = "input"
 
 
 @dataclass
-class Seen:
-    """A layer's output in one call of the layer."""
+class Output:
+    """One output of one call of a layer, described by its statistics."""
 
     layer: str
     values: Tensor
@@ -29,14 +28,14 @@ class Seen:
 
 @dataclass
 class LayerRecord:
-    """What one pass left behind.
+    """What one forward and backward pass showed.
 
     Attributes:
-        names: the layers in the order of their calls, ``input`` first; a layer that was called
-            twice stands as ``relu#0`` and ``relu#1``, a second output as ``lstm[1]``.
-        values: (L, 6), described by :func:`convtrain.gradients.record.statistics.describe`.
-        gradients: (L, 6), of the loss with respect to the output; NaN where none came back.
-        graph: by name, the output's grad_fn and the functions that come next on the way back.
+        names: the layers in the order of their calls, ``input`` first; the calls of a layer that
+            was called twice are ``relu#0`` and ``relu#1``, a second output is ``lstm[1]``.
+        values: (L, len(STATISTICS)), by :func:`convtrain.gradients.record.statistics.describe`.
+        gradients: the same of the loss's gradient with respect to the output; NaN without one.
+        graph: by name, the output's grad_fn and the functions that follow it in the backward pass.
     """
 
     names: list[str]
@@ -46,84 +45,82 @@ class LayerRecord:
 
 
 class Capture:
-    """Watches one forward and backward pass.
+    """Observes one forward and backward pass.
 
-    Values are described at the moment a layer returns them, because the next layer may overwrite
-    them in place; gradients by a hook on the output itself, which an overwriting does not disturb.
-    No hook stays behind, and nothing is changed in the pass but that the input's gradient is
+    It describes values at the moment a layer returns them, because the next layer may overwrite
+    them in place, and gradients in a hook on the output itself, which in-place operations do not
+    disturb. All hooks are removed. The only change to the pass is that the gradient of the input is
     computed too.
 
     Args:
-        model: in either style, or any module; a compiled one shows nothing.
-        inputs: a batch, in which the first floating tensor is taken for the input.
+        model: in either style, or any module; the layers of a compiled one cannot be observed.
+        batch: its first floating tensor is the input.
+
+    Attributes:
+        seconds: how long describing took.
     """
 
-    def __init__(self, model: nn.Module, inputs: Any) -> None:
-        self.seconds = 0.0  # spent in describing
-        self._seen: list[Seen] = []
+    def __init__(self, model: nn.Module, batch: object) -> None:
+        self.seconds = 0.0
+        self._outputs: list[Output] = []
         self._last: tuple[int, int] | None = None
-        self._open = ExitStack()
-        self._input = next(iter(_floating(inputs)), None)
-        self._borrowed = self._input is not None and not self._input.requires_grad
+        self._hooks = ExitStack()
+        self._input = next(iter(_floating(batch)), None)
+        self._requires_grad_for_now = self._input is not None and not self._input.requires_grad
         if self._input is not None:
-            self._seen.append(Seen(INPUT, _describe(self._input)))
-            if self._borrowed:
+            self._outputs.append(Output(INPUT, _describe(self._input)))
+            if self._requires_grad_for_now:
                 self._input.requires_grad_(True)
-        self._open.enter_context(observe_outputs(model, self._observe))
+        self._hooks.enter_context(observe_outputs(model, self._observe))
 
     @property
     def input_gradient(self) -> Tensor | None:
         return None if self._input is None else self._input.grad
 
-    def _observe(self, layer: str, output: Any) -> None:
+    def _observe(self, layer: str, output: object) -> None:
         start = time.perf_counter()
         for index, tensor in enumerate(_floating(output)):
             state = id(tensor), tensor._version
             if state == self._last:
-                continue  # a container, which hands on what its last layer returned
+                continue  # a container, which returns what its last layer returned
             self._last = state
-            seen = Seen(f"{layer}[{index}]" if index else layer, _describe(tensor))
-            self._seen.append(seen)
+            seen = Output(f"{layer}[{index}]" if index else layer, _describe(tensor))
+            self._outputs.append(seen)
             if tensor.grad_fn is not None:
                 seen.grad_fn = type(tensor.grad_fn).__name__
-                after = [function for function, _ in tensor.grad_fn.next_functions]
-                seen.next_functions = tuple(type(f).__name__ for f in after if f)
+                following = [function for function, _ in tensor.grad_fn.next_functions]
+                seen.next_functions = tuple(type(f).__name__ for f in following if f)
                 tensor.register_hook(lambda gradient, seen=seen: self._take(seen, gradient))
         self.seconds += time.perf_counter() - start
 
-    def _take(self, seen: Seen, gradient: Tensor | None) -> None:
-        if gradient is None:  # such as of an LSTM's last state, which nothing uses, on a GPU
+    def _take(self, seen: Output, gradient: Tensor | None) -> None:
+        if gradient is None:  # for example of an LSTM's last state, if unused, on a GPU
             return
         start = time.perf_counter()
         seen.gradient = _describe(gradient)
         self.seconds += time.perf_counter() - start
 
-    def stop(self) -> None:
-        """Watch no further forward pass."""
-        self._open.close()
-        self._last = None
-
     def finish(self) -> LayerRecord | None:
-        """Give the input back as it was, and return what was seen."""
-        self.stop()
+        """Remove the hooks, restore the input, and return what was observed."""
+        self._hooks.close()
         if self._input is not None:
             if self._input.grad is not None:
-                self._seen[0].gradient = _describe(self._input.grad)
-            if self._borrowed:
+                self._outputs[0].gradient = _describe(self._input.grad)
+            if self._requires_grad_for_now:
                 self._input.requires_grad_(False)
                 self._input.grad = None
-        if not self._seen:
+        if not self._outputs:
             return None
-        names = _numbered([seen.layer for seen in self._seen])
-        nothing = torch.full_like(self._seen[0].values, torch.nan)
-        gradients = [nothing if seen.gradient is None else seen.gradient for seen in self._seen]
+        names = _number_calls([seen.layer for seen in self._outputs])
+        unknown = torch.full_like(self._outputs[0].values, torch.nan)
+        gradients = [unknown if o.gradient is None else o.gradient for o in self._outputs]
         return LayerRecord(
             names=names,
-            values=torch.stack([seen.values.float() for seen in self._seen]),
+            values=torch.stack([seen.values.float() for seen in self._outputs]),
             gradients=torch.stack([gradient.float() for gradient in gradients]),
             graph={
                 name: [seen.grad_fn, *seen.next_functions]
-                for name, seen in zip(names, self._seen, strict=True)
+                for name, seen in zip(names, self._outputs, strict=True)
                 if seen.layer != INPUT
             },
         )
@@ -134,13 +131,13 @@ def _describe(tensor: Tensor) -> Tensor:
         return describe([tensor])[0]
 
 
-def _floating(values: Any) -> Iterator[Tensor]:
+def _floating(values: object) -> Iterator[Tensor]:
     for leaf in tree_leaves(values):
         if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
             yield leaf
 
 
-def _numbered(layers: list[str]) -> list[str]:
+def _number_calls(layers: list[str]) -> list[str]:
     """Tell the calls of a layer apart, where there are several."""
     calls: dict[str, int] = {}
     names = []

@@ -1,60 +1,71 @@
-"""The micro-batches of the step at hand, and what a row needs of them once the step is done."""
+"""The micro-batches of the current step: what a record or a replay needs once the step is done."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from convtrain.data.batches import Batch, Batches
-from convtrain.gradients.record.capture import Capture, LayerRecord
+from convtrain.gradients.record.capture import INPUT, Capture, LayerRecord
 from convtrain.gradients.record.overhead import Overhead
+from convtrain.gradients.record.steps import StepRecord
+
+
+class MicroBatchState(TypedDict, total=False):
+    """What a checkpoint between two micro-batches of a step keeps; nothing between two steps."""
+
+    batch_idx: list[int]
+    losses: list[Tensor]
+    buffers: dict[str, Tensor | None]
+    layers: dict[str, object] | None
+    input_gradient: Tensor | None
 
 
 class Buffers:
-    """A model's buffers, wherever a forward pass may put another tensor in their place."""
+    """A model's buffers by name. A forward pass may replace the tensors."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._places = {
+        self._owners = {
             f"{path}.{name}" if path else name: (module._buffers, name)
             for path, module in model.named_modules()
             for name in module._buffers
         }
 
     def tensors(self) -> dict[str, Tensor | None]:
-        return {key: store[name] for key, (store, name) in self._places.items()}
+        return {key: owner[name] for key, (owner, name) in self._owners.items()}
 
     def clone(self) -> dict[str, Tensor | None]:
         return {k: None if t is None else t.detach().clone() for k, t in self.tensors().items()}
 
     def put(self, tensors: Mapping[str, Tensor | None]) -> None:
-        """Put tensors in the places of buffers, by name."""
+        """Replace buffers, by name."""
         for key, tensor in tensors.items():
-            store, name = self._places[key]
-            store[name] = tensor
+            owner, name = self._owners[key]
+            owner[name] = tensor
 
 
 class MicroBatches:
-    """Keeps batches, losses and what the layers put out, until the step is done.
+    """Keeps batches, losses and what the layers returned, until the step is done.
 
     Args:
-        model: that processes them.
-        overhead: is told what capturing takes.
-        keeps_buffers: the model's buffers are kept as they were before the first one, so that the
-            step can be replayed.
+        model: that processes the batches.
+        overhead: counts the time that capturing takes.
+        keeps_buffers: the model's buffers are kept as they were before the first micro-batch, so
+            that the step can be replayed.
 
     Attributes:
-        batches: each with its place in the epoch.
-        losses: of those that are done; the mean of these is the step's.
+        batches: each with its position in the epoch.
+        losses: of those that are done; their mean is the step's.
         buffers: by name, as they were before the step.
-        layers, input_gradient: of the first one, where they are captured.
+        layers, input_gradient: of the first micro-batch, if it was captured.
     """
 
     def __init__(self, model: nn.Module, overhead: Overhead, *, keeps_buffers: bool) -> None:
         self._model, self._buffers = model, Buffers(model) if keeps_buffers else None
         self._capture: Capture | None = None
-        self._done_before: list[int] = []  # the places of those that a resume has cut off
+        self._done_before: list[int] = []  # positions of those before the checkpoint
         self._overhead = overhead
         self.clear()
 
@@ -66,10 +77,10 @@ class MicroBatches:
         self.layers: LayerRecord | None = None
         self.input_gradient: Tensor | None = None
 
-    def begin(self, trainer: pl.Trainer, batch: Any, batch_idx: int, *, captures: bool) -> None:
-        """Take note of a batch that is about to be processed."""
+    def begin(self, trainer: pl.Trainer, batch: object, batch_idx: int, *, captures: bool) -> None:
+        """Note a batch that is about to be processed."""
         if self._done_before:
-            self.batches = [(_made_again(trainer, place), place) for place in self._done_before]
+            self.batches = [(_load_again(trainer, index), index) for index in self._done_before]
             self._done_before = []
         if not self.batches:
             if self._buffers is not None:
@@ -79,7 +90,7 @@ class MicroBatches:
         self.batches.append((batch, batch_idx))
 
     def end(self, loss: Tensor | None) -> None:
-        """Take note of what is known after a backward pass."""
+        """Note what is known after a backward pass."""
         if loss is not None:
             self.losses.append(loss)
         if self._capture is not None:
@@ -89,12 +100,25 @@ class MicroBatches:
             self.layers = capture.finish()
             self._overhead.add("distributions", capture.seconds)
 
+    def complete(self, rows: Sequence[StepRecord], *, losses_are_weighted: bool) -> None:
+        """Add to the records of a step what its micro-batches showed, and forget them."""
+        losses = self.losses
+        if len(losses) > 1 and not losses_are_weighted:
+            losses = [torch.stack(losses).float().mean()]
+        for row in rows:
+            row.losses = row.losses or losses
+        for row in rows[:1]:
+            if row.tensors and self.input_gradient is not None:
+                row.tensors[INPUT] = self.input_gradient
+            if row.histograms is not None:
+                row.layers = self.layers
+        self.clear()
+
     def indices(self) -> list[Tensor]:
-        """Return the places in the dataset of each micro-batch's images, where they are known."""
+        """Return the dataset indices of each micro-batch's images, where they are known."""
         return [batch.indices for batch, _ in self.batches if isinstance(batch, Batch)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint between two micro-batches of a step has to hold."""
+    def state_dict(self) -> MicroBatchState:
         if not self.batches:
             return {}
         return {
@@ -105,20 +129,19 @@ class MicroBatches:
             "input_gradient": self.input_gradient,
         }
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: MicroBatchState) -> None:
         if not state:
             return
-        on_device = torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(device), state)
-        self._done_before, self.losses = on_device["batch_idx"], on_device["losses"]
-        self.buffers, self.input_gradient = on_device["buffers"], on_device["input_gradient"]
-        layers = on_device["layers"]
-        self.layers = None if layers is None else LayerRecord(**layers)
+        self._done_before, self.losses = state["batch_idx"], state["losses"]
+        self.buffers, self.input_gradient = state["buffers"], state["input_gradient"]
+        layers = state["layers"]
+        self.layers = None if layers is None else LayerRecord(**layers)  # type: ignore[arg-type]
 
 
-def _made_again(trainer: pl.Trainer, place: int) -> Any:
-    """Return a batch of this epoch as the training has seen it; None where that is unknown."""
+def _load_again(trainer: pl.Trainer, index: int) -> object:
+    """Return a batch of this epoch as the training saw it; None if the loader cannot tell."""
     loader = trainer.train_dataloader
     if not isinstance(loader, Batches):
         return None
-    batch = trainer.precision_plugin.convert_input(loader.at(place))
+    batch = trainer.precision_plugin.convert_input(loader.at(index))
     return trainer.strategy.batch_to_device(batch)

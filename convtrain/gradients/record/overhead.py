@@ -2,24 +2,23 @@
 
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
 
 from convtrain.gradients.record.schedule import DETAILS, Plan
 
 ALWAYS_ALLOWED_SECONDS = 1.0  # of recording, however short the training is
 SECONDS_BETWEEN_DECISIONS = 0.5
-COLD_START_SECONDS = 5.0  # of recording, up to which the first flush is no measure of the others
-TOLERANCE = 1.1  # of the share allowed; estimates are no better
+COLD_START_SECONDS = 5.0  # of recording, up to which the first flush says nothing of the others
+TOLERANCE = 1.1  # of the allowed share; estimates are no better
 
 
 class Overhead:
     """A stopwatch for the training thread: ``with overhead: ...`` around all that recording does.
 
-    Work on an accelerator is counted as long as the host waits for it, which recording avoids.
+    Work on an accelerator counts only while the host waits for it, which recording avoids.
 
     Attributes:
         seconds: since the start.
@@ -31,83 +30,78 @@ class Overhead:
 
     def start(self) -> None:
         self.seconds = 0.0
-        self.by_detail: Counter[str] = Counter()
+        self.by_detail: defaultdict[str, float] = defaultdict(float)
         self.began = time.perf_counter()
 
     def __enter__(self) -> None:
         self._entered = time.perf_counter()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.seconds += time.perf_counter() - self._entered
 
     @contextmanager
     def of(self, detail: str) -> Iterator[None]:
-        """Note that what is done inside the block, which is counted anyway, is for a detail."""
+        """Attribute the time inside the block, which is counted already, to a detail."""
         began = time.perf_counter()
         yield
-        self.by_detail[detail] += time.perf_counter() - began  # type: ignore[assignment]
+        self.by_detail[detail] += time.perf_counter() - began
 
     def add(self, detail: str, seconds: float) -> None:
-        """Note what a detail has taken outside of all blocks."""
+        """Count time that a detail took outside of all blocks."""
         self.seconds += seconds
-        self.by_detail[detail] += seconds  # type: ignore[assignment]
+        self.by_detail[detail] += seconds
 
     def elapsed(self) -> float:
         return time.perf_counter() - self.began
 
     def share(self) -> float:
-        """Return the part of all the time since the start, in 0-1."""
+        """Return the recording's share of all the time since the start, in 0-1."""
         return self.seconds / max(self.elapsed(), 1e-9)
 
 
 class Budget:
     """Decides how often to record, so that recording keeps within a share of the training time.
 
-    What was spent too much before a decision is made up for in the steps that are left.
+    If recording took too much before a decision, the remaining steps make up for it.
 
     Args:
         share: of the whole time, recording included, in 0-1.
-        first, last: the steps that the training begins after and ends with.
+        first, last: the step before the training's first, and its last one.
     """
 
     def __init__(self, share: float, overhead: Overhead, first: int, last: int) -> None:
-        self._share, self._overhead, self._last_step = share, overhead, last
+        self.share, self._overhead, self._last_step = share, overhead, last
         self._step, self._elapsed, self._seconds = first, 0.0, 0.0
-        self._by_detail: Counter[str] = Counter()
+        self._by_detail: dict[str, float] = {}
 
     def fit(self, plan: Plan, step: int) -> Plan:
-        """Return the plan to go on with after a step, the same one where it keeps within.
+        """Return the plan for the steps after this one; the same one if it keeps within.
 
-        The dearest details are thinned first, and left out where that does not suffice.
+        The most expensive details are thinned first, and dropped if that does not suffice.
         """
         overhead, elapsed = self._overhead, self._overhead.elapsed()
         if not self._elapsed and overhead.seconds < COLD_START_SECONDS:
-            self._note(step, elapsed)  # the first steps take longer than all others
+            self._mark(step, elapsed)  # the first steps take longer than all others
             return plan
         passed = elapsed - self._elapsed
         if overhead.seconds < ALWAYS_ALLOWED_SECONDS or passed < SECONDS_BETWEEN_DECISIONS:
             return plan
-        if step <= self._step or self._share >= 1:
+        if step <= self._step or self.share >= 1:
             return plan
         left = max(self._last_step - step, 0)
         spent = overhead.seconds - self._seconds
         training = (passed - spent) / (step - self._step) * left
         costs = self._costs_ahead(plan, step, spent)
-        allowed = (self._share * (elapsed - overhead.seconds + training)) / (1 - self._share)
+        allowed = (self.share * (elapsed - overhead.seconds + training)) / (1 - self.share)
         allowed -= overhead.seconds
-        self._note(step, elapsed)
+        self._mark(step, elapsed)
         recording = overhead.seconds + sum(costs.values())
-        whole = elapsed - overhead.seconds + training + recording
-        if recording <= TOLERANCE * self._share * whole:
+        total = elapsed - overhead.seconds + training + recording
+        if recording <= TOLERANCE * self.share * total:
             return plan
         for detail in reversed(DETAILS):
-            if detail == "norms":  # all alarms need them: they do not make up for what others took
-                allowed = max(allowed, self._share * training / (1 - self._share))
+            if detail == "norms":  # all alarms need them: they do not pay for other details
+                allowed = max(allowed, self.share * training / (1 - self.share))
             excess = sum(costs.values()) - allowed
             if excess <= 0:
                 break
@@ -117,16 +111,15 @@ class Budget:
                 costs[detail] = cost * kept
         return plan
 
-    def _note(self, step: int, elapsed: float) -> None:
+    def _mark(self, step: int, elapsed: float) -> None:
         self._step, self._elapsed, self._seconds = step, elapsed, self._overhead.seconds
-        self._by_detail = self._overhead.by_detail.copy()
+        self._by_detail = dict(self._overhead.by_detail)
 
     def _costs_ahead(self, plan: Plan, step: int, spent: float) -> dict[str, float]:
-        """Return the seconds that each detail will take in the steps that are left."""
-        recent = Counter(self._overhead.by_detail)
-        recent.subtract(self._by_detail)
-        del recent["norms"]  # which is all that belongs to no other
-        recent["norms"] = max(spent - sum(recent.values()), 0.0)  # type: ignore[assignment]
+        """Return the seconds that each detail will take in the remaining steps."""
+        by_detail = self._overhead.by_detail
+        recent = {d: by_detail[d] - self._by_detail.get(d, 0.0) for d in DETAILS if d != "norms"}
+        recent["norms"] = max(spent - sum(recent.values()), 0.0)  # all that no other detail took
         costs = {}
         for detail, sampling in plan.samplings.items():
             done = sampling.count(step) - sampling.count(self._step)
@@ -136,10 +129,10 @@ class Budget:
 
 
 def _thinned(plan: Plan, detail: str, kept: float, step: int, last_step: int) -> Plan:
-    """Return the plan with a part of a detail's samples, in 0-1; without it where none is left."""
+    """Return the plan with a part of a detail's samples, in 0-1; without it if none is left."""
     sampling = plan.samplings[detail]
     every = math.ceil(sampling.every_n_steps / kept) if kept else 0
     thinner = replace(sampling, every_n_steps=every, first_n_steps=0) if every else None
     if thinner is not None and thinner.count(last_step) <= thinner.count(step):
         thinner = None
-    return replace(plan, **{detail: thinner})  # type: ignore[arg-type]
+    return plan.with_sampling(detail, thinner)

@@ -1,56 +1,60 @@
 """The parameters of a model, by their columns in the record."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import pytorch_lightning as pl
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from convtrain.gradients.record.schedule import Plan, Sizes
+from convtrain.gradients.record.schedule import Plan
 from convtrain.training.norms import is_small
 
 
 class Parameters:
-    """All parameters of a model, in its own order; a tied one is there once.
+    """All parameters of a model, in its own order; a tied one is listed once.
 
     Args:
-        model: it may come to have more; then a new list is due.
+        model: it may get more parameters while it trains.
         plan: chooses by name.
+        before_change: is called before the columns change.
 
     Attributes:
         names, tensors: of each column.
-        chosen: whether the record has it.
+        chosen: whether the column is recorded.
         small: whether one fused kernel takes the gradients of all.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
-        named = dict(model.named_parameters())
+    def __init__(self, model: nn.Module, plan: Plan, before_change: Callable[[], None]) -> None:
+        self._model, self._plan, self._before_change = model, plan, before_change
+        self._list_columns()
+
+    def _list_columns(self) -> None:
+        named = dict(self._model.named_parameters())
         self.names, self.tensors = tuple(named), tuple(named.values())
-        self.chosen = [plan.selects(name) for name in self.names]
+        self.chosen = [self._plan.selects(name) for name in self.names]
         self.small = all(is_small(parameter) for parameter in self.tensors)
-        self._layers = sum(not any(module.children()) for module in model.modules())
         self._column = {id(parameter): column for column, parameter in enumerate(self.tensors)}
 
-    def sizes(self) -> Sizes:
-        """Return what a forecast needs of those that train."""
-        named = zip(self.names, self.tensors, self.chosen, strict=True)
-        trained = {name: p.numel() for name, p, chosen in named if chosen and p.requires_grad}
-        return Sizes(parameters=len(trained), layers=self._layers, values=trained)
-
     def with_gradient(self, optimizer: Optimizer) -> tuple[list[int], list[Tensor]]:
-        """Return the columns of the optimiser's parameters that have a gradient, and these.
-
-        Raises:
-            KeyError: the model did not have one of them when this list was made.
-        """
-        columns, gradients = [], []
-        for parameter in held_by(optimizer):
-            if (gradient := parameter.grad) is not None:
-                columns.append(self._column[id(parameter)])
-                gradients.append(gradient)
-        return columns, gradients
+        """Return the columns of the optimiser's parameters that have a gradient, and these."""
+        parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
+        try:
+            columns = [self._column[id(parameter)] for parameter in parameters]
+        except KeyError:  # the model has got a parameter
+            self._before_change()
+            self._list_columns()
+            columns = [self._column[id(parameter)] for parameter in parameters]
+        return columns, [p.grad for p in parameters]  # type: ignore[misc]
 
 
-def held_by(optimizer: Optimizer) -> Iterator[Tensor]:
+def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
     """Yield an optimiser's parameters, group by group."""
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def without_optimizer(trainer: pl.Trainer, model: nn.Module) -> list[str]:
+    """Return the names of parameters that require a gradient and belong to no optimiser."""
+    owned = {id(p) for optimizer in trainer.optimizers for p in parameters_of(optimizer)}
+    named = model.named_parameters()
+    return [name for name, p in named if p.requires_grad and id(p) not in owned]

@@ -1,29 +1,112 @@
-"""Numbers that describe a tensor, computed on its device without waiting for it."""
+"""The statistics of a tensor, and other numbers on gradients, none of which waits for the device.
 
-from collections.abc import Sequence
+:data:`STATISTICS` is the table of them. A row added to it has a column in the tables of parameters
+and layers, a line in docs/gradients.md (``python -m docs.generate``), a test against its definition
+and, if its ``in_tensorboard`` is set, a curve for each parameter.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convtrain.training.norms import gradient_norms, in_memory_order, is_dense, is_plain, whole
-from convtrain.training.sharding import gathered
 
-LOWEST, HIGHEST = -40, 12
-"""A histogram counts magnitudes from 2**LOWEST up to, but not including, 2**HIGHEST, one bin for
-each power of two; what lies beyond is counted as underflow and overflow."""
-
-BINS = HIGHEST - LOWEST
-EXACT = 1 << 24
+MAX_EXACT_ONES = 1 << 24
 """Up to this many ones float32 adds up without rounding."""
-KINDS = ("nan", "posinf", "neginf", "zero", "underflow", "overflow")
-_EXPONENTS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
-"""By type: whole numbers of its size, bits of the fraction, and the bias of the exponent."""
+
+
+class Statistic(NamedTuple):
+    """One number that describes a tensor.
+
+    Attributes:
+        name: of the column.
+        compute: from the tensor's values, a real vector x of at least one element, and their mean,
+            to a scalar on the same device.
+        definition: of the same in NumPy, as the documentation shows it.
+        in_tensorboard: whether ``grad_NAME/PARAMETER`` is shown for each sampled step.
+    """
+
+    name: str
+    compute: Callable[[Tensor, Tensor], Tensor]
+    definition: str
+    in_tensorboard: bool = False
+
+
+STATISTICS = (
+    Statistic("norm", lambda x, mean: _norm(x), "np.sqrt((x**2).sum())", in_tensorboard=True),
+    Statistic("mean", lambda x, mean: mean, "x.mean()"),
+    Statistic("std", lambda x, mean: _norm(x - mean) / len(x) ** 0.5, "x.std()"),
+    Statistic("minimum", lambda x, mean: x.amin(), "x.min()"),
+    Statistic("maximum", lambda x, mean: x.amax(), "x.max()"),
+    Statistic("zero_fraction", lambda x, mean: count_equal(x, 0) / len(x), "(x == 0).mean()"),
+)
+
+NAMES = tuple(statistic.name for statistic in STATISTICS)
+
+
+class Comparison(NamedTuple):
+    """One number that compares a parameter's tensors at two times; NaN where it is not defined."""
+
+    name: str
+    compute: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+    definition: str
+
+
+UPDATE_RATIO = Comparison(
+    "update_ratio",
+    lambda after, before: (
+        gradient_norms([new - old for new, old in zip(after, before, strict=True)])
+        / gradient_norms(before)
+    ),
+    "norm(after - before) / norm(before), of the weights in this step",
+)
+COSINE = Comparison(
+    "cosine",
+    lambda gradients, previous: (
+        inner_products(gradients, previous) / (gradient_norms(gradients) * gradient_norms(previous))
+    ),
+    "(x * y).sum() / (norm(x) * norm(y)), with the gradient y of the step before",
+)
+COMPARISONS = (UPDATE_RATIO, COSINE)
+
+
+def describe(tensors: Sequence[Tensor]) -> Tensor:
+    """Return all statistics of each tensor.
+
+    A tensor without elements has the norm 0 and no other number.
+
+    Returns:
+        of shape (len(tensors), len(STATISTICS)), NaN where there is no number.
+    """
+    if not tensors:
+        return torch.empty(0, len(STATISTICS))
+    return torch.stack([_describe(flat(tensor)) for tensor in tensors])
+
+
+def _describe(x: Tensor) -> Tensor:
+    if not len(x):
+        return x.new_tensor([0.0 if name == "norm" else torch.nan for name in NAMES])
+    mean = x.mean()
+    return torch.stack([statistic.compute(x, mean).to(x.dtype) for statistic in STATISTICS])
+
+
+def _norm(x: Tensor) -> Tensor:
+    return gradient_norms([x])[0]
+
+
+def count_equal(x: Tensor, number: float) -> Tensor:
+    """Count the values of a real vector that equal a number, exactly: an int64 scalar."""
+    # On the CPU, float32 ones are made and added up in a quarter of the time that a mask takes.
+    parts = [torch.eq(p, number, out=torch.empty_like(p)).sum() for p in x.split(MAX_EXACT_ONES)]
+    return torch.stack(parts).to(torch.int64).sum()
 
 
 def flat(tensor: Tensor) -> Tensor:
-    """Return a tensor's values as a real vector, whatever its layout; a copy only where it must be.
+    """Return a tensor's values as a real vector of float32 or float64, without a copy if possible.
 
-    The real and imaginary parts of complex numbers stand one after the other.
+    The real and the imaginary part of a complex number follow one another.
     """
     tensor = whole(tensor.detach())
     if tensor.is_complex():
@@ -31,37 +114,6 @@ def flat(tensor: Tensor) -> Tensor:
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     return in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
-
-
-def describe(tensors: Sequence[Tensor]) -> Tensor:
-    """Describe each tensor by norm, mean, deviation, minimum, maximum and the fraction of zeros.
-
-    The deviation is the population's, ``norm(x - mean) / sqrt(n)``, in two passes. A tensor without
-    elements has the norm 0 and no other number.
-
-    Returns:
-        of shape (len(tensors), 6), in the order of ``STATISTICS`` in the store.
-    """
-    if not tensors:
-        return torch.empty(0, 6)
-    return torch.stack([_describe(flat(tensor)) for tensor in tensors])
-
-
-def _describe(values: Tensor) -> Tensor:
-    count = len(values)
-    if not count:
-        return torch.tensor([0.0] + [torch.nan] * 5, device=values.device, dtype=values.dtype)
-    mean = values.mean()
-    norm, spread = gradient_norms([values, values - mean])
-    zeros = _how_many(values, 0) / count
-    return torch.stack(
-        [norm, mean, spread / count**0.5, values.amin(), values.amax(), zeros.to(norm.dtype)]
-    )
-
-
-def norms_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the L2 norms of ordinary tensors, such as weights; see :func:`gradient_norms`."""
-    return gradient_norms([tensor.detach() for tensor in tensors])
 
 
 def inner_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -73,11 +125,8 @@ def largest(gradients: Sequence[Tensor]) -> Tensor:
     """Return the largest absolute value of each gradient, finite where all values are. (P,)"""
     if all(is_plain(gradient) for gradient in gradients):
         return torch.stack(torch._foreach_norm(list(gradients), torch.inf))
-    return torch.stack([_largest(flat(gradient)) for gradient in gradients])
-
-
-def _largest(values: Tensor) -> Tensor:
-    return values.abs().amax() if len(values) else values.new_zeros(())
+    values = [flat(gradient) for gradient in gradients]
+    return torch.stack([x.abs().amax() if len(x) else x.new_zeros(()) for x in values])
 
 
 def is_finite(gradient: Tensor) -> bool:
@@ -90,52 +139,12 @@ def exact_norm(gradient: Tensor) -> Tensor:
     return torch.linalg.vector_norm(flat(gradient).double())
 
 
-def histogram(tensor: Tensor) -> Tensor:
-    """Count values by magnitude: a bin for each power of two, then :data:`KINDS`.
-
-    The exponent is read from the bits of each number, so that a bin's edge is exact.
-
-    Returns:
-        int64 of shape (BINS + 6,), on the tensor's device.
-    """
-    values = flat(tensor)
-    bits, fraction, bias = _EXPONENTS[values.dtype]
-    no_number = 2 * bias + 1  # the exponent of infinities and NaN
-    exponents = values.view(bits).bitwise_right_shift(fraction).bitwise_and_(no_number)
-    counts = _count(exponents, no_number + 1)
-    posinf, neginf = _how_many(values, torch.inf), _how_many(values, -torch.inf)
-    zero = _how_many(values, 0)
-    low, high = LOWEST + bias, HIGHEST + bias
-    rest = [
-        counts[no_number] - posinf - neginf,
-        posinf,
-        neginf,
-        zero,
-        counts[:low].sum() - zero,
-        counts[high:no_number].sum(),
-    ]
-    return torch.cat([counts[low:high], torch.stack(rest)])
-
-
-def _how_many(values: Tensor, number: float) -> Tensor:
-    """Count what equals a number, exactly; a whole number on the values' device."""
-    # On the CPU ones in float32 are made and added up in a quarter of the time that a mask takes.
-    found = [torch.eq(p, number, out=torch.empty_like(p)).sum() for p in values.split(EXACT)]
-    return torch.stack(found).to(torch.int64).sum()
-
-
-def _count(exponents: Tensor, kinds: int) -> Tensor:
-    if _on_cpu(exponents):  # elsewhere bincount waits, to see the largest value
-        return torch.bincount(exponents, minlength=kinds)
-    counts = torch.zeros(kinds, dtype=torch.int64, device=exponents.device)
-    return counts.scatter_add_(0, exponents.long(), torch.ones_like(exponents, dtype=torch.int64))
-
-
-def _on_cpu(tensor: Tensor) -> bool:
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Tell whether the host can read a value without waiting for a device."""
     return tensor.device.type == "cpu"
 
 
-def fingerprints(tensors: Sequence[Tensor]) -> Tensor:
+def checksums(tensors: Sequence[Tensor]) -> Tensor:
     """Return a number for each tensor that changes when any of its bits does.
 
     Returns:
@@ -151,17 +160,5 @@ def _bits(tensor: Tensor) -> Tensor:
     tensor = whole(tensor.detach())
     tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     values = in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
-    return values.view(
-        {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
-    )
-
-
-def zero_filters(gradient: Tensor) -> Tensor:
-    """Tell which of a convolution's filters have a gradient of exact zeros, a bool for each."""
-    return gathered(gradient.detach().abs().amax((1, 2, 3))) == 0
-
-
-__all__ = [
-    "BINS", "HIGHEST", "KINDS", "LOWEST", "describe", "exact_norm", "fingerprints", "flat",
-    "histogram", "inner_products", "is_finite", "largest", "norms_of", "zero_filters",
-]  # fmt: skip
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return values.view(integers[values.itemsize])

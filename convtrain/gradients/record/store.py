@@ -1,28 +1,29 @@
 """The record on disk: Parquet files that pandas, polars and DuckDB open directly.
 
-Below the run's directory, in ``gradients/``, each table is a folder of parts written once::
+In the run's directory, each table is a folder of parts, which are written once::
 
-    gradients/steps/000000000001-000000000050.parquet        one row a step
-    gradients/parameters/000000000001-000000000050.parquet   one row a step and parameter
-    gradients/layers/...                                     sampled steps: what each layer put out
+    gradients/steps/000000000001-000000000050.parquet        one row for each step
+    gradients/parameters/000000000001-000000000050.parquet   one for each step and parameter
+    gradients/layers/...                                     sampled steps: outputs of each layer
     gradients/histograms/...                                 sampled steps: log-magnitude histograms
     gradients/tensors/000000000001.safetensors               chosen steps: whole gradients
-    gradients/graph-000000000001.json                        each layer's grad_fn, and what is next
+    gradients/graph-000000000001.json                        each layer's grad_fn, and what follows
     gradients/parameters.json                                shapes, types, names of tied parameters
     gradients/alarms.jsonl                                   what went wrong, and when
 
-A part is named by its first and last step. It appears under that name when it lies on the disk as
-a whole, so a process that is killed loses what it had not written yet and nothing else.
+A part is named by its first and last step. It appears under that name when all of it is on the
+disk, so a process that is killed loses only what it had not written yet.
 """
 
 import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,13 +31,16 @@ import pyarrow.parquet as pq
 from convtrain.errors import MissingDataError, first_line
 from convtrain.process.atomic import atomic_write
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Column: TypeAlias = Sequence[object] | np.ndarray | pa.Array
+
 FOLDER = "gradients"
 TENSORS = "tensors"
 ALARMS, GRAPHS = "alarms.jsonl", "graph-*.json"
-ROWS_IN_A_PIECE = 100_000
-NAMES = pa.dictionary(pa.int32(), pa.string())
-STATISTICS = ("norm", "mean", "deviation", "minimum", "maximum", "zeros")
-"""Of one tensor: L2 norm, mean, standard deviation, extremes, and the fraction that is zero."""
+ROWS_PER_PIECE = 100_000
+STRINGS = pa.dictionary(pa.int32(), pa.string())
 
 TABLES: dict[str, dict[str, pa.DataType]] = {
     "steps": {
@@ -53,43 +57,28 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "clipped_norm": pa.float32(),  # after it
         "clip_coefficient": pa.float32(),
         "nonfinite": pa.int32(),  # parameters whose gradient holds NaN or infinity
-        "first_nonfinite": NAMES,
+        "first_nonfinite": STRINGS,
     },
-    "parameters": {
-        "step": pa.int64(),
-        "parameter": NAMES,
-        **dict.fromkeys(STATISTICS, pa.float32()),
-        "update_ratio": pa.float32(),  # norm of the step's change / norm of the weights before it
-        "cosine": pa.float32(),  # with the gradient of the step before
-    },
-    "layers": {
-        "step": pa.int64(),
-        "layer": NAMES,
-        **{f"value_{name}": pa.float32() for name in STATISTICS},
-        **{f"gradient_{name}": pa.float32() for name in STATISTICS},
-    },
+    "parameters": {"step": pa.int64(), "parameter": STRINGS, "norm": pa.float32()},
+    "layers": {"step": pa.int64(), "layer": STRINGS},
     "histograms": {
         "step": pa.int64(),
-        "parameter": NAMES,
+        "parameter": STRINGS,
         "counts": pa.list_(pa.int32()),
         **dict.fromkeys(("nan", "posinf", "neginf", "zero", "underflow", "overflow"), pa.int64()),
     },
 }
-"""The tables and their columns. A column that a tier does not record is missing from its parts."""
+"""The tables, and their columns that are not statistics.
+
+Statistics are float32: one column each in the table of parameters, and two in that of layers, with
+``value_`` and ``gradient_`` before the name. What a tier does not record has no column.
+"""
+
+FORMER_NAMES = {"deviation": "std", "zeros": "zero_fraction"}
+"""Names that statistics had in records of before: :func:`load` returns the present ones."""
 
 KEYS = ("step", "parameter", "layer")
 PART = re.compile(r"[0-9]+-[0-9]+\.parquet")
-WRITING: dict[str, Any] = {
-    "compression": "lz4",
-    "write_page_checksum": True,
-    "write_statistics": False,  # a part is read whole
-    "store_schema": False,  # for TABLES has it, and a part of few rows would double in size
-}
-READING: dict[str, Any] = {"partitioning": None, "page_checksum_verification": True}
-
-
-def _at_once(function: Callable[..., Any], *arguments: Any) -> None:
-    function(*arguments)
 
 
 class Store:
@@ -97,29 +86,29 @@ class Store:
 
     Args:
         run_dir: the run's directory; the record is its sub-folder ``gradients``.
-        submit: calls a function, with its arguments, that puts a file on the disk; at once, or in
-            a thread.
+        deferred: encode files only, until :meth:`write_files` is called, perhaps in a thread.
+
+    Attributes:
+        bytes_written: to the disk.
     """
 
-    def __init__(self, run_dir: Path | str, submit: Callable[..., Any] = _at_once) -> None:
-        self.folder, self._submit = Path(run_dir) / FOLDER, submit
+    def __init__(self, run_dir: Path | str, *, deferred: bool = False) -> None:
+        self.folder, self._deferred = Path(run_dir) / FOLDER, deferred
+        self._encoded: list[tuple[Path, bytes | pa.Buffer]] = []
         self.bytes_written = 0
 
-    def append(self, table: str, columns: Mapping[str, Sequence[Any] | Any]) -> None:
+    def append(self, table: str, columns: Mapping[str, Column]) -> None:
         """Write one part. ``columns`` maps names to values, rows in the order of their steps."""
-        types = TABLES[table]
-        data = pa.table(
-            {
-                name: values if isinstance(values, pa.Array) else pa.array(values, types[name])
-                for name, values in columns.items()
-            }
-        )
+        types = dict(TABLES[table])
+        for statistic in columns:
+            types.setdefault(statistic, pa.float32())
+        data = pa.table({n: _as_array(columns[n], t) for n, t in types.items() if n in columns})
         if data.num_rows:
-            steps = columns["step"]
-            self._write(table, data, int(steps[0]), int(steps[-1]))
+            steps = data["step"]
+            self._write_part(table, data, steps[0].as_py(), steps[-1].as_py())
 
     def keep_until(self, step: int) -> None:
-        """Forget what was recorded after ``step``, from where a resumed run goes on."""
+        """Delete what was recorded after ``step``, from which a run resumes."""
         for table in TABLES:
             for path in parts_of(self.folder / table):
                 first, last = _steps_of(path)
@@ -127,16 +116,13 @@ class Store:
                     continue
                 if first <= step and (data := _read_part(path)) is not None:
                     data = data.filter(pc.less_equal(data["step"], step))
-                    self._write(table, data, first, int(data["step"][-1].as_py()))
+                    self._write_part(table, data, first, data["step"][-1].as_py())
                 path.unlink()
         files = [*(self.folder / TENSORS).glob("*.safetensors"), *self.folder.glob(GRAPHS)]
-        for path in sorted(files):
+        for path in files:
             number = path.stem.removeprefix("graph-")
             if number.isdecimal() and int(number) > step:
                 path.unlink()
-        self._keep_alarms_until(step)
-
-    def _keep_alarms_until(self, step: int) -> None:
         path = self.folder / ALARMS
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         kept = [line for line in lines if _step_of_alarm(line) <= step]
@@ -144,34 +130,52 @@ class Store:
             self.write_text(ALARMS, "".join(kept))
 
     def last_graph(self) -> dict[str, list[str]]:
-        """Return the graph of grad_fns that was written last; an empty one where none was."""
+        """Return the graph of grad_fns that was written last, or an empty one."""
         paths = sorted(self.folder.glob(GRAPHS))
-        return json.loads(paths[-1].read_text()) if paths else {}
+        return dict(json.loads(paths[-1].read_text())) if paths else {}
 
-    def write_tensors(self, step: int, tensors: Mapping[str, Any]) -> None:
+    def write_tensors(self, step: int, tensors: Mapping[str, "Tensor"]) -> None:
         """Write whole tensors of a step, by name, as ``tensors/STEP.safetensors``.
 
-        Complex ones are written as pairs of real and imaginary parts.
+        A complex one is written as pairs of real and imaginary parts.
         """
         from safetensors.torch import save
 
-        content = save({name: _plain(tensor) for name, tensor in tensors.items()})
-        self._submit(self._replace, self.folder / TENSORS / f"{step:012d}.safetensors", content)
+        content = save({name: _for_safetensors(tensor) for name, tensor in tensors.items()})
+        self._write(self.folder / TENSORS / f"{step:012d}.safetensors", content)
 
     def write_text(self, name: str, text: str) -> None:
-        self._submit(self._replace, self.folder / name, text.encode())
+        self._write(self.folder / name, text.encode())
 
-    def _write(self, table: str, data: pa.Table, first: int, last: int) -> None:
-        names = [column for column in KEYS if column in TABLES[table]]
+    def write_files(self) -> None:
+        """Put the files that were encoded on the disk.
+
+        Raises:
+            TrainingError: one of them could not be written.
+        """
+        encoded, self._encoded = self._encoded, []
+        for path, content in encoded:
+            with atomic_write(path) as writer:
+                writer.write(content)
+            self.bytes_written += writer.size
+
+    def _write_part(self, table: str, data: pa.Table, first: int, last: int) -> None:
         content = pa.BufferOutputStream()
-        pq.write_table(data, content, use_dictionary=names, **WRITING)
-        path = self.folder / table / f"{first:012d}-{last:012d}.parquet"
-        self._submit(self._replace, path, content.getvalue())
+        pq.write_table(
+            data,
+            content,
+            use_dictionary=[column for column in KEYS if column in data.column_names],
+            compression="lz4",
+            write_page_checksum=True,
+            write_statistics=False,  # a part is read whole
+            store_schema=False,  # a part of few rows would double in size
+        )
+        self._write(self.folder / table / f"{first:012d}-{last:012d}.parquet", content.getvalue())
 
-    def _replace(self, path: Path, content: Any) -> None:
-        with atomic_write(path) as writer:
-            writer.write(content)
-        self.bytes_written += writer.size
+    def _write(self, path: Path, content: bytes | pa.Buffer) -> None:
+        self._encoded.append((path, content))
+        if not self._deferred:
+            self.write_files()
 
 
 def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
@@ -200,12 +204,12 @@ def load_in_pieces(run_dir: Path | str, table: str) -> Iterator[pa.Table]:
     pieces: list[pa.Table] = []
     rows = last = 0
     for path in parts_of(Path(run_dir) / FOLDER / table):
-        if (part := _read_part(path)) is None or not part.num_rows:
+        if (part := _read_part(path)) is None:
             continue
         pieces.append(part.filter(pc.greater(part["step"], last)))
         last = max(last, part["step"][-1].as_py())
         rows += pieces[-1].num_rows
-        if rows > ROWS_IN_A_PIECE:
+        if rows > ROWS_PER_PIECE:
             yield pa.concat_tables(pieces, promote_options="permissive")
             pieces, rows = [], 0
     if pieces:
@@ -224,26 +228,33 @@ def parts_of(folder: Path) -> list[Path]:
 
 def _read_part(path: Path) -> pa.Table | None:
     try:
-        return _checked(path, pq.read_table(path, **READING))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        warnings.warn(
-            f"{path}: left out, it cannot be read ({first_line(error).rstrip('.')})", stacklevel=3
+        return _checked(
+            path, pq.read_table(path, partitioning=None, page_checksum_verification=True)
         )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = first_line(error).rstrip(".")
+        warnings.warn(f"{path}: left out, it cannot be read ({why})", stacklevel=3)
         return None
 
 
 def _checked(path: Path, data: pa.Table) -> pa.Table:
-    """Refuse what the pages' checksums do not cover: a damaged footer, or another's file."""
+    """Refuse what the pages' checksums do not cover: a damaged footer, or a foreign file."""
     types = TABLES[path.parent.name]
     if missing := [name for name in types if name in KEYS and name not in data.column_names]:
         raise ValueError(f"it has no column {missing[0]}")
     if not data.num_rows:
         raise ValueError("it has no rows")
     data.validate(full=True)
+    data = data.rename_columns([_present_name(name) for name in data.column_names])
     data = data.cast(pa.schema([(f.name, types.get(f.name, f.type)) for f in data.schema]))
     if (data["step"][0].as_py(), data["step"][-1].as_py()) != _steps_of(path):
         raise ValueError("its steps are not those of its name")
     return data
+
+
+def _present_name(column: str) -> str:
+    what, underscore, name = column.rpartition("_")
+    return f"{what}{underscore}{FORMER_NAMES.get(name, name)}"
 
 
 def _steps_of(path: Path) -> tuple[int, int]:
@@ -255,11 +266,15 @@ def _step_of_alarm(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return math.inf  # the rest of a line that a kill has cut
+        return math.inf  # a line that a kill has cut off
 
 
-def _plain(tensor: Any) -> Any:
-    """Return a torch tensor as the file takes it: dense, contiguous, on the host, real."""
+def _as_array(values: Column, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def _for_safetensors(tensor: "Tensor") -> "Tensor":
+    """Return a tensor that safetensors can write: dense, contiguous, on the host, real."""
     tensor = tensor.detach()
     tensor = tensor.to_dense() if tensor.is_sparse else tensor
     if tensor.is_complex():

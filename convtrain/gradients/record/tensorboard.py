@@ -1,4 +1,4 @@
-"""The record in TensorBoard: a view of what the store holds, written when it is flushed."""
+"""The record in TensorBoard: a view of what the store holds, written when steps are flushed."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,164 +9,171 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import histogram_raw
 
 from convtrain.gradients.record.capture import LayerRecord
-from convtrain.gradients.record.rows import Flushed, Row
-from convtrain.gradients.record.statistics import BINS, LOWEST
+from convtrain.gradients.record.histograms import BINS, LOWEST
+from convtrain.gradients.record.statistics import NAMES, STATISTICS
+from convtrain.gradients.record.steps import FlushedSteps, StepRecord
 from convtrain.text import as_markdown
 from convtrain.training.callbacks.pictures import filter_grid
 from convtrain.training.epochs import training_steps
 from convtrain.training.loggers.tensorboard import tensorboard_of
 
-STEP_TAGS = {
-    "norm": "gradients/norm",
-    "clipped_norm": "gradients/norm_after_clipping",
-    "clip_coefficient": "gradients/clip_coefficient",
-    "nonfinite": "gradients/nonfinite",
-    "loss_scale": "gradients/loss_scale",
-}
-"""Columns of the table of steps, by the tag they have in TensorBoard."""
+CURVE_POINTS = 250  # the record has every step; this bounds what a long run writes
+FILTER_IMAGES = 20  # of each convolution; TensorBoard itself shows ten
 
 
-CURVE_POINTS = 250  # so that a run's cost is bounded; the store has all
-PICTURES = 20  # of each filter; TensorBoard itself shows ten
-
-
-class Mirror:
-    """Writes rows as TensorBoard events, one for each step, with the step's own time.
+class TensorBoardView:
+    """Writes one TensorBoard event for each step, with the step's own time.
 
     Args:
         writer: of the run's events.
         every_n_steps: steps between two points of a curve.
-        picture_every_n_steps: steps between two pictures of a filter, at least.
-
-    Attributes:
-        graph: that was written last.
+        image_every_n_steps: steps between two images of a convolution's filters, at least.
+        graph: of grad_fns, that was written last.
     """
 
     def __init__(
-        self, writer: SummaryWriter, *, every_n_steps: int, picture_every_n_steps: int = 1
+        self,
+        writer: SummaryWriter,
+        *,
+        every_n_steps: int,
+        image_every_n_steps: int,
+        graph: Mapping[str, list[str]],
     ) -> None:
-        self._writer, self.every_n_steps = writer, every_n_steps
-        self._picture_every, self._next_picture = picture_every_n_steps, 0
-        self.graph: Mapping[str, list[str]] = {}
+        self._writer, self._every = writer, every_n_steps
+        self._image_every, self._next_image = image_every_n_steps, 0
+        self._graph = graph
 
-    def write(self, flushed: Flushed, chosen: Sequence[bool]) -> None:
-        """Write the rows of a flush.
+    def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
+        """Write the steps of a flush.
 
         Args:
             chosen: whether a parameter is recorded, for each name.
         """
-        tags = [f"grad_norm/{name}" for name in flushed.names]
         file = self._writer._get_file_writer()
         assert file is not None
         for index, row in enumerate(flushed.rows):
-            values: list[Summary.Value] = []
-            if row.step % self.every_n_steps == 0 or row.step == 1:
-                for column in np.flatnonzero(flushed.present[index] & np.array(chosen)):
-                    norm = flushed.norms[index, column]
-                    values.append(Summary.Value(tag=tags[column], simple_value=norm))
+            on_curve = row.step % self._every == 0 or row.step == 1
+            values = list(_statistics(flushed, index, np.array(chosen), on_curve=on_curve))
+            if on_curve:
                 values += _step_values(flushed, index)
             values += _histograms(row, flushed.names, chosen)
             if row.layers is not None:
                 values += _layer_values(row.layers)
-            values += self._pictures(row)
+            values += self._filters(row)
             if values:
                 event = Event(step=row.step, wall_time=row.time, summary=Summary(value=values))
                 file.event_writer.add_event(event)
-            if row.layers is not None and row.layers.graph != self.graph:
-                self.graph = row.layers.graph
-                self._writer.add_text("gradients/graph", graph_text(self.graph), row.step, row.time)
+            if row.layers is not None and row.layers.graph != self._graph:
+                self._graph = row.layers.graph
+                text = graph_as_markdown(self._graph)
+                self._writer.add_text("gradients/graph", text, row.step, row.time)
 
-    def _pictures(self, row: Row) -> Iterator[Summary.Value]:
-        if not row.pictures or row.step < self._next_picture:
+    def _filters(self, row: StepRecord) -> Iterator[Summary.Value]:
+        if not row.filters or row.step < self._next_image:
             return
-        self._next_picture = row.step + self._picture_every
-        for name, (weight, gradient) in row.pictures.items():
+        self._next_image = row.step + self._image_every
+        for name, (weight, gradient) in row.filters.items():
             for what, tensor in (("filters", weight), ("filter_gradients", gradient)):
                 if torch.isfinite(tensor).all():
-                    yield picture(f"{what}/{name}", filter_grid(tensor.cpu()))
+                    yield image_value(f"{what}/{name}", filter_grid(tensor.cpu()))
 
 
-def mirror_of(trainer: pl.Trainer) -> Mirror | None:
-    """Return the mirror in the trainer's TensorBoard logger, None without one."""
-    tensorboard = tensorboard_of(trainer.loggers)
-    if tensorboard is None:
+def tensorboard_view(trainer: pl.Trainer, graph: Mapping[str, list[str]]) -> TensorBoardView | None:
+    """Return a view in the trainer's TensorBoard logger, None without one."""
+    logger = tensorboard_of(trainer.loggers)
+    if logger is None:
         return None
-    steps = training_steps(trainer)
-    every, pictures = math.ceil(steps / CURVE_POINTS), math.ceil(steps / PICTURES)
-    return Mirror(
-        tensorboard.experiment, every_n_steps=max(1, every), picture_every_n_steps=pictures
+    steps = max(training_steps(trainer), 1)
+    return TensorBoardView(
+        logger.experiment,
+        every_n_steps=math.ceil(steps / CURVE_POINTS),
+        image_every_n_steps=math.ceil(steps / FILTER_IMAGES),
+        graph=graph,
     )
 
 
-def picture(tag: str, pixels: Tensor) -> Summary.Value:
-    """Return an image, uint8 of (1 or 3, height, width), as TensorBoard keeps it."""
-    channels, height, width = pixels.shape
-    png = BytesIO()
-    image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy())
-    image.save(png, "PNG", compress_level=1)  # takes a third of the usual time, and more room
-    encoded = Summary.Image(
-        height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
-    )
-    return Summary.Value(tag=tag, image=encoded)
+def _statistics(
+    flushed: FlushedSteps, index: int, chosen: np.ndarray, *, on_curve: bool
+) -> Iterator[Summary.Value]:
+    is_sampled = flushed.rows[index].statistics is not None
+    for name in (statistic.name for statistic in STATISTICS if statistic.in_tensorboard):
+        if on_curve if name == "norm" else is_sampled:
+            values = flushed.norms if name == "norm" else flushed.statistics[name]
+            for column in np.flatnonzero(flushed.present[index] & chosen):
+                tag = f"grad_{name}/{flushed.names[column]}"
+                yield Summary.Value(tag=tag, simple_value=values[index, column])
 
 
-def graph_text(graph: Mapping[str, list[str]]) -> str:
-    """Return the grad_fn of every layer and those that come next on the way back, as Markdown."""
-    lines = ["| layer | grad_fn | next functions |", "| --- | --- | --- |"]
-    for layer, (grad_fn, *after) in graph.items():
-        cells = map(as_markdown, (layer, grad_fn, ", ".join(after)))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _step_values(flushed: Flushed, index: int) -> Iterator[Summary.Value]:
-    clips = flushed.steps["clip_coefficient"][index] != 1.0
-    for column, tag in STEP_TAGS.items():
-        value = flushed.steps[column][index]
-        if column.startswith("clip") and not clips and column != "clipped_norm":
-            continue
-        if not (column == "loss_scale" and np.isnan(value)):
-            yield Summary.Value(tag=tag, simple_value=float(value))
+def _step_values(flushed: FlushedSteps, index: int) -> Iterator[Summary.Value]:
+    step = {name: float(column[index]) for name, column in flushed.steps.items()}
+    shown = {"norm": step["norm"], "norm_after_clipping": step["clipped_norm"]}
+    if step["clip_coefficient"] != 1.0:
+        shown["clip_coefficient"] = step["clip_coefficient"]
+    shown["nonfinite"] = step["nonfinite"]
+    if not math.isnan(step["loss_scale"]):
+        shown["loss_scale"] = step["loss_scale"]
+    for name, value in shown.items():
+        yield Summary.Value(tag=f"gradients/{name}", simple_value=value)
 
 
 def _layer_values(layers: LayerRecord) -> Iterator[Summary.Value]:
-    for place, name in enumerate(layers.names):
-        gradient = float(layers.gradients[place, 0])
-        yield Summary.Value(tag=f"output_grad_norm/{name}", simple_value=gradient)
+    norms = layers.gradients[:, NAMES.index("norm")].tolist()
+    for name, norm in zip(layers.names, norms, strict=True):
+        yield Summary.Value(tag=f"output_grad_norm/{name}", simple_value=norm)
 
 
-def _histograms(row: Row, names: Sequence[str], chosen: Sequence[bool]) -> Iterator[Summary.Value]:
-    """Yield histograms over log2 of the magnitude."""
+def _histograms(
+    row: StepRecord, names: Sequence[str], chosen: Sequence[bool]
+) -> Iterator[Summary.Value]:
     if row.histograms is None:
         return
-    for column, counts in zip(row.columns, _on_host(row.histograms), strict=True):
+    for column, counts in zip(row.columns, row.histograms.cpu().numpy(), strict=True):
         if chosen[column] and counts[:BINS].any():
-            histogram = log_histogram(counts[:BINS])
-            yield Summary.Value(tag=f"grad_log2_magnitude/{names[column]}", histo=histogram)
+            yield log_histogram(f"grad_log2_magnitude/{names[column]}", counts[:BINS])
 
 
-def log_histogram(counts: np.ndarray) -> HistogramProto:
+def log_histogram(tag: str, counts: np.ndarray) -> Summary.Value:
     """Return a TensorBoard histogram over log2 of the magnitude, without its empty ends."""
     filled = np.flatnonzero(counts)
     first, last = filled[0], filled[-1] + 1
     lefts = np.arange(first, last) + LOWEST
     kept = counts[first:last].astype(float)
     middles = lefts + 0.5
-    return HistogramProto(
+    summary = histogram_raw(
+        tag,
         min=float(lefts[0]),
         max=float(lefts[-1] + 1),
         num=float(kept.sum()),
         sum=float((kept * middles).sum()),
         sum_squares=float((kept * middles**2).sum()),
-        bucket_limit=[float(lefts[0]), *(lefts + 1.0).tolist()],
-        bucket=[0.0, *kept.tolist()],
+        bucket_limits=[float(lefts[0]), *(lefts + 1.0).tolist()],
+        bucket_counts=[0.0, *kept.tolist()],
     )
+    return summary.value[0]
 
 
-def _on_host(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()
+def image_value(tag: str, pixels: Tensor) -> Summary.Value:
+    """Return an image, uint8 of (1 or 3, height, width), as TensorBoard stores it."""
+    channels, height, width = pixels.shape
+    png = BytesIO()
+    image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy())
+    image.save(png, "PNG", compress_level=1)  # takes a third of the default's time, and more space
+    encoded = Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
+    )
+    return Summary.Value(tag=tag, image=encoded)
+
+
+def graph_as_markdown(graph: Mapping[str, list[str]]) -> str:
+    """Return a table of each layer's grad_fn and those that follow it in the backward pass."""
+    lines = ["| layer | grad_fn | next functions |", "| --- | --- | --- |"]
+    for layer, (grad_fn, *following) in graph.items():
+        cells = map(as_markdown, (layer, grad_fn, ", ".join(following)))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

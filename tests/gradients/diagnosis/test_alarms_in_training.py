@@ -116,7 +116,7 @@ FLUSHES = [(1, 21), (7, 5), (1000, 21), (50, 63)]
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarm_handler, "Detector", partial(Detector, patience_steps=PATIENCE))
-    monkeypatch.setattr("convtrain.gradients.record.filters.LOOK_EVERY", 8)
+    monkeypatch.setattr("convtrain.gradients.record.zero_filters.SCAN_EVERY_N_STEPS", 8)
 
 
 @pytest.mark.parametrize(("flush_every", "steps_an_epoch"), FLUSHES)

@@ -20,7 +20,9 @@ EMPTY = pa.table({})
 
 def table(kind: str, **columns: Any) -> pa.Table:
     types = TABLES[kind]
-    return pa.table({name: pa.array(v, types[name]) for name, v in columns.items()})
+    return pa.table(
+        {name: pa.array(v, types.get(name, pa.float32())) for name, v in columns.items()}
+    )
 
 
 def steps_of(norm: Any, **columns: Any) -> pa.Table:
@@ -226,7 +228,7 @@ def long_record(run: Path, steps: int) -> None:
 def test_the_diagnosis_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convtrain.gradients.record.store.ROWS_IN_A_PIECE", 1000)
+    monkeypatch.setattr("convtrain.gradients.record.store.ROWS_PER_PIECE", 1000)
     monkeypatch.setattr("convtrain.gradients.reading.MAX_SAMPLED_STEPS", 256)
     peaks, lines = {}, {}
     for steps in (1000, 8000):

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.gradients.record.schedule import (
-    Length,
-    Plan,
-    Sampling,
-    Sizes,
-    fit,
-    forecast,
-    in_words,
-    size_in_words,
+from convtrain.gradients.record.disk_space import (
+    RecordSize,
+    fit_on_disk,
+    forecast_bytes,
+    format_bytes,
 )
+from convtrain.gradients.record.schedule import Plan, Sampling, describe_plan
 from tests.conftest import Train
 
 
@@ -78,19 +75,18 @@ def _parameters() -> list[str]:
 
 
 def test_a_budget_thins_the_dearest_detail_first() -> None:
-    sizes = Sizes(parameters=60, layers=60, values={"w": 1_000_000})
+    size = RecordSize(1000, layers=60, values={f"w{i}": 20_000 for i in range(60)})
     plan = Plan(statistics=Sampling(), distributions=Sampling(), tensors=Sampling())
-    length = Length(steps=1000)
-    whole = forecast(plan, sizes, length)
-    thinned, size = fit(plan, sizes, length, max_bytes=whole // 10)
-    assert size <= whole // 10
+    whole = forecast_bytes(plan, size)
+    thinned, forecast = fit_on_disk(plan, size, max_bytes=whole // 10)
+    assert forecast <= whole // 10
     assert thinned.tensors is not None
     assert thinned.tensors.every_n_steps > 1
     assert thinned.norms == plan.norms
-    assert fit(plan, sizes, length, max_bytes=whole) == (plan, whole)
-    least, _ = fit(plan, sizes, length, max_bytes=1)
+    assert fit_on_disk(plan, size, max_bytes=whole) == (plan, whole)
+    least, _ = fit_on_disk(plan, size, max_bytes=1)
     assert least.samplings == {}
-    assert in_words(least, plan) == (
+    assert describe_plan(least, plan) == (
         "norms never, statistics never, distributions never, tensors never"
     )
 
@@ -102,8 +98,8 @@ def test_a_budget_is_kept_by_a_run(train: Train, tmp_path: Path) -> None:
 
 def test_words() -> None:
     plan = Plan(statistics=Sampling(2), distributions=Sampling(13), tensors=Sampling(101))
-    assert in_words(plan) == (
+    assert describe_plan(plan) == (
         "norms at every step, statistics at every 2nd step, distributions at every 13th step, "
         "tensors at every 101st step"
     )
-    assert [size_in_words(n) for n in (12, 1234, 5_600_000)] == ["12 B", "1.23 kB", "5.6 MB"]
+    assert [format_bytes(n) for n in (12, 1234, 5_600_000)] == ["12 B", "1.23 kB", "5.6 MB"]

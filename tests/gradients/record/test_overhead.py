@@ -6,7 +6,7 @@ import pytest
 
 from convtrain.gradients.record import overhead as module
 from convtrain.gradients.record.overhead import Budget, Overhead
-from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling, in_words
+from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling, describe_plan
 
 
 class Clock:
@@ -103,7 +103,7 @@ def test_what_is_not_too_dear_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_never_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _, plans = run(CASES["statistics that no step can afford"], monkeypatch)
-    assert in_words(plans[-1], plans[0]).endswith("statistics never")
+    assert describe_plan(plans[-1], plans[0]).endswith("statistics never")
 
 
 def test_a_second_of_recording_is_always_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,56 +1,64 @@
 """Which filters of a convolution have a gradient of exact zeros, step after step."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convtrain.gradients.record.statistics import zero_filters
 from convtrain.training.norms import is_plain
+from convtrain.training.sharding import gathered
 
-LOOK_EVERY = 50  # recorded steps between two looks at all filters
+SCAN_EVERY_N_STEPS = 50  # recorded steps between two scans of all filters
+
+
+class FilterState(TypedDict):
+    """What a checkpoint keeps of :class:`ZeroFilters`; filters are numbers, by parameter."""
+
+    rows: int
+    sizes: dict[str, int]
+    followed: dict[str, list[int]]
 
 
 class ZeroFilters:
     """Finds the filters whose gradient is exactly zero at every step between two flushes.
 
-    To look at every filter at every step would cost as much as the norms. So every 50th recorded
-    step looks at all filters, and those that are zero there are followed from the next flush on,
-    at every recorded step. A filter may have been zero for longer than it is followed.
+    Testing every filter at every step would cost as much as the norms. Instead every 50th recorded
+    step scans all filters, and those that are zero there are followed from the next flush on, at
+    every recorded step. A filter may have been zero for longer than it is followed.
 
     Only :meth:`flush` waits for the device.
     """
 
-    def __init__(self) -> None:
-        self._rows = 0
-        self._zero: dict[str, Tensor] = {}  # bool (filters,), at the last look at all
-        self._followed: dict[str, tuple[Tensor, Tensor]] = {}  # their numbers, and if zero so far
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._rows = device, 0
+        self._zero: dict[str, Tensor] = {}  # bool (filters,), at the last scan
+        self._followed: dict[str, tuple[Tensor, Tensor]] = {}  # numbers, and whether still zero
         self._sizes: dict[str, int] = {}
 
     def look(self, names: Iterable[str], gradients: Iterable[Tensor]) -> None:
         """Look at the gradients of a recorded step."""
-        at_all = self._rows % LOOK_EVERY == 0
+        scan = self._rows % SCAN_EVERY_N_STEPS == 0
         self._rows += 1
-        if not (at_all or self._followed):
+        if not (scan or self._followed):
             return
         for name, gradient in zip(names, gradients, strict=True):
             if gradient.ndim != 4 or gradient.is_sparse:
                 continue
-            if at_all:
+            if scan:
                 self._zero[name] = zero_filters(gradient)
             if name in self._followed:
-                numbers, so_far = self._followed[name]
+                numbers, still_zero = self._followed[name]
                 if is_plain(gradient):
-                    so_far &= zero_filters(gradient.index_select(0, numbers))
+                    still_zero &= zero_filters(gradient.index_select(0, numbers))
                 else:
-                    so_far &= zero_filters(gradient).index_select(0, numbers)
+                    still_zero &= zero_filters(gradient).index_select(0, numbers)
 
     def flush(self) -> dict[str, np.ndarray]:
         """Return, by convolution, bool (filters,): zero at every step since the last flush."""
         found = {name: np.zeros(size, bool) for name, size in self._sizes.items()}
-        followed = {name: numbers[so_far] for name, (numbers, so_far) in self._followed.items()}
+        followed = {name: numbers[still] for name, (numbers, still) in self._followed.items()}
         for name, numbers in followed.items():
             found[name][numbers.cpu()] = True
         for name, zero in self._zero.items():
@@ -68,12 +76,18 @@ class ZeroFilters:
             if len(numbers)
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is to be known after a flush, as dicts, lists, strings and numbers."""
+    def state_dict(self) -> FilterState:
         followed = {name: numbers.tolist() for name, (numbers, _) in self._followed.items()}
         return {"rows": self._rows, "sizes": dict(self._sizes), "followed": followed}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: FilterState) -> None:
         self._rows, self._sizes = state["rows"], dict(state["sizes"])
         filters = state["followed"].items()
-        self._follow({name: torch.tensor(numbers, device=device) for name, numbers in filters})
+        self._follow(
+            {name: torch.tensor(numbers, device=self._device) for name, numbers in filters}
+        )
+
+
+def zero_filters(gradient: Tensor) -> Tensor:
+    """Return which of a convolution's filters have a gradient of exact zeros: bool (filters,)."""
+    return gathered(gradient.detach().abs().amax((1, 2, 3))) == 0

@@ -11,8 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain.gradients import load
-from convtrain.gradients.record.statistics import BINS, LOWEST
-from convtrain.gradients.record.tensorboard import graph_text, log_histogram, picture
+from convtrain.gradients.record.histograms import BINS, LOWEST
+from convtrain.gradients.record.tensorboard import graph_as_markdown, image_value, log_histogram
 from tests.conftest import Train
 
 
@@ -104,7 +104,7 @@ def test_filters_are_pictured_only_so_often(tmp_path: Path) -> None:
 
     overrides = ("recorder=full", "recorder.distributions.every_n_steps=1", "data.batch_size=16")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convtrain.gradients.record.tensorboard.PICTURES", 4)
+        patch.setattr("convtrain.gradients.record.tensorboard.FILTER_IMAGES", 4)
         train(compose(*QUICK, *overrides, "logger=tensorboard"), tmp_path, overrides)
     pictured = [image.step for image in events(tmp_path).Images("filter_gradients/conv2d_1.weight")]
     sampled = {row["step"] for row in load(tmp_path, "layers").to_pylist()}
@@ -115,7 +115,7 @@ def test_filters_are_pictured_only_so_often(tmp_path: Path) -> None:
 
 def test_a_picture_is_the_pixels_given() -> None:
     pixels = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
-    shown = picture("tag", pixels).image
+    shown = image_value("tag", pixels).image
     assert (shown.colorspace, shown.height, shown.width) == (3, 5, 7)
     decoded = np.asarray(Image.open(BytesIO(shown.encoded_image_string)))
     np.testing.assert_array_equal(decoded.transpose(2, 0, 1), pixels.numpy())
@@ -124,7 +124,7 @@ def test_a_picture_is_the_pixels_given() -> None:
 def test_a_histogram_keeps_its_counts_over_log2() -> None:
     counts = np.zeros(BINS, dtype=np.int64)
     counts[30:33] = [4, 0, 6]  # magnitudes around 2**-10
-    shown: Any = log_histogram(counts)
+    shown: Any = log_histogram("tag", counts).histo
     left = LOWEST + 30
     assert (shown.min, shown.max, shown.num) == (left, left + 3, 10)
     assert list(shown.bucket_limit) == [left, left + 1, left + 2, left + 3]
@@ -132,7 +132,7 @@ def test_a_histogram_keeps_its_counts_over_log2() -> None:
 
 
 def test_the_graph_is_a_table() -> None:
-    text = graph_text(
+    text = graph_as_markdown(
         {"conv": ["ConvolutionBackward0", "AccumulateGrad"], "relu": ["ReluBackward0"]}
     )
     assert text.splitlines()[2:] == [

@@ -14,8 +14,10 @@ import pytest
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients import load
+from convtrain.gradients.record.statistics import NAMES as NAMES_OF_STATISTICS
 from convtrain.gradients.record.store import TABLES, Store, parts_of
 
+PREFIXED = [f"{what}_{name}" for what in ("value", "gradient") for name in NAMES_OF_STATISTICS]
 NAMES = ("conv.weight", "conv.bias", "head.weight")
 
 
@@ -79,7 +81,9 @@ def test_every_table_keeps_every_column(tmp_path: Path, table: str) -> None:
             return examples[kind.value_type]
         return [examples[kind.value_type]] * 2 if pa.types.is_list(kind) else examples[kind]
 
-    row = {name: example(kind) for name, kind in TABLES[table].items()}
+    statistics = {"parameters": NAMES_OF_STATISTICS, "layers": PREFIXED}.get(table, ())
+    types = {**TABLES[table], **dict.fromkeys(statistics, pa.float32())}
+    row = {name: example(kind) for name, kind in types.items()}
     store = Store(tmp_path)
     store.append(table, {name: [value] for name, value in row.items()})
     store.append(table, {name: [8 if name == "step" else None] for name in row})
@@ -94,6 +98,25 @@ def test_a_column_that_appears_later_is_absent_before(store: Store, tmp_path: Pa
     table = load(tmp_path)
     assert table["cosine"].to_pylist() == [None] * 36 + [0.5]
     assert table["parameter"].to_pylist()[-1] == "thawed.weight"
+
+
+def test_statistics_of_records_of_before_have_their_present_names(tmp_path: Path) -> None:
+    """Also where a run of before is resumed, and writes parts with the present names."""
+    store = Store(tmp_path)
+    keys = {"step": [1, 2], "parameter": ["conv.weight"] * 2}
+    store.append(
+        "parameters", {**keys, "norm": [1.0] * 2, "deviation": [2.0] * 2, "zeros": [3.0] * 2}
+    )
+    store.append(
+        "layers",
+        {"step": [1], "layer": ["conv"], "value_zeros": [4.0], "gradient_deviation": [5.0]},
+    )
+    store.keep_until(1)
+    store.append("parameters", {"step": [2], "parameter": ["conv.weight"], "std": [6.0]})
+    (first, second), (layer,) = load(tmp_path).to_pylist(), load(tmp_path, "layers").to_pylist()
+    assert (first["norm"], first["std"], first["zero_fraction"], second["std"]) == (1, 2, 3, 6)
+    assert (layer["value_zero_fraction"], layer["gradient_std"]) == (4, 5)
+    assert not {"deviation", "zeros"} & {*first}
 
 
 # --- resuming -------------------------------------------------------------------------------------
@@ -207,7 +230,7 @@ def test_other_files_are_no_parts(store: Store, tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from tests.gradients.test_store import Store, write
+from tests.gradients.record.test_store import Store, write
 store = Store(sys.argv[1])
 try:
     from convtrain.gradients import load

@@ -17,7 +17,7 @@ COMMON = (
 )  # fmt: skip
 NUMBERS = {
     "steps": ("norm", "clipped_norm", "clip_coefficient", "loss", "micro_batches", "nonfinite"),
-    "parameters": ("norm", "mean", "deviation", "minimum", "maximum", "zeros", "update_ratio"),
+    "parameters": ("norm", "mean", "std", "minimum", "maximum", "zero_fraction", "update_ratio"),
 }
 
 

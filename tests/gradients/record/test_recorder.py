@@ -4,9 +4,11 @@ import copy
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 import convtrain
 from convtrain.gradients import load
 from convtrain.gradients.record.schedule import Plan, Sampling
+from convtrain.gradients.record.statistics import STATISTICS
 from tests.conftest import slow_but
 from tests.gradients.harness import FULL, STATS, Module, by_hand, fit, squares
 
@@ -113,14 +116,11 @@ def test_a_row_for_every_real_step(
         assert_close(cosines[1:], angles, rtol=2e-4, atol=1e-6)
 
 
-FORMULAS = {
-    "norm": lambda g: g.norm(),
-    "mean": lambda g: g.mean(),
-    "deviation": lambda g: g.std(correction=0),
-    "minimum": lambda g: g.min(),
-    "maximum": lambda g: g.max(),
-    "zeros": lambda g: (g == 0).double().mean(),
-}
+def _formula(definition: str) -> Callable[[Tensor], Any]:
+    return lambda g: eval(definition, {"np": np, "x": g.detach().double().numpy().ravel()})
+
+
+FORMULAS = {statistic.name: _formula(statistic.definition) for statistic in STATISTICS}
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])

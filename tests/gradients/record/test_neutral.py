@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convtrain.gradients import load
-from convtrain.gradients.record import recorder
+from convtrain.gradients.record import histograms, recorder
 from convtrain.gradients.record.schedule import Plan
 from convtrain.gradients.record.store import Store
 from tests.conftest import Train, slow_but
 from tests.gradients.harness import DEBUG, FULL, NORMS, STATS, Module, fit, squares
-
-RECORD = "convtrain.gradients.record"
 
 STEPS = 20
 
@@ -113,7 +111,7 @@ def test_nothing_waits_and_nothing_is_written_between_flushes(
 ) -> None:
     """The way of an accelerator, taken on the CPU: there, reading a value would be a wait."""
     monkeypatch.setattr(recorder, "is_on_cpu", lambda tensor: False)
-    monkeypatch.setattr(f"{RECORD}.statistics._on_cpu", lambda tensor: False)
+    monkeypatch.setattr(histograms, "is_on_cpu", lambda tensor: False)
     host_copies, writes = Counter[str](), []
     for name in ("cpu", "numpy", "tolist", "item"):
         plain = getattr(Tensor, name)
@@ -156,9 +154,7 @@ def test_an_accelerator_gets_the_same_record(tmp_path: Path, monkeypatch: Any) -
     for what in ("host", "accelerator"):
         if what == "accelerator":
             monkeypatch.setattr(recorder, "is_on_cpu", lambda tensor: False)
-            monkeypatch.setattr(
-                "convtrain.gradients.record.statistics._on_cpu", lambda tensor: False
-            )
+            monkeypatch.setattr(histograms, "is_on_cpu", lambda tensor: False)
         train(tmp_path / what, FULL)
     for table in ("steps", "parameters", "layers", "histograms"):
         mine, theirs = (load(tmp_path / what, table) for what in ("host", "accelerator"))

@@ -3,28 +3,56 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, distributed
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from convtrain.gradients.record.histograms import BINS, HIGHEST, KINDS, LOWEST, histogram
 from convtrain.gradients.record.statistics import (
-    BINS,
-    HIGHEST,
-    KINDS,
-    LOWEST,
+    NAMES,
+    STATISTICS,
+    Statistic,
+    checksums,
     describe,
-    fingerprints,
-    histogram,
     is_finite,
     largest,
-    zero_filters,
 )
+from convtrain.gradients.record.zero_filters import zero_filters
 from convtrain.training.norms import gradient_norms, total_norm
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+TENSORS = {
+    "normal": normal(7, 3, 5, 5),
+    "large": normal(20_000, seed=1) * 1e-4 + 3e-5,
+    "sparse": torch.where(normal(999, seed=2) > 1, normal(999), 0.0),
+    "one value": torch.tensor(-2.5),
+    "double": normal(300, seed=3).double(),
+    "half": normal(300, seed=4).bfloat16(),
+    "complex": torch.complex(normal(40, seed=5), normal(40, seed=6)),
+}
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
+@pytest.mark.parametrize("statistic", STATISTICS, ids=lambda statistic: statistic.name)
+def test_a_statistic_is_what_its_definition_says(statistic: Statistic, tensor: Tensor) -> None:
+    """The definition, which the documentation shows, is evaluated by NumPy in float64."""
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    x = real.double().numpy().ravel()
+    expected = eval(statistic.definition, {"np": np, "x": x})
+    found = describe([tensor])[0, NAMES.index(statistic.name)].item()
+    assert found == pytest.approx(expected, rel=3e-6, abs=1e-7 * abs(x).max())
+
+
+def test_an_empty_tensor_has_the_norm_zero_and_no_other_statistic() -> None:
+    norm, *others = describe([torch.empty(0, 3)])[0].tolist()
+    assert norm == 0
+    assert all(map(math.isnan, others))
 
 
 @pytest.mark.parametrize("count", [1, 100, 16384, 20_000, 2_359_296])
@@ -114,14 +142,14 @@ def test_whatever_is_not_finite_shows_in_the_largest_value() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
-def test_a_fingerprint_changes_with_the_last_bit_of_one_value(dtype: Any) -> None:
+def test_a_checksum_changes_with_the_last_bit_of_one_value(dtype: Any) -> None:
     tensor = normal(4, 3, 5, 5).to(dtype)
-    before = fingerprints([tensor, tensor.clone()])
+    before = checksums([tensor, tensor.clone()])
     assert before[0] == before[1]
     view = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     (value,) = view.flatten()[77:78]
     view.view(-1)[77] = torch.nextafter(value, torch.full_like(value, 9.0))
-    assert fingerprints([tensor])[0] != before[0]
+    assert checksums([tensor])[0] != before[0]
 
 
 def test_filters_without_a_gradient_are_found() -> None:
@@ -131,7 +159,7 @@ def test_filters_without_a_gradient_are_found() -> None:
 
 
 def test_a_sharded_gradient_counts_as_a_whole(tmp_path: Any) -> None:
-    """In a world of one process; tests/gradients/test_devices.py has two."""
+    """In a world of one process; test_devices.py has two."""
     store = distributed.FileStore(str(tmp_path / "meeting"), 1)
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:

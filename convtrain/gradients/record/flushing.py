@@ -1,0 +1,156 @@
+"""Flushing: from records of steps on the device to the alarms and to the disk, within limits."""
+
+import logging
+import math
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+
+from convtrain.gradients.diagnosis.alarm_handler import AlarmHandler
+from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk, format_bytes
+from convtrain.gradients.record.overhead import Budget, Overhead
+from convtrain.gradients.record.parameters import Parameters, without_optimizer
+from convtrain.gradients.record.schedule import Plan, describe_plan
+from convtrain.gradients.record.statistics import checksums
+from convtrain.gradients.record.steps import StepRecord, flush_steps, step_losses
+from convtrain.gradients.record.writer import Writer
+from convtrain.gradients.record.zero_filters import ZeroFilters
+from convtrain.models.compiled import is_compiled
+from convtrain.training.epochs import epoch_steps, training_steps
+
+log = logging.getLogger("convtrain")
+
+
+class Flusher:
+    """Keeps the records of a training's steps until they are flushed.
+
+    Args:
+        run_dir: the run's directory.
+        trainer, model: that train.
+        plan: what is to be recorded; it is thinned to keep within the limits.
+        alarms: looks at what is flushed.
+        overhead: counts the time of recording.
+        flush_every: rows between two flushes.
+        max_bytes, max_overhead: limits on disk and of the share of time.
+
+    Attributes:
+        plan: what is recorded from now on.
+        parameters: those of the model.
+        rows: the records that are not flushed.
+        has_news: whether a flush has shown what :meth:`settle` has not acted on yet.
+        filters: finds those with a gradient of exact zeros.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        trainer: pl.Trainer,
+        model: nn.Module,
+        plan: Plan,
+        alarms: AlarmHandler,
+        overhead: Overhead,
+        *,
+        flush_every: int,
+        max_bytes: int,
+        max_overhead: float,
+    ) -> None:
+        self._trainer, self._alarms, self._flush_every = trainer, alarms, flush_every
+        steps = training_steps(trainer)
+        epochs = math.ceil(steps / max(epoch_steps(trainer), 1))
+        saves = epochs if trainer.checkpoint_callbacks else 0
+        size = RecordSize(steps, rows_per_flush=flush_every, saves=saves).of_model(model, plan)
+        self.plan, forecast = fit_on_disk(plan, size, max_bytes=max_bytes)
+        self._budget = Budget(max_overhead, overhead, trainer.global_step, steps)
+        self.parameters = Parameters(
+            model, self.plan, before_change=partial(self.flush, all_processes=False)
+        )
+        self.rows: list[StepRecord] = []
+        self.filters = ZeroFilters(trainer.strategy.root_device)
+        self.has_news = False
+        self._writer: Writer | None = None
+        if trainer.is_global_zero:
+            has_statistics = self.plan.statistics is not None
+            self._writer = Writer(
+                run_dir, trainer, model, statistics=has_statistics, overhead=overhead
+            )
+            if is_compiled(model) and self.plan.distributions is not None:
+                log.warning("the model is compiled: the outputs of its layers are not recorded")
+            if idle := without_optimizer(trainer, model):
+                log.warning("no optimiser has %s: these weights will not move", ", ".join(idle))
+            described = describe_plan(self.plan, plan)
+            print(f"gradient record: {described}; about {format_bytes(forecast)}")
+
+    def add(self, row: StepRecord) -> None:
+        if self.rows and self.rows[-1].step == row.step:  # an optimiser calls its closure again
+            self.rows.pop()
+        self.rows.append(row)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= self._flush_every
+
+    @torch.no_grad()
+    def flush(self, *, all_processes: bool) -> None:
+        """Move the records to the host, look for trouble, and hand them to the writer.
+
+        Args:
+            all_processes: all of them flush now, so that they may exchange what they know.
+
+        Raises:
+            TrainingError: what was flushed before could not be written.
+        """
+        rows, self.rows = self.rows, []
+        if not rows:
+            return
+        parameters = self.parameters
+        losses, sums = step_losses(rows), torch.full((len(parameters.names),), torch.nan)
+        if all_processes:
+            sums = checksums(parameters.tensors)
+            if self._trainer.world_size > 1:
+                losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
+        flushed = flush_steps(rows, parameters.names, losses.cpu().numpy())
+        self._alarms.look(flushed, sums.cpu().numpy(), self.filters.flush())
+        if self._writer is not None:
+            self._writer.write(flushed, parameters.chosen)
+        self.has_news = all_processes
+
+    def settle(self) -> None:
+        """Act on what a flush has shown, before the next step is done.
+
+        Raises:
+            TrainingError: an alarm stops the training.
+        """
+        self.has_news = False
+        self._alarms.act(self._trainer)
+        before, plan = self.plan, self._budget.fit(self.plan, self._trainer.global_step)
+        if self._trainer.world_size > 1:  # all processes must flush at the same steps
+            plan = self._trainer.strategy.broadcast(plan)
+        if plan != before:
+            self.plan = plan
+            rank_zero_only(log.warning)(
+                "gradient record: would take more of the time than recorder.max_overhead=%g; from "
+                "step %d on %s", self._budget.share, self._trainer.global_step + 1,
+                describe_plan(plan, before),
+            )  # fmt: skip
+
+    def wait(self) -> None:
+        """Return when all that was flushed is on disk.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        if self._writer is not None:
+            self._writer.wait()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of the record on disk, as far as this process has written it."""
+        return 0 if self._writer is None else self._writer.bytes_written

@@ -1,0 +1,230 @@
+"""What is measured of the gradients of a step: before the optimiser's step, and after it."""
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from convtrain.gradients.record.histograms import histogram
+from convtrain.gradients.record.microbatches import MicroBatches
+from convtrain.gradients.record.overhead import Overhead
+from convtrain.gradients.record.parameters import Parameters, parameters_of
+from convtrain.gradients.record.schedule import Plan
+from convtrain.gradients.record.statistics import (
+    COSINE,
+    NAMES,
+    UPDATE_RATIO,
+    describe,
+    largest,
+)
+from convtrain.gradients.record.steps import MEASURED, StepRecord
+from convtrain.text import matches
+from convtrain.training.norms import gradient_norms, norm_of_each, total_norm, whole
+from convtrain.training.sharding import gathered
+from convtrain.training.task import Task
+
+ONLY_NORMS = frozenset({"norms"})
+CONVOLUTIONS_SHOWN = 4
+FILTERS, CHANNELS = 16, 4  # of each
+
+
+class Measurement:
+    """Measures the gradients that an optimiser is about to use, and how far it moves the weights.
+
+    A step of which only norms are recorded makes few calls: it runs while the caches are full of
+    the backward pass, and takes several times what it takes in a loop.
+
+    Args:
+        trainer, module: that train.
+        parameters: those that may be recorded.
+        overhead: counts the time of each detail.
+        has_statistics: whether there will be any.
+        decides_at_once: whether it is decided before each step of the optimiser that all gradients
+            are finite, which waits for the device.
+    """
+
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        parameters: Parameters,
+        overhead: Overhead,
+        *,
+        has_statistics: bool,
+        decides_at_once: bool,
+    ) -> None:
+        self._trainer, self._module, self._overhead = trainer, module, overhead
+        self._parameters, self._decides_at_once = parameters, decides_at_once
+        clipping = clipping_of(trainer, module)
+        self._clip_value = trainer.gradient_clip_val if clipping == "norm" else None
+        self._measures_clipping = clipping in ("value", "unknown")
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._scaler: GradScaler | None = scaler if scaler and scaler.is_enabled() else None
+        self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
+        self._previous: dict[str, Tensor] = {}  # gradients that the next step is compared with
+        self._row: StepRecord | None = None  # of the current step
+        self._before: tuple[StepRecord, list[Tensor], list[Tensor]] | None = None
+        if self._measures_clipping or has_statistics:
+            for optimizer in trainer.optimizers:
+                optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer))
+
+    @torch.no_grad()
+    def before_step(
+        self, optimizer: Optimizer, step: int, plan: Plan, micro_batches: MicroBatches
+    ) -> tuple[StepRecord, list[Tensor]] | None:
+        """Measure what is due of a step that is about to be done.
+
+        Returns:
+            the record and the true gradient of each of its columns; None where nothing is due.
+        """
+        self._row = None
+        due, is_compared = plan.due(step), plan.compares(step, len(self._optimizers))
+        if not (due or is_compared):
+            return None
+        columns, gradients = self._parameters.with_gradient(optimizer)
+        if not columns:
+            return None
+        norms = norm_of_each(gradients, small=self._parameters.small)
+        has_details = is_compared or bool(self._previous) or due != ONLY_NORMS
+        scale = None if self._scaler is None else self._scaler._scale
+        if scale is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            # A fused optimiser divides by the loss scale itself, in its step.
+            norms = [norm / scale for norm in norms]
+            if has_details or self._decides_at_once:
+                gradients = [gradient / scale for gradient in gradients]
+        elif self._clip_value is not None and isinstance(self._module, Task):
+            self._module.gradient_norm = total_norm(torch.stack(list(norms)))  # clipping uses it
+        rates = [group["lr"] for group in optimizer.param_groups]
+        row = StepRecord(
+            step=step,
+            epoch=self._trainer.current_epoch,
+            time=time.time(),
+            optimizer=self._optimizers.get(id(optimizer), 0),
+            micro_batches=len(micro_batches.batches) or 1,
+            # A rate that is a tensor changes in place, and so does the scale.
+            lr=[rate.clone() if isinstance(rate, Tensor) else rate for rate in rates],
+            columns=columns,
+            loss_scale=None if scale is None else scale.clone(),
+            clip_value=self._clip_value,
+            batches=micro_batches.indices(),
+        )
+        if has_details:
+            self._measure_details(row, gradients, due, plan, is_compared)
+        if not due:
+            return None
+        if self._decides_at_once:
+            row.decide_finiteness(norms, gradients)
+        else:
+            row.norms, row.largest = torch.stack(list(norms)), largest(gradients)
+        self._row = row
+        return row, gradients
+
+    def _measure_details(
+        self,
+        row: StepRecord,
+        gradients: Sequence[Tensor],
+        due: frozenset[str],
+        plan: Plan,
+        is_compared: bool,
+    ) -> None:
+        names = [self._parameters.names[column] for column in row.columns]
+        parameters: list[Tensor] = [self._parameters.tensors[column] for column in row.columns]
+        with self._overhead.of("statistics"):
+            previous = [self._previous.pop(name, None) for name in names]
+            if "statistics" in due:
+                shape = len(names), len(MEASURED)
+                row.statistics = torch.full(shape, torch.nan, device=gradients[0].device)
+                row.statistics[:, : len(NAMES)] = describe(gradients)
+                _compare(row.statistics[:, MEASURED.index(COSINE.name)], gradients, previous)
+                self._before = row, parameters, [p.detach().clone() for p in parameters]
+            if is_compared:
+                clones = [gradient.detach().clone() for gradient in gradients]
+                self._previous.update(zip(names, clones, strict=True))
+        if "distributions" in due:
+            with self._overhead.of("distributions"):
+                row.histograms = torch.stack([histogram(gradient) for gradient in gradients])
+                row.filters = _first_filters(names, parameters, gradients)
+        if "tensors" in due:
+            with self._overhead.of("tensors"):
+                row.tensors = {
+                    name: whole(gradient.detach()).clone()
+                    for name, gradient in zip(names, gradients, strict=True)
+                    if matches(name, plan.tensor_names)
+                }
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer) -> None:
+        """Measure what the optimiser's step has done to gradients and weights."""
+        with self._overhead:
+            self._measure_update()
+            if self._row is not None and self._measures_clipping:
+                gradients = [p.grad for p in parameters_of(optimizer) if p.grad is not None]
+                self._row.clipped = total_norm(gradient_norms(gradients))
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Complete the current step; one that the scaler skipped moved no weights."""
+        self._measure_update()
+        self._row = None
+
+    def _measure_update(self) -> None:
+        if self._before is not None:
+            with self._overhead.of("statistics"):
+                (row, parameters, before), self._before = self._before, None
+                assert row.statistics is not None
+                ratios = UPDATE_RATIO.compute(parameters, before)
+                row.statistics[:, MEASURED.index(UPDATE_RATIO.name)] = ratios
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: gathered(tensor) for name, tensor in self._previous.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        known = set(self._parameters.names)
+        self._previous = {name: tensor for name, tensor in state.items() if name in known}
+
+
+def clipping_of(
+    trainer: pl.Trainer, module: pl.LightningModule
+) -> Literal["none", "norm", "value", "unknown"]:
+    """Return how gradients are clipped; ``unknown`` where the module's own code may do it."""
+    own = type(module).configure_gradient_clipping
+    known = (pl.LightningModule.configure_gradient_clipping, Task.configure_gradient_clipping)
+    if not module.automatic_optimization or own not in known:
+        return "unknown"
+    if not trainer.gradient_clip_val:
+        return "none"
+    return "value" if trainer.gradient_clip_algorithm == "value" else "norm"
+
+
+def _compare(
+    cosines: Tensor, gradients: Sequence[Tensor], previous: Sequence[Tensor | None]
+) -> None:
+    """Write the cosine of each gradient with the one before, where there is one."""
+    pairs = [(g, p) for g, p in zip(gradients, previous, strict=True) if p is not None]
+    if not pairs:
+        return
+    found = COSINE.compute([g for g, _ in pairs], [p for _, p in pairs])
+    if len(pairs) == len(cosines):
+        cosines.copy_(found)
+        return
+    known = [index for index, tensor in enumerate(previous) if tensor is not None]
+    for index, cosine in zip(known, found, strict=True):  # indexing with a list would wait
+        cosines[index] = cosine
+
+
+def _first_filters(
+    names: Sequence[str], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return some filters, and their gradients, of the first convolutions."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
+        if parameter.ndim == 4 and parameter.shape[-1] > 1 and len(found) < CONVOLUTIONS_SHOWN:
+            part = slice(FILTERS), slice(CHANNELS)
+            weight, its_gradient = whole(parameter.detach()), whole(gradient.detach())
+            found[name] = weight[part].float().clone(), its_gradient[part].float().clone()
+    return found

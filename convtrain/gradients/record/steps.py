@@ -1,0 +1,195 @@
+"""What was measured of optimiser steps: on the device, and on the host once it is flushed."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convtrain.gradients.record.capture import LayerRecord
+from convtrain.gradients.record.statistics import (
+    COMPARISONS,
+    NAMES,
+    exact_norm,
+    is_finite,
+)
+
+MEASURED = (*NAMES, *(comparison.name for comparison in COMPARISONS))
+"""The columns of :attr:`StepRecord.statistics`."""
+
+CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
+
+@dataclass
+class StepRecord:
+    """One step of one optimiser. Tensors stay on the device until they are flushed.
+
+    Attributes:
+        columns: the parameters that had a gradient, by their position among all; the tensors below
+            have an entry for each, in this order.
+        loss_scale: of mixed precision.
+        clip_value: the largest total norm allowed; None without clipping by norm.
+        batches: the dataset indices of each micro-batch.
+        losses: of the micro-batches, each with its weight in the step's; they add up to that.
+        norms: (P,) of the true gradients, unscaled and unclipped; numbers if the host has them.
+        largest: (P,) absolute values, where it is not decided at once what is finite.
+        broken: the columns whose gradient is not finite, once that is decided.
+        statistics: (P, len(MEASURED)), NaN where there is no number.
+        clipped: the total norm measured after the step, where it does not follow from the value.
+        histograms: (P, BINS + 6).
+        layers: of the first micro-batch.
+        filters: by parameter name, some of a convolution's filters and their gradients.
+        tensors: whole gradients by name.
+    """
+
+    step: int
+    epoch: int
+    time: float
+    optimizer: int
+    micro_batches: int
+    lr: list[float | Tensor]
+    columns: list[int]
+    loss_scale: Tensor | None
+    clip_value: float | None
+    batches: list[Tensor]
+    losses: list[Tensor] = field(default_factory=list)
+    norms: Tensor | Sequence[float] = ()
+    largest: Tensor | None = None
+    broken: list[int] | None = None
+    statistics: Tensor | None = None
+    clipped: Tensor | None = None
+    histograms: Tensor | None = None
+    layers: LayerRecord | None = None
+    filters: dict[str, tuple[Tensor, Tensor]] | None = None
+    tensors: dict[str, Tensor] | None = None
+
+    def decide_finiteness(self, norms: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Find out which gradients are not finite; this waits for the device."""
+        self.norms, self.broken = [norm.item() for norm in norms], []
+        if not math.isfinite(sum(self.norms)):
+            pairs = zip(self.columns, gradients, strict=True)
+            self.broken = [column for column, gradient in pairs if not is_finite(gradient)]
+            self.norms = [exact_norm(gradient).item() for gradient in gradients]
+
+
+@dataclass(frozen=True)
+class FlushedSteps:
+    """Steps (S) on the host, as arrays.
+
+    Attributes:
+        names: of all parameters (P).
+        rows: one for each step.
+        steps: columns of the table of steps (S,), and ``loss_known``.
+        norms: float64 (S, P), NaN where there was no gradient; ``present`` tells this from a
+            gradient that is NaN.
+    """
+
+    names: tuple[str, ...]
+    rows: Sequence[StepRecord]
+    steps: dict[str, np.ndarray]
+    norms: np.ndarray
+    present: np.ndarray
+
+    @property
+    def has_statistics(self) -> np.ndarray:
+        return np.array([row.statistics is not None for row in self.rows])
+
+    @cached_property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """float32 (S, P) by name, NaN where nothing was measured."""
+        values = np.full((len(MEASURED), *self.norms.shape), np.nan, np.float32)
+        for index, row in enumerate(self.rows):
+            if row.statistics is not None:
+                values[:, index, row.columns] = row.statistics.cpu().numpy().T
+        return dict(zip(MEASURED, values, strict=True))
+
+
+def flush_steps(
+    rows: Sequence[StepRecord], names: Sequence[str], losses: np.ndarray
+) -> FlushedSteps:
+    """Move what was measured to the host.
+
+    Args:
+        names: of all parameters, by column.
+        losses: (S,), of all images of each step on all devices.
+    """
+    norms = np.full((len(rows), len(names)), np.nan)
+    present = np.zeros(norms.shape, dtype=bool)
+    measured, start = _norms(rows), 0
+    for columns, group in groupby(rows, lambda row: row.columns):  # usually one, of all rows
+        stop = start + len(list(group))
+        norms[start:stop, columns] = measured[start:stop]
+        present[start:stop, columns] = True
+        start = stop
+    broken = _decide_broken(rows)
+    nonfinite = np.array([len(columns) for columns in broken], dtype=np.int32)
+    total = np.sqrt(np.where(present, norms, 0.0) ** 2 @ np.ones(len(names)))
+    clipped, coefficient = _clipping(rows, total)
+    scales = np.array([np.nan if r.loss_scale is None else float(r.loss_scale) for r in rows])
+    steps = {
+        "step": np.array([r.step for r in rows], dtype=np.int64),
+        "epoch": np.array([r.epoch for r in rows], dtype=np.int32),
+        "time": np.array([r.time for r in rows]),
+        "optimizer": np.array([r.optimizer for r in rows], dtype=np.int32),
+        "micro_batches": np.array([r.micro_batches for r in rows], dtype=np.int32),
+        "loss": losses,
+        "loss_known": np.array([bool(r.losses) for r in rows]),
+        "loss_scale": scales,
+        "skipped": ~np.isnan(scales) & (nonfinite > 0),
+        "norm": total,
+        "clipped_norm": clipped,
+        "clip_coefficient": coefficient,
+        "nonfinite": nonfinite,
+        "first_nonfinite": np.array([names[c[0]] if c else None for c in broken], object),
+    }
+    return FlushedSteps(tuple(names), rows, steps, norms, present)
+
+
+def step_losses(rows: Sequence[StepRecord]) -> Tensor:
+    """Return the loss of each step's images, NaN where it is not known. (S,)"""
+    device = next((r.losses[0].device for r in rows if r.losses), torch.device("cpu"))
+    unknown = torch.full((), torch.nan, device=device)
+    return torch.stack([_sum(r.losses) if r.losses else unknown for r in rows]).float()
+
+
+def _sum(losses: Sequence[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(list(losses)).float().sum()
+
+
+def _decide_broken(rows: Sequence[StepRecord]) -> list[list[int]]:
+    """Return the columns that are not finite, by the values and not by their norms."""
+    waiting = [row for row in rows if row.broken is None and row.largest is not None]
+    for row, largest in zip(waiting, _to_host(r.largest for r in waiting), strict=True):
+        row.broken = [row.columns[i] for i in np.flatnonzero(~np.isfinite(largest))]
+    return [row.broken or [] for row in rows]
+
+
+def _clipping(rows: Sequence[StepRecord], total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the norms after clipping and the coefficients."""
+    clipped, coefficient = total.copy(), np.ones(len(rows))
+    for index, row in enumerate(rows):
+        if row.clip_value is not None:
+            coefficient[index] = np.minimum(1.0, row.clip_value / (total[index] + CLIP_EPSILON))
+            clipped[index] = total[index] * coefficient[index]
+        elif row.clipped is not None:
+            clipped[index] = float(row.clipped)
+            coefficient[index] = clipped[index] / total[index] if total[index] else 1.0
+    return clipped, coefficient
+
+
+def _norms(rows: Sequence[StepRecord]) -> list[np.ndarray | Sequence[float]]:
+    waiting = iter(_to_host(row.norms for row in rows if isinstance(row.norms, Tensor)))
+    return [next(waiting) if isinstance(row.norms, Tensor) else row.norms for row in rows]
+
+
+def _to_host(tensors: Iterable[Tensor | None]) -> list[np.ndarray]:
+    """Move many small vectors in one copy."""
+    found = [tensor.double() for tensor in tensors if tensor is not None]
+    if not found:
+        return []
+    together = torch.cat(found).cpu().numpy()
+    return np.split(together, np.cumsum([len(tensor) for tensor in found])[:-1])
