@@ -23,6 +23,15 @@ from convtrain.training.callbacks.pictures import filter_grid
 from convtrain.training.epochs import training_steps
 from convtrain.training.loggers.tensorboard import tensorboard_of
 
+STEP_TAGS = {
+    "norm": "norm",
+    "clipped_norm": "norm_after_clipping",
+    "clip_coefficient": "clip_coefficient",
+    "nonfinite": "nonfinite",
+    "loss_scale": "loss_scale",
+}
+"""Columns of the table of steps, by the name in their tag ``gradients/NAME``."""
+
 CURVE_POINTS = 250  # the record has every step; this bounds what a long run writes
 FILTER_IMAGES = 20  # of each convolution; TensorBoard itself shows ten
 
@@ -111,15 +120,12 @@ def _statistics(
 
 
 def _step_values(flushed: FlushedSteps, index: int) -> Iterator[Summary.Value]:
-    step = {name: float(column[index]) for name, column in flushed.steps.items()}
-    shown = {"norm": step["norm"], "norm_after_clipping": step["clipped_norm"]}
-    if step["clip_coefficient"] != 1.0:
-        shown["clip_coefficient"] = step["clip_coefficient"]
-    shown["nonfinite"] = step["nonfinite"]
-    if not math.isnan(step["loss_scale"]):
-        shown["loss_scale"] = step["loss_scale"]
-    for name, value in shown.items():
-        yield Summary.Value(tag=f"gradients/{name}", simple_value=value)
+    for column, tag in STEP_TAGS.items():
+        value = float(flushed.steps[column][index])
+        clips_nothing = column == "clip_coefficient" and value == 1
+        has_no_scaler = column == "loss_scale" and math.isnan(value)
+        if not (clips_nothing or has_no_scaler):
+            yield Summary.Value(tag=f"gradients/{tag}", simple_value=value)
 
 
 def _layer_values(layers: LayerRecord) -> Iterator[Summary.Value]:
