@@ -4,7 +4,7 @@ The public names below are imported when first used, so that ``import convtrain`
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from convtrain.launch.start import train as train
@@ -24,7 +24,7 @@ _HOME = {
 __all__ = ["__version__", "build_model", "functionalize", "reproduce", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'convtrain' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

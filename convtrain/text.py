@@ -1,11 +1,13 @@
-"""Text that a library would interpret, handed to it so that it shows the text as it is.
+"""Text for people: numbers, and names that a library shows as they are.
 
-Users choose the names of runs, classes, layers, experiments and folders, so a name may hold any
-character. Each library below reads some of them as its own language; whoever gives it a name uses
+Users choose the names of runs, classes, layers, experiments and folders, so a name may contain any
+character. Each library below would interpret some of them; whoever passes a name to a library uses
 the function here.
 """
 
 import html
+import io
+import math
 import re
 import sys
 import warnings
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH_OF_FILES = 160  # characters a line where there is no terminal
+WIDTH_OF_FILES = 160  # characters per line if the output is no terminal
 
 
 def make_console(
@@ -25,19 +27,18 @@ def make_console(
 ) -> "Console":
     """Return a rich console without markup, emoji codes and highlighting, also inside tables.
 
-    Lines of text are not broken, so that a path or a command can be copied.
+    It does not break lines of text, so that a path or a command can be copied.
 
     Args:
-        file: to print to; standard output without one, or standard error.
-        width: of a line in characters; without it that of the terminal, or ``WIDTH_OF_FILES``.
+        file: where to print; by default standard output, or standard error.
+        width: characters per line; by default the terminal's, or ``WIDTH_OF_FILES``.
         stderr: print to standard error.
     """
     from rich.console import Console
 
     stream = file or (sys.stderr if stderr else sys.stdout)
-    reconfigure: Any = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:  # a character that the stream's encoding lacks is shown as its code
-        reconfigure(errors="backslashreplace")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # for characters that the encoding lacks
     if width is None and not stream.isatty():
         width = WIDTH_OF_FILES
     return Console(
@@ -53,6 +54,14 @@ def format_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def format_scientific(value: float) -> str:
+    """Return a number with two digits in scientific notation, without padding: ``1.2e-3``."""
+    if not math.isfinite(value):
+        return str(float(value))
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}" if value else "0"
 
 
 def as_mathtext(text: str) -> str:

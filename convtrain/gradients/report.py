@@ -14,7 +14,7 @@ from convtrain.gradients.charts import draw_flow, draw_heatmap, write_chart
 from convtrain.gradients.diagnosis.offline import diagnose_tables
 from convtrain.gradients.reading import Norms, gather_norms, load_steps, skipped_steps
 from convtrain.gradients.record.store import load
-from convtrain.text import as_mathtext
+from convtrain.text import as_mathtext, format_scientific
 
 MAX_STEP_COLUMNS = 8
 CELL_WIDTH = 7  # characters of 1.2e-38, the longest norm
@@ -99,16 +99,8 @@ def norm_table(norms: Norms, width: int) -> Table:
     return table
 
 
-def short(value: float) -> str:
-    """Return a number to two digits in scientific notation, without padding: ``1.2e-3``."""
-    if not np.isfinite(value):
-        return str(float(value))
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}" if value else "0"
-
-
 def _cell(value: float, present: bool, usual: float) -> Text:
-    return Text(short(value), _style(value, usual)) if present else Text("-", "dim")
+    return Text(format_scientific(value), _style(value, usual)) if present else Text("-", "dim")
 
 
 def _style(value: float, usual: float) -> str:

@@ -83,7 +83,7 @@ class Rank:
 class InheritedFile:
     """An open file that a started process gets as well."""
 
-    def __init__(self, file: IO[Any]) -> None:
+    def __init__(self, file: IO[bytes] | IO[str]) -> None:
         self.descriptor = file.fileno()
 
     def __getstate__(self) -> object:
@@ -202,7 +202,7 @@ def _log_name(name: str, rank: int) -> str:
     return str(path.with_name(f"{path.stem}.rank{rank}{path.suffix}")) if rank else name
 
 
-def _logging_of(rank: int) -> dict[str, Any] | None:
+def _logging_of(rank: int) -> dict[str, object] | None:
     """Return how a rank logs: rank 0 as this process, the others to files of their own."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -227,7 +227,7 @@ def run_rank(
     config: Config,
     run_dir: Path,
     overrides: Sequence[str],
-    logs: dict[str, Any] | None,
+    logs: dict[str, object] | None,
     report: Connection,
     output: InheritedFile,
     lock: InheritedFile | None,

@@ -82,9 +82,12 @@ def train_anywhere(
     alone = count == 1 and (share_cores is None or config.trainer.strategy == "auto")
     if share_cores is not None:
         share_cores(0 if alone else count)
-    if alone:
-        return train_here(config, run_dir, overrides, signals, quiet=quiet)
-    return train_in_processes(count, config, run_dir, overrides, signals)
+    if not alone:
+        return train_in_processes(count, config, run_dir, overrides, signals)
+    with importing_pipeline(quiet=quiet):
+        from convtrain.pipeline import train as train_in_this_process
+
+    return train_in_this_process(config, run_dir, overrides, signals)
 
 
 def processes_to_start(config: Config) -> int:
@@ -104,21 +107,6 @@ def processes_to_start(config: Config) -> int:
 
     check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
     return device_count(chosen.accelerator)
-
-
-def train_here(
-    config: Config,
-    run_dir: Path,
-    overrides: Sequence[str],
-    signals: Signals,
-    *,
-    quiet: bool = True,
-) -> Result:
-    """Train in this process."""
-    with importing_pipeline(quiet=quiet):
-        from convtrain.pipeline import train as train_in_this_process
-
-    return train_in_this_process(config, run_dir, overrides, signals)
 
 
 def _result_if_finished(config: Config, run: Run) -> Result | None:

@@ -3,24 +3,19 @@
 from collections.abc import Mapping
 from typing import TypedDict, cast
 
-EVALUATED = ("val/loss", "val/acc", "test/loss", "test/acc")
-"""The metrics of the validation and the test."""
-
-METRICS = ("train/loss_epoch", "train/acc_epoch", *EVALUATED)
-"""Every metric of a run. A training without validation or test lacks theirs."""
-
 Metrics = TypedDict(
     "Metrics",
     {
-        "train/loss_epoch": float,
-        "train/acc_epoch": float,
-        "val/loss": float,
-        "val/acc": float,
-        "test/loss": float,
-        "test/acc": float,
+        "train/loss_epoch": float, "train/acc_epoch": float, "val/loss": float, "val/acc": float,
+        "test/loss": float, "test/acc": float,
     },
     total=False,
-)
+)  # fmt: skip
+"""Every metric of a run. A training without validation or test lacks theirs."""
+
+METRICS = tuple(Metrics.__annotations__)
+EVALUATED = METRICS[2:]
+"""The metrics of the validation and the test."""
 
 
 class RecorderCost(TypedDict):

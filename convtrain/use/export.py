@@ -1,7 +1,6 @@
 """The weights of a run without the rest of its checkpoint, in a format that holds nothing else."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -65,7 +64,7 @@ def _find(run: Run, checkpoint: str) -> Path:
     return run.checkpoints / f"{name}.ckpt"
 
 
-def _plain(name: str, value: Any) -> Tensor:
+def _plain(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         raise ConfigError(f"{name}: {type(value).__name__}; safetensors holds dense tensors only")
     return value.clone(memory_format=torch.contiguous_format)

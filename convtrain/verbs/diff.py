@@ -5,13 +5,13 @@ Example: python -m convtrain diff logs/runs/lenet/RUN_A logs/runs/lenet/RUN_B
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from convtrain.run.directory import Run
-from convtrain.text import make_console
+from convtrain.text import format_scientific, make_console
 
 if TYPE_CHECKING:
     from convtrain.use.compare import Pair
@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from convtrain.gradients.report import short
     from convtrain.use import compare
 
     runs = Run(arguments.first), Run(arguments.second)
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.print()
     norms = list(compare.norm_pairs(*runs))
     if norms:
-        console.print(_table("median gradient norm", norms, short, ("B / A", _ratio)))
+        console.print(_table("median gradient norm", norms, format_scientific, ("B / A", _ratio)))
     else:
         console.print("gradients: not recorded by both")
     return 0
@@ -56,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _table(
     title: str,
     pairs: "Iterable[Pair]",
-    shown: Callable[[Any], str],
-    change: "tuple[str, Callable[[Any, Any], str]] | None" = None,
+    shown: Callable[..., str],
+    change: "tuple[str, Callable[..., str]] | None" = None,
 ) -> Table:
     """Return a row for each pair, with a column for its change where its values are numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

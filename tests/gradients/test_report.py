@@ -20,7 +20,8 @@ from convtrain.gradients.charts import BINS, draw_heatmap
 from convtrain.gradients.layers import layer_of
 from convtrain.gradients.reading import Norms, gather_norms, select_rows
 from convtrain.gradients.record.store import Store
-from convtrain.gradients.report import norm_table, short
+from convtrain.gradients.report import norm_table
+from convtrain.text import format_scientific as short
 
 NAMES = ("stem.weight", "stem.bias", "head.weight")
 NAN, INF = float("nan"), float("inf")
@@ -120,7 +121,13 @@ def test_a_layer_is_the_root_of_its_parameters_squares(
 ) -> None:
     found = rows(shown(capsys, run, "--layers"))
     assert list(found)[2:] == ["stem", "head"]
-    assert found["stem"][:5] == ["1.0e0", "2.0e0", short(1609**0.5), short(2516**0.5), "nan"]
+    assert found["stem"][:5] == [
+        "1.0e0",
+        "2.0e0",
+        short(1609**0.5),
+        short(2516**0.5),
+        "nan",
+    ]
     exact = gather_norms(load(run)).by_layer()
     assert exact.values[3, 0] == pytest.approx(1609**0.5)
     assert not exact.finite[5, 0]

@@ -85,7 +85,8 @@ def typed(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     found = Typed(folder, capsys)
-    monkeypatch.setattr("convtrain.launch.start.train_here", found.train)
+    for module in ("convtrain.launch.job", "convtrain.launch.start"):
+        monkeypatch.setattr(f"{module}.train_anywhere", found.train)
     monkeypatch.setattr("convtrain.process.startup.skip_last_collection", lambda: None)
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
     root, ours = logging.getLogger(), logging.getLogger("convtrain")
