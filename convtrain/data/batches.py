@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -36,11 +37,9 @@ class Normalisation:
     """``(pixels / 255 - mean) / std`` for each channel."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean, self.std = list(mean), list(std)
+        shift = [-m / s for m, s in zip(mean, std, strict=True)]
         self._scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
-        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(
-            1, -1, 1, 1
-        )
+        self._shift = torch.tensor(shift).view(1, -1, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if self._scale.device != pixels.device:
@@ -48,12 +47,13 @@ class Normalisation:
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
 
 
+@dataclass(eq=False)
 class Batches:
     """An epoch's batches, in an order that follows from (seed, epoch).
 
     Lightning keeps ``state_dict`` in its checkpoints, and a resumed epoch starts at its position.
 
-    Args:
+    Attributes:
         images: the split.
         batch_size: over all devices together.
         classes: their number, which mixup needs.
@@ -61,33 +61,23 @@ class Batches:
         rank, world_size: this device takes every ``world_size``-th image of a batch.
         accumulate: batches of an optimiser step.
         limit: the batches of an epoch that are used, as in ``trainer.limit_train_batches``.
-
-    Attributes:
         seconds: the time that the training thread has spent on making batches.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        *,
-        batch_size: int,
-        normalise: Normalisation,
-        augmentation: Augmentation | None = None,
-        classes: int | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulate: int = 1,
-        limit: float = 1.0,
-    ) -> None:
-        self.images, self.batch_size = images, batch_size
-        self.normalise, self.augmentation = normalise, augmentation or Augmentation()
-        self.classes = classes
-        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
-        self.rank, self.world_size = rank, world_size
-        self.accumulate, self.limit = accumulate, limit
+    images: Images
+    batch_size: int
+    normalise: Normalisation
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    classes: int | None = None
+    shuffle: bool = False
+    seed: int = 0
+    drop_last: bool = False
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    limit: float = 1.0
+
+    def __post_init__(self) -> None:
         self.epoch = self.position = self._start = 0
         self.seconds = 0.0
 
@@ -138,21 +128,20 @@ class Batches:
         return whole[:1] if self.shuffle and not len(mine) else mine
 
     def _batch(self, whole: Tensor, position: int) -> Batch:
-        mine, alpha = self._mine(whole), self.augmentation.mixup
+        mine = self._mine(whole)
         weight = len(mine) * self.world_size * self.accumulate / self._images_of_step(position)
-        loss_weight = weight if self.rank < len(whole) else 0.0
         images, targets, indices = self._augmented(mine)
-        if alpha:
-            # Each image's partner is the one before it in the whole batch, wherever that is.
+        if alpha := self.augmentation.mixup:
+            # Each image's partner precedes it in the whole batch, on whichever device that is.
             if self.world_size == 1:
-                others, their_targets = images.roll(1, 0), targets.roll(1)
+                partners, their_targets = images.roll(1, 0), targets.roll(1)
             else:
-                others, their_targets, _ = self._augmented(self._mine(whole.roll(1)))
-            weight = mixup_weight(alpha, self.seed, self.epoch, position)
-            images = mixup(images, others, weight)
+                partners, their_targets, _ = self._augmented(self._mine(whole.roll(1)))
+            own = mixup_weight(alpha, self.seed, self.epoch, position)
+            images = mixup(images, partners, own)
             assert self.classes is not None
-            targets = mixed_targets(targets, their_targets, weight, self.classes)
-        return Batch(images, targets, indices, loss_weight)
+            targets = mixed_targets(targets, their_targets, own, self.classes)
+        return Batch(images, targets, indices, weight if self.rank < len(whole) else 0.0)
 
     def _images_of_step(self, position: int) -> int:
         """Count the images, over all devices, of the optimiser step that a batch belongs to."""

@@ -1,5 +1,7 @@
 """The data of a run, as Lightning asks for it."""
 
+from functools import partial
+
 import pytorch_lightning as pl
 import torch
 
@@ -10,14 +12,14 @@ from convtrain.errors import ConfigError
 
 
 class ImageData(pl.LightningDataModule):
-    """Resident splits, moved once to the device that trains.
+    """The splits, moved once to the device that trains.
 
     Args:
-        splits: uint8 images.
+        splits: the images.
         batch_size, eval_batch_size: over all devices together.
         seed: of the order and of the augmentation.
-        classes: their number, which mixup needs.
         split_seed: of the images that ``limit`` and ``overfit_batches`` choose.
+        classes: their number, which mixup needs.
         limit: use only N images of each split, the classes in proportion.
         overfit_batches: train and validate on as many training images as N batches have.
 
@@ -52,28 +54,27 @@ class ImageData(pl.LightningDataModule):
                 f"images; set data.batch_size={len(train)} or less"
             )
         self.splits = Splits(train, val, test, splits.tested)
-        self.normalise, self.augmentation = normalise, augmentation
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.seed, self.drop_last, self.classes = seed, drop_last, classes
+        self.normalise = normalise
+        self._make_train = partial(
+            Batches,
+            batch_size=batch_size,
+            normalise=normalise,
+            augmentation=augmentation,
+            classes=classes,
+            shuffle=True,
+            seed=seed,
+            drop_last=drop_last,
+        )
+        self._make_eval = partial(Batches, batch_size=eval_batch_size, normalise=normalise)
 
     def train_dataloader(self) -> Batches:
-        return self._batches(
-            self.splits.train,
-            batch_size=self.batch_size,
-            augmentation=self.augmentation,
-            classes=self.classes,
-            shuffle=True,
-            seed=self.seed,
-            drop_last=self.drop_last,
-            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
-            limit=self.trainer.limit_train_batches if self.trainer else 1.0,
-        )
+        return self._on_device(self._make_train, self.splits.train)
 
     def val_dataloader(self) -> Batches:
-        return self._batches(self.splits.val, batch_size=self.eval_batch_size)
+        return self._on_device(self._make_eval, self.splits.val)
 
     def test_dataloader(self) -> Batches:
-        return self._batches(self.splits.test, batch_size=self.eval_batch_size)
+        return self._on_device(self._make_eval, self.splits.test)
 
     def transfer_batch_to_device(
         self, batch: object, device: torch.device, dataloader_idx: int
@@ -83,15 +84,12 @@ class ImageData(pl.LightningDataModule):
         moved: object = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved
 
-    def _batches(self, images: Images, **options: object) -> Batches:
-        device, rank, world_size = torch.device("cpu"), 0, 1
-        if self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return Batches(
-            images.to(device),
-            normalise=self.normalise,
-            rank=rank,
-            world_size=world_size,
-            **options,  # type: ignore[arg-type]
-        )
+    def _on_device(self, make: "partial[Batches]", images: Images) -> Batches:
+        if (trainer := self.trainer) is None:
+            return make(images)
+        batches = make(images.to(trainer.strategy.root_device))
+        batches.rank, batches.world_size = trainer.global_rank, trainer.world_size
+        if batches.shuffle:
+            batches.accumulate = trainer.accumulate_grad_batches
+            batches.limit = trainer.limit_train_batches
+        return batches

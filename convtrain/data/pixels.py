@@ -16,7 +16,6 @@ PIXEL_RULES = 2
 EIGHT_BITS = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 WITH_ALPHA = {"LA", "PA", "RGBA", "RGBa"}
 DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-SIXTEEN_BITS = (0, 65535)
 
 ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, BITS_PER_SAMPLE = 274, 262, 339, 258  # tags of TIFF
 WHITE_IS_ZERO, SIGNED = 0, 2
@@ -30,7 +29,7 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF's orientation: what brings the image upright."""
-ON_ITS_SIDE = {5, 6, 7, 8}
+SIDEWAYS = {5, 6, 7, 8}
 
 
 def to_eight_bits(
@@ -45,12 +44,12 @@ def to_eight_bits(
     Args:
         channels: 1 for grey, 3 for colour.
         background: what shows through transparent pixels, 0-255: a grey level, or red, green, blue.
-        value_range: the values that become 0 and 255, for images of more than 8 bits a channel.
+        value_range: the values that become 0 and 255, for images of more than 8 bits a channel;
+            without it they are refused.
 
     Raises:
         CorruptDataError: the image follows no rule; says why and what to do, without its name.
     """
-    mode = "L" if channels == 1 else "RGB"
     if is_deep(image):
         _refuse_unscaled(image, value_range)
     elif image.mode not in EIGHT_BITS | WITH_ALPHA or SIGNED in _tag(image, SAMPLE_FORMAT):
@@ -62,16 +61,17 @@ def to_eight_bits(
     turn = UPRIGHT.get(orientation(image))  # Pillow turns TIFF images itself, in load()
     if image.mode in DEEP:
         assert value_range is not None
-        low, high = value_range
-        image = _scaled(image, *((high, low) if white_is_zero else (low, high)))
+        image = _scaled(image, *(reversed(value_range) if white_is_zero else value_range))
     elif image.mode in WITH_ALPHA or "transparency" in image.info:
-        image = _on_ground(image, background)
-    picture = image.convert(mode)
+        colour = (background,) * 3 if isinstance(background, int) else tuple(background)
+        ground = Image.new("RGBA", image.size, (*colour, 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    picture = image.convert("L" if channels == 1 else "RGB")
     return picture.transpose(turn) if turn is not None else picture
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tell whether the file has more than 8 bits a channel, of which Pillow may read but 8."""
+    """Tell whether the file has more than 8 bits a channel, even if Pillow reads only 8 of them."""
     return (
         image.mode in DEEP
         or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
@@ -94,16 +94,14 @@ def _tag(image: Image.Image, tag: int) -> tuple[int, ...]:
 
 
 def _refuse_unscaled(image: Image.Image, value_range: Sequence[float] | None) -> None:
-    in_sixteen = image.mode not in ("I", "F")
     kind = {"I": "32-bit integers", "F": "floats"}.get(image.mode, "16 bits a channel")
     if value_range is None:
-        example = (
-            "[0,65535], or [0,4095] where the values have 12 bits" if in_sixteen else "[LOW,HIGH]"
-        )
+        example = "[0,65535], or [0,4095] where the values have 12 bits"
+        example = "[LOW,HIGH]" if image.mode in ("I", "F") else example
         raise CorruptDataError(
             f"has {kind}; say which values become black and white: data.value_range={example}"
         )
-    if image.mode not in DEEP and tuple(value_range) != SIXTEEN_BITS:
+    if image.mode not in DEEP and list(value_range) != [0, 65535]:
         raise CorruptDataError(
             "has 16 bits a channel in colour, of which Pillow reads the upper 8; set "
             "data.value_range=[0,65535], or convert it to 8 bits"
@@ -113,16 +111,9 @@ def _refuse_unscaled(image: Image.Image, value_range: Sequence[float] | None) ->
 
 
 def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
-    """Return an image of levels 0-255: ``low`` becomes 0, ``high`` 255, what is outside is cut."""
+    """Return an image of levels 0-255: ``low`` becomes 0, ``high`` 255, values outside are cut."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise CorruptDataError("holds values that are no numbers (NaN or infinite); replace them")
     levels = (values - low) * (255 / (high - low))
     return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
-
-
-def _on_ground(image: Image.Image, background: int | Sequence[int]) -> Image.Image:
-    """Lay an image with transparent pixels on a plain ground."""
-    colour = (background,) * 3 if isinstance(background, int) else tuple(background)
-    ground = Image.new("RGBA", image.size, (*colour, 255))
-    return Image.alpha_composite(ground, image.convert("RGBA"))

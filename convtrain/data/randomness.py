@@ -1,8 +1,8 @@
 """Randomness without memory: every draw is a function of what it is for.
 
-Generators that remember where they are make a result depend on everything drawn before. Here a
-number follows from (seed, epoch, image index, purpose) or (seed, epoch, batch, rank) alone, so that
-a resumed run, another number of workers or another validation schedule changes nothing.
+With a generator that has state, a result depends on everything drawn before. Here a number follows
+from (seed, epoch, image index, purpose) or (seed, epoch, batch, rank) alone. So a resumed run,
+another number of workers or another validation schedule changes nothing.
 
 The mixing function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pseudorandom number
 generators", 2014).
@@ -31,13 +31,13 @@ def derive_seed(*numbers: int) -> int:
 def seed_device(device: torch.device, seed: int) -> None:
     """Seed the generators that work on ``device`` draws from: the CPU's, and the device's own.
 
-    ``torch.manual_seed`` also seeds every other device of the machine. Where none is in use yet, it
-    notes the whole call stack for later, and that costs a tenth of a small network's step.
+    ``torch.manual_seed`` also seeds all other devices. For a device that is not initialised it
+    stores the call stack, which takes a tenth of a small network's step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        place = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[place].manual_seed(seed)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
     elif device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
 
@@ -48,21 +48,16 @@ def permutation(count: int, *numbers: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def uniform(keys: Tensor, *numbers: int) -> Tensor:
-    """Return one number in [0, 1) for each key.
+def uniforms(keys: Tensor, *draws: Sequence[int]) -> Tensor:
+    """Return numbers in [0, 1), one for each draw and key.
 
     Args:
         keys: int64, any shape, such as the indices of images.
-        numbers: what else the draw depends on, such as seed, epoch and purpose.
+        draws: integers that a draw depends on besides the key, such as seed, epoch and purpose.
 
     Returns:
-        float64 of the shape and device of ``keys``, on every device the same.
+        float64 of shape (draws, *keys.shape) on the device of ``keys``; the same on every device.
     """
-    return uniforms(keys, numbers)[0]
-
-
-def uniforms(keys: Tensor, *draws: Sequence[int]) -> Tensor:
-    """Return what :func:`uniform` does for each of several draws at once, stacked."""
     spread = keys * _signed(_STEP)
     state = torch.stack([spread + derive_seed(*numbers) for numbers in draws])
     state = (state ^ _shift(state, 30)) * _signed(_FIRST)

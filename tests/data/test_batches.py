@@ -9,7 +9,8 @@ from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.images import Images
 
 IMAGES = Images(torch.randint(0, 256, (103, 3, 4, 4), dtype=torch.uint8), torch.arange(103) % 10)
-NORMALISE = Normalisation([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
+NORMALISE = Normalisation(MEAN, STD)
 
 
 def batches(**options: object) -> Batches:
@@ -42,7 +43,7 @@ def test_images_and_targets_belong_together() -> None:
 
 def test_normalisation_is_torchvisions() -> None:
     scaled = v2.functional.to_dtype(IMAGES.pixels, torch.float32, scale=True)
-    expected = v2.functional.normalize(scaled, NORMALISE.mean, NORMALISE.std)
+    expected = v2.functional.normalize(scaled, MEAN, STD)
     torch.testing.assert_close(NORMALISE(IMAGES.pixels), expected)
 
 

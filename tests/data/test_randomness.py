@@ -4,7 +4,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from convtrain.data.randomness import derive_seed, permutation, uniform
+from convtrain.data.randomness import derive_seed, permutation, uniforms
+
+
+def uniform(keys: torch.Tensor, *numbers: int) -> torch.Tensor:
+    return uniforms(keys, numbers)[0]
 
 
 def test_a_draw_depends_on_its_key_and_purpose_alone() -> None:

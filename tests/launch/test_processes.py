@@ -171,7 +171,7 @@ def test_every_image_counts_once_an_epoch(world_size: int, count: int, shuffle: 
         list(
             Batches(
                 images, batch_size=16, normalise=Normalisation([0.5], [0.5]), shuffle=shuffle,
-                augmentation=Augmentation(random_crop=1) if shuffle else None,
+                augmentation=Augmentation(random_crop=int(shuffle)),
                 rank=rank, world_size=world_size,
             )
         )
