@@ -17,6 +17,11 @@ WITH_DROPOUT = (
     "{MaxPool2d:{kernel_size:2}},Flatten,{Linear:{out_features:84}},ReLU,{Dropout:{p:0.5}},"
     "{Linear:{out_features:10}}]"
 )
+TRANSFORMER = (
+    "network.layers=[{Conv2d:{out_channels:16,kernel_size:4,stride:4}},{Flatten:{start_dim:2}},"
+    "{Permute:{dims:[0,2,1]}},{TransformerEncoderLayer:{nhead:4,dim_feedforward:32,"
+    "batch_first:true}},{Select:{dim:1,index:0}},LayerNorm,{Linear:{out_features:10}}]"
+)
 
 RUNS: dict[str, tuple[str, ...]] = {
     "digits_functional_norms": ("model=functional", "recorder=norms"),
@@ -35,6 +40,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         "network=lstm", "optimizer=adamw", "scheduler=cosine", "scheduler.warmup_epochs=0.5",
         "loss.label_smoothing=0.1", "data.drop_last=true",
     ),
+    "transformer": (TRANSFORMER, *COLOUR, "optimizer=adamw", "recorder=debug"),
     "plateau": (
         "scheduler=plateau", "scheduler.patience=0", "optimizer=rmsprop", "loss=mse",
         "trainer.max_epochs=4", "callbacks.early_stopping.patience=2", "model=nn",

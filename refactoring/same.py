@@ -52,20 +52,30 @@ class Comparison:
     def __init__(self, base: Code, new: Code, kept: Path, scratch: Path) -> None:
         self.base, self.new, self.kept, self.scratch = base, new, kept, scratch
 
-    def train_base(self, name: str) -> None:
-        if not (self.kept / name).is_dir():
-            with appearing_whole(self.kept / name) as part:
-                self.base.train(name, part)
+    def original(self, name: str) -> Path:
+        """Return the folder of what ``base`` trains; another one if the run is defined anew."""
+        typed = repr((golden.command(name), golden.KILLED_AT))
+        return self.kept / f"{name}-{checkout.digest(typed)}"
+
+    def train_base(self, name: str) -> str | None:
+        """Train a golden run if it is not there; return why not, such as a key that is new."""
+        if not self.original(name).is_dir():
+            try:
+                with appearing_whole(self.original(name)) as part:
+                    self.base.train(name, part)
+            except BrokenCodeError as error:
+                return str(error).strip().splitlines()[-1]
+        return None
 
     def compare(self, name: str) -> list[Row]:
         if name == "killed":
             return [self._resume()]
         if name == "sweep":
-            jobs = sorted(path.parent for path in (self.kept / name).glob("*/result.json"))
+            jobs = sorted(path.parent for path in self.original(name).glob("*/result.json"))
             if len(jobs) != 4:
                 return [Row(name, f"{len(jobs)} jobs", ["4 jobs were to be trained"])]
             return [self._rerun(job, f"sweep/{number}") for number, job in enumerate(jobs, 1)]
-        return [self._rerun(self.kept / name, name)]
+        return [self._rerun(self.original(name), name)]
 
     def _rerun(self, original: Path, name: str) -> Row:
         again = self.scratch / name
@@ -79,8 +89,8 @@ class Comparison:
         return Row(name, f"rerun: {amount(original)}", found)
 
     def _resume(self) -> Row:
-        run = shutil.copytree(self.kept / "killed", self.scratch / "killed")
-        uninterrupted = self.kept / "uninterrupted"
+        run = shutil.copytree(self.original("killed"), self.scratch / "killed")
+        uninterrupted = self.original("uninterrupted")
         found = []
         if (run / "result.json").exists() or not (run / "checkpoints" / "last.ckpt").exists():
             found = ["killed: BASE left no run that can be resumed"]
@@ -128,6 +138,8 @@ def main() -> int:
         rows, said = _in_parallel(comparison, chosen.only)
     if said is not None:
         _print_texts(*said, kept / "texts.diff")
+    if not rows:
+        raise BrokenCodeError(f"{base.name} trains no golden run")
     wrong = sum(bool(row.found) for row in rows)
     seconds = time.monotonic() - started
     print(f"\n{len(rows) - wrong} of {len(rows)} runs have the same bits; {seconds:.0f} s")
@@ -139,13 +151,14 @@ def _in_parallel(
 ) -> tuple[list[Row], tuple[dict[str, str], dict[str, str]] | None]:
     """Compare the golden runs, and print each row when it is there; compare texts if all are."""
     names = [name for name in golden.names() if not only or name in only]
-    needed = dict.fromkeys([*names, *(["uninterrupted"] if "killed" in names else [])])
+    if "killed" in names and "uninterrupted" not in names:
+        names.append("uninterrupted")
     rows = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        trained = pool.map(comparison.train_base, needed)
-        for number, _ in enumerate(trained, 1):
-            print(f"\r{number} of {len(needed)} trained by BASE", end="", flush=True)
-        print()
+        for name, reason in zip([*names], pool.map(comparison.train_base, [*names]), strict=True):
+            if reason is not None:
+                print(f"{name:24} left out, because {comparison.base.name} says: {reason}")
+                names.remove(name)
         compared = pool.map(comparison.compare, names)
         saying = [] if only else [
             pool.submit(comparison.texts_of, comparison.base, comparison.kept),
