@@ -15,19 +15,17 @@ from convtrain.config.groups.model import CustomModel, DeclaredModel, Torchvisio
 from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
-from convtrain.config.trust import CALLBACK
+from convtrain.config.trust import CALLBACK, MODULE
 from convtrain.data.batches import Normalisation
 from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
-    Weights,
-    build_custom_model,
     build_network,
     build_torchvision_model,
     check_custom_output,
-    check_scores,
+    check_output_shape,
     make_trusted,
 )
 from convtrain.models.compiled import compile_in_place
@@ -101,7 +99,9 @@ def _build_model(config: Config) -> nn.Module:
     if isinstance(model, TorchvisionModel):
         return build_torchvision_model(model.name, shape, config.data.class_count)
     if isinstance(model, CustomModel):
-        custom = build_custom_model(model.target, model.model_extra or {}, config.trust)
+        arguments = model.model_extra or {}
+        custom = make_trusted("model._target_", model.target, arguments, config.trust, MODULE)
+        assert isinstance(custom, nn.Module)
         check_custom_output(
             custom,
             shape,
@@ -114,12 +114,14 @@ def _build_model(config: Config) -> nn.Module:
     assert isinstance(model, DeclaredModel)
     network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
-        check_scores(network.output_shape, config.data.class_count, model_override(config))
+        check_output_shape(network.output_shape, config.data.class_count, model_override(config))
     declared = config.network
     return build_network(
         network,
         style=model.style,
-        weights=Weights(declared.init, declared.parametrize, declared.prune),
+        init=declared.init,
+        parametrize=declared.parametrize,
+        prune=declared.prune,
         sync_batchnorm=config.trainer.sync_batchnorm,
         in_place=True,
     )
@@ -196,6 +198,7 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
         made = make_trusted(key, target, arguments, config.trust, CALLBACK)
         if (reason := base_refusal(type(made))) is not None:
             raise ConfigError(f"{key}={target}: {reason}")
+        assert isinstance(made, Callback)
         callbacks.append(made)
     return callbacks
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convtrain.config.groups.network import Network
-from convtrain.models.build import Weights, build_network
+from convtrain.models.build import build_network
 from convtrain.models.functional import functionalize
 from convtrain.network.resolve import resolve_network
 from tests.conftest import compose
@@ -62,7 +62,7 @@ def built(name: str, style: Any = "nn") -> nn.Module:
     """Return the declared network, with weights as its ``init`` declares."""
     network = declared(name)
     resolved = resolve_network(network.layers, shape(name), network.blocks)
-    return build_network(resolved, style=style, weights=Weights(network.init))
+    return build_network(resolved, style=style, init=network.init)
 
 
 def in_declared_order(name: str, entries: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import yaml
 import convtrain
 from convtrain.errors import NetworkError
 from convtrain.network.expand import MAX_DEPTH, MAX_LAYERS
-from convtrain.network.resolve import Layer, resolve_network
+from convtrain.network.resolve import ResolvedLayer, resolve_network
 
 SHAPE = (3, 8, 8)
 CONV = {"Conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
@@ -22,7 +22,7 @@ def names(*layers: Any, **blocks: Any) -> list[str]:
     return [leaf.path for leaf in leaves(*layers, **blocks)]
 
 
-def leaves(*layers: Any, **blocks: Any) -> list[Layer]:
+def leaves(*layers: Any, **blocks: Any) -> list[ResolvedLayer]:
     resolved = resolve_network(layers, SHAPE, blocks).layers
     return [leaf for layer in resolved for leaf in layer.leaves()]
 
@@ -178,7 +178,7 @@ EXPLOSIONS: dict[str, tuple[Any, Any, str]] = {
     ),
     "anchor bomb of layers": (bomb(12), {}, MANY),
     "anchor bomb of values": ([{"AdaptiveAvgPool2d": {"output_size": bomb(12)}}], {}, "values"),
-    "anchor bomb in a block": ([{"b": {"width": bomb(12)}}], {"b": BLOCK}, "b_1 (b): written out"),
+    "anchor bomb in a block": ([{"b": {"width": bomb(12)}}], {"b": BLOCK}, "b_1 (b): expanded"),
     "layers too deep": ([nested(MAX_DEPTH + 2)], {}, DEEP),
     "list inside itself": (circle(), {}, DEEP),
     "value inside itself": ([{"AdaptiveAvgPool2d": {"output_size": circle()}}], {}, DEEP),

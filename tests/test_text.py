@@ -32,7 +32,7 @@ from convtrain.data.images import Images
 from convtrain.gradients.charts import draw_flow, draw_heatmap
 from convtrain.gradients.reading import Norms
 from convtrain.gradients.record.tensorboard import graph_as_markdown
-from convtrain.models.initialization import initialize
+from convtrain.models.parameters import apply_to_parameters
 from convtrain.run.directory import Run
 from convtrain.run.report import print_report
 from convtrain.sweeps.callback import close_sweep
@@ -136,7 +136,7 @@ def test_a_glob_that_is_a_name_matches_it(text: str) -> None:
     assert matches(f"{text}.weight", ["*.weight"])
     module = torch.nn.Module()
     module.register_parameter(text.replace(".", ""), torch.nn.Parameter(torch.zeros(2)))
-    initialize(module, {text.replace(".", ""): "ones"})
+    apply_to_parameters(module, "init", {text.replace(".", ""): "ones"})
     assert next(module.parameters()).sum() == 2
 
 

@@ -5,22 +5,20 @@ functional style with its own, shape inference with layers that are being resolv
 holds the children.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convtrain.layers.entry import Entry, channels
-
-Layer = Callable[[Tensor], Tensor]
+from convtrain.layers.entry import Entry, Forward, channels
 
 
 def _inside(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape[1:])
 
 
-def residual(input: Tensor, *, body: Layer, shortcut: Layer) -> Tensor:
+def residual(input: Tensor, *, body: Forward, shortcut: Forward) -> Tensor:
     """Add the body's output to the shortcut's (He et al., 2015).
 
     Raises:
@@ -48,7 +46,7 @@ class Residual(nn.Module):
         return residual(input, body=self.body, shortcut=self.shortcut)
 
 
-def gate(input: Tensor, *, body: Layer) -> Tensor:
+def gate(input: Tensor, *, body: Forward) -> Tensor:
     """Multiply the input by the body's output, which is one number a channel or a value.
 
     Raises:
@@ -86,7 +84,7 @@ class _Branches(nn.Module):
             self.add_module(name, layer)
 
 
-def concat_branches(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
+def concat_branches(input: Tensor, *, children: Iterable[Forward], dim: int) -> Tensor:
     return torch.cat([layer(input) for layer in children], dim)
 
 
@@ -101,7 +99,7 @@ class Concat(_Branches):
         return concat_branches(input, children=self.children(), dim=self.dim)
 
 
-def sum_branches(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
+def sum_branches(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
     """Add what each layer makes of the input.
 
     Raises:
@@ -124,7 +122,7 @@ class Sum(_Branches):
         return sum_branches(input, children=self.children())
 
 
-def dense(input: Tensor, *, children: Iterable[Layer], dim: int) -> Tensor:
+def dense(input: Tensor, *, children: Iterable[Forward], dim: int) -> Tensor:
     features = [input]
     for layer in children:
         features.append(layer(torch.cat(features, dim)))
@@ -258,11 +256,11 @@ class Pick(nn.Module):
 
 
 LAYERS = (
-    Entry(Residual, residual, chains=("body", "shortcut")),
-    Entry(Gate, gate, chains=("body",)),
-    Entry(Concat, concat_branches, chains=("layers",)),
-    Entry(Sum, sum_branches, chains=("layers",)),
-    Entry(Dense, dense, chains=("layers",)),
+    Entry(Residual, residual, sublayers=("body", "shortcut")),
+    Entry(Gate, gate, sublayers=("body",)),
+    Entry(Concat, concat_branches, sublayers=("layers",)),
+    Entry(Sum, sum_branches, sublayers=("layers",)),
+    Entry(Dense, dense, sublayers=("layers",)),
     Entry(StochasticDepth, stochastic_depth),
     Entry(LayerScale, layer_scale, infer={"num_channels": channels}),
     Entry(Permute, permute),

@@ -1,15 +1,13 @@
 """Torch's containers, and the layers that only change a tensor's shape."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from convtrain.layers.entry import Entry
-
-Layer = Callable[[Tensor], Tensor]
+from convtrain.layers.entry import Entry, Forward
 
 
-def sequential(input: Tensor, *, children: Iterable[Layer]) -> Tensor:
+def sequential(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
     for layer in children:
         input = layer(input)
     return input
@@ -29,7 +27,7 @@ def unflatten(input, *, dim, unflattened_size):
 
 
 LAYERS = (
-    Entry(nn.Sequential, sequential, chains=("layers",)),
+    Entry(nn.Sequential, sequential, sublayers=("layers",)),
     Entry(nn.ModuleList, no_forward),
     Entry(nn.ModuleDict, no_forward),
     Entry(nn.ParameterList, no_forward),

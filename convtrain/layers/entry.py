@@ -1,4 +1,4 @@
-"""What the catalogue knows of a layer: its class, its functional twin, what is inferred."""
+"""A row of the catalogue: a layer's class, its functional twin, and what is inferred."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,16 @@ import torch
 from torch import Size, nn
 from torch.nn import functional as F
 
+Forward = Callable[..., Any]
+"""A layer as it is called: with a tensor or several, for a tensor or several."""
+
 Twin = Callable[..., Any]
 """The functional counterpart of a layer.
 
 Its first parameters are the call's inputs. The others are filled by name from the layer: a
 parameter or buffer, a child layer, or a setting such as ``stride``; ``training`` is the layer's
-mode. Three more names may be asked for: ``parameters`` is the list of all the layer's own,
-``children`` all its child layers, and ``observed`` says whether somebody watches every layer's
-output. So a twin's signature says all that the computation depends on.
+mode, ``parameters`` the list of all the layer's own, and ``children`` all its child layers. So a
+twin's signature says everything that the computation depends on.
 """
 
 
@@ -28,13 +30,13 @@ class Entry:
         module: the ``torch.nn`` class, or a composite block of convtrain's.
         twin: the same computation as a function of explicit tensors.
         infer: constructor argument: how it follows from the input's shape, batch included.
-        chains: constructor arguments that are lists of layers; each becomes a chain of its own.
+        sublayers: constructor arguments that are lists of layers.
     """
 
     module: type[nn.Module]
     twin: Twin
     infer: Mapping[str, Callable[[Size], int]] = field(default_factory=dict)
-    chains: tuple[str, ...] = ()
+    sublayers: tuple[str, ...] = ()
 
     @property
     def function_name(self) -> str:

@@ -1,51 +1,42 @@
-"""Build a model: a declared network in either style, or one that comes from elsewhere."""
+"""Build a model: a declared network in either style, one of torchvision's, or a user's own."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy as is_lazy_tensor
+from torch.nn.parameter import is_lazy
 
-from convtrain.config.trust import MODULE, Kind, load
+from convtrain.config.trust import Kind, load
 from convtrain.errors import ConfigError, NetworkError, did_you_mean, error_line, first_line
 from convtrain.models.functional import functionalize
-from convtrain.models.initialization import initialize
 from convtrain.models.memory import activate_in_place
-from convtrain.models.reparametrization import parametrize_weights, prune_weights
-from convtrain.network.resolve import PROBE_BATCH, Layer, Network, make_chain, resolve_network
+from convtrain.models.parameters import apply_to_parameters
+from convtrain.network.resolve import (
+    PROBE_BATCH,
+    ResolvedLayer,
+    ResolvedNetwork,
+    make_sequential,
+    resolve_network,
+)
 
 Style = Literal["nn", "functional"]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What is done to a network's weights before the first step, each by parameter name pattern.
-
-    Attributes:
-        init: functions of ``torch.nn.init``.
-        parametrize: functions of ``torch.nn.utils.parametrizations``.
-        prune: functions of ``torch.nn.utils.prune``.
-    """
-
-    init: Mapping[str, Any] = field(default_factory=dict)
-    parametrize: Mapping[str, Any] = field(default_factory=dict)
-    prune: Mapping[str, Any] = field(default_factory=dict)
+Declared = Mapping[str, object]
+"""Pattern of parameter names: a function of torch; see :mod:`convtrain.models.parameters`."""
 
 
 def build_model(
-    layers: Sequence[Any],
+    layers: Sequence[object],
     input_shape: Sequence[int],
     *,
     style: Style = "functional",
-    blocks: Mapping[str, Any] | None = None,
-    init: Mapping[str, Any] | None = None,
-    parametrize: Mapping[str, Any] | None = None,
-    prune: Mapping[str, Any] | None = None,
+    blocks: Mapping[str, object] | None = None,
+    init: Declared | None = None,
+    parametrize: Declared | None = None,
+    prune: Declared | None = None,
 ) -> nn.Module:
     """Build a declared network.
 
@@ -56,62 +47,55 @@ def build_model(
         layers: the list as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``.
         input_shape: of one image, as (channels, height, width).
         style: ``"nn"`` for a tree of ``torch.nn`` modules, ``"functional"`` for explicit
-            Parameters handed to ``torch.nn.functional``.
+            Parameters passed to ``torch.nn.functional``.
         blocks: blocks that the layers use by name, as in the YAML.
-        init: parameter name pattern to function of ``torch.nn.init``; see
-            :func:`convtrain.models.initialization.initialize`.
-        parametrize, prune: parameter name pattern to a parametrization or a pruning; see
-            :mod:`convtrain.models.reparametrization`.
+        init, parametrize, prune: pattern of parameter names to a function of ``torch.nn.init``, to
+            a parametrization or to a pruning; see :mod:`convtrain.models.parameters`.
 
     Raises:
-        NetworkError: a layer is unknown, wrongly declared, or does not fit what comes in.
+        NetworkError: a layer is unknown, wrongly declared, or does not fit its input.
     """
     if style not in ("nn", "functional"):
         raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
-    weights = Weights(init or {}, parametrize or {}, prune or {})
     network = resolve_network(layers, input_shape, blocks)
-    return build_network(network, style=style, weights=weights)
+    return build_network(network, style=style, init=init, parametrize=parametrize, prune=prune)
 
 
 def build_network(
-    network: Network,
+    network: ResolvedNetwork,
     *,
     style: Style,
-    weights: Weights | None = None,
+    init: Declared | None = None,
+    parametrize: Declared | None = None,
+    prune: Declared | None = None,
     sync_batchnorm: bool = False,
     in_place: bool = False,
 ) -> nn.Module:
     """Build a network that is resolved already; see :func:`build_model`.
 
     Args:
-        sync_batchnorm: let batch norm see the batches of all processes.
-        in_place: let activations overwrite what they are given, where nothing else needs it.
+        sync_batchnorm: let batch norm use the batches of all processes.
+        in_place: let activations overwrite their input where nothing else needs it.
     """
-    check_names(network)
-    weights = weights or Weights()
-    module: nn.Module = make_chain(network.layers)
+    refuse_taken_names(network)
+    module: nn.Module = make_sequential(network.layers)
     if in_place:
         activate_in_place(module)
-    initialize(module, weights.init)
-    parametrize_weights(module, weights.parametrize)
-    prune_weights(module, weights.prune)
+    apply_to_parameters(module, "init", init or {})
+    apply_to_parameters(module, "parametrize", parametrize or {})
+    apply_to_parameters(module, "prune", prune or {})
     if sync_batchnorm:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    # Parametrized and pruned layers compute their weights; they are carried as they are.
-    carry = bool(weights.parametrize or weights.prune)
-    return module if style == "nn" else functionalize(module, carry=carry)
+    # Parametrized and pruned layers compute their weights, so they have no twin.
+    return module if style == "nn" else functionalize(module, carry=bool(parametrize or prune))
 
 
-def check_names(network: Network) -> None:
-    """Refuse names that a module which holds the layer needs for itself, in either style.
-
-    Raises:
-        NetworkError: names the layer, and whose attribute its name is.
-    """
-    _check_chain(network.layers, (nn.Sequential(), functionalize(nn.Sequential())))
+def refuse_taken_names(network: ResolvedNetwork) -> None:
+    """Raise NetworkError for a layer whose name is an attribute of its holder in either style."""
+    _refuse_taken_names(network.layers, (nn.Sequential(), functionalize(nn.Sequential())))
 
 
-def _check_chain(layers: Sequence[Layer], holders: tuple[nn.Module, ...]) -> None:
+def _refuse_taken_names(layers: Sequence[ResolvedLayer], holders: tuple[nn.Module, ...]) -> None:
     for layer in layers:
         for holder in holders:
             if hasattr(holder, layer.name):
@@ -120,9 +104,9 @@ def _check_chain(layers: Sequence[Layer], holders: tuple[nn.Module, ...]) -> Non
                     f"name={layer.name} is an attribute of {type(holder).__name__}, which holds "
                     f"the layer; give it another name, such as {layer.name}_layer"
                 )
-        for argument, inner in layer.chains.items():
+        for argument, inner in layer.sublayers.items():
             itself = (layer.make_empty(),) if argument == "layers" else ()
-            _check_chain(inner, (nn.Sequential(), *itself))
+            _refuse_taken_names(inner, (nn.Sequential(), *itself))
 
 
 def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
@@ -151,7 +135,7 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
             _change_input_channels(model, input_shape[0])
         return model
 
-    def run() -> Any:
+    def run() -> object:
         with torch.device("meta"):  # which computes shapes alone
             return make()(torch.empty(PROBE_BATCH, *input_shape))
 
@@ -159,21 +143,9 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
     return make()
 
 
-def build_custom_model(
-    target: str, arguments: Mapping[str, Any], trust: Sequence[str]
-) -> nn.Module:
-    """Build a module of the user's own from its import path.
-
-    Raises:
-        ConfigError: it is not trusted, not a torch.nn.Module, or refuses the arguments.
-    """
-    module: nn.Module = make_trusted("model._target_", target, arguments, trust, MODULE)
-    return module
-
-
 def make_trusted(
-    key: str, target: str, arguments: Mapping[str, Any], trust: Sequence[str], kind: Kind
-) -> Any:
+    key: str, target: str, arguments: Mapping[str, object], trust: Sequence[str], kind: Kind
+) -> object:
     """Make an object of the class ``package.module.Name``, if it may be used.
 
     Raises:
@@ -189,18 +161,18 @@ def make_trusted(
 
 
 def check_output(
-    run: Callable[[], Any], input_shape: Sequence[int], num_classes: int | None, what: str
+    run: Callable[[], object], input_shape: Sequence[int], num_classes: int | None, what: str
 ) -> None:
     """Run a model on a few images.
 
     Args:
-        run: returns what the model makes of them.
+        run: returns the model's output.
         input_shape: of one image, for the message.
-        num_classes: that the data has; None where any tensor will do.
-        what: names the model.
+        num_classes: of the data; None where any tensor will do.
+        what: the override that chose the model, for the message.
 
     Raises:
-        NetworkError: it does not take the images, or does not return a score for each class.
+        NetworkError: it does not take the images, or does not return one logit for each class.
     """
     try:
         output = run()
@@ -210,10 +182,19 @@ def check_output(
         ) from error
     if not isinstance(output, Tensor):
         raise NetworkError(
-            f"{what}: returns a {type(output).__name__}, not a tensor; return the scores alone"
+            f"{what}: returns a {type(output).__name__}, not a tensor; return the logits alone"
         )
     if num_classes is not None:
-        check_scores(tuple(output.shape[1:]), num_classes, what)
+        check_output_shape(output.shape[1:], num_classes, what)
+
+
+def check_output_shape(shape: Sequence[int], num_classes: int, what: str) -> None:
+    """Raise NetworkError unless a model returns one logit for each class."""
+    if tuple(shape) != (num_classes,):
+        raise NetworkError(
+            f"{what}: the output of an image has shape {tuple(shape)}, but the data has "
+            f"{num_classes} classes; end in Flatten and Linear: {{out_features: {num_classes}}}"
+        )
 
 
 def check_custom_output(
@@ -227,17 +208,17 @@ def check_custom_output(
 ) -> None:
     """Run a module of the user's own as its training and its validation will.
 
-    A copy runs, and the random numbers that it draws are drawn again, so that the training is the
-    same as without. A module that takes its sizes from its first input runs itself.
+    A copy runs, and the state of the random generators is restored, so that the training is the
+    same as without. A lazy module, which takes its sizes from its first input, runs itself.
 
     Raises:
         NetworkError: see :func:`check_output`.
     """
-    is_lazy = any(is_lazy_tensor(tensor) for tensor in chain(model.parameters(), model.buffers()))
-    subject = model if is_lazy else copy.deepcopy(model).to(device)
+    lazy = any(is_lazy(tensor) for tensor in chain(model.parameters(), model.buffers()))
+    subject = model if lazy else copy.deepcopy(model).to(device)
     if double:
         subject.double()
-    where = torch.get_default_device() if is_lazy else device
+    where = torch.get_default_device() if lazy else device
     dtype = torch.float64 if double else torch.float32
     images = torch.zeros(PROBE_BATCH, *input_shape, device=where, dtype=dtype)
     modes = [(module, module.training) for module in model.modules()]
@@ -248,19 +229,10 @@ def check_custom_output(
         module.training = mode
 
 
-def check_scores(output_shape: Sequence[int], num_classes: int, what: str) -> None:
-    """Raise NetworkError unless a model returns one score for each class."""
-    if tuple(output_shape) != (num_classes,):
-        raise NetworkError(
-            f"{what}: the output of an image has shape {tuple(output_shape)}, but the data has "
-            f"{num_classes} classes; end in Flatten and Linear: {{out_features: {num_classes}}}"
-        )
-
-
 def _change_input_channels(model: nn.Module, channels: int) -> None:
+    """Replace the first convolution of three channels."""
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
-            parent, _, name = path.rpartition(".")
             replacement = nn.Conv2d(
                 channels,
                 module.out_channels,
@@ -269,5 +241,5 @@ def _change_input_channels(model: nn.Module, channels: int) -> None:
                 module.padding,  # type: ignore[arg-type]
                 bias=module.bias is not None,
             )
-            setattr(model.get_submodule(parent), name, replacement)
+            model.set_submodule(path, replacement)
             return

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 def compile_in_place(model: nn.Module, mode: str) -> None:
     """Compile a model when it is first called, so that its parameters keep their names.
 
-    Each shape is compiled by itself: what is computed then does not depend on which came first, and
-    a run that is resumed in the middle of an epoch computes what the others do.
+    Each shape is compiled by itself: the result then does not depend on which shape came first,
+    and a run that is resumed in the middle of an epoch computes the same as one that is not.
 
     Args:
         mode: of ``torch.compile``, such as ``default`` or ``reduce-overhead``.
@@ -24,14 +24,14 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
-def replayed(model: nn.Module, images: Tensor) -> Tensor:
-    """Call a model whose output lies in memory that its next call overwrites.
+def call_with_cuda_graphs(model: nn.Module, images: Tensor) -> Tensor:
+    """Call a model that is compiled to CUDA graphs, whose next call overwrites its output.
 
     Args:
         images: of shape (N, channels, height, width).
 
     Returns:
-        a copy of its scores, (N, classes).
+        a copy of the logits, (N, classes).
     """
     torch.compiler.cudagraph_mark_step_begin()
     output: Tensor = model(images)

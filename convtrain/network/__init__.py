@@ -1,1 +1,1 @@
-"""From the YAML of a network to a tree of layers written out, before any shape is known."""
+"""From a network's YAML to resolved layers with names, arguments and shapes; no tensor is made."""

@@ -1,8 +1,7 @@
-"""The arguments of a layer, checked against the signature of its class."""
+"""Check the arguments of a layer against the signature of its class."""
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -10,34 +9,42 @@ from convtrain.errors import NetworkError, did_you_mean
 from convtrain.layers.entry import Entry
 from convtrain.network.expressions import brief
 
+Signature = Mapping[str, inspect.Parameter]
 
-def signature_of(entry: Entry) -> Mapping[str, inspect.Parameter]:
+_TYPES: dict[object, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+    str: ((str,), "a word"),
+}
+"""Annotation of an argument: the types that YAML may give it, and how an error names them."""
+
+
+def signature_of(entry: Entry) -> Signature:
     """Return the arguments that may be declared for a layer."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
     if entry.module is nn.Sequential:
-        return {"layers": inspect.Parameter("layers", inspect.Parameter.KEYWORD_ONLY)}
+        return {"layers": inspect.Parameter("layers", keyword)}
     hidden: tuple[str, ...] = ("self", "args", "kwargs", "device", "dtype")
     if issubclass(entry.module, nn.RNNBase):
         hidden = (*hidden, "mode")  # which of the recurrent layers it is
-    for kind in entry.module.__mro__:  # nn.LSTM takes *args and hands them on to nn.RNNBase
+    known: dict[str, inspect.Parameter] = {}
+    for kind in entry.module.__mro__:  # nn.LSTM takes *args and passes them on to nn.RNNBase
         declared = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
         known = {name: declared[name] for name in declared if name not in hidden}
         if known or "kwargs" not in declared:
-            return {**known, **_UNDECLARED.get(entry.module, {})}
-    return {}
-
-
-_UNDECLARED: dict[type[nn.Module], dict[str, inspect.Parameter]] = {
-    nn.RNN: {  # taken out of **kwargs, so that no signature names it
-        "nonlinearity": inspect.Parameter(
-            "nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh", annotation=str
+            break
+    if entry.module is nn.RNN:  # takes it out of **kwargs, so that no signature names it
+        known["nonlinearity"] = inspect.Parameter(
+            "nonlinearity", keyword, default="tanh", annotation=str
         )
-    }
-}
+    return known
 
 
-def check_names(
-    entry: Entry, known: Mapping[str, inspect.Parameter], declared: Mapping[str, Any], where: str
+def check_arguments(
+    entry: Entry, known: Signature, declared: Mapping[str, object], where: str
 ) -> None:
+    """Raise NetworkError for an argument that is unknown, or missing and not inferred."""
     for argument in declared:
         if argument not in known:
             near = did_you_mean(str(argument), known)
@@ -56,23 +63,15 @@ def check_names(
         raise NetworkError(f"{where}: {', '.join(missing)} must be given, as '{missing[0]}: ...'")
 
 
-_PLAIN_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    bool: ((bool,), "true or false"),
-    str: ((str,), "a word"),
-}
+def check_types(known: Signature, declared: Mapping[str, object], where: str) -> None:
+    """Raise NetworkError for a value of the wrong type, which torch may accept.
 
-
-def check_types(
-    known: Mapping[str, inspect.Parameter], declared: Mapping[str, Any], where: str
-) -> None:
-    """Refuse what torch itself would take, or refuse in words that name neither key nor value."""
+    Where torch refuses one, its message names neither key nor value.
+    """
     for argument, value in declared.items():
         annotation = known[argument].annotation
-        if annotation not in _PLAIN_TYPES or value is known[argument].default:
+        if annotation not in _TYPES or value is known[argument].default:
             continue
-        allowed, words = _PLAIN_TYPES[annotation]
-        is_bool = isinstance(value, bool)
-        if not isinstance(value, allowed) or (is_bool and annotation is not bool):
-            raise NetworkError(f"{where}: {argument}={brief(value)} must be {words}")
+        allowed, expected = _TYPES[annotation]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and annotation is not bool):
+            raise NetworkError(f"{where}: {argument}={brief(value)} must be {expected}")

@@ -1,9 +1,8 @@
-"""The catalogue of layers as a reader sees it: rows of a table, and one layer in full."""
+"""The catalogue of layers as a reader sees it: all of them in a table, or one in full."""
 
 import inspect
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import yaml
 
@@ -12,7 +11,7 @@ from convtrain.layers import BY_NAME, FAMILIES
 from convtrain.layers.entry import Entry
 from convtrain.network.arguments import signature_of
 
-EXAMPLES: dict[str, Any] = {
+EXAMPLES: dict[str, object] = {
     "out_channels": 16,
     "out_features": 10,
     "kernel_size": 3,
@@ -30,12 +29,11 @@ EXAMPLES: dict[str, Any] = {
 """A value to show for an argument that has no default."""
 
 
-@dataclass(frozen=True)
-class Described:
-    """A layer in words.
+class LayerDescription(NamedTuple):
+    """A layer of the catalogue in words.
 
     Attributes:
-        twin: the function that the functional style calls, with what it asks for.
+        twin: the function that the functional style calls, with its parameters.
         inferred: arguments that follow from the input.
         arguments: those that may be declared, with their defaults.
     """
@@ -49,75 +47,62 @@ class Described:
     example: str
 
 
-def describe_all() -> list[Described]:
+def describe_all() -> list[LayerDescription]:
     """Describe every layer, family by family."""
-    return [describe(entry, family) for family, rows in FAMILIES.items() for entry in rows]
+    return [_describe(entry, family) for family, rows in FAMILIES.items() for entry in rows]
 
 
-def describe_named(name: str) -> Described:
+def describe_named(name: str) -> LayerDescription:
     """Describe one layer.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    found = [d for d in describe_all() if d.name.lower() == name.lower()]
-    if not found:
-        raise ConfigError(
-            f"no layer is called {name}{did_you_mean(name, BY_NAME)}; "
-            f"'python -m convtrain layers' lists them all"
-        )
-    return found[0]
+    for described in describe_all():
+        if described.name.lower() == name.lower():
+            return described
+    raise ConfigError(
+        f"no layer is called {name}{did_you_mean(name, BY_NAME)}; "
+        f"'python -m convtrain layers' lists them all"
+    )
 
 
-def describe(entry: Entry, family: str) -> Described:
-    return Described(
+def _describe(entry: Entry, family: str) -> LayerDescription:
+    doc = (inspect.getdoc(entry.module) or "").splitlines()
+    return LayerDescription(
         name=entry.module.__name__,
         family=family,
         twin=f"{entry.function_name}({', '.join(inspect.signature(entry.twin).parameters)})",
         inferred=tuple(entry.infer),
         arguments=tuple(_argument(entry, p) for p in signature_of(entry).values()),
-        purpose=_purpose(entry),
+        purpose=next((line for line in doc if line and not line.startswith("__init__")), ""),
         example=_example(entry),
     )
 
 
-def _purpose(entry: Entry) -> str:
-    lines = (inspect.getdoc(entry.module) or "").splitlines()
-    return next((line for line in lines if line and not line.startswith("__init__")), "")
-
-
 def _argument(entry: Entry, parameter: inspect.Parameter) -> str:
-    if parameter.name in entry.infer:
-        return f"{parameter.name} (inferred)"
-    if parameter.name in entry.chains:
-        return f"{parameter.name} (a list of layers)"
-    if parameter.default is inspect.Parameter.empty:
-        return f"{parameter.name} (must be given)"
-    shown = yaml.safe_dump(parameter.default) if _plain(parameter.default) else "..."
-    return f"{parameter.name}={shown.splitlines()[0]}"
-
-
-def _plain(value: Any) -> bool:
-    return (
-        value is None
-        or isinstance(value, bool | int | str)
-        or (isinstance(value, float) and math.isfinite(value))
-    )
+    name, default = parameter.name, parameter.default
+    if name in entry.infer:
+        return f"{name} (inferred)"
+    if name in entry.sublayers:
+        return f"{name} (a list of layers)"
+    if default is inspect.Parameter.empty:
+        return f"{name} (must be given)"
+    is_plain = default is None or isinstance(default, bool | int | str)
+    is_plain |= isinstance(default, float) and math.isfinite(default)
+    return f"{name}={yaml.safe_dump(default).splitlines()[0] if is_plain else '...'}"
 
 
 def _example(entry: Entry) -> str:
-    """Return an entry as it stands in a network's YAML, with what must be given."""
-    name = entry.module.__name__
-    if entry.chains:
-        layers = [{"Conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}, "ReLU"]
-        return _as_yaml({name: {entry.chains[0]: layers}})
-    given = {
-        parameter.name: EXAMPLES.get(parameter.name, 1)
-        for parameter in signature_of(entry).values()
-        if parameter.default is inspect.Parameter.empty and parameter.name not in entry.infer
-    }
-    return _as_yaml({name: given}) if given else f"- {name}"
-
-
-def _as_yaml(item: Any) -> str:
-    return yaml.safe_dump([item], sort_keys=False, default_flow_style=None).rstrip()
+    """Return an entry as a network's YAML holds it, with the arguments that must be given."""
+    name, given = entry.module.__name__, dict[str, object]()
+    if entry.sublayers:
+        conv = {"Conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
+        given[entry.sublayers[0]] = [conv, "ReLU"]
+    else:
+        for argument, parameter in signature_of(entry).items():
+            if parameter.default is inspect.Parameter.empty and argument not in entry.infer:
+                given[argument] = EXAMPLES.get(argument, 1)
+    if not given:
+        return f"- {name}"
+    return yaml.safe_dump([{name: given}], sort_keys=False, default_flow_style=None).rstrip()

@@ -1,4 +1,4 @@
-"""From the YAML of a network to a tree of layers written out: no block or repetition is left in it.
+"""Expand a declared network: every block and repetition becomes the layers that it stands for.
 
 :mod:`convtrain.network.resolve` explains the language. Nothing here knows a tensor or a shape.
 """
@@ -8,187 +8,177 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from convtrain.errors import NetworkError, did_you_mean
 from convtrain.layers import BY_NAME
 from convtrain.layers.entry import Entry
-from convtrain.network.arguments import check_names, check_types, signature_of
-from convtrain.network.expressions import Values, brief, evaluate, names_values
+from convtrain.network.arguments import check_arguments, check_types, signature_of
+from convtrain.network.expressions import Values, brief, evaluate, is_expression
 
-MAX_LAYERS = 10_000  # counted while writing out, so that anchors and repetitions cannot explode
+MAX_LAYERS = 10_000  # counted while expanding, so that anchors and repetitions cannot explode
 MAX_VALUES = 100_000
-MAX_DEPTH = 32  # layers within layers
+MAX_DEPTH = 32
 REPEAT, SEQUENTIAL, REQUIRED = "Repeat", "Sequential", "required"
+IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
 class ExpandedLayer:
-    """One layer, written out.
+    """One layer of an expanded network.
 
     Attributes:
-        name: unique within its chain; ``path`` is the name from the network's root, with dots.
+        name: unique among the layers beside it; ``path`` is the name from the network's root.
         where: the place in the YAML, the path and the class, as errors show them.
-        arguments: those declared; ``chains`` are the arguments that are lists of layers.
+        arguments: those declared, without ``sublayers``, the arguments that are lists of layers.
     """
 
     name: str
     path: str
     where: str
     entry: Entry
-    arguments: Mapping[str, Any]
-    chains: Mapping[str, tuple["ExpandedLayer", ...]]
+    arguments: Mapping[str, object]
+    sublayers: Mapping[str, tuple["ExpandedLayer", ...]]
 
 
-def expand(layers: Any, blocks: Any) -> tuple[ExpandedLayer, ...]:
-    """Write a network out: blocks become their layers, repetitions their copies.
+def expand(layers: object, blocks: object) -> tuple[ExpandedLayer, ...]:
+    """Expand a network's list of layers.
 
     Raises:
         NetworkError: names the entry and what is wrong with it.
     """
-    return _Writer(blocks).chain(layers, "network.layers", "", {}, ())
+    return _Expander(blocks).layers(layers, _Scope("network.layers", "", {}, ()))
 
 
-@dataclass(frozen=True)
-class _Block:
-    takes: Mapping[str, Any]
-    layers: Any
+class _Block(NamedTuple):
+    takes: Mapping[str, object]
+    layers: object
 
 
-class _Writer:
+class _Scope(NamedTuple):
+    """What is known where a layer is declared."""
+
+    where: str  # the place in the YAML, for messages
+    prefix: str  # of the paths of the layers
+    values: Values  # of ``$name``
+    blocks: tuple[str, ...]  # that are around it, outermost first
+
+
+class _Declared(NamedTuple):
+    kind: str
+    arguments: object
+    name: str | None
+    scope: _Scope
+
+
+class _Expander:
     """Knows the blocks, and counts what it has read."""
 
-    def __init__(self, blocks: Any) -> None:
+    def __init__(self, blocks: object) -> None:
         if not isinstance(blocks, Mapping):
             raise NetworkError(f"network.blocks={brief(blocks)}: expected 'name: {{layers: ...}}'")
         self._blocks = {str(name): _read_block(str(name), block) for name, block in blocks.items()}
-        self._known = [*BY_NAME, *self._blocks, REPEAT]
         self._counts = {"layers": 0, "values": 0}
 
-    def chain(
-        self, declared: Any, where: str, prefix: str, values: Values, using: tuple[str, ...]
-    ) -> tuple[ExpandedLayer, ...]:
-        """Write out a list of layers.
-
-        Args:
-            declared: the list as in the YAML.
-            where: its place there, for messages; ``prefix`` is its path in the network.
-            values: what ``$name`` stands for here.
-            using: the blocks that this list is inside of, outermost first.
-        """
-        if prefix.count(".") > MAX_DEPTH:
-            raise NetworkError(f"{where}: layers lie more than {MAX_DEPTH} deep in one another")
-        written: list[ExpandedLayer] = []
+    def layers(self, declared: object, scope: _Scope) -> tuple[ExpandedLayer, ...]:
+        if scope.prefix.count(".") > MAX_DEPTH:
+            raise NetworkError(f"{scope.where}: layers are nested more than {MAX_DEPTH} deep")
+        expanded: dict[str, ExpandedLayer] = {}
         taken: Counter[str] = Counter()
-        names: set[str] = set()
-        for kind, arguments, given, place, inner in self._entries_of(declared, where, values):
-            taken[kind] += 1
-            name = given or f"{_snake(kind)}_{taken[kind]}"
-            if name in names:
-                raise NetworkError(f"{place}: the name {name!r} is taken; give another name")
-            names.add(name)
-            written.append(self._layer(kind, arguments, name, place, prefix, inner, using))
-        return tuple(written)
+        for layer in self._without_repetitions(declared, scope):
+            taken[layer.kind] += 1
+            name = layer.name or f"{_snake(layer.kind)}_{taken[layer.kind]}"
+            if name in expanded:
+                raise NetworkError(
+                    f"{layer.scope.where}: the name {name!r} is taken; give another name"
+                )
+            expanded[name] = self._layer(layer, name)
+        return tuple(expanded.values())
 
-    def _entries_of(self, declared: Any, where: str, values: Values, depth: int = 0) -> list[Any]:
-        """Return (kind, arguments, name, place, values) of each entry, with Repeat carried out."""
-        declared = self._substitute(declared, values, where) if names_values(declared) else declared
+    def _without_repetitions(
+        self, declared: object, scope: _Scope, depth: int = 0
+    ) -> list[_Declared]:
+        if is_expression(declared):
+            declared = self._substitute(declared, scope.values, scope.where)
         if not isinstance(declared, Sequence) or isinstance(declared, str):
-            raise NetworkError(f"{where}={brief(declared)}: expected a list of layers")
+            raise NetworkError(f"{scope.where}={brief(declared)}: expected a list of layers")
         if depth > MAX_DEPTH:
-            raise NetworkError(f"{where}: repetitions lie more than {MAX_DEPTH} deep")
-        found: list[Any] = []
+            raise NetworkError(f"{scope.where}: repetitions are nested more than {MAX_DEPTH} deep")
+        found: list[_Declared] = []
         for index, item in enumerate(declared):
-            place = f"{where}[{index}]"
-            self._count("layers", MAX_LAYERS, place)
-            kind, arguments, name = _read(item, place)
-            if kind != REPEAT:
-                found.append((kind, arguments, name, place, values))
+            inner = scope._replace(where=f"{scope.where}[{index}]")
+            self._count("layers", MAX_LAYERS, inner.where)
+            layer = _read_layer(item, inner)
+            if layer.kind != REPEAT:
+                found.append(layer)
                 continue
-            times, layers = self._repetition(arguments, name, f"{place} ({REPEAT})", values)
+            times, layers = self._repetition(layer)
             for round_ in range(times):
-                self._count("layers", MAX_LAYERS, place)
-                inner = {**values, "index": round_}
-                found += self._entries_of(layers, f"{place}.layers", inner, depth + 1)
+                self._count("layers", MAX_LAYERS, inner.where)
+                repeated = inner._replace(
+                    where=f"{inner.where}.layers", values={**scope.values, "index": round_}
+                )
+                found += self._without_repetitions(layers, repeated, depth + 1)
         return found
 
-    def _repetition(
-        self, arguments: Any, name: str | None, where: str, values: Values
-    ) -> tuple[int, Any]:
+    def _repetition(self, layer: _Declared) -> tuple[int, object]:
+        where, arguments = f"{layer.scope.where} ({REPEAT})", layer.arguments
         example = f"write '{REPEAT}: {{times: 2, layers: [...]}}'"
-        if name is not None:
-            raise NetworkError(f"{where}: name={name!r} names nothing, its layers have names")
+        if layer.name is not None:
+            raise NetworkError(f"{where}: name={layer.name!r} names nothing, its layers have names")
         if not isinstance(arguments, Mapping) or set(arguments) != {"times", "layers"}:
             raise NetworkError(f"{where}: takes times and layers; {example}")
-        times = self._substitute(arguments["times"], values, where)
+        times = self._substitute(arguments["times"], layer.scope.values, where)
         if not isinstance(times, int) or isinstance(times, bool) or times < 0:
             raise NetworkError(f"{where}: times={brief(times)} must be a whole number from 0 on")
         if not arguments["layers"]:
             raise NetworkError(f"{where}: layers is empty; {example}")
         return times, arguments["layers"]
 
-    def _layer(
-        self,
-        kind: str,
-        arguments: Any,
-        name: str,
-        place: str,
-        prefix: str,
-        values: Values,
-        using: tuple[str, ...],
-    ) -> ExpandedLayer:
-        path = prefix + name
-        where = f"{place} {path} ({kind})"
+    def _layer(self, declared: _Declared, name: str) -> ExpandedLayer:
+        kind, arguments, _, scope = declared
+        path = scope.prefix + name
+        where = f"{scope.where} {path} ({kind})"
         if kind in self._blocks:
-            return self._use_block(kind, arguments, name, where, path, values, using)
+            layers = self._use_block(declared, where, path)
+            return ExpandedLayer(name, path, where, BY_NAME[SEQUENTIAL], {}, {"layers": layers})
         if kind not in BY_NAME:
-            near = did_you_mean(kind, self._known)
-            raise NetworkError(f"{place} {path}: no layer or block is called {kind}{near}")
+            near = did_you_mean(kind, [*BY_NAME, *self._blocks, REPEAT])
+            raise NetworkError(f"{scope.where} {path}: no layer or block is called {kind}{near}")
         entry = BY_NAME[kind]
-        if entry.chains and not isinstance(arguments, Mapping):
-            arguments = {entry.chains[0]: arguments}
+        if entry.sublayers and not isinstance(arguments, Mapping):
+            arguments = {entry.sublayers[0]: arguments}
         if not isinstance(arguments, Mapping):
             raise NetworkError(
                 f"{where}: got {brief(arguments)}; arguments are given by name, "
                 f"as '{kind}: {{key: value}}'"
             )
         signature = signature_of(entry)
-        check_names(entry, signature, arguments, where)
-        chains = {
-            argument: self.chain(
-                arguments[argument],
-                f"{place}.{argument}",
-                f"{path}." if argument == "layers" else f"{path}.{argument}.",
-                values,
-                using,
-            )
-            for argument in entry.chains
-            if argument in arguments
-        }
-        for argument, chain in chains.items():
-            if not chain and signature[argument].default is inspect.Parameter.empty:
-                raise NetworkError(f"{where}: {argument} is empty; declare at least one layer")
+        check_arguments(entry, signature, arguments, where)
+        sublayers: dict[str, tuple[ExpandedLayer, ...]] = {}
+        for argument in entry.sublayers:
+            if argument in arguments:
+                inner = scope._replace(
+                    where=f"{scope.where}.{argument}",
+                    prefix=f"{path}." if argument == "layers" else f"{path}.{argument}.",
+                )
+                sublayers[argument] = self.layers(arguments[argument], inner)
+                is_required = signature[argument].default is inspect.Parameter.empty
+                if is_required and not sublayers[argument]:
+                    raise NetworkError(f"{where}: {argument} is empty; declare at least one layer")
         plain = {
-            str(key): self._substitute(value, values, where)
+            str(key): self._substitute(value, scope.values, where)
             for key, value in arguments.items()
-            if key not in entry.chains
+            if key not in entry.sublayers
         }
         check_types(signature, plain, where)
-        return ExpandedLayer(name, path, where, entry, plain, chains)
+        return ExpandedLayer(name, path, where, entry, plain, sublayers)
 
-    def _use_block(
-        self,
-        kind: str,
-        arguments: Any,
-        name: str,
-        where: str,
-        path: str,
-        values: Values,
-        using: tuple[str, ...],
-    ) -> ExpandedLayer:
-        block = self._blocks[kind]
-        if kind in using:
-            circle = " > ".join((*using[using.index(kind) :], kind))
+    def _use_block(self, declared: _Declared, where: str, path: str) -> tuple[ExpandedLayer, ...]:
+        kind, arguments, _, scope = declared
+        block, around = self._blocks[kind], scope.blocks
+        if kind in around:
+            circle = " > ".join((*around[around.index(kind) :], kind))
             raise NetworkError(f"{where}: the block uses itself without end: {circle}")
         if not isinstance(arguments, Mapping):
             raise NetworkError(
@@ -200,43 +190,42 @@ class _Writer:
                 known = ", ".join(block.takes) or "nothing"
                 near = did_you_mean(str(key), block.takes) or f"; it takes {known}"
                 raise NetworkError(f"{where}: the block takes no {key}{near}")
-        inside: dict[str, Any] = {}
-        for parameter, default in block.takes.items():
-            if parameter in arguments:
-                inside[parameter] = self._substitute(arguments[parameter], values, where)
-            else:  # a default may speak of the parameters before it
-                inside[parameter] = self._substitute(default, inside, where)
-        missing = [parameter for parameter, value in inside.items() if value == REQUIRED]
-        if missing:
+        values: dict[str, object] = {}
+        for name, default in block.takes.items():
+            if name in arguments:
+                values[name] = self._substitute(arguments[name], scope.values, where)
+            else:  # a default may use the parameters before it
+                values[name] = self._substitute(default, values, where)
+        if missing := [name for name, value in values.items() if value == REQUIRED]:
             raise NetworkError(f"{where}: {', '.join(missing)} must be given")
-        at = f"network.blocks.{kind}.layers"
-        chain = self.chain(block.layers, at, f"{path}.", inside, (*using, kind))
-        if not chain:
-            raise NetworkError(f"{where}: comes out empty; declare at least one layer")
-        return ExpandedLayer(name, path, where, BY_NAME[SEQUENTIAL], {}, {"layers": chain})
+        inner = _Scope(f"network.blocks.{kind}.layers", f"{path}.", values, (*around, kind))
+        layers = self.layers(block.layers, inner)
+        if not layers:
+            raise NetworkError(f"{where}: expands to nothing; declare at least one layer")
+        return layers
 
-    def _substitute(self, value: Any, values: Values, where: str, depth: int = 0) -> Any:
+    def _substitute(self, value: object, values: Values, where: str, depth: int = 0) -> object:
         """Return ``value`` with every ``$name`` in it replaced."""
         self._count("values", MAX_VALUES, where)
         if depth > MAX_DEPTH:
-            raise NetworkError(f"{where}: values lie more than {MAX_DEPTH} deep in one another")
-        if isinstance(value, str) and "$" in value:
-            return evaluate(value, values, where)
+            raise NetworkError(f"{where}: values are nested more than {MAX_DEPTH} deep")
+        if isinstance(value, str):
+            return evaluate(value, values, where) if is_expression(value) else value
         if isinstance(value, Mapping):
             return {k: self._substitute(v, values, where, depth + 1) for k, v in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, str):
+        if isinstance(value, Sequence):
             return [self._substitute(v, values, where, depth + 1) for v in value]
         return value
 
     def _count(self, what: str, limit: int, where: str) -> None:
         self._counts[what] += 1
         if self._counts[what] > limit:
-            raise NetworkError(f"{where}: written out, the network has more than {limit:,} {what}")
+            raise NetworkError(f"{where}: expanded, the network has more than {limit:,} {what}")
 
 
-def _read_block(name: str, block: Any) -> _Block:
+def _read_block(name: str, block: object) -> _Block:
     where = f"network.blocks.{name}"
-    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+    if not IDENTIFIER.fullmatch(name):
         raise NetworkError(f"{where}: a block's name must be letters, digits and '_'")
     if name in BY_NAME or name in (REPEAT, "name"):
         raise NetworkError(f"{where}: {name} has a meaning already; give the block another name")
@@ -251,32 +240,33 @@ def _read_block(name: str, block: Any) -> _Block:
     if not isinstance(takes, Mapping):
         raise NetworkError(f"{where}.takes={brief(takes)}: expected '{{width: required}}'")
     for key in takes:
-        if not re.fullmatch(r"[A-Za-z_]\w*", str(key)) or key in ("index", "name"):
+        if not IDENTIFIER.fullmatch(str(key)) or key in ("index", "name"):
             raise NetworkError(f"{where}.takes: {key!r} cannot be the name of a parameter")
     if not block["layers"]:
         raise NetworkError(f"{where}.layers is empty; declare at least one layer")
     return _Block(takes, block["layers"])
 
 
-def _read(item: Any, where: str) -> tuple[str, Any, str | None]:
-    """Return class or block, arguments and name of an entry."""
+def _read_layer(item: object, scope: _Scope) -> _Declared:
+    where = scope.where
     if isinstance(item, str):
-        return item, {}, None
+        return _Declared(item, {}, None, scope)
     if isinstance(item, Mapping):
         keys = [key for key in item if key != "name"]
         if len(keys) == 1:
             name = item.get("name")
             if isinstance(name, bool):
                 raise NetworkError(f"{where}: name={brief(name)} is no text; quote it: 'yes'")
-            if name is not None and not re.fullmatch(r"[A-Za-z_]\w*", str(name)):
+            if name is not None and not IDENTIFIER.fullmatch(str(name)):
                 raise NetworkError(f"{where}: name={name!r} must be letters, digits and '_'")
-            return str(keys[0]), item[keys[0]] if item[keys[0]] is not None else {}, name
+            arguments = item[keys[0]]
+            return _Declared(str(keys[0]), {} if arguments is None else arguments, name, scope)
         raise NetworkError(
             f"{where}: one layer an entry, found {', '.join(map(str, keys)) or 'none'}; "
             f"write '- Conv2d: {{out_channels: 16, kernel_size: 3}}'"
         )
     if isinstance(item, Sequence):
-        return SEQUENTIAL, item, None
+        return _Declared(SEQUENTIAL, item, None, scope)
     raise NetworkError(
         f"{where}={item!r}: expected a layer such as 'ReLU' or 'Dropout: {{p: 0.5}}'"
     )

@@ -5,27 +5,30 @@ import operator
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from convtrain.errors import NetworkError, did_you_mean
 
-Values = Mapping[str, Any]
-"""What ``$name`` stands for."""
+Values = Mapping[str, object]
+"""The value of each ``$name``."""
 
 LARGEST = 10**12
+MAX_CHARACTERS = 200
 _NAME = re.compile(r"\$([A-Za-z_]\w*)")
-_OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
+_OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
-    ast.USub: operator.neg,
 }
 
 
-def evaluate(text: str, values: Values, where: str) -> Any:
-    """Return what ``$width`` stands for, or the number that ``4 * ($width + 1)`` is."""
+def evaluate(text: str, values: Values, where: str) -> object:
+    """Return the value of ``$width``, or the number that ``4 * ($width + 1)`` is.
+
+    Raises:
+        NetworkError: a name is unknown, or the text is no arithmetic of numbers.
+    """
     for name in _NAME.findall(text):
         if name not in values:
             known = ", ".join(f"${known}" for known in values) or "none"
@@ -34,8 +37,8 @@ def evaluate(text: str, values: Values, where: str) -> Any:
     if alone := _NAME.fullmatch(text.strip()):
         return values[alone[1]]
     try:
-        if len(text) > 200:
-            raise ValueError("it is longer than 200 characters")
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
         return _number(ast.parse(_NAME.sub(r"_\1", text).strip(), mode="eval").body, values)
     except (SyntaxError, ValueError, ArithmeticError) as error:
         reason = "it cannot be read" if isinstance(error, SyntaxError) else error
@@ -45,8 +48,8 @@ def evaluate(text: str, values: Values, where: str) -> Any:
         ) from error
 
 
-def _number(node: ast.AST, values: Values) -> int | float:
-    value: Any
+def _number(node: ast.AST, values: Values) -> float:
+    value: object
     match node:
         case ast.Constant(value=value):
             pass
@@ -65,7 +68,7 @@ def _number(node: ast.AST, values: Values) -> int | float:
     return value
 
 
-def names_values(value: Any) -> bool:
+def is_expression(value: object) -> bool:
     """Tell whether a value is a text with a ``$`` in it."""
     return isinstance(value, str) and "$" in value
 
@@ -74,7 +77,7 @@ _REPR = reprlib.Repr()
 _REPR.maxlevel = 3
 
 
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
     """Show a value in one short line, however large or deep it is."""
     shown = "null" if value is None else _REPR.repr(value)
     return " ".join(shown.split())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convtrain.data.batches import Batch
 from convtrain.data.randomness import derive_seed, seed_device
-from convtrain.models.compiled import replayed
+from convtrain.models.compiled import call_with_cuda_graphs
 from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.hooks import TaskHooks
 from convtrain.training.losses import Loss
@@ -74,7 +74,7 @@ class Task(TaskHooks):
         # Step 3: the network processes a batch.
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return replayed(self.model, images) if self.cuda_graphs else self.model(images)
+        return call_with_cuda_graphs(self.model, images) if self.cuda_graphs else self.model(images)
 
     def loss_and_logits(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Process a batch; return its mean loss, a scalar, and its logits (N, classes)."""

@@ -30,12 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"model={config.model.style}: only a declared network has a summary; "
             f"choose model=functional or model=nn"
         )
-    from convtrain.models.build import check_names
+    from convtrain.models.build import refuse_taken_names
     from convtrain.network.resolve import resolve_network
     from convtrain.network.summary import summarize, totals
 
     network = resolve_network(config.network.layers, config.data.shape, config.network.blocks)
-    check_names(network)
+    refuse_taken_names(network)
     rows = summarize(network)
     parameters, multiply_adds = totals(rows)
     table = Table(box=box.SIMPLE, show_footer=True)
