@@ -21,10 +21,7 @@ import torch
 
 from benchmarks.paired import Ratio, Result, machine, paired
 from convtrain.assembly import make_data, make_loggers, make_model, make_recorder, make_task
-from convtrain.command.check import resolve_config
-from convtrain.command.command_line import CommandLine
-from convtrain.command.compose import compose_leniently
-from convtrain.command.resolvers import register_resolvers
+from convtrain.command.configure import configure
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.models.build import build_model
 from convtrain.training.trainer import NotProfiled
@@ -68,7 +65,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "convtrain"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    register_resolvers()
     print(machine())
     print("\n| network, batch 64 | with, ms | without, ms | with / without | middle half |")
     print("| --- | --- | --- | --- | --- |")
@@ -83,7 +79,6 @@ def rows(rounds: int = 10) -> list[Result]:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "convtrain"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    register_resolvers()
     return [
         Result(
             f"step, {network}: {' '.join(overrides)}: with / without",
@@ -99,8 +94,7 @@ def measure(network: str, overrides: list[str], pairs: int) -> Ratio:
     common = ("data=synthetic", "data.train_size=4000", "data.test_size=64", "trainer=cpu")
     typed = [*common, *DATA[network], *overrides]
     typed += [f"network={network}"] if network != "small" else []
-    (composed,) = compose_leniently(CommandLine(overrides=typed))
-    config = resolve_config(composed.config, typed)
+    config = configure(typed).config
     torch.manual_seed(0)
     model = make_model(config) if network != "small" else build_model(SMALL, config.data.shape)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -7,10 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convtrain.command.check import resolve_config
-from convtrain.command.command_line import CommandLine
-from convtrain.command.compose import compose_leniently
-from convtrain.command.resolvers import register_resolvers
+from convtrain.command import configure as command
 from convtrain.config.schema import Config
 
 IMAGES, MEAN, STD = 55_000, 0.1307, 0.3081
@@ -31,10 +28,7 @@ EVERYTHING = (
 
 def configure(*overrides: str) -> Config:
     """Return the checked configuration of a command."""
-    register_resolvers()
-    typed = [*EVERYTHING, *overrides]
-    (composed,) = compose_leniently(CommandLine(overrides=typed))
-    return resolve_config(composed.config, typed)
+    return command.configure([*EVERYTHING, *overrides]).config
 
 
 def bare_network() -> nn.Sequential:

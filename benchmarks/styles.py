@@ -30,17 +30,14 @@ def rows(rounds: int = 41) -> list[Result]:
 def _declared(name: str, shape: tuple[int, int, int]) -> nn.Module:
     """Build a network of ``configs/network`` in the nn style."""
     from convtrain.assembly import make_model
-    from convtrain.command.check import resolve_config
-    from convtrain.command.command_line import CommandLine
-    from convtrain.command.compose import compose_leniently
+    from convtrain.command.configure import configure
 
     channels = shape[0]
     overrides = [
         f"network={name}", "model=nn", "data=synthetic", f"data.shape={list(shape)}",
         f"data.mean={[0.5] * channels}", f"data.std={[0.5] * channels}",
     ]  # fmt: skip
-    (composed,) = compose_leniently(CommandLine(overrides=overrides))
-    return make_model(resolve_config(composed.config, overrides))
+    return make_model(configure(overrides).config)
 
 
 def _pass(model: nn.Module, images: torch.Tensor, targets: torch.Tensor):

@@ -83,7 +83,7 @@ def _without_verb(arguments: Sequence[str], verbs: dict[str, str]) -> int:
     parser.add_argument("--version", action="store_true", help="show the installed versions")
     parser.add_argument("verb", metavar="VERB", nargs="?", choices=verbs, help=argparse.SUPPRESS)
     if parser.parse_args(arguments).version:
-        from convtrain.command.command_line import versions
+        from convtrain.command.help import versions
 
         print(versions())
         return 0

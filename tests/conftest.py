@@ -10,8 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from convtrain.command.check import resolve_config
-from convtrain.command.compose import CommandLine, compose_leniently
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_command
+from convtrain.command.job_config import resolve_config
 from convtrain.command.resolvers import register_resolvers
 from convtrain.config.schema import Config
 
@@ -25,7 +26,7 @@ Train = Callable[..., dict[str, Any]]
 
 def compose(*overrides: str) -> Config:
     """Return the configuration that ``python train.py OVERRIDES`` would train."""
-    (composed,) = compose_leniently(CommandLine(overrides=list(overrides)))
+    (composed,) = compose_command(CommandLine(overrides=list(overrides)))
     return resolve_config(composed.config, overrides, composed.origin)
 
 

@@ -126,11 +126,11 @@ def test_what_looks_at_values_is_built_for_real(tmp_path: Path) -> None:
         "name: orthogonal\nlayers: [Flatten, Linear: {out_features: 10}]\ninit: {}\n"
         "parametrize: {linear_1.weight: orthogonal}\n"
     )
-    from convtrain.command.check import check_command
     from convtrain.command.command_line import CommandLine
+    from convtrain.command.configure import configure_command
 
     command = CommandLine(overrides=["network=orthogonal"], extra_dir=tmp_path)
-    (config,) = check_command(command).configs
+    (config,) = configure_command(command).configs
     assert forecast(config).parameters == 64 * 10 + 10
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from convtrain.command.compose import CONFIGS
 from convtrain.network.resolve import resolve_network
+from convtrain.run.commands import CONFIGS
 from docs.generate.networks import PAGE, costs, known_parameters, page, row
 from tests.conftest import slow_but
 from tests.networks import (

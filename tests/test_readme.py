@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from convtrain.command.check import check_command
 from convtrain.command.command_line import CommandLine
+from convtrain.command.configure import configure_command
 from convtrain.config.groups.data import PUBLISHED, Synthetic
 from convtrain.forecast import forecast
 from convtrain.network.resolve import resolve_network
@@ -52,7 +52,7 @@ def test_a_training_command_can_be_built(line: str, folder: Path) -> None:
     """Data that would have to be fetched is replaced by random images of the same shape."""
     line = line.replace("FOLDER", str(folder)).replace("resume=RUN_DIRECTORY", "")
     command = CommandLine.parse(shlex.split(line)[2:])
-    for config in check_command(command).configs[:1] if command.trains else ():
+    for config in configure_command(command).configs[:1] if command.trains else ():
         data = config.data
         if data.name in PUBLISHED and data.name != "digits":
             kept = data.model_dump(include={*Synthetic.model_fields} - {"name"})

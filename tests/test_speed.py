@@ -13,9 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convtrain import assembly
-from convtrain.command.command_line import CONFIGS
 from convtrain.models.build import build_model
 from convtrain.models.memory import activate_in_place, lay_channels_last
+from convtrain.run.commands import CONFIGS
 from convtrain.training.running_metrics import RunningMetrics
 from tests.conftest import REPOSITORY, compose
 

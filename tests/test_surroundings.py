@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convtrain.command.check import check_command_line
-from convtrain.command.resolvers import _run_name
+from convtrain.command.resolvers import run_name
 from convtrain.config.folders import class_names
 from convtrain.data.cache import default_folder
 from convtrain.errors import ConfigError, MissingDataError
+from tests.command.typed import check
 from tests.conftest import REPOSITORY, Train
 
 LOGS = "hydra.job_logging"
@@ -50,7 +50,7 @@ def test_what_a_job_would_stumble_over_at_its_start_is_one_line(
     data = ["data=image_folder", "data.shape=[3,8,8]"] if "data.root" in override else []
     place = [] if "run.dir" in override else [f"hydra.run.dir={tmp_path / 'run'}"]
     with pytest.raises(SystemExit) as raised:
-        check_command_line([*data, override, *place])
+        check([*data, override, *place])
     assert raised.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
@@ -61,13 +61,13 @@ def test_what_a_job_would_stumble_over_at_its_start_is_one_line(
     "override", [f"{LOGS}.root.level=DEBUG", f"{LOGS}.handlers.console.level=10"]
 )
 def test_right_values_of_logging_are_accepted(override: str, tmp_path: Path) -> None:
-    assert check_command_line([override, f"hydra.run.dir={tmp_path / 'run'}"])
+    assert check([override, f"hydra.run.dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
 
 
 def test_a_name_of_many_bytes_is_cut_where_a_letter_ends() -> None:
-    assert _run_name("사" * 100) == "사" * 33
-    assert _run_name("caf\udce9") == "caf_"
+    assert run_name("사" * 100) == "사" * 33
+    assert run_name("caf\udce9") == "caf_"
 
 
 def test_a_command_needs_only_the_folder_that_it_uses(
@@ -76,11 +76,11 @@ def test_a_command_needs_only_the_folder_that_it_uses(
     """``logs`` is a file here, so nothing can be made in it; root may write anywhere else."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").write_text("")
-    assert check_command_line([f"hydra.run.dir={tmp_path / 'run'}"])
-    assert check_command_line(["-m", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"])
+    assert check([f"hydra.run.dir={tmp_path / 'run'}"])
+    assert check(["-m", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"])
     for arguments in ([], ["-m", "seed=1,2"]):
         with pytest.raises(SystemExit):
-            check_command_line(arguments)
+            check(arguments)
 
 
 def test_a_user_without_a_home_is_told_where_to_put_the_cache(
@@ -122,7 +122,7 @@ def test_an_argument_that_is_not_utf_8_is_one_line(
     argument: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
-        check_command_line([argument])
+        check([argument])
     assert raised.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(argument.replace("\udce9", r"\udce9") + ": is not UTF-8")
@@ -138,7 +138,7 @@ def test_a_working_directory_that_is_not_text_or_is_gone_is_one_line(
         if name == b"gone":
             os.rmdir(folder)  # noqa: PTH106
         with pytest.raises(SystemExit) as raised:
-            check_command_line(["seed=1"])
+            check(["seed=1"])
         assert raised.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("the working directory")

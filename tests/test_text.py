@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain.__main__ import main
-from convtrain.command.check import resolve_config
+from convtrain.command.job_config import resolve_config
 from convtrain.command.resume import read_config
 from convtrain.config.schema import Config
 from convtrain.data.images import Images

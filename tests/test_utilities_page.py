@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
 from convtrain.assembly import make_data, make_model
-from convtrain.command.check import resolve_config
+from convtrain.command.job_config import resolve_config
 from convtrain.models.functional import FunctionalModel
 from tests.conftest import REPOSITORY, Train, compose
 

@@ -1,24 +1,195 @@
-"""From the arguments of a command to the configurations that it asks for, checked."""
+"""From the arguments of a command to typed configurations, or to one line for every mistake."""
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
-from convtrain.command.check import Checked, check_command
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convtrain.command.auto import AUTO, choose_run, is_kept
 from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import Composed, compose_command
+from convtrain.command.hydra_node.check import check_hydra, trusted_by, with_late_values
+from convtrain.command.hydra_node.logs import logging_mistakes
+from convtrain.command.hydra_node.paths import folder_mistakes
+from convtrain.command.job_config import resolve_config
 from convtrain.command.resolvers import register_resolvers
+from convtrain.command.resume import why_not_anew
+from convtrain.command.sweep import sweep_settings
+from convtrain.command.sweep_mistakes import sweep_mistakes
+from convtrain.config.dotted import is_below
+from convtrain.config.mistakes import TYPED, Mistake, line
+from convtrain.config.schema import Config
+from convtrain.errors import ConfigError
+from convtrain.process.lock import refusal, stays_locked
+from convtrain.process.ranks import is_main_process
+from convtrain.run.commands import override
+from convtrain.run.directory import Run
+from convtrain.text import as_omegaconf
 
 
-def configure(arguments: Sequence[str], *other_options: str) -> Checked:
+class Configured(NamedTuple):
+    """A command that is right.
+
+    Attributes:
+        command: what was typed.
+        configs: one for a run, one for each value of a sweep.
+        composed: the first of what was composed.
+        settings: what a sweep sets in Hydra's node, by dotted key.
+    """
+
+    command: CommandLine
+    configs: list[Config]
+    composed: Composed
+    settings: Mapping[str, object]
+
+    @property
+    def config(self) -> Config:
+        """The first of the configurations, which is the only one of a run."""
+        return self.configs[0]
+
+
+def configure(arguments: Sequence[str], *other_options: str) -> Configured:
     """Compose and check everything that a command asks for, before anything runs.
 
     Args:
         arguments: options and overrides, as typed after ``python train.py``.
         other_options: options of the caller's own, of which one may be misspelt.
 
-    Returns:
-        The typed configurations: one for a run, one for each value of a sweep.
-
     Raises:
         ConfigError: one line for each mistake.
     """
+    return configure_command(CommandLine.parse(arguments, *other_options))
+
+
+def configure_command(command: CommandLine) -> Configured:
+    """As :func:`configure`, of arguments that were parsed already.
+
+    In a sweep every value is checked, so that the last job cannot fail over a typing mistake.
+    """
     register_resolvers()
-    return check_command(CommandLine.parse(arguments, *other_options))
+    if auto := AUTO in command.overrides:
+        if command.multirun:
+            raise ConfigError(f"{AUTO}: leave it out; the same command resumes a sweep")
+        command = replace(command, overrides=[t for t in command.overrides if t != AUTO])
+    first: Composed | None = None
+    configs: list[Config] = []
+    unread: list[str] = []  # overrides that are left out, so that a default takes their place
+    lines: list[str] = []
+    for composed in compose_command(command, unread):
+        cwd = _cwd(composed)
+        try:
+            config = resolve_config(composed.config, command.overrides, composed.origin, cwd)
+            if auto and not unread and (run := choose_run(config, composed.overrides)) is not None:
+                command = _resume(run, command, composed)
+                config = resolve_config(composed.config, command.overrides, composed.origin, cwd)
+            configs.append(config)
+        except ConfigError as error:
+            lines += error.lines
+        if first is None or composed.hydra is not first.hydra:  # else nothing follows from a value
+            lines += _hydra_lines(composed, command, is_alone=not lines)
+        first = first or composed
+    lines = [*unread, *(text for text in lines if not _judges_a_default(text, unread))]
+    if lines:
+        raise ConfigError(*dict.fromkeys(lines))
+    assert first is not None
+    settings: dict[str, object] = {}
+    if command.multirun:
+        if wrong := list(sweep_mistakes(configs, first.hydra, first.overrides)):
+            raise ConfigError(*wrong)
+        shared = _shared(command, first)
+        settings = sweep_settings(configs, first.hydra, first.overrides, shared)
+    return Configured(command, configs, first, settings)
+
+
+def _cwd(composed: Composed) -> Path | None:
+    """Return the working directory where ``hydra.job.chdir`` has the job leave it, or None."""
+    with contextlib.suppress(OmegaConfBaseException, ValueError):  # reported with the others
+        return Path.cwd() if composed.hydra.job.chdir else None
+    return None
+
+
+def _resume(run: Path, command: CommandLine, composed: Composed) -> CommandLine:
+    """Make the resumption of another run of a composed one; return its command."""
+    kept = [o for o in composed.overrides if is_kept(o)]
+    resume = override("resume", str(run))
+    typed = [*(o.input_line or "" for o in kept), resume]
+    hydra = [text for text in typed if text.startswith(("hydra.", "hydra/"))]
+    for key, value in (
+        ("resume", as_omegaconf(str(run))),
+        ("hydra.run.dir", as_omegaconf(str(run))),
+        ("hydra.overrides.hydra", hydra),
+        ("hydra.overrides.task", [text for text in typed if text not in hydra]),
+    ):
+        OmegaConf.update(composed.whole, key, value, merge=False)
+    composed.config.resume = composed.whole.resume
+    return replace(command, overrides=typed)
+
+
+def _shared(command: CommandLine, composed: Composed) -> dict[str, object]:
+    """Return the configuration of a sweep without the keys that are swept."""
+    fixed = [o.input_line or "" for o in composed.overrides if not o.is_sweep_override()]
+    try:
+        (without,) = compose_command(replace(command, overrides=fixed, multirun=False))
+    except ConfigError:  # it is whole only with one of the swept choices
+        return {"overrides": sorted(fixed)}
+    plain = OmegaConf.to_container(without.config, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _judges_a_default(text: str, unread: Sequence[str]) -> bool:
+    """Tell whether a line is about what takes the place of an override that is left out."""
+    key, *above = (re.split(r"[=:]", t, maxsplit=1)[0].lstrip("+~") for t in (text, *unread))
+    below = any(is_below(key, left_out) for left_out in above)
+    return below and not text.endswith(f"[set in: {TYPED}]")
+
+
+# --- Hydra's node ---------------------------------------------------------------------------------
+
+
+def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> list[str]:
+    """Return a line for each mistake in Hydra's node.
+
+    Args:
+        is_alone: whether no other mistake is known, so that what cannot be resolved is one itself.
+    """
+    try:
+        resume = composed.config.get("resume")
+        plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
+    except ConfigError as error:
+        return list(error.lines)
+    except OmegaConfBaseException:
+        return []  # resume cannot be resolved, which is reported by itself
+    mistakes += folder_mistakes(plain)
+    if not mistakes and not unresolved:
+        mistakes = list(logging_mistakes(plain))
+    if not mistakes and is_alone:  # what was typed comes first, and others may follow from it
+        typed = [mistake for mistake in unresolved if composed.origin(mistake.key) == TYPED]
+        mistakes = typed or unresolved
+    mode = plain.get("mode")
+    if mode is not None and (mode == RunMode.MULTIRUN) != command.multirun:
+        mistakes.append(Mistake("hydra.mode", "leave it out; -m makes a sweep, and nothing a run"))
+    # A run that is resumed has its directory, and a job of a sweep has one in the sweep's.
+    unused = {"hydra.run.dir"} if resume or command.multirun else set()
+    unused |= set() if command.multirun else {"hydra.sweep.dir"}
+    mistakes = [mistake for mistake in mistakes if mistake.key not in unused]
+    if not command.multirun and is_main_process():  # the other ranks find it at work
+        mistakes += _lost_run(composed.hydra, bool(resume))
+    shown = {"hydra": with_late_values({**plain, "mode": getattr(mode, "name", None)})}
+    return [line(mistake, shown, composed.origin) for mistake in mistakes]
+
+
+def _lost_run(hydra: DictConfig, resumes: bool) -> Iterator[Mistake]:
+    """Yield the mistake of a run where another is under way, or has left its results."""
+    with contextlib.suppress(OmegaConfBaseException, ValueError):
+        run, key = Run(str(OmegaConf.select(hydra, "run.dir"))), "hydra.run.dir"
+        if (who := stays_locked(run.path)) is not None:
+            yield Mistake("resume" if resumes else key, refusal(who))
+        elif not resumes and (reason := why_not_anew(run)) is not None:
+            yield Mistake(key, reason)

@@ -1,31 +1,21 @@
-"""What ``train.py`` answers at once: ``--help``, ``--version``, options that do not exist."""
+"""What ``python train.py --help`` and ``--version`` print, without composing anything."""
 
 import re
-import sys
-from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import yaml
 
-from convtrain.command.command_line import CONFIGS, CommandLine, versions
-from convtrain.errors import ConfigError
-from convtrain.process.output import print_error
+from convtrain import __version__
+from convtrain.run.commands import CONFIGS
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core")
 
 
-def read_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return a command as Hydra reads it; exit where it asks for help, or cannot be read."""
-    if "--version" in arguments:
-        print(versions())
-        sys.exit()
-    try:
-        command = CommandLine.parse(arguments)
-    except ConfigError as error:
-        print_error(error)
-        sys.exit(error.exit_status)
-    if command.asks_for_help:
-        print(help_text())
-        sys.exit()
-    return command.arguments
+def versions() -> str:
+    """Return the versions that a report of a fault should name."""
+    found = [f"{name} {metadata.version(name)}" for name in PACKAGES]
+    return ", ".join([f"convtrain {__version__}", *found])
 
 
 def help_text() -> str:

@@ -7,9 +7,10 @@ import yaml
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from convtrain.config.messages import brief
+from convtrain.command.overrides import shown
+from convtrain.config.dotted import walk
 from convtrain.errors import closest, did_you_mean, message_lines
 
 
@@ -19,12 +20,9 @@ def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
     named = re.findall(r"'([^']*)'", first)
     for words in (r"merging override (.*)", r"Multiple values for (.*?)\.", r"(.*) appears more"):
         named += re.findall(words, first)
-    keys = [name.partition("=")[0].lstrip("+~") for name in named]
-    typed = [(override.input_line or "").partition("=")[0].lstrip("+~") for override in overrides]
-    for key, override in reversed(list(zip(typed, overrides, strict=True))):  # the last one counts
-        if key in keys:
-            return override
-    return None
+    keys = {_key(name) for name in named}
+    typed = [override for override in overrides if _key(override.input_line or "") in keys]
+    return typed[-1] if typed else None  # the last one counts
 
 
 def explain(error: Exception, culprit: Override | None, folders: list[Path]) -> str:
@@ -43,10 +41,10 @@ def explain(error: Exception, culprit: Override | None, folders: list[Path]) -> 
     if isinstance(error, UnicodeDecodeError):
         return f"{_unreadable(folders, UnicodeDecodeError)}: cannot be read: it is not UTF-8 text"
     if isinstance(error, RecursionError):
-        return f"{_unreadable(folders, RecursionError)}: its values lie too deep in one another"
+        return f"{_unreadable(folders, RecursionError)}: its values are nested too deeply"
     if culprit is None:
         return f"the configuration cannot be composed: {_reason(error)}"
-    return f"{brief(culprit.input_line)}: {_about(culprit, error)} [set in: command line]"
+    return f"{shown(culprit)}: {_about(culprit, error)} [set in: command line]"
 
 
 def _about(culprit: Override, error: Exception) -> str:
@@ -57,16 +55,20 @@ def _about(culprit: Override, error: Exception) -> str:
     if first.startswith("Could not override") and ("/" in typed or "@" in typed):
         return "no such group of choices"
     if first.startswith("Could not override"):
-        keys = _hydra_keys()
+        keys = hydra_keys()
         near = keys.get(closest(typed.rpartition(".")[2], keys) or "", typed)
         if near == typed:
             return f"no such key; what is new there is added by +{typed}.NAME=VALUE"
         return f"no such key; did you mean {near}?"
     if first.startswith(("Could not append", "Multiple values")) or " appears more " in first:
-        return f"is there already; leave out the +: {brief(culprit.input_line).lstrip('+')}"
+        return f"is there already; leave out the +: {shown(culprit).lstrip('+')}"
     if first.startswith("Error merging") and error.__cause__ is not None:
         return _lines(error.__cause__)[0]
     return _reason(error)
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+~")
 
 
 def _reason(error: Exception) -> str:
@@ -80,23 +82,18 @@ def _lines(error: BaseException) -> list[str]:
     return message_lines(error)
 
 
-def _hydra_keys() -> dict[str, str]:
+def hydra_keys() -> dict[str, str]:
     """Return the dotted keys of Hydra's own node by their last part."""
+    known = OmegaConf.to_container(OmegaConf.structured({"hydra": HydraConf}))
     keys: dict[str, str] = {}
-
-    def collect(node: DictConfig, prefix: str) -> None:
-        for name in node:
-            key = f"{prefix}.{name!s}"
-            keys.setdefault(str(name), key)
-            if not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
-                collect(node[name], key)
-
-    collect(OmegaConf.structured(HydraConf), "hydra")
+    for parts, _ in walk(known):
+        for end in range(2, len(parts) + 1):
+            keys.setdefault(parts[end - 1], ".".join(parts[:end]))
     return keys
 
 
 def _unreadable(folders: list[Path], kind: type[Exception]) -> str:
-    """Return the file whose reading raises ``kind``, for Hydra does not tell."""
+    """Return the file whose reading raises ``kind``, which Hydra does not name."""
     for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
         try:
             yaml.safe_load(path.read_text(encoding="utf-8"))

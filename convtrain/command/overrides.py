@@ -1,9 +1,12 @@
-"""Overrides one by one: which choices exist, and what each job of a sweep is given."""
+"""Overrides: how a text is read, which choices exist, and what each job of a sweep is given."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -16,13 +19,84 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from convtrain.config.messages import brief, takes_list
+from convtrain.config.mistakes import brief
 from convtrain.errors import closest, did_you_mean, first_line
+from convtrain.text import quoted
 
 MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
 
 Chosen = list[tuple[Override, str]]
 """Overrides, each with the one value that a job gets of it, as text: ``key=value``."""
+
+
+# --- one override ---------------------------------------------------------------------------------
+
+
+def parse_override(text: str) -> Override | None:
+    """Return an override, or None where it cannot be read. The same text is parsed once."""
+    return copy(_parsed(text))
+
+
+@cache
+def _parsed(text: str) -> Override | None:
+    try:
+        override = _parser().parse_override(text)
+    except (HydraException, RecursionError):
+        return None
+    return override if override.key_or_group else None
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def readable(text: str) -> str:
+    """Return an override as Hydra's grammar reads it, with ``~`` for the user's folder resolved.
+
+    The grammar knows ASCII letters and a few signs; a value with others is put in quotes. A comma
+    separates values, alone or in a list; whoever means the character quotes the value.
+    """
+    key, equals, value = text.partition("=")
+    override = parse_override(text)
+    if override is not None:
+        typed = None if override.is_sweep_override() else override.value()
+        is_home = isinstance(typed, str) and typed != at_home(typed)
+        return f"{key}={quoted(at_home(str(typed)))}" if is_home else text
+    is_list = value.startswith("[") and value.endswith("]")
+    inside = value[1:-1] if is_list else value
+    calls = inside.startswith(tuple(f"{name}(" for name in _parser().functions.definitions))
+    has_parts = is_list or "," in inside
+    if (
+        not equals
+        or calls
+        or inside.startswith(("=", "'", '"', "{"))
+        or (has_parts and re.search(r"[\[\]{}()'\"]", inside))
+    ):
+        return text  # whoever types quotes or brackets has to finish them
+    parts = [part.strip() for part in inside.split(",")] if has_parts else [inside]
+    plain = [parse_override(f"key={part}") is not None for part in parts]
+    items = ",".join(
+        p if is_plain else quoted(at_home(p)) for p, is_plain in zip(parts, plain, strict=True)
+    )
+    again = f"{key}=[{items}]" if is_list else f"{key}={items}"
+    return text if parse_override(again) is None else again
+
+
+def at_home(path: str) -> str:
+    """Return a path with ``~`` resolved, where this user has a home."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        return path
+
+
+def shown(override: Override) -> str:
+    """Return an override as it was typed, shortened where it is long."""
+    return brief(override.input_line)
+
+
+# --- choices and sweeps ---------------------------------------------------------------------------
 
 
 def choices_of(folders: list[Path]) -> dict[str, list[str]]:
@@ -33,6 +107,12 @@ def choices_of(folders: list[Path]) -> dict[str, list[str]]:
         if not path.name.startswith("_"):
             groups[path.parent.name].append(path.stem)
     return groups
+
+
+def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bool:
+    """Tell whether an override chooses among the files of a group."""
+    value = text.partition("=")[2]
+    return override.key_or_group in groups and not value.startswith("{")
 
 
 def one_value_each(
@@ -46,18 +126,11 @@ def one_value_each(
     kept: list[Override] = []
     values: list[list[str]] = []
     for override in overrides:
-        key, text = override.key_or_group, override.input_line or ""
         if override.is_sweep_override() and not multirun:
-            if takes_list(key):
-                advice = f"type a list, quoted for the shell: '{key}=[{text.partition('=')[2]}]'"
-            elif any(other.key_or_group == "resume" for other in overrides):
-                advice = "a run that is resumed takes one; give one"
-            else:
-                advice = "add -m, or give one"
-            mistakes.append(f"{brief(text)}: several values make a sweep; {advice}")
+            mistakes.append(_several_values(override, overrides))
             continue
-        elements = _elements(override, groups.get(key, []), mistakes)
-        known = [_known_choice(key, value, groups, mistakes) for value in elements]
+        elements = _elements(override, groups.get(override.key_or_group, []), mistakes)
+        known = [_known_choice(override.key_or_group, v, groups, mistakes) for v in elements]
         options = [_one_value(override, value) for value, exists in known if exists]
         if options:
             kept.append(override)
@@ -70,33 +143,17 @@ def one_value_each(
             yield list(zip(kept, variant, strict=True))
 
 
-def let_through(override: Override, text: str, groups: dict[str, list[str]]) -> str:
-    """Return an override of one value, forced where it names a key that may not exist."""
-    as_typed = override.is_delete() or text.startswith(("+", "hydra"))
-    return text if as_typed or is_choice(override, text, groups) else f"++{text}"
+def _several_values(override: Override, overrides: list[Override]) -> str:
+    from convtrain.config.messages import takes_list
 
-
-def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bool:
-    """Tell whether an override chooses among the files of a group."""
-    value = text.partition("=")[2]
-    return override.key_or_group in groups and not value.startswith("{")
-
-
-def parse_override(text: str) -> Override | None:
-    """Return an override, or None where it cannot be read."""
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except (HydraException, RecursionError):
-        return None
-    return override if override.key_or_group else None
-
-
-def at_home(path: str) -> str:
-    """Return a path with ``~`` resolved, where this user has a home."""
-    try:
-        return str(Path(path).expanduser()) if path.startswith("~") else path
-    except RuntimeError:
-        return path
+    key, text = override.key_or_group, override.input_line or ""
+    if takes_list(key):
+        advice = f"type a list, quoted for the shell: '{key}=[{text.partition('=')[2]}]'"
+    elif any(other.key_or_group == "resume" for other in overrides):
+        advice = "a run that is resumed takes one; give one"
+    else:
+        advice = "add -m, or give one"
+    return f"{brief(text)}: several values make a sweep; {advice}"
 
 
 def _elements(override: Override, options: list[str], mistakes: list[str]) -> list[str | None]:
@@ -105,47 +162,43 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
     Args:
         override: whatever was typed.
         options: the choices of its group, if it is one.
-        mistakes: gains a line where the values cannot be told.
+        mistakes: gains a line where the values cannot be listed.
     """
-    text = override.input_line or ""
     if override.is_delete():
         return [None]
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
-    if override.is_interval_sweep():
-        interval = override.value()  # the sweeper draws from it; both its ends must be right
-        assert isinstance(interval, IntervalSweep)
-        return [str(end) for end in (interval.start, interval.end)]
     value = override.value()
-    if isinstance(value, Glob):  # Hydra's would take files that are no choice, too
+    if isinstance(value, IntervalSweep):  # a sweeper draws from it; both its ends must be right
+        return [str(end) for end in (value.start, value.end)]
+    if isinstance(value, Glob):  # Hydra's would match files that are no choice, too
         found = ",".join(value.filter(options)) or "A,B"
-        mistakes.append(
-            f"{brief(text)}: list the values of a sweep: {override.key_or_group}={found}"
-        )
+        key = override.key_or_group
+        mistakes.append(f"{shown(override)}: list the values of a sweep: {key}={found}")
         return []
     if isinstance(value, ChoiceSweep) and (twice := _listed_twice(value.list)) is not None:
-        mistakes.append(f"{brief(text)}: {twice} is listed twice; list each value once")
+        mistakes.append(f"{shown(override)}: {twice} is listed twice; list each value once")
     if isinstance(value, RangeSweep):
-        value.shuffle = False  # which lists them all, however many
+        override = replace(override, _value=replace(value, shuffle=False))  # which lists them all
     try:
         values = list(islice(override.sweep_string_iterator(), MAX_VALUES + 1))
     except (HydraException, ValueError) as error:
-        mistakes.append(f"{brief(text)}: {first_line(error)}")
+        mistakes.append(f"{shown(override)}: {first_line(error)}")
         return []
     if not values or len(values) > MAX_VALUES:
         much = f"more than {MAX_VALUES:,} values" if values else "no value"
-        mistakes.append(f"{brief(text)}: {much}; a sweep has 1 to {MAX_VALUES:,} of a key")
+        mistakes.append(f"{shown(override)}: {much}; a sweep has 1 to {MAX_VALUES:,} of a key")
         del values[1:]
     return [str(value) for value in values]
 
 
-def _listed_twice(values: list[Any]) -> str | None:
-    """Return a value that stands in a list more than once, in whatever spelling, or None."""
+def _listed_twice(values: Sequence[object]) -> str | None:
+    """Return a value that is in a list more than once, in whatever spelling, or None."""
     seen: set[tuple[bool, str]] = set()
     for value in values:
         plain = value.text if isinstance(value, QuotedString) else value
         is_number = isinstance(plain, int | float) and not isinstance(plain, bool)
-        mark = is_number, repr(float(plain) if is_number else plain)
+        mark = is_number, repr(float(plain) if is_number else plain)  # type: ignore[arg-type]
         if mark in seen:
             return brief(plain)
         seen.add(mark)

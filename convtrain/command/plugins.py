@@ -1,27 +1,25 @@
-"""Hydra's plugins for sweeps with values as one wants them here.
+"""Hydra's plugins for sweeps, with the values that convtrain needs.
 
-The plugins keep their configuration in Hydra's store, where a file of the same name may not stand
-beside it, so values are changed there, and what has a file is given another name.
+The plugins keep their configuration in Hydra's store, where no file of the same name may exist
+beside it; so values are changed there, and a choice that has a file is given another name.
 """
-
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-SWEEPERS: dict[str, dict[str, Any]] = {
-    "basic": {"params": {}},  # into null, which they are, nothing can be merged
-    "optuna": {
-        "params": {},
-        "direction": "${direction:${sweep.metric}}",
-        "n_jobs": 1,  # trials proposed at a time; with more the search learns from fewer
-        "max_failure_rate": 1.0,  # a trial that fails stops no other; sweep.fail_fast does
+CHANGES: dict[str, dict[str, dict[str, object]]] = {
+    "sweeper": {
+        "basic": {"params": {}},  # nothing can be merged into null, their default
+        "optuna": {
+            "params": {},
+            "direction": "${direction:${sweep.metric}}",
+            "n_jobs": 1,  # trials proposed at a time; with more the search learns from fewer
+            "max_failure_rate": 1.0,  # a trial that fails stops no other; sweep.fail_fast does
+        },
     },
-}
-LAUNCHERS: dict[str, dict[str, Any]] = {
-    "submitit_local": {"timeout_min": 10_000},  # nobody waits for this machine
+    "launcher": {"submitit_local": {"timeout_min": 10_000}},  # nobody waits for this machine
 }
 OURS = ("submitit_slurm",)  # files of configs/hydra/launcher, on top of the plugin's _NAME
 KNOWN = {"launcher": ("joblib", "submitit_local", "_submitit_slurm"), "sweeper": ("optuna",)}
@@ -34,18 +32,19 @@ def change_plugins() -> None:
     # Hydra would compose all jobs once more before it starts the first; the check has seen them.
     BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     groups = ConfigStore.instance().repo.get("hydra", {})
-    launchers, sweepers = groups.get("launcher", {}), groups.get("sweeper", {})
-    for nodes, changes in ((launchers, LAUNCHERS), (sweepers, SWEEPERS)):
-        for choice, values in changes.items():
-            for key, value in values.items() if f"{choice}.yaml" in nodes else ():
-                OmegaConf.update(nodes[f"{choice}.yaml"].node, key, value, merge=False)
+    launchers = groups.get("launcher", {})
+    for group, choices in CHANGES.items():
+        for choice, values in choices.items():
+            node = groups.get(group, {}).get(f"{choice}.yaml")
+            for key, value in values.items() if node else ():
+                OmegaConf.update(node.node, key, value, merge=False)
     for choice in OURS:
         if (node := launchers.pop(f"{choice}.yaml", None)) is not None:
             launchers[f"_{choice}.yaml"] = node
-    for group, choices in KNOWN.items():
-        for choice in choices:
+    for group, known in KNOWN.items():
+        for choice in known:
             if f"{choice}.yaml" not in groups.get(group, {}):  # the check says what to install
                 ConfigStore.instance().store(group=f"hydra/{group}", name=choice, node={})
-    for sampler in sweepers.get("sampler", {}).values():
+    for sampler in groups.get("sweeper", {}).get("sampler", {}).values():
         if "seed" in sampler.node:
             OmegaConf.update(sampler.node, "seed", SEED)

@@ -6,12 +6,13 @@ the launcher made of one (the devices that it found, the strategy) is in ``prove
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import ValidationError
+from convtrain.config.dotted import is_below, leaves
 
-from convtrain.config.schema import Config
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
 
 MAY_CHANGE = "may change when the run is resumed"
 NEUTRAL = "changes nothing about what is trained"
@@ -45,19 +46,17 @@ ROLES = {
 Every other key is: another value of it is another run. Both kinds may be typed on resume.
 """
 
-SYNONYMS: dict[str, dict[Any, Any]] = {
+SYNONYMS: dict[str, dict[object, str]] = {
     "trainer.precision": {32: "32-true", 64: "64-true"},
     "trainer.strategy": {"ddp": "auto"},  # what auto stands for with several devices
 }
 
-Configuration = Config | Mapping[str, Any]
+Configuration: TypeAlias = "Config | Mapping[str, object]"
 
 
 def role_of(key: str) -> str | None:
     """Return the role of a dotted key, or None where it is part of a run's identity."""
-    parts = key.split(".")
-    above = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((ROLES[prefix] for prefix in above if prefix in ROLES), None)
+    return next((role for above, role in ROLES.items() if is_below(key, above)), None)
 
 
 def identity(config: Configuration, *, resumed: bool = False) -> dict[str, str]:
@@ -87,30 +86,25 @@ def digest(config: Configuration) -> str:
     return hashed(identity(config))
 
 
-def hashed(value: Any) -> str:
+def hashed(value: object) -> str:
     """Return a short hash of plain containers."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of every leaf of nested mappings; a list is a leaf."""
-    if not isinstance(node, Mapping) or (key and not node):
-        yield key, node
-        return
-    for name, value in node.items():
-        yield from leaves(value, f"{key}.{name}" if key else str(name))
+def _plain(config: Configuration) -> Mapping[str, object]:
+    from pydantic import ValidationError
 
+    from convtrain.config.schema import Config
 
-def _plain(config: Configuration) -> Mapping[str, Any]:
-    if isinstance(config, Config):
-        return config.model_dump(by_alias=True)
     try:
-        return Config.model_validate(config).model_dump(by_alias=True)
+        valid = config if isinstance(config, Config) else Config.model_validate(config)
     except ValidationError:  # of another version; it is compared as it is
+        assert isinstance(config, Mapping)
         return config
+    return valid.model_dump(by_alias=True)
 
 
-def _canonical(key: str, value: Any) -> Any:
+def _canonical(key: str, value: object) -> object:
     try:
         return SYNONYMS.get(key, {}).get(value, value)
     except TypeError:  # a list or a mapping has no synonym

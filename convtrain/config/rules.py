@@ -1,38 +1,45 @@
-"""What keys must agree on with one another and with the data, where each alone is in its range."""
+"""What keys must agree on with one another and with the data, where each alone is in its range.
+
+The parameters of a rule are the sections that it compares. One file because whoever adds a key
+reads all rules to see which of them apply.
+"""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
 from convtrain.config.groups.augment import Augment
-from convtrain.config.groups.callbacks import Callbacks
+from convtrain.config.groups.callbacks import Callbacks, Checkpoint, EarlyStopping
 from convtrain.config.groups.data import PUBLISHED, Data, ImageFolder, SplitSizes, Synthetic
 from convtrain.config.groups.loss import Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
-from convtrain.config.messages import Mistake, brief
 from convtrain.config.metrics import mode_of
+from convtrain.config.mistakes import Mistake, brief
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, MissingDataError
+
+Mistakes = Iterator[Mistake]
 
 GIB = 1 << 30
 
 
-def disagreements(sections: Mapping[str, Any]) -> Iterator[Mistake]:
+def disagreements(sections: Mapping[str, object]) -> Mistakes:
     """Yield what does not fit together, as far as it can be told.
 
     Args:
         sections: by name; one may lack keys that are wrong by themselves. Rules that ask for one of
-            these say no more.
+            these report nothing more.
     """
-    for rule, names in RULES:
-        if all(name in sections for name in names):
+    for rule in RULES:
+        names = list(signature(rule).parameters)
+        if sections.keys() >= set(names):
             with contextlib.suppress(AttributeError):
                 yield from rule(*(sections[name] for name in names))
 
@@ -47,14 +54,15 @@ def check_sizes(config: Config, sizes: SplitSizes) -> None:
 # --- data -----------------------------------------------------------------------------------------
 
 
-def _channels(data: Data) -> Iterator[Mistake]:
+def _channels(data: Data) -> Mistakes:
     channels = data.shape[0]
     for key in ("mean", "std"):
         if (found := len(getattr(data, key))) != channels:
+            plural = "s" * (channels != 1)
             yield Mistake(
                 f"data.{key}",
-                f"has {found} values, data.shape={brief(data.shape)} has "
-                f"{channels} channel{'s' * (channels != 1)}; give one value for each channel",
+                f"has {found} values, data.shape={brief(data.shape)} has {channels} "
+                f"channel{plural}; give one value for each channel",
             )
     if not isinstance(data, ImageFolder):
         return
@@ -64,55 +72,58 @@ def _channels(data: Data) -> Iterator[Mistake]:
         yield Mistake("data.value_range", "the first value becomes black and must be the smaller")
 
 
-def _classes(data: Data) -> Iterator[Mistake]:
+def _classes(data: Data) -> Mistakes:
     names, count = data.classes, data.num_classes
-    if names is not None and count not in (None, len(names)):
+    if names is None:
+        if count is None and not isinstance(data, ImageFolder):
+            yield Mistake("data.num_classes", "must be given where data.classes is null")
+        return
+    if count not in (None, len(names)):
         yield Mistake(
             "data.num_classes",
             f"does not match the {len(names)} names in data.classes; set data.num_classes=null",
         )
-    if names is not None and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        yield Mistake("data.classes", f"{brief(twice)} stands there more than once")
-    if names is None and count is None and not isinstance(data, ImageFolder):
-        yield Mistake("data.num_classes", "must be given where data.classes is null")
+    if twice := [name for name in names if names.count(name) > 1]:
+        yield Mistake("data.classes", f"{brief(twice[0])} is listed more than once")
 
 
-def _one_class(data: Data, loss: Loss) -> Iterator[Mistake]:
+def _class_count(data: Data) -> tuple[str, int | None]:
+    """Return the key that decides how many classes there are, and their number."""
     names, count = data.classes, data.num_classes
-    if (count if names is None else len(names)) == 1 and loss.name != "sum":
-        yield Mistake(
-            "data.num_classes" if names is None else "data.classes",
-            "is one class, so that every answer would be right; give two or more",
-        )
+    return ("data.num_classes", count) if names is None else ("data.classes", len(names))
 
 
-def _published(data: Data) -> Iterator[Mistake]:
+def _one_class(data: Data, loss: Loss) -> Mistakes:
+    key, count = _class_count(data)
+    if count == 1 and loss.name != "sum":
+        yield Mistake(key, "is one class, so that every answer would be right; give two or more")
+
+
+def _published(data: Data) -> Mistakes:
     if (known := PUBLISHED.get(data.name)) is None:
         return
     if tuple(data.shape) != known.shape:
         yield Mistake("data.shape", f"the images of {data.name} are {brief(list(known.shape))}")
-    classes = len(known.training)
-    key = "num_classes" if data.classes is None else "classes"
-    if (data.num_classes if data.classes is None else len(data.classes)) not in (None, classes):
-        yield Mistake(f"data.{key}", f"{data.name} has {classes} classes")
+    key, count = _class_count(data)
+    if count not in (None, len(known.training)):
+        yield Mistake(key, f"{data.name} has {len(known.training)} classes")
 
 
-def _synthetic(data: Data) -> Iterator[Mistake]:
-    if not isinstance(data, Synthetic):
+def _synthetic(data: Data) -> Mistakes:
+    if not isinstance(data, Synthetic) or data.fill != "noise":
         return
     classes = data.class_count
-    if data.fill == "noise" and data.train_size < 2 * classes:
-        yield Mistake(
-            "data.train_size",
-            f"must be at least {2 * classes}, 2 for each of data.num_classes={classes}",
-        )
+    if data.train_size < 2 * classes:
+        text = f"must be at least {2 * classes}, 2 for each of data.num_classes={classes}"
+        yield Mistake("data.train_size", text)
 
 
-def _memory(data: Data) -> Iterator[Mistake]:
-    """Only an image folder is read from a file where it is too large for the memory."""
+def _memory(data: Data) -> Mistakes:
+    """Images that exceed the memory are read from a file only if they are in a folder."""
     if isinstance(data, Synthetic):
         images, less = data.train_size + data.test_size, "data.train_size"
+    elif (known := PUBLISHED.get(data.name)) is not None:
+        images, less = sum(known.training) + known.test, "another data"
     else:
         images, less = sum(data.full_sizes() or ()), "another data"
     needed = images * math.prod(data.shape) / GIB
@@ -124,8 +135,8 @@ def _memory(data: Data) -> Iterator[Mistake]:
         )
 
 
-def _folder(data: Data) -> Iterator[Mistake]:
-    """Class names become the names of folders, so they must be names and the folders be there."""
+def _folder(data: Data) -> Mistakes:
+    """The name of a class is the name of its folder."""
     if not isinstance(data, ImageFolder) or data.classes is None:
         return
     for index, name in enumerate(data.classes):
@@ -137,23 +148,21 @@ def _folder(data: Data) -> Iterator[Mistake]:
     except MissingDataError as error:
         yield Mistake("", str(error))
         return
-    missing = [name for name in data.classes if name not in there]
-    if missing:
+    if missing := [name for name in data.classes if name not in there]:
         yield Mistake("data.classes", f"no folder for {brief(missing)}; there are {brief(there)}")
 
 
 # --- data and training ----------------------------------------------------------------------------
 
 
-def _known_batches(data: Data, trainer: Trainer) -> Iterator[Mistake]:
-    wrong_already = isinstance(data, Synthetic) and any(
-        True for rule in (_classes, _synthetic) for _ in rule(data)
-    )
-    if not wrong_already and (sizes := data.split_sizes()) is not None:
+def _known_batches(data: Data, trainer: Trainer) -> Mistakes:
+    if isinstance(data, Synthetic) and [*_classes(data), *_synthetic(data)]:
+        return  # its splits cannot be made
+    if (sizes := data.split_sizes()) is not None:
         yield from _batches_fit(data, trainer, sizes)
 
 
-def _batches_fit(data: Data, trainer: Trainer, sizes: SplitSizes) -> Iterator[Mistake]:
+def _batches_fit(data: Data, trainer: Trainer, sizes: SplitSizes) -> Mistakes:
     size = data.batch_size
     if size > sizes.train:
         why = " that data.limit leaves" if sizes.train == data.limit else ""
@@ -171,21 +180,18 @@ def _batches_fit(data: Data, trainer: Trainer, sizes: SplitSizes) -> Iterator[Mi
         "test": batch_count(sizes.test, data.eval_batch_size),
     }
     for split, count in batches.items():
-        limit = getattr(trainer, f"limit_{split}_batches")
-        if limit > 0 and limited(count, limit) == 0:
-            yield Mistake(
-                f"trainer.limit_{split}_batches",
-                f"is less than one of the {count} batches; give 1 for one batch",
-            )
+        key = f"limit_{split}_batches"
+        if (limit := getattr(trainer, key)) > 0 and limited(count, limit) == 0:
+            text = f"is less than one of the {count} batches; give 1 for one batch"
+            yield Mistake(f"trainer.{key}", text)
     train = limited(batches["train"], trainer.limit_train_batches)
     every = trainer.val_check_interval
     if isinstance(every, int) and train and every > train:
-        yield Mistake(
-            "trainer.val_check_interval", f"an epoch has {train} batches; give as many or less"
-        )
+        text = f"an epoch has {train} batches; give as many or less"
+        yield Mistake("trainer.val_check_interval", text)
 
 
-def _devices(data: Data, trainer: Trainer) -> Iterator[Mistake]:
+def _devices(data: Data, trainer: Trainer) -> Mistakes:
     count = trainer.num_nodes * (trainer.devices if isinstance(trainer.devices, int) else 1)
     if count > data.batch_size:
         yield Mistake(
@@ -195,11 +201,11 @@ def _devices(data: Data, trainer: Trainer) -> Iterator[Mistake]:
         )
 
 
-def _sharded(trainer: Trainer) -> Iterator[Mistake]:
-    if trainer.strategy == "fsdp" and trainer.accelerator in ("cpu", "mps"):
-        yield Mistake("trainer.strategy", "fsdp divides a model over GPUs; type trainer=ddp_cpu")
+def _sharded(trainer: Trainer) -> Mistakes:
     if trainer.strategy != "fsdp":
         return
+    if trainer.accelerator in ("cpu", "mps"):
+        yield Mistake("trainer.strategy", "fsdp divides a model over GPUs; type trainer=ddp_cpu")
     if trainer.channels_last is True:
         yield Mistake(
             "trainer.channels_last",
@@ -212,7 +218,7 @@ def _sharded(trainer: Trainer) -> Iterator[Mistake]:
         )
 
 
-def _cuda_graphs(trainer: Trainer) -> Iterator[Mistake]:
+def _cuda_graphs(trainer: Trainer) -> Mistakes:
     if trainer.uses_cuda_graphs and trainer.accumulate_grad_batches > 1:
         yield Mistake(
             "trainer.compile",
@@ -222,21 +228,20 @@ def _cuda_graphs(trainer: Trainer) -> Iterator[Mistake]:
         )
 
 
-def _augment(data: Data, augment: Augment) -> Iterator[Mistake]:
-    height, width = data.shape[1:]
-    if augment.random_crop >= min(height, width):
+def _augment(data: Data, augment: Augment) -> Mistakes:
+    sides = data.shape[1:]
+    if augment.random_crop >= min(sides):
         yield Mistake(
             "augment.random_crop",
-            f"must be less than the {min(height, width)} pixels of an image's side, "
+            f"must be less than the {min(sides)} pixels of an image's side, "
             f"or a crop could show nothing of it",
         )
-    if augment.cutout > max(height, width):
-        yield Mistake(
-            "augment.cutout", f"must be at most the {max(height, width)} pixels of an image's side"
-        )
+    if augment.cutout > max(sides):
+        text = f"must be at most the {max(sides)} pixels of an image's side"
+        yield Mistake("augment.cutout", text)
 
 
-def _mixup(augment: Augment, loss: Loss) -> Iterator[Mistake]:
+def _mixup(augment: Augment, loss: Loss) -> Mistakes:
     if augment.mixup and loss.name in ("multi_margin", "sum"):
         yield Mistake(
             "augment.mixup",
@@ -245,38 +250,39 @@ def _mixup(augment: Augment, loss: Loss) -> Iterator[Mistake]:
         )
 
 
-def _custom(callbacks: Callbacks, trainer: Trainer) -> Iterator[Mistake]:
+def _custom(callbacks: Callbacks, trainer: Trainer) -> Mistakes:
     for index, declared in enumerate(callbacks.custom):
+        key = f"callbacks.custom.{index}"
         if "_target_" not in declared:
+            yield Mistake(key, "needs a _target_, such as mypackage.MyCallback")
+            continue
+        target = str(declared["_target_"])
+        if (reason := callback_refusal(target)) is not None:
+            yield Mistake(f"{key}._target_", reason)
+        elif trainer.strategy == "fsdp" and target.endswith(AVERAGING):
             yield Mistake(
-                f"callbacks.custom.{index}", "needs a _target_, such as mypackage.MyCallback"
-            )
-        elif (reason := callback_refusal(str(declared["_target_"]))) is not None:
-            yield Mistake(f"callbacks.custom.{index}._target_", reason)
-        elif trainer.strategy == "fsdp" and str(declared["_target_"]).endswith(AVERAGING):
-            yield Mistake(
-                f"callbacks.custom.{index}._target_",
+                f"{key}._target_",
                 "cannot average weights that are divided over devices; type trainer.strategy=ddp",
             )
 
 
-def _nesterov(optimizer: Optimizer) -> Iterator[Mistake]:
+# --- training -------------------------------------------------------------------------------------
+
+
+def _nesterov(optimizer: Optimizer) -> Mistakes:
     if isinstance(optimizer, SGD) and optimizer.nesterov and optimizer.momentum == 0:
-        yield Mistake(
-            "optimizer.nesterov",
-            "needs optimizer.momentum above 0; add optimizer.nesterov=false",
-        )
+        text = "needs optimizer.momentum above 0; add optimizer.nesterov=false"
+        yield Mistake("optimizer.nesterov", text)
 
 
-def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Iterator[Mistake]:
-    """A metric is better one way; the key is there for those who know it from Lightning."""
-    watching: dict[str, Any] = {
-        "callbacks.checkpoint": callbacks.checkpoint,
-        "callbacks.early_stopping": callbacks.early_stopping,
-    }
-    if isinstance(scheduler, Plateau):
-        watching["scheduler"] = scheduler
-    for name, section in watching.items():
+def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
+    """Only one mode suits a metric; the key exists for those who know it from Lightning."""
+    watching: list[tuple[str, Checkpoint | EarlyStopping | Plateau]] = [
+        ("callbacks.checkpoint", callbacks.checkpoint),
+        ("callbacks.early_stopping", callbacks.early_stopping),
+        *([("scheduler", scheduler)] if isinstance(scheduler, Plateau) else []),
+    ]
+    for name, section in watching:
         if section.mode not in ("auto", right := mode_of(section.monitor)):
             yield Mistake(
                 f"{name}.mode",
@@ -285,8 +291,8 @@ def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Iterator[Mistake]:
             )
 
 
-def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Iterator[Mistake]:
-    """Without validation there is no validation metric."""
+def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
+    """Without validation, there are no validation metrics."""
     if trainer.limit_val_batches != 0 or trainer.fast_dev_run:
         return
     missing = "does not exist with trainer.limit_val_batches=0"
@@ -298,22 +304,21 @@ def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> I
     if callbacks.checkpoint.test_with == "best":
         yield Mistake(
             "callbacks.checkpoint.test_with",
-            "needs callbacks.checkpoint.monitor, which does not exist with "
-            "trainer.limit_val_batches=0; validate, or set callbacks.checkpoint.test_with=last",
+            f"needs callbacks.checkpoint.monitor, which {missing}; validate, or set "
+            f"callbacks.checkpoint.test_with=last",
         )
     if isinstance(scheduler, Plateau):
         yield Mistake("scheduler.monitor", f"{missing}; validate, or choose another scheduler")
 
 
-def _nothing_trained(trainer: Trainer) -> Iterator[Mistake]:
+def _nothing_trained(trainer: Trainer) -> Mistakes:
     if trainer.limit_train_batches == 0 and not trainer.fast_dev_run:
-        yield Mistake(
-            "trainer.limit_train_batches", "trains and validates nothing; give 1 for one batch"
-        )
+        text = "trains and validates nothing; give 1 for one batch"
+        yield Mistake("trainer.limit_train_batches", text)
 
 
-def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Iterator[Mistake]:
-    """A test with the best checkpoint needs one."""
+def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
+    """The best checkpoint can be tested only if one is kept."""
     kept = callbacks.checkpoint
     if kept.test_with != "best" or trainer.fast_dev_run:
         return
@@ -328,25 +333,8 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Iterator[Mistake]:
         )
 
 
-RULES: tuple[tuple[Callable[..., Iterator[Mistake]], tuple[str, ...]], ...] = (
-    (_channels, ("data",)),
-    (_classes, ("data",)),
-    (_one_class, ("data", "loss")),
-    (_published, ("data",)),
-    (_synthetic, ("data",)),
-    (_memory, ("data",)),
-    (_folder, ("data",)),
-    (_known_batches, ("data", "trainer")),
-    (_devices, ("data", "trainer")),
-    (_sharded, ("trainer",)),
-    (_cuda_graphs, ("trainer",)),
-    (_augment, ("data", "augment")),
-    (_mixup, ("augment", "loss")),
-    (_custom, ("callbacks", "trainer")),
-    (_nesterov, ("optimizer",)),
-    (_modes, ("callbacks", "scheduler")),
-    (_monitors, ("trainer", "callbacks", "scheduler")),
-    (_nothing_trained, ("trainer",)),
-    (_nothing_kept, ("trainer", "callbacks")),
-)
-"""A rule, and the sections that it speaks of."""
+RULES: tuple[Callable[..., Mistakes], ...] = (
+    _channels, _classes, _one_class, _published, _synthetic, _memory, _folder, _known_batches,
+    _devices, _sharded, _cuda_graphs, _augment, _mixup, _custom, _nesterov, _modes, _monitors,
+    _nothing_trained, _nothing_kept,
+)  # fmt: skip

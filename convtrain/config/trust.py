@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from convtrain.config.messages import Mistake
+from convtrain.config.dotted import walk
+from convtrain.config.mistakes import Mistake
 from convtrain.errors import ConfigError, error_line
 
 
@@ -62,7 +63,7 @@ LIBRARIES = frozenset(
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-def target_mistakes(plain: Any, trust: Any) -> Iterator[Mistake]:
+def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
     """Yield a mistake for every ``_target_`` that is not allowed, at any depth and in lists.
 
     Args:
@@ -70,23 +71,26 @@ def target_mistakes(plain: Any, trust: Any) -> Iterator[Mistake]:
         trust: what the configuration says under ``trust``, right or wrong.
     """
     trusted = trusted_packages(trust)
-    for key, target in targets(plain):
-        if re.fullmatch(r"callbacks\.custom\.\d+\._target_", key):
-            reason = refusal(target, trusted, CALLBACK)
-        elif key == "model._target_":
-            reason = refusal(target, trusted, MODULE)
-        else:  # data for the object above it: convtrain makes nothing of it
-            reason = refusal(target, trusted, MODULE, CALLBACK)
-        if reason is not None:
-            yield Mistake(key, reason)
+    for path, target in walk(plain):
+        if "_target_" not in path:
+            continue
+        end = path.index("_target_") + 1
+        kinds: tuple[Kind, ...] = (MODULE, CALLBACK)  # data for an object that convtrain passes on
+        if path[:2] == ("callbacks", "custom") and end == 4:
+            kinds = (CALLBACK,)
+        elif path[:end] == ("model", "_target_"):
+            kinds = (MODULE,)
+        name = target if end == len(path) else None  # a mapping names nothing
+        if (reason := refusal(name, trusted, *kinds)) is not None:
+            yield Mistake(".".join(path[:end]), reason)
 
 
-def trusted_packages(trust: Any) -> list[str]:
+def trusted_packages(trust: object) -> list[str]:
     """Return those of the packages under ``trust`` that can be trusted."""
-    return [name for name in trust if untrustworthy(name) is None] if _is_list(trust) else []
+    return [name for name in _listed(trust) if untrustworthy(name) is None]  # type: ignore[misc]
 
 
-def refusal(target: Any, trust: Sequence[str], *kinds: Kind) -> str | None:
+def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
     """Return why a name is refused and what to do about it, or None; nothing is imported.
 
     Args:
@@ -113,7 +117,7 @@ def refusal(target: Any, trust: Sequence[str], *kinds: Kind) -> str | None:
     return None
 
 
-def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type[Any]:
+def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type:
     """Import the class that a name stands for, and return it once it has passed both checks.
 
     Args:
@@ -130,14 +134,13 @@ def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type[Any]:
     module, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}={target}: cannot be imported: {error}") from error
     except Exception as error:  # a user's own code may raise anything
-        raise ConfigError(f"{key}={target}: cannot be imported: {error_line(error)}") from error
+        expected = isinstance(error, ImportError | AttributeError | ValueError)
+        reason = str(error) if expected else error_line(error)
+        raise ConfigError(f"{key}={target}: cannot be imported: {reason}") from error
     base_module, _, base = kind.base.rpartition(".")
-    if not isinstance(found, type) or not issubclass(
-        found, getattr(import_module(base_module), base)
-    ):
+    allowed = getattr(import_module(base_module), base)
+    if not isinstance(found, type) or not issubclass(found, allowed):
         raise ConfigError(f"{key}={target}: expected a class derived from {kind.words}")
     if not _is_defined_there(found, module, name):
         defined = f"{found.__module__}.{found.__qualname__}"
@@ -145,7 +148,7 @@ def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type[Any]:
     return found
 
 
-def _is_defined_there(found: type[Any], module: str, name: str) -> bool:
+def _is_defined_there(found: type, module: str, name: str) -> bool:
     """Tell whether a class is defined in a module, or re-exported from below by its package.
 
     ``torch.nn.Linear`` is such a re-export, of ``torch.nn.modules.linear.Linear``.
@@ -177,7 +180,7 @@ def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
     return None
 
 
-def untrustworthy(package: Any) -> str | None:
+def untrustworthy(package: object) -> str | None:
     """Return why a package cannot be trusted, whoever asks for it, or None."""
     if not isinstance(package, str) or not _DOTTED.fullmatch(package):
         return "must be the name of a package, such as mypackage"
@@ -189,26 +192,12 @@ def untrustworthy(package: Any) -> str | None:
     return None
 
 
-def trust_mistakes(trust: Any) -> Iterator[Mistake]:
+def trust_mistakes(trust: object) -> Iterator[Mistake]:
     """Yield a mistake for every package under ``trust`` that cannot be trusted."""
-    for index, package in enumerate(trust if _is_list(trust) else []):
+    for index, package in enumerate(_listed(trust)):
         if (reason := untrustworthy(package)) is not None:
             yield Mistake(f"trust.{index}", f"{reason}; name a package of your own")
 
 
-def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of every ``_target_`` in plain containers."""
-    pairs: Iterator[tuple[Any, Any]] = iter(())
-    if isinstance(node, dict):
-        pairs = iter(node.items())
-    elif isinstance(node, list | tuple):
-        pairs = enumerate(node)
-    for part, value in pairs:
-        inner = f"{key}.{part}" if key else str(part)
-        if part == "_target_":
-            yield inner, value
-        yield from targets(value, inner)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def _listed(trust: object) -> Sequence[object]:
+    return trust if isinstance(trust, list | tuple) else ()

@@ -1,4 +1,4 @@
-"""YAML's anchors let a small file stand for a huge one; that is found out before it is composed."""
+"""A small YAML file can stand for a huge configuration by its anchors: it is refused unread."""
 
 import math
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ def refuse_explosions(folders: Iterable[Path]) -> None:
 
 
 def refuse_explosion(path: Path) -> None:
-    """Refuse a file that would unfold into more than ``MAX_VALUES`` values.
+    """Refuse a file whose aliases expand to more than ``MAX_VALUES`` values.
 
     Raises:
         ConfigError: names the file.
@@ -29,24 +29,24 @@ def refuse_explosion(path: Path) -> None:
         return
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        size = 0.0 if root is None else _unfolded(root, {})
+        size = 0.0 if root is None else _expanded_size(root, {})
     except yaml.YAMLError:
-        return  # whoever reads it says what is wrong with it
+        return  # whoever reads the file reports it
     except RecursionError as error:
-        raise ConfigError(f"{path}: its values lie too deep in one another") from error
+        raise ConfigError(f"{path}: its values are nested too deeply") from error
     if size > MAX_VALUES:
         times = "without end" if math.isinf(size) else f"into {size:.3g} values"
         raise ConfigError(f"{path}: its anchors unfold {times}; at most {MAX_VALUES:,} are allowed")
 
 
-def _unfolded(node: yaml.Node, known: dict[int, float]) -> float:
+def _expanded_size(node: yaml.Node, known: dict[int, float]) -> float:
     """Count the values below a node as if every alias were written out."""
     if id(node) not in known:
-        known[id(node)] = math.inf  # what a node that lies inside itself finds here
+        known[id(node)] = math.inf  # what a node that contains itself finds here
         below: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             below = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             below = node.value
-        known[id(node)] = 1 + sum(_unfolded(part, known) for part in below)
+        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in below)
     return known[id(node)]

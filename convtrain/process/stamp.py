@@ -3,9 +3,6 @@
 import datetime
 import secrets
 
-STAMP = "CONVTRAIN_STAMP"
-"""Environment variable with the stamp of a directory that several processes share."""
-
 
 def new_stamp() -> str:
     """Return the time and a random suffix, which tells two jobs of one second apart."""

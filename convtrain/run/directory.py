@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 
+from convtrain.config.dotted import value_at
 from convtrain.config.identity import Configuration, differing
 from convtrain.config.schema import Config
 from convtrain.config.yaml_limits import refuse_explosion
@@ -105,7 +106,7 @@ class Run:
         keys = differing(stored, config, resumed=resumed)
         if "trainer.devices" in keys and self._holds_what_was_launched():
             plain = config.model_dump() if isinstance(config, Config) else config
-            if plain.get("trainer", {}).get("devices") == "auto":  # the launcher found the number
+            if value_at(plain, "trainer.devices") == "auto":  # the launcher found the number
                 keys.remove("trainer.devices")
         return keys
 

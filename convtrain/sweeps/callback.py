@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from convtrain.command.sweep import CALLBACK, LOCAL_GPUS, RECORD
-from convtrain.command.sweeper import is_search
+from convtrain.command.sweep import RECORD, is_search
 from convtrain.errors import ConvtrainError
 from convtrain.process.atomic import line_on_full_disk, write_atomically
 from convtrain.run.commands import is_option, options_of, overrides_in, train_command
@@ -178,11 +177,7 @@ def close_sweep(folder: Path) -> bool:
 
 
 def _command(config: DictConfig) -> str:
-    """Return the command that was typed, without what train.py has added to it."""
+    """Return the command that was typed."""
     typed = overrides_in(config.hydra.overrides.hydra) + overrides_in(config.hydra.overrides.task)
-    added = [f"{CALLBACK}.", "hydra.mode="]
-    if config.hydra.runtime.choices["hydra/launcher"] == LOCAL_GPUS:
-        added.append("hydra.launcher.n_jobs=")
-    kept = [text for text in typed if not text.lstrip("+").startswith(tuple(added))]
-    kept = [text for text in kept if not is_option(text)]
+    kept = [text for text in typed if not is_option(text)]
     return train_command("-m", *options_of(config.hydra), *kept)

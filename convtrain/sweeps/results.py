@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from convtrain.command.sweep import RECORD
-from convtrain.config.identity import NEUTRAL, leaves, role_of
+from convtrain.config.dotted import leaves
+from convtrain.config.identity import NEUTRAL, role_of
 from convtrain.config.metrics import mode_of
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.process.lock import entered_at

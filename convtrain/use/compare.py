@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from convtrain.config.identity import leaves
+from convtrain.config.dotted import leaves
 from convtrain.errors import MissingDataError
 from convtrain.gradients.reading import read_norms
 from convtrain.run.directory import Run

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from convtrain.assembly import make_model, make_task
-from convtrain.command.check import resolve_config
+from convtrain.command.job_config import resolve_config
 from convtrain.command.resume import read_config
 from convtrain.gradients.diagnosis.replay import Replay, digest_of, replay_saved
 from convtrain.run.directory import Run

@@ -68,7 +68,7 @@ def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
 
 
 def _recorded_config(original: Run) -> "Config":
-    from convtrain.command.check import resolve_config
+    from convtrain.command.job_config import resolve_config
     from convtrain.command.resume import read_config
     from convtrain.process.ranks import as_launched
 

@@ -4,10 +4,6 @@ Example: python -m convtrain train model=functional optimizer.lr=0.05
 """
 
 import argparse
-import runpy
-import sys
-
-from convtrain.run.commands import HOME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +18,7 @@ def _help() -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    sys.argv[1:] = arguments.overrides
-    runpy.run_path(str(HOME / "train.py"), run_name="__main__")
+    from convtrain.launch.command import run_command
+
+    run_command(arguments.overrides)
     return 0

@@ -2,9 +2,9 @@
 
 import torch
 
-from convtrain.command.compose import CONFIGS
 from convtrain.network.resolve import resolve_network
 from convtrain.network.summary import summarize, totals
+from convtrain.run.commands import CONFIGS
 from docs.generate import DOCS
 from tests.networks import MODES, NETWORKS, STYLES, declared, differences, known
 

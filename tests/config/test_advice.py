@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.check import check_command
 from convtrain.command.command_line import CommandLine
-from convtrain.command.hydra_errors import _hydra_keys
-from convtrain.config.messages import _all_keys
+from convtrain.command.configure import configure_command
+from convtrain.command.hydra_errors import hydra_keys
+from convtrain.config.messages import keys_of
+from convtrain.config.other_tools import ADVICE as ELSEWHERE
 from convtrain.config.schema import Config
-from convtrain.config.words import ELSEWHERE
 from convtrain.errors import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -80,7 +80,7 @@ WORD = re.compile(r"\b[a-z_]+(?:[./][\w.]+)*=(?:\[[^\]]*\]|[^\s,;')]+)")
 
 def lines(typed: list[str]) -> list[str]:
     try:
-        check_command(CommandLine.parse(typed))
+        configure_command(CommandLine.parse(typed))
     except ConfigError as error:
         return list(error.lines)
     return []
@@ -94,7 +94,7 @@ def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.M
             (tmp_path / name / f"{index}.png").touch()
     (tmp_path / "RUN_DIRECTORY" / "checkpoints").mkdir(parents=True)
     (tmp_path / "RUN_DIRECTORY" / "checkpoints" / "last.ckpt").touch()
-    (config,) = check_command(CommandLine.parse([])).configs
+    (config,) = configure_command(CommandLine.parse([])).configs
     text = config.model_dump_json(by_alias=True)  # which YAML reads as well
     (tmp_path / "RUN_DIRECTORY" / "config.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -110,7 +110,7 @@ def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.M
 def test_the_word_of_another_tool_leads_to_something_that_exists(advice: str) -> None:
     if meant := re.fullmatch(r"did you mean (.*)\?", advice):
         groups = {path.name for path in (REPOSITORY / "configs").iterdir()}
-        keys = {*_all_keys(Config), *_hydra_keys().values(), *groups, "loss.label_smoothing"}
+        keys = {*keys_of(Config), *hydra_keys().values(), *groups, "loss.label_smoothing"}
         assert meant[1] in keys
         return
     sample = re.sub(r"\b[A-Z]+\b", lambda name: SAMPLES.get(name[0], name[0]), advice)
@@ -125,7 +125,7 @@ def test_words_are_looked_up_in_their_section_alone() -> None:
         known = line.split("known here: ")[1].split(" [")[0].split(", ")
         assert set(known) <= {
             path.removeprefix(f"{section}.").split(".")[0]
-            for path in _all_keys(Config)
+            for path in keys_of(Config)
             if path.startswith(section)
         }
 

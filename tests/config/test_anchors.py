@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.compose import CONFIGS, CommandLine, compose_leniently
+from convtrain.command.command_line import CommandLine
+from convtrain.command.compose import compose_command
 from convtrain.config.yaml_limits import refuse_explosions
 from convtrain.errors import ConfigError
+from convtrain.run.commands import CONFIGS
 
 BOMB = "layers:\n  - &a0 [ReLU, ReLU]\n" + "".join(
     f"  - &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)
@@ -26,7 +28,7 @@ def test_a_bomb_is_named_and_not_unfolded(tmp_path: Path, text: str, says: str) 
     started = time.process_time()
     command = CommandLine(overrides=["network=bomb"], extra_dir=tmp_path)
     with pytest.raises(ConfigError) as raised:
-        list(compose_leniently(command))
+        list(compose_command(command))
     assert str(file) in str(raised.value)
     assert says in str(raised.value)
     assert time.process_time() - started < 2

@@ -6,11 +6,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from convtrain.command.compose import CONFIGS
 from convtrain.config.groups import augment, data, loss, optimizer, scheduler
 from convtrain.config.groups.data import BaseData
 from convtrain.config.section import Choice
 from convtrain.data.augment import ALL_DRAWS, MIXUP, OPERATIONS
+from convtrain.run.commands import CONFIGS
 
 SECTIONS: dict[str, tuple[type[Choice], ...]] = {
     "data": get_args(get_args(data.Data)[0]),

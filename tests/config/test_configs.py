@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.compose import CONFIGS
+from convtrain.run.commands import CONFIGS
 from tests.conftest import compose
 
 CHOICES = sorted(

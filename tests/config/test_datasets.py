@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from convtrain.assembly import make_data
-from convtrain.command.command_line import CONFIGS
 from convtrain.config.groups.data import PUBLISHED
 from convtrain.data.images import Splits
 from convtrain.data.sources.torchvision import CLASSES, checksums
+from convtrain.run.commands import CONFIGS
 from tests.conftest import compose
 
 

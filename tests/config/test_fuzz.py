@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.command.check import resolve_config
 from convtrain.command.command_line import CommandLine
-from convtrain.command.compose import compose_leniently
+from convtrain.command.compose import compose_command
+from convtrain.command.job_config import resolve_config
 from convtrain.errors import ConfigError
 from tests.config.ranges import ROWS, Allows
 from tests.conftest import slow_but
@@ -77,7 +77,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Base]:
     found = []
     for overrides, allowed in ROWS:
         typed = ["network=conv2d", *(text.replace("FOLDER", str(folder)) for text in overrides)]
-        (composed,) = compose_leniently(CommandLine(overrides=typed))
+        (composed,) = compose_command(CommandLine(overrides=typed))
         plain = OmegaConf.to_container(composed.config)
         assert isinstance(plain, dict)
         found.append(({str(key): value for key, value in plain.items()}, allowed))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from convtrain.__main__ import main
-from convtrain.command.check import check_command
 from convtrain.command.command_line import CommandLine
+from convtrain.command.configure import configure_command
 from convtrain.pipeline import _settings
 
 NAMES = {
@@ -23,7 +23,7 @@ def test_directories_check_and_tensorboard_name_the_model(
     typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = NAMES[typed]
-    checked = check_command(CommandLine.parse(typed.split()))
+    checked = configure_command(CommandLine.parse(typed.split()))
     for folder in (checked.composed.hydra.run.dir, checked.composed.hydra.sweep.dir):
         assert Path(folder).parent.name == name
     assert main(["check", *typed.split()]) == 0
@@ -32,5 +32,5 @@ def test_directories_check_and_tensorboard_name_the_model(
 
 
 def test_an_experiment_names_its_runs() -> None:
-    checked = check_command(CommandLine.parse(["experiment=mnist", "model=torchvision"]))
+    checked = configure_command(CommandLine.parse(["experiment=mnist", "model=torchvision"]))
     assert Path(checked.composed.hydra.run.dir).parent.name == "mnist"

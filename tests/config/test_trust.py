@@ -10,9 +10,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from convtrain.command.check import check_command, resolve_config, validate
 from convtrain.command.command_line import CommandLine
-from convtrain.command.compose import compose_leniently
+from convtrain.command.compose import compose_command
+from convtrain.command.configure import configure_command
+from convtrain.command.job_config import resolve_config
+from convtrain.config.check import validate
 from convtrain.config.trust import CALLBACK, MODULE, refusal, untrustworthy
 from convtrain.errors import ConfigError
 from tests.conftest import REPOSITORY
@@ -25,13 +27,13 @@ DANGEROUS = (
 
 def refused(*overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as raised:
-        check_command(CommandLine(overrides=list(overrides)))
+        configure_command(CommandLine(overrides=list(overrides)))
     return list(raised.value.lines)
 
 
 @pytest.fixture(scope="module")
 def composed() -> dict[str, Any]:
-    (found,) = compose_leniently(CommandLine(overrides=["network=conv2d"]))
+    (found,) = compose_command(CommandLine(overrides=["network=conv2d"]))
     plain = OmegaConf.to_container(found.config)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -127,7 +129,7 @@ def test_no_package_is_searched_for_files() -> None:
 
 
 def test_hydras_own_choices_are_welcome() -> None:
-    check_command(CommandLine(overrides=[
+    configure_command(CommandLine(overrides=[
         "hydra/launcher=joblib", "hydra/job_logging=default", "hydra/hydra_logging=default",
         "+hydra.job.env_set.OMP_NUM_THREADS=1", "hydra.verbose=true", "hydra.output_subdir=null",
         "hydra.sweep.subdir=${hydra.job.override_dirname}",

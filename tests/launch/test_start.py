@@ -14,8 +14,6 @@ import pytest
 
 import convtrain
 from convtrain.__main__ import main
-from convtrain.command.auto import choose_run
-from convtrain.command.check import check_command_line
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError, OccupiedError
 from convtrain.launch.job import run_job
@@ -23,6 +21,7 @@ from convtrain.process import lock
 from convtrain.process.lock import locked
 from convtrain.run.directory import Run
 from convtrain.training.task import Task
+from tests.command.typed import check
 from tests.conftest import QUICK, compose
 from tests.killing import nth_call
 
@@ -239,7 +238,7 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(
 
 
 def typed(*arguments: str) -> None:
-    check_command_line(choose_run(arguments))
+    check(arguments)
 
 
 def as_a_job(run: Run) -> None:

@@ -9,10 +9,11 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from convtrain.command.this_rank import command_of_this_rank
 from convtrain.errors import ConfigError
+from convtrain.launch.command import join_ranks, run_command
 from convtrain.process import joining
 from convtrain.process.joining import in_time
 from convtrain.process.ranks import RankInfo, rank_info, settle_rank
@@ -158,7 +159,7 @@ def test_whole_leftover_sets_end_in_one_line(
             for name, value in variables.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as raised:
-                command_of_this_rank(["seed=1"])
+                run_command(["seed=1"])
         assert raised.value.code == status
         out, err = capsys.readouterr()
         assert line in err
@@ -177,7 +178,7 @@ def test_a_signal_ends_the_wait_for_other_ranks_at_once(
     def wait() -> None:
         threading.Timer(0.3, os.kill, (os.getpid(), signum)).start()
         try:
-            command_of_this_rank(["seed=1"])
+            join_ranks(False, OmegaConf.create())
         except KeyboardInterrupt:
             os._exit(130)
 

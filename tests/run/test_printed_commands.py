@@ -16,11 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from convtrain.__main__ import main
-from convtrain.command.check import check_command, check_command_line
 from convtrain.command.command_line import CommandLine
+from convtrain.command.configure import configure_command
 from convtrain.config.schema import Config
 from convtrain.process.signals import NAMES, Interrupted, Signals
 from convtrain.run.directory import Run
+from tests.command.typed import check
 from tests.conftest import REPOSITORY, slow_but
 
 RESULT = {
@@ -122,7 +123,7 @@ def paste(words: list[str], capsys: pytest.CaptureFixture[str]) -> Config | None
         capsys.readouterr()
         return None
     assert Path(arguments[0]).resolve() == REPOSITORY / "train.py"
-    return check_command(CommandLine.parse(arguments[1:])).configs[0]
+    return configure_command(CommandLine.parse(arguments[1:])).configs[0]
 
 
 SITUATIONS: dict[str, tuple[list[list[str]], dict[str, Any]]] = {
@@ -220,8 +221,10 @@ def test_what_a_stopped_sweep_prints_is_the_sweep_again(
     typed.stop = signal.SIGTERM
     printed = typed("-m", "--config-dir=conf", "experiment=mine", "seed=1,2")
     words = commands_in(printed)[-1]
-    typed_again = check_command_line(["-m", "--config-dir=conf", "experiment=mine", "seed=1,2"])
-    assert sorted(check_command_line(words[2:])) == sorted(typed_again)
+    first = check(["-m", "--config-dir=conf", "experiment=mine", "seed=1,2"])
+    again = check(words[2:])
+    assert again.settings == first.settings
+    assert sorted(again.command.overrides) == sorted(first.command.overrides)
 
 
 def test_what_a_refusal_prints_can_be_pasted(
@@ -230,7 +233,7 @@ def test_what_a_refusal_prints_can_be_pasted(
     typed.stop = signal.SIGTERM
     typed("hydra.run.dir='a b'")
     with pytest.raises(SystemExit):
-        check_command_line(["hydra.run.dir='a b'"])
+        check(["hydra.run.dir='a b'"])
     for printed in (capsys.readouterr().err, ""):
         if not printed:
             with pytest.raises(Exception, match="not finished") as refused:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.check import check_command_line
+from tests.command.typed import check
 from tests.sweeps.sweeping import Sweep
 
 SHORT = ("trainer.max_epochs=1", "callbacks.checkpoint.save_top_k=0")
@@ -154,6 +154,6 @@ def test_what_cannot_be_started_is_refused_in_one_line(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(SystemExit) as raised:
-        check_command_line(["-m", "seed=1,2", *arguments, f"hydra.sweep.dir={tmp_path / 'sweep'}"])
+        check(["-m", "seed=1,2", *arguments, f"hydra.sweep.dir={tmp_path / 'sweep'}"])
     assert raised.value.code == 2
     assert capsys.readouterr().err == f"{says}\n"

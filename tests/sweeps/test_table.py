@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from convtrain.__main__ import main
-from convtrain.command.check import check_command_line
 from convtrain.command.command_line import CommandLine
-from convtrain.command.compose import compose_leniently
+from convtrain.command.compose import compose_command
 from convtrain.process.lock import locked
 from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep, count_distinct
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.results import read_sweep
 from convtrain.sweeps.table import duration, standing
+from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose
 
 ACCURACY = {  # of jobs by learning rate and seed
@@ -200,8 +200,7 @@ def test_the_directory_of_a_sweep_follows_from_what_it_is(
     monkeypatch.chdir(tmp_path)
 
     def place(*arguments: str) -> str:
-        checked = check_command_line(["-m", *arguments])
-        return next(a for a in checked if a.startswith("hydra.sweep.dir="))
+        return str(check(["-m", *arguments]).settings["hydra.sweep.dir"])
 
     usual = place("seed=1,2", "optimizer.lr=0.1")
     assert place("optimizer.lr=0.1", "seed=1,2") == usual
@@ -221,7 +220,7 @@ def job_dir(*overrides: str, swept: Sequence[str] = ("seed", "optimizer.lr")) ->
     """Return the name of a job's directory as Hydra composes it."""
     keys = ",".join(swept)
     typed = [*overrides, f"++hydra.callbacks.sweep_table.swept=[{keys}]"]
-    (composed,) = compose_leniently(CommandLine(overrides=typed))
+    (composed,) = compose_command(CommandLine(overrides=typed))
     return str(composed.hydra.sweep.subdir)
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from convtrain.__main__ import main
-from convtrain.command.check import resolve_config
+from convtrain.command.job_config import resolve_config
 from convtrain.gradients import load
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint

@@ -5,11 +5,11 @@ import re
 import pytest
 import yaml
 
-from convtrain.command.command_line import CONFIGS
 from convtrain.command.help import help_text
 from convtrain.config.groups.data import PUBLISHED
 from convtrain.errors import NetworkError
 from convtrain.network.resolve import resolve_network
+from convtrain.run.commands import CONFIGS
 from tests.conftest import compose
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.check import check_command_line
 from convtrain.command.command_line import CommandLine, readable
-from convtrain.command.help import read_arguments
 from convtrain.command.overrides import parse_override
 from convtrain.errors import ConfigError
+from convtrain.launch.command import run_command
 from convtrain.text import quoted
+from tests.command.typed import check
 
 HOME = "/home/ada"
 READ = {
@@ -53,16 +53,18 @@ OPTIONS = {
     "--conf x": "ambiguous option: --conf could match --config-path, --config-name, --config-dir",
     "--cfg nope": "--cfg/-c: invalid choice: 'nope'",
     "seed=1 --config-dir nowhere model=nn": "--config-dir=nowhere: no such folder",
+    "seed=1 --resolve": "--resolve: resolves what --cfg prints; add --cfg job",
+    "--cfg job -m seed=1,2": "--cfg: cannot be combined with --multirun; leave one out",
 }
-ANYWHERE = {
-    "model=nn -m seed=1,2": ["--multirun", "model=nn", "seed=1,2"],
-    "seed=1,2 model=nn --multirun": ["--multirun", "seed=1,2", "model=nn"],
-    "seed=1 --config-dir configs model=nn": ["--config-dir=configs", "seed=1", "model=nn"],
-    "model=nn --config-dir=configs -m seed=1,2": [
-        "--multirun", "--config-dir=configs", "model=nn", "seed=1,2",
-    ],
-    "model=nn --cfg job seed=2": ["--cfg=job", "model=nn", "seed=2"],
-    "model=nn --info": ["--info=all", "model=nn"],
+ANYWHERE: dict[str, tuple[list[str], dict[str, object]]] = {
+    "model=nn -m seed=1,2": (["model=nn", "seed=1,2"], {"multirun": True}),
+    "seed=1,2 model=nn --multirun": (["seed=1,2", "model=nn"], {"multirun": True}),
+    "seed=1 --config-dir configs model=nn": (["seed=1", "model=nn"], {"config_dir": "configs"}),
+    "model=nn --config-dir=configs -m seed=1,2": (
+        ["model=nn", "seed=1,2"], {"multirun": True, "config_dir": "configs"},
+    ),
+    "model=nn --cfg job seed=2": (["model=nn", "seed=2"], {"cfg": "job"}),
+    "model=nn --info": (["model=nn"], {"info": "all"}),
 }  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def test_what_cannot_be_read_is_the_only_line(
     typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(["seed=3", typed])
+        check(["seed=3", typed])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{typed or repr(typed)}: cannot be read as key=value; ")
@@ -113,7 +115,7 @@ def test_what_stands_in_for_a_wrong_override_is_not_judged(
     left_out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        check_command_line(["data=image_folder", left_out])
+        check(["data=image_folder", left_out])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(left_out)
 
@@ -121,7 +123,7 @@ def test_what_stands_in_for_a_wrong_override_is_not_judged(
 @pytest.mark.parametrize("typed", OPTIONS)
 def test_a_wrong_option_is_one_line(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        read_arguments(typed.split())
+        run_command(typed.split())
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(OPTIONS[typed])
@@ -129,14 +131,16 @@ def test_a_wrong_option_is_one_line(typed: str, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("typed", ANYWHERE)
 def test_overrides_stand_on_both_sides_of_an_option(typed: str) -> None:
-    assert CommandLine.parse(typed.split()).arguments == ANYWHERE[typed]
+    command = CommandLine.parse(typed.split())
+    overrides, options = ANYWHERE[typed]
+    assert command.overrides == overrides
+    given = {name: value for name, value in vars(command.options).items() if value}
+    assert given == {"overrides": overrides, **options}
 
 
 @pytest.mark.parametrize("typed", ["--help", "-h", "-h model=nn", "model=nn --help", "-m -h"])
 def test_help_lists_what_can_be_chosen(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        read_arguments(typed.split())
-    assert not stopped.value.code
+    run_command(typed.split())
     shown = capsys.readouterr().out
     assert "network: alexnet (63x63 and more), " in shown
     assert "digits (1x8x8)" in shown
@@ -144,9 +148,7 @@ def test_help_lists_what_can_be_chosen(typed: str, capsys: pytest.CaptureFixture
 
 
 def test_the_version_is_the_projects_own(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        read_arguments(["seed=1", "--version"])
-    assert not stopped.value.code
+    run_command(["seed=1", "--version"])
     shown = capsys.readouterr().out
     assert re.match(r"convtrain \d+\.\d+\.\d+, torch \d", shown)
     assert "hydra-core 1." in shown
@@ -161,8 +163,8 @@ def test_a_folder_of_ones_own_is_found_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hydra changes into the run's directory where ``hydra.job.chdir=true`` asks for it."""
-    from convtrain.command.check import resolve_config
-    from convtrain.command.compose import compose_leniently
+    from convtrain.command.compose import compose_command
+    from convtrain.command.job_config import resolve_config
 
     for name in ("train/cat", "train/dog"):
         (tmp_path / "사진" / name).mkdir(parents=True)
@@ -170,7 +172,7 @@ def test_a_folder_of_ones_own_is_found_from_elsewhere(
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
     command = CommandLine.parse(["data=image_folder", "data.root=사진"])
-    (composed,) = compose_leniently(command)
+    (composed,) = compose_command(command)
     asked = resolve_config(composed.config, command.overrides)
     assert asked.data.root == "사진"
     monkeypatch.chdir(tmp_path / "run")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.check import check_command_line
 from convtrain.errors import did_you_mean
+from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose
 
 WRONG = {
@@ -67,7 +67,7 @@ def test_a_wrong_configuration_is_one_line(
     overrides: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(overrides)
+        check(overrides)
     assert stopped.value.code == 2
     shown = capsys.readouterr().err
     assert len(shown.splitlines()) == 1
@@ -77,7 +77,7 @@ def test_a_wrong_configuration_is_one_line(
 
 def test_all_mistakes_are_reported_together(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        check_command_line(["seed=x", "optimizer.lr=-1", "data.bath_size=3"])
+        check(["seed=x", "optimizer.lr=-1", "data.bath_size=3"])
     shown = capsys.readouterr().err.splitlines()
     assert [line.split("=")[0] for line in shown] == ["seed", "data.bath_size", "optimizer.lr"]
 
@@ -95,7 +95,7 @@ MANY = {
 def test_mistakes_of_every_kind_are_reported_together(capsys: pytest.CaptureFixture[str]) -> None:
     """Also what a key does not fit, though others of its section are wrong by themselves."""
     with pytest.raises(SystemExit):
-        check_command_line(list(MANY.values()))
+        check(list(MANY.values()))
     shown = capsys.readouterr().err.splitlines()
     assert sorted(re.split("[=:]", line)[0] for line in shown) == sorted(MANY)
     typed = [line for line in shown if not line.startswith("'nonsense'")]
@@ -157,7 +157,7 @@ def test_mistakes_side_by_side_have_a_line_each(
     mistakes: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line([override for override, _ in mistakes])
+        check([override for override, _ in mistakes])
     assert stopped.value.code == 2
     shown = capsys.readouterr().err.splitlines()
     expected = [start for _, start in mistakes if start]
@@ -170,7 +170,7 @@ def test_a_mistake_is_traced_to_the_file_below_the_one_that_was_chosen(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
-        check_command_line(["data=mnist", "data.limit=50"])
+        check(["data=mnist", "data.limit=50"])
     assert "[set in: configs/data/_base.yaml]" in capsys.readouterr().err
 
 
@@ -188,7 +188,7 @@ def test_what_keeps_everything_from_being_read_is_one_line(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(arguments)
+        check(arguments)
     assert stopped.value.code == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert says in shown
@@ -211,16 +211,16 @@ def test_a_file_that_cannot_be_read_is_one_line(
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_bytes(b"# @package _global_\n" + text)
     with pytest.raises(SystemExit):
-        check_command_line(["--config-dir", str(tmp_path), "experiment=mine"])
+        check(["--config-dir", str(tmp_path), "experiment=mine"])
     (shown,) = capsys.readouterr().err.splitlines()
     assert expected in shown
 
 
-def test_a_key_that_no_file_has_is_forced_on_hydra_if_the_schema_knows_it() -> None:
-    arguments = ["optimizer.lr=0.2", "network.parametrize={}", "model=nn"]
-    expected = ["optimizer.lr=0.2", "++network.parametrize={}", "model=nn"]
-    assert check_command_line(arguments) == expected
-    assert check_command_line(["-m", "seed=3", "model=nn,functional"])[1] == "seed=3"
+def test_a_key_that_no_file_has_is_added_if_the_schema_knows_it() -> None:
+    arguments = ["optimizer.lr=0.2", "network.prune={a: {}}", "model=nn"]
+    checked = check(arguments)
+    assert checked.config.network.prune == {"a": {}}
+    assert list(checked.composed.hydra.overrides.task) == arguments
 
 
 def test_the_traceback_is_shown_on_request(
@@ -228,7 +228,7 @@ def test_the_traceback_is_shown_on_request(
 ) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(["seed=abc"])
+        check(["seed=abc"])
     assert stopped.value.code == 2
     shown = capsys.readouterr().err
     assert shown.startswith("Traceback")
@@ -239,7 +239,7 @@ def test_every_value_of_a_sweep_is_checked_before_the_first_job(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
-        check_command_line(["-m", "optimizer.lr=0.1,0.01,-1", "model=nn,functional"])
+        check(["-m", "optimizer.lr=0.1,0.01,-1", "model=nn,functional"])
     assert "optimizer.lr=-1" in capsys.readouterr().err
 
 
@@ -256,7 +256,7 @@ SWEEPS = {
 
 def test_values_that_cannot_be_listed_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(["-m", *SWEEPS, "seed=x"])
+        check(["-m", *SWEEPS, "seed=x"])
     assert stopped.value.code == 2
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == len(SWEEPS) + 1
@@ -265,7 +265,7 @@ def test_values_that_cannot_be_listed_are_a_line_each(capsys: pytest.CaptureFixt
 
 
 def test_a_group_that_may_be_empty_may_be_left_out() -> None:
-    assert check_command_line(["~experiment", "~debug"]) == ["~experiment", "~debug"]
+    assert check(["~experiment", "~debug"]).config.seed == 1
 
 
 def test_a_mistake_is_traced_to_its_file(
@@ -275,7 +275,7 @@ def test_a_mistake_is_traced_to_its_file(
     extra.mkdir()
     (extra / "mine.yaml").write_text("# @package _global_\nseed: -3\n")
     with pytest.raises(SystemExit):
-        check_command_line(["--config-dir", str(tmp_path), "experiment=mine"])
+        check(["--config-dir", str(tmp_path), "experiment=mine"])
     assert "mine.yaml" in capsys.readouterr().err
 
 

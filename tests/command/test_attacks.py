@@ -20,10 +20,8 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
-from convtrain.command.check import check_command_line
-from convtrain.command.command_line import CONFIGS
-from convtrain.command.guard import GuardedLoader
-from convtrain.command.hydra_node import check_hydra
+from convtrain.command.hydra_node.check import check_hydra
+from convtrain.command.loader import GuardedLoader
 from convtrain.config.trust import (
     CALLBACK,
     HYDRA_CALLBACK,
@@ -36,6 +34,8 @@ from convtrain.config.trust import (
     refusal,
 )
 from convtrain.errors import ConfigError
+from convtrain.run.commands import CONFIGS
+from tests.command.typed import check
 
 TARGETS = {
     "hydra.callbacks.e{i}": [
@@ -248,7 +248,7 @@ def assert_reported(key: str, lines: list[str]) -> None:
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 2) -> list[str]:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(arguments)
+        check(arguments)
     assert stopped.value.code == status
     return capsys.readouterr().err.splitlines()
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convtrain.command.auto import choose_run
-from convtrain.command.check import check_command_line
+from tests.command.typed import check
 from tests.conftest import compose
 
 Leave = Callable[..., Path]
@@ -34,6 +33,11 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
         return run
 
     return make
+
+
+def choose_run(typed: list[str]) -> list[str]:
+    """Return the overrides that a command is left with."""
+    return check(typed).command.overrides
 
 
 def test_the_newest_unfinished_run_of_the_same_configuration_goes_on(leave: Leave) -> None:
@@ -76,9 +80,9 @@ def test_a_run_that_is_resumed_stays_where_it_is(
 ) -> None:
     run = leave("a")
     here = [f"resume={run}", f"hydra.run.dir={run.absolute()}"]
-    assert check_command_line(here) == here
+    assert check(here).config.resume == str(run)
     with pytest.raises(SystemExit) as ended:
-        check_command_line([f"resume={run}", f"hydra.run.dir={tmp_path}/new"])
+        check([f"resume={run}", f"hydra.run.dir={tmp_path}/new"])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"hydra.run.dir={tmp_path}/new: a run that is resumed stays in its")
@@ -97,10 +101,8 @@ def test_a_finished_run_in_the_directory_that_was_given_is_not_trained_again(
     run = leave("a", finished=True)
     typed = ["trainer=cpu", f"hydra.run.dir={run}", "resume=auto"]
     assert choose_run(typed) == [f"resume={run}"]
-    other = [*typed, "seed=3"]
-    assert choose_run(other) == ["trainer=cpu", f"hydra.run.dir={run}", "seed=3"]
     with pytest.raises(SystemExit):
-        check_command_line(choose_run(other))
+        check([*typed, "seed=3"])
     assert "holds a finished run" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -111,7 +113,7 @@ def test_a_new_run_in_the_directory_of_another_is_refused_and_loses_nothing(
     run = leave("a", finished=finished)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     with pytest.raises(SystemExit) as ended:
-        check_command_line([f"hydra.run.dir={run}"])
+        check([f"hydra.run.dir={run}"])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"hydra.run.dir={run}: holds a ")
@@ -121,12 +123,24 @@ def test_a_new_run_in_the_directory_of_another_is_refused_and_loses_nothing(
 
 def test_a_run_that_has_saved_nothing_may_begin_again(leave: Leave) -> None:
     run = leave("a", saved=False)
-    assert check_command_line([f"hydra.run.dir={run}"]) == [f"hydra.run.dir={run}"]
+    assert check([f"hydra.run.dir={run}"]).config.resume is None
 
 
-def test_without_auto_nothing_is_changed_and_mistakes_are_left_to_others(leave: Leave) -> None:
-    assert choose_run(["seed=1", "--cfg", "job"]) == ["seed=1", "--cfg", "job"]
-    assert choose_run(["optimizer.lr=x", "resume=auto"]) == ["optimizer.lr=x"]
+def test_where_something_is_wrong_no_run_is_looked_for(
+    leave: Leave, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave("a")
+    with pytest.raises(SystemExit):
+        check(["trainer=cpu", "trainer.max_epochs=x", "resume=auto"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trainer.max_epochs=x: must be an integer")
+
+
+def test_hydra_runs_what_was_found(leave: Leave) -> None:
+    run = leave("a")
+    whole = check(["trainer=cpu", "trainer.max_epochs=9", "resume=auto"]).composed.whole
+    assert whole.hydra.run.dir == whole.resume == str(run)
+    assert list(whole.hydra.overrides.task) == ["trainer.max_epochs=9", f"resume={run}"]
 
 
 def test_a_sweep_cannot_be_resumed(leave: Leave, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from convtrain.command.check import check_command, check_command_line
 from convtrain.command.command_line import CommandLine
+from convtrain.command.configure import configure_command
+from tests.command.typed import check
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(arguments)
+        check(arguments)
     assert stopped.value.code == 2
     return capsys.readouterr().err.splitlines()
 
@@ -76,7 +77,9 @@ def test_a_launcher_knows_its_keys(launcher: str, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
 def test_a_launchers_own_values_are_right(launcher: str) -> None:
-    check_command(CommandLine(overrides=[f"hydra/launcher={launcher}", "seed=1,2"], multirun=True))
+    configure_command(
+        CommandLine(overrides=[f"hydra/launcher={launcher}", "seed=1,2"], multirun=True)
+    )
 
 
 def test_choices_are_found_in_the_folders_of_the_search_path(tmp_path: Path) -> None:
@@ -94,10 +97,10 @@ def test_choices_are_found_in_the_folders_of_the_search_path(tmp_path: Path) -> 
         (tmp_path / group / f"{name}.yaml").write_text(text)
     searched = f"hydra.searchpath=[file://{tmp_path}]"
     for overrides in (["optimizer=mine"], ["optimizer=adam", "experiment=mine"]):
-        checked = check_command(CommandLine(overrides=[searched, *overrides]))
+        checked = configure_command(CommandLine(overrides=[searched, *overrides]))
         assert checked.configs[0].optimizer.lr in (0.5, 0.001)
     assert checked.configs[0].seed == 17
-    both = check_command(CommandLine(overrides=[searched, "optimizer=mine,sgd"], multirun=True))
+    both = configure_command(CommandLine(overrides=[searched, "optimizer=mine,sgd"], multirun=True))
     assert both.configs[0].optimizer.lr == 0.5
-    beside = check_command(CommandLine(overrides=["optimizer=mine"], extra_dir=tmp_path))
+    beside = configure_command(CommandLine(overrides=["optimizer=mine"], extra_dir=tmp_path))
     assert beside.configs[0].optimizer.lr == 0.5

@@ -61,8 +61,8 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Settings that take another form here, or that do not exist."""
 
-ELSEWHERE: dict[str, str] = {
+ADVICE: dict[str, str] = {
     **{word: f"did you mean {key}?" for key, words in _SAME.items() for word in words},
     **{word: advice for advice, words in _OTHERWISE.items() for word in words},
 }
-"""A word of another tool, and what to do here."""
+"""What to do here, by a word of another tool."""

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convtrain.command.auto import choose_run
-from convtrain.command.check import check_command_line
 from convtrain.command.command_line import CommandLine
-from convtrain.command.help import read_arguments
+from tests.command.typed import check
 from tests.conftest import compose
 
 UNKNOWN = "Interpolation key 'x' not found"
@@ -91,7 +89,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("typed", LINES)
 def test_a_mistake_is_one_line(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(choose_run(read_arguments(typed.split())))
+        check(typed.split())
     assert stopped.value.code == 2
     printed = capsys.readouterr().err.splitlines()
     (line,) = [line for line in printed if not line.startswith("resume=auto: no unfinished run")]
@@ -100,14 +98,14 @@ def test_a_mistake_is_one_line(typed: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("typed", RIGHT)
 def test_what_is_right_is_accepted(typed: str) -> None:
-    check_command_line(choose_run(read_arguments(typed.split())))
+    check(typed.split())
 
 
 @pytest.mark.parametrize("source", ["image_folder data.root=TWO", "synthetic"])
 def test_the_number_of_classes_follows_from_their_names(source: str) -> None:
-    from convtrain.command.check import check_command
+    from convtrain.command.configure import configure_command
 
     typed = f"data={source} data.num_classes=null data.classes=[no,yes]"
-    (config,) = check_command(CommandLine.parse(typed.split())).configs
+    (config,) = configure_command(CommandLine.parse(typed.split())).configs
     assert (config.data.classes, config.data.num_classes) == (["no", "yes"], 2)
     assert config.network.layers[-1] == {"Linear": {"out_features": 2}}

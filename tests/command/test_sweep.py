@@ -7,12 +7,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from convtrain.__main__ import main
-from convtrain.command.check import check_command, check_command_line
 from convtrain.command.command_line import CommandLine
-from convtrain.command.compose import compose_leniently
+from convtrain.command.compose import compose_command
+from convtrain.command.configure import configure_command
 from convtrain.run.directory import Run
 from convtrain.sweeps.callback import close_sweep
 from convtrain.sweeps.results import job_folders, read_sweep
+from tests.command.typed import check
 from tests.conftest import compose
 
 SEARCH = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.1)"]
@@ -111,7 +112,7 @@ def test_what_cannot_be_swept_is_a_line_each_for_check_and_train(
 ) -> None:
     arguments, expected = REFUSED[name]
     with pytest.raises(SystemExit) as stopped:
-        check_command_line(["-m", *arguments])
+        check(["-m", *arguments])
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     for line, says in zip(lines, expected, strict=True):
@@ -134,7 +135,7 @@ JOBS = {
 @pytest.mark.parametrize("name", JOBS)
 def test_jobs_are_counted_as_they_will_be(name: str) -> None:
     arguments, jobs = JOBS[name]
-    assert f"++hydra.callbacks.sweep_table.jobs={jobs}" in check_command_line(["-m", *arguments])
+    assert check(["-m", *arguments]).settings["hydra.callbacks.sweep_table.jobs"] == jobs
 
 
 VARIED = {
@@ -147,20 +148,20 @@ VARIED = {
 
 def test_another_value_is_checked_as_if_it_had_been_composed() -> None:
     swept = [f"{key}={','.join(values)}" for key, values in VARIED.items()]
-    found = list(compose_leniently(CommandLine(overrides=swept, multirun=True)))
+    found = list(compose_command(CommandLine(overrides=swept, multirun=True)))
     assert len(found) == 1 + len(VARIED)
     first = {key: values[0] for key, values in VARIED.items()}
     variants = [first] + [{**first, key: values[1]} for key, values in VARIED.items()]
     for composed, chosen in zip(found, variants, strict=True):
         texts = [f"{key}={value}" for key, value in chosen.items()]
-        (alone,) = compose_leniently(CommandLine(overrides=texts))
+        (alone,) = compose_command(CommandLine(overrides=texts))
         assert OmegaConf.to_container(composed.config) == OmegaConf.to_container(alone.config)
 
 
 def test_many_values_of_a_key_are_checked_without_composing_each() -> None:
     def seconds(count: int) -> float:
         began = time.process_time()
-        checked = check_command(
+        checked = configure_command(
             CommandLine.parse(["-m", f"seed={','.join(map(str, range(count)))}"])
         )
         assert [config.seed for config in checked.configs] == list(range(count))

@@ -8,30 +8,25 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.command.hydra_paths import path_mistakes
-from convtrain.command.interpolations import to_plain
-from convtrain.command.job_logging import OUTPUT_DIR, foreign_logging
-from convtrain.command.launchers import launcher_mistakes
-from convtrain.config.messages import MISSING, Mistake
+from convtrain.command.hydra_node.logs import OUTPUT_DIR, logging_leaf_mistakes
+from convtrain.command.hydra_node.paths import path_mistakes
+from convtrain.command.resolve import Plain, to_plain
+from convtrain.config.dotted import value_at, walk
+from convtrain.config.mistakes import MISSING, Mistake
 from convtrain.config.trust import (
     HYDRA_CALLBACK,
     LAUNCHER,
     SAMPLER,
     SWEEPER,
-    Kind,
     load,
     refusal,
     trusted_packages,
 )
 from convtrain.errors import ConfigError, did_you_mean
-
-Plain = dict[str, Any]
 
 LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num": 1_907_405_211}
 """Stands for what a job fills in when it starts. A value that depends on it in any other way than
@@ -86,11 +81,10 @@ def check_hydra(
     set_by_user = not OmegaConf.is_missing(hydra.runtime, "output_dir")
     with _late_values(hydra):
         plain, unresolved = to_plain(hydra)
-    mistakes = [*path_mistakes(plain), *_mistakes(plain, trust, imports)]
+    mistakes = [*path_mistakes(plain), *_leaf_mistakes(plain, trust, imports), *_mistakes(plain)]
     if set_by_user:
-        mistakes.append(
-            Mistake("hydra.runtime.output_dir", "is Hydra's to fill in; set hydra.run.dir")
-        )
+        text = "is Hydra's to fill in; set hydra.run.dir"
+        mistakes.append(Mistake("hydra.runtime.output_dir", text))
     named = [Mistake(f"hydra.{mistake.key}", mistake.text) for mistake in unresolved]
     return plain, mistakes, [mistake for mistake in named if _is_needed(mistake)]
 
@@ -104,26 +98,7 @@ def trusted_by(config: DictConfig) -> list[str]:
         return []  # reported by itself
 
 
-def searchpath_mistakes(folders: Any) -> Iterator[Mistake]:
-    """Yield the entries of ``hydra.searchpath`` that are no folder of this machine.
-
-    ``pkg://`` would import a package to look inside.
-    """
-    if folders is not None and not isinstance(folders, list):
-        yield Mistake("hydra.searchpath", "must be a list: [file:///FOLDER]")
-        return
-    for index, folder in enumerate(folders or ()):
-        key = f"hydra.searchpath.{index}"
-        scheme, separator, path = str(folder).partition("://")
-        if str(folder).strip().startswith(("pkg:", "structured:")):
-            yield Mistake(key, "would import a package; name a folder: file:///FOLDER")
-        elif separator and scheme != "file":
-            yield Mistake(key, "must be a folder: file:///FOLDER")
-        elif not isinstance(folder, str) or not Path(path if separator else folder).is_dir():
-            yield Mistake(key, "no such folder")
-
-
-def with_late_values(value: Any) -> Any:
+def with_late_values(value: object) -> object:
     """Return a value with an interpolation in the place of each marker."""
     if isinstance(value, dict):
         return {key: with_late_values(inner) for key, inner in value.items()}
@@ -139,11 +114,11 @@ def with_late_values(value: Any) -> Any:
 
 @contextmanager
 def _late_values(hydra: DictConfig) -> Iterator[None]:
-    """Let a job's own values be there for as long as the node is read."""
-    sections = [(key.split("."), value) for key, value in LATE.items()]
+    """Fill in the markers of a job's own values for as long as the node is read."""
+    paths = [(key.split("."), value) for key, value in LATE.items()]
     absent = [
         (hydra[section], name, value)
-        for (section, name), value in sections
+        for (section, name), value in paths
         if OmegaConf.is_missing(hydra[section], name)
     ]
     with open_dict(hydra):
@@ -161,35 +136,26 @@ def _is_needed(mistake: Mistake) -> bool:
     return not mistake.key.startswith(RECORDS) and (mistake.text != MISSING or made)
 
 
-def _mistakes(hydra: Plain, trust: Sequence[str], imports: bool) -> Iterator[Mistake]:
-    for parts, value in _leaves(hydra, ("hydra",)):
-        key = ".".join(parts)
+def _leaf_mistakes(hydra: Plain, trust: Sequence[str], imports: bool) -> Iterator[Mistake]:
+    for path, value in walk(hydra, ("hydra",)):
+        key = ".".join(path)
         if key.startswith(RECORDS):
             continue
-        if parts[-1] == "_target_":
-            if (reason := _target(parts, value, trust, imports)) is not None:
+        if path[-1] == "_target_":
+            if (reason := _target_refusal(path, value, trust, imports)) is not None:
                 yield Mistake(key, reason)
-        elif parts[-1] == "_partial_" and parts[2] != "sampler":
+        elif path[-1] == "_partial_" and path[2] != "sampler":
             yield Mistake(key, "leave it out: the object itself is needed here")
-        elif parts[1] in ("job_logging", "hydra_logging"):
-            yield from foreign_logging(hydra, parts, value)
+        elif path[1] in ("job_logging", "hydra_logging"):
+            yield from (Mistake(key, text) for text in logging_leaf_mistakes(hydra, path, value))
         elif isinstance(value, str) and "${" in value:
             yield Mistake(key, "must not hold the text of an interpolation")
-    callbacks = hydra.get("callbacks") or {}
-    for name, callback in callbacks.items() if isinstance(callbacks, dict) else [("", callbacks)]:
-        if not isinstance(callback, dict) or "_target_" not in callback:
-            yield Mistake(f"hydra.callbacks.{name}".rstrip("."), "needs a _target_")
-    yield from _sweeper(hydra.get("sweeper"))
-    yield from launcher_mistakes(hydra.get("launcher"))
-    yield from _environment(hydra["job"].get("env_set"))
-    if not isinstance(hydra.get("verbose"), bool | str | list):
-        yield Mistake("hydra.verbose", "must be true, false, or the names of loggers")
 
 
-def _target(parts: tuple[str, ...], value: Any, trust: Sequence[str], imports: bool) -> str | None:
-    """Return why a class is refused, or None."""
-    kind: Kind | None = None
-    match parts[1:]:
+def _target_refusal(
+    path: tuple[str, ...], value: object, trust: Sequence[str], imports: bool
+) -> str | None:
+    match path[1:]:
         case ("launcher", _):
             kind = LAUNCHER
         case ("sweeper", _):
@@ -198,49 +164,47 @@ def _target(parts: tuple[str, ...], value: Any, trust: Sequence[str], imports: b
             kind = SAMPLER
         case ("callbacks", _, _):
             kind = HYDRA_CALLBACK
-    if kind is None:
-        return "not allowed: nothing is made of a class that is named here"
+        case _:
+            return "not allowed: nothing is made of a class that is named here"
     if (reason := refusal(value, trust, kind)) is not None:
         missing = reason.startswith("there is no module hydra_plugins.")
         return "is not installed; pip install -e '.[sweep]'" if missing else reason
-    is_light = kind is not SAMPLER and value.startswith(kind.packages)
+    target = str(value)
     try:
-        if imports or is_light:
-            load(parts[-1], value, trust, kind)
+        if imports or (kind is not SAMPLER and target.startswith(kind.packages)):
+            load(path[-1], target, trust, kind)
     except ConfigError as error:
-        return str(error).removeprefix(f"{parts[-1]}={value}: ")
+        return str(error).removeprefix(f"{path[-1]}={target}: ")
     return None
 
 
-def _sweeper(sweeper: Any) -> Iterator[Mistake]:
-    if not isinstance(sweeper, dict):
-        return
-    if sweeper.get("custom_search_space") is not None:
+def _mistakes(hydra: Plain) -> Iterator[Mistake]:
+    callbacks = hydra.get("callbacks") or {}
+    for name, callback in callbacks.items() if isinstance(callbacks, dict) else [("", callbacks)]:
+        if not isinstance(callback, dict) or "_target_" not in callback:
+            yield Mistake(f"hydra.callbacks.{name}".rstrip("."), "needs a _target_")
+    if value_at(hydra, "sweeper.custom_search_space", None) is not None:
         yield Mistake(
             "hydra.sweeper.custom_search_space",
             "not allowed: it names a function that would be called; write the ranges as overrides",
         )
     for section in ("params", "search_space"):
-        swept = sweeper.get(section)
+        swept = value_at(hydra, f"sweeper.{section}", None)
         for key in swept if isinstance(swept, dict) else ():
             if re.match(r"hydra($|[./@])", str(key).lstrip("+~ ")):
                 yield Mistake(f"hydra.sweeper.{section}.{key}", "Hydra's own keys cannot be swept")
+    launcher = hydra.get("launcher")
+    if not isinstance(launcher, dict):
+        yield Mistake("hydra.launcher", "must be chosen by hydra/launcher=NAME")
+    elif launcher.keys() - {"_target_"}:  # Hydra's basic launcher has no other
+        from convtrain.command.hydra_node.launcher import launcher_mistakes
 
-
-def _environment(variables: Any) -> Iterator[Mistake]:
-    for name, value in (variables or {}).items():
+        yield from launcher_mistakes(launcher)
+    variables = value_at(hydra, "job.env_set", None)
+    for name, value in variables.items() if isinstance(variables, dict) else ():
         if name not in VARIABLES and os.environ.get(name) != value:  # as hydra.job.env_copy copies
             near = did_you_mean(name, VARIABLES) or "; set it in the shell"
-            yield Mistake(
-                f"hydra.job.env_set.{name}", f"not among the variables that may be set{near}"
-            )
-
-
-def _leaves(node: Any, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield path and value of every leaf of plain containers."""
-    if isinstance(node, dict | list):
-        pairs = node.items() if isinstance(node, dict) else enumerate(node)
-        for part, value in pairs:
-            yield from _leaves(value, (*parts, str(part)))
-    else:
-        yield parts, node
+            text = f"not among the variables that may be set{near}"
+            yield Mistake(f"hydra.job.env_set.{name}", text)
+    if not isinstance(hydra.get("verbose"), bool | str | list):
+        yield Mistake("hydra.verbose", "must be true, false, or the names of loggers")

@@ -1,19 +1,20 @@
 """A composed configuration as plain containers, with every interpolation resolved or reported."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.config.messages import MISSING, Mistake
+from convtrain.config.mistakes import MISSING, Mistake
 from convtrain.errors import ConfigError, first_line
 
 MAX_DEPTH = 40
 MAX_VALUES = 20_000
 
+Plain = dict[str, object]
 
-def to_plain(config: DictConfig) -> tuple[dict[str, Any], list[Mistake]]:
+
+def to_plain(config: DictConfig) -> tuple[Plain, list[Mistake]]:
     """Resolve a configuration; what cannot be resolved, or is ``???``, is left out and reported.
 
     Raises:
@@ -32,13 +33,14 @@ class _Reader:
         self.mistakes: list[Mistake] = []
         self._values = 0
 
-    def read(self, node: Any, key: str, depth: int) -> Any:
+    def read(self, node: object, key: str, depth: int) -> object:
         self._values += 1
+        shortened = ".".join(key.split(".")[:3])
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{_shortened(key)}: values lie more than {MAX_DEPTH} deep")
+            raise ConfigError(f"{shortened}: values are nested more than {MAX_DEPTH} deep")
         if self._values > MAX_VALUES:
             raise ConfigError(
-                f"{_shortened(key)}: its interpolations unfold into more than {MAX_VALUES:,} values"
+                f"{shortened}: its interpolations unfold into more than {MAX_VALUES:,} values"
             )
         if isinstance(node, DictConfig):
             return {k: self.read(v, k_, depth + 1) for k, k_, v in self._items(node, key)}
@@ -46,23 +48,19 @@ class _Reader:
             return [self.read(v, k_, depth + 1) for _, k_, v in self._items(node, key)]
         return node
 
-    def _items(self, node: DictConfig | ListConfig, key: str) -> Iterator[tuple[Any, str, Any]]:
+    def _items(self, node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, str, object]]:
         """Yield name, dotted key and value of what a node holds and can be resolved."""
-        names: Any = list(node.keys()) if isinstance(node, DictConfig) else range(len(node))
-        for name in names:
+        is_list = isinstance(node, ListConfig)
+        for name in range(len(node)) if is_list else list(node.keys()):
             inner = f"{key}.{name}" if key else str(name)
-            if isinstance(node, DictConfig) and not isinstance(name, str):
-                text = "a key must be text; put it in quotes in a YAML file"
-                self.mistakes.append(Mistake(inner, text))
-                continue
-            if OmegaConf.is_missing(node, name):
-                self.mistakes.append(Mistake(inner, MISSING))
-                continue
             try:
-                yield name, inner, node[name]
+                if not is_list and not isinstance(name, str):
+                    text = "a key must be text; put it in quotes in a YAML file"
+                elif OmegaConf.is_missing(node, name):
+                    text = MISSING
+                else:
+                    yield str(name), inner, node[name]
+                    continue
             except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-                self.mistakes.append(Mistake(inner, first_line(error)))
-
-
-def _shortened(key: str) -> str:
-    return ".".join(key.split(".")[:3])
+                text = first_line(error)
+            self.mistakes.append(Mistake(inner, text))

@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
-from convtrain.config.messages import Mistake
+from convtrain.config.mistakes import Mistake
 from convtrain.config.section import MAX_COUNT, Count, Text, Whole
 from convtrain.errors import did_you_mean
 
@@ -39,21 +39,18 @@ VALUES: dict[str, Any] = {
     "max_num_timeout": Whole,
     "array_parallelism": Count,
     "setup": list[Text] | None,
-    "additional_parameters": dict[str, Any],
+    "additional_parameters": dict[str, object],
 }  # fmt: skip
 """What a key may hold. joblib's jobs are processes: threads would share a training's random state,
 and joblib evaluates ``pre_dispatch``."""
 
 
-def launcher_mistakes(launcher: Any) -> Iterator[Mistake]:
+def launcher_mistakes(launcher: dict[str, object]) -> Iterator[Mistake]:
     """Yield the keys of a launcher that it does not know, and values that it cannot take.
 
     Args:
         launcher: the resolved node.
     """
-    if not isinstance(launcher, dict):
-        yield Mistake("hydra.launcher", "must be chosen by hydra/launcher=NAME")
-        return
     known = _known_keys(launcher.get("_target_"))
     for key, value in launcher.items():
         if key == "_target_":
@@ -62,11 +59,11 @@ def launcher_mistakes(launcher: Any) -> Iterator[Mistake]:
             near = did_you_mean(key, known)
             here = f"; known here: {', '.join(known)}" if known else "; it has none"
             yield Mistake(f"hydra.launcher.{key}", f"no such key of this launcher{near or here}")
-        elif key in VALUES and (reason := _reason(VALUES[key], value)) is not None:
+        elif key in VALUES and (reason := _refusal(VALUES[key], value)) is not None:
             yield Mistake(f"hydra.launcher.{key}", reason)
 
 
-def _known_keys(target: Any) -> list[str] | None:
+def _known_keys(target: object) -> list[str] | None:
     """Return the keys of the launcher of this class, as its plugin has registered them."""
     for entry in ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).values():
         node = OmegaConf.create(entry.node)
@@ -75,7 +72,7 @@ def _known_keys(target: Any) -> list[str] | None:
     return None
 
 
-def _reason(allowed: Any, value: Any) -> str | None:
+def _refusal(allowed: Any, value: object) -> str | None:
     try:
         TypeAdapter(allowed).validate_python(value, strict=True)
     except ValidationError as error:

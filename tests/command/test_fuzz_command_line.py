@@ -11,9 +11,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from convtrain.command.check import check_command_line, resolve_config
-from convtrain.command.command_line import CONFIGS
+from convtrain.command.job_config import resolve_config
 from convtrain.config.schema import Config
+from convtrain.run.commands import CONFIGS
+from tests.command.typed import check
 from tests.config.ranges import ROWS
 
 GROUPS = {
@@ -65,7 +66,7 @@ def test_a_mistyped_command_line_is_refused_in_lines_or_does_what_it_says(
     outcomes = Counter[str]()
     for words in command_lines(150, seed):
         try:
-            arguments = check_command_line(words)
+            arguments = check(words)
         except SystemExit as stopped:
             outcomes["refused"] += 1
             status, said = stopped.code, capsys.readouterr().err

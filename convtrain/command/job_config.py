@@ -1,0 +1,92 @@
+"""A job's composed configuration, or that of the run it resumes, as a typed one."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convtrain.command.overrides import at_home
+from convtrain.command.resolve import to_plain
+from convtrain.command.resume import stored_config
+from convtrain.config.check import validate
+from convtrain.config.folders import class_names
+from convtrain.config.mistakes import TYPED, Mistake, Origin, line
+from convtrain.config.schema import Config
+from convtrain.errors import ConfigError, MissingDataError, first_line
+from convtrain.run.directory import Run
+from convtrain.text import plain_as_omegaconf
+
+PATHS = ("data.root", "data.cache_dir", "resume")
+
+
+def resolve_config(
+    composed: DictConfig,
+    overrides: Sequence[str] = (),
+    origin: Origin | None = None,
+    cwd: Path | None = None,
+) -> Config:
+    """Resolve interpolations, fill in what the data's folders tell, and validate.
+
+    Args:
+        composed: what Hydra composed, without its ``hydra`` node. Where it names a run to resume,
+            that run's own configuration takes its place.
+        overrides: what was typed on the command line.
+        origin: tells what set a key; shown behind each mistake.
+        cwd: the folder that relative paths start from, if not the working directory.
+
+    Raises:
+        ConfigError: one line for each mistake.
+    """
+    if resume := _resumed(composed, origin):
+        resume = str((cwd or Path()) / at_home(resume))
+        composed, typed = stored_config(resume, overrides), origin
+        file = str(Run(resume).config)
+
+        def origin(key: str) -> str:
+            return TYPED if typed is not None and typed(key) == TYPED else file
+
+    composed = composed.copy()
+    OmegaConf.set_readonly(composed, False)
+    OmegaConf.set_struct(composed, False)
+    for key in PATHS:
+        with contextlib.suppress(OmegaConfBaseException):  # reported with the others
+            path = OmegaConf.select(composed, key)
+            if isinstance(path, str) and path and (cwd or path.startswith("~")):
+                OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
+    folder = _fill_in_classes(composed)
+    plain, unresolved = to_plain(composed)
+    return validate(plain, origin, [*folder, *unresolved])
+
+
+def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
+    """Return the run that is to be resumed, if there is one."""
+    try:
+        resume = composed.get("resume")
+    except OmegaConfBaseException as error:
+        raise ConfigError(line(Mistake("resume", first_line(error)), {}, origin)) from error
+    if resume and not isinstance(resume, str):
+        value = OmegaConf.to_container(resume) if OmegaConf.is_config(resume) else resume
+        wrong = Mistake("resume", "must be the directory of a run; type resume=RUN_DIRECTORY")
+        raise ConfigError(line(wrong, {"resume": value}, origin))
+    return resume
+
+
+def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
+    """Fill in the classes of an image folder, and their number; return what is wrong with it."""
+    data = composed.get("data")
+    if not isinstance(data, DictConfig):
+        return []
+    try:
+        reads = data.get("name") == "image_folder" and data.get("classes") is None
+        if reads and isinstance(data.root, str):
+            data.classes = plain_as_omegaconf(class_names(Path(data.root)))
+        counts = "num_classes" in data and data.num_classes is None
+        if counts and OmegaConf.is_list(data.get("classes")):
+            data.num_classes = len(data.classes)
+    except OmegaConfBaseException:
+        return []  # an interpolation that is reported with the others
+    except MissingDataError as error:
+        return [Mistake("", str(error))]
+    return []

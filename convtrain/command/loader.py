@@ -1,0 +1,172 @@
+"""Hydra's loader of configurations: from folders alone, and with Hydra's own node checked.
+
+The check of a command composes one configuration for each value of a sweep. What Hydra composes for
+a job of a sweep may differ from them: an interpolation may depend on the time, a sweeper has
+overrides of its own. So each configuration is checked again when Hydra takes it, and what was
+checked is fixed: the parts that Hydra makes objects, variables and paths of hold no interpolations
+after that.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from convtrain.command.command_line import CommandLine
+from convtrain.command.hydra_node.check import check_hydra, trusted_by, with_late_values
+from convtrain.command.hydra_node.paths import searchpath_mistakes
+from convtrain.command.overrides import parse_override
+from convtrain.command.resolvers import register_resolvers
+from convtrain.config.dotted import value_at
+from convtrain.config.mistakes import line
+from convtrain.errors import ConfigError
+
+FIXED = (
+    "callbacks", "launcher", "sweeper", "job_logging", "hydra_logging", "job.name", "job.env_set",
+    "output_subdir", "sweep.subdir",
+)  # fmt: skip
+
+
+class FolderLoader(ConfigLoaderImpl):
+    """Looks for files in folders alone, because any other search path would import a package.
+
+    Attributes:
+        adds_keys: keys that no file has are added, so that the schema reports all mistakes together
+            and values may be given to keys that have a default in the schema only.
+    """
+
+    adds_keys = True
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._loaded: CachingConfigRepository | None = None
+
+    def searched(self, config_name: str | None, overrides: Sequence[Override]) -> list[Path]:
+        """Return the folders of ``hydra.searchpath``, typed or in the primary configuration.
+
+        Raises:
+            ConfigError: one of them is a package, or no folder.
+        """
+        self._loaded = repository = CachingConfigRepository(self.repository)
+        return _searched(config_name, overrides, repository)
+
+    def compose(self, config_name: str, overrides: list[str]) -> DictConfig:
+        """Compose a run, with Hydra's node as it is."""
+        return ConfigLoaderImpl.load_configuration(
+            self, config_name, overrides, RunMode.RUN, from_shell=False
+        )
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed = [override for text in overrides if (override := parse_override(text)) is not None]
+        if len(parsed) < len(overrides):  # whose parser raises what is wrong
+            return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        repository, self._loaded = self._loaded, None
+        repository = repository or CachingConfigRepository(self.repository)
+        self._process_config_searchpath(config_name, parsed, repository)
+        for override in parsed if self.adds_keys else ():
+            key, changes = override.key_or_group, override.type == OverrideType.CHANGE
+            is_choice = repository.group_exists(key) and not isinstance(override.value(), dict)
+            if changes and not is_choice and not key.startswith("hydra"):
+                override.type = OverrideType.FORCE_ADD
+        return parsed, repository
+
+    def _process_config_searchpath(
+        self,
+        config_name: str | None,
+        parsed_overrides: list[Override],
+        repo: CachingConfigRepository,
+    ) -> None:
+        _searched(config_name, parsed_overrides, repo)
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+
+def _searched(
+    config_name: str | None, overrides: Sequence[Override], repository: CachingConfigRepository
+) -> list[Path]:
+    try:
+        primary = repository.load_config(config_name) if config_name else None
+    except Exception:  # whoever composes next says what is wrong with the file
+        return []
+    searched: object = None
+    if primary is not None and OmegaConf.is_dict(primary.config):
+        searched = OmegaConf.select(primary.config, "hydra.searchpath")
+    typed = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
+    searched = typed[0] if typed else searched
+    folders = OmegaConf.to_container(searched) if OmegaConf.is_list(searched) else searched
+    if wrong := list(searchpath_mistakes(folders)):
+        raise ConfigError(*(line(mistake, {"hydra": {"searchpath": folders}}) for mistake in wrong))
+    found = folders if isinstance(folders, list) else []
+    return [Path(folder.removeprefix("file://")) for folder in found]
+
+
+class GuardedLoader(FolderLoader):
+    """Checks Hydra's node of all that Hydra takes, and exits with status 2 where it is wrong.
+
+    It travels to the processes of launchers, with what it sets.
+
+    Attributes:
+        composed: what was composed already; Hydra takes it once, in place of composing it again.
+        settings: values of Hydra's node by dotted key, set in whatever is composed.
+    """
+
+    composed: DictConfig | None = None
+    settings: Mapping[str, object] = {}
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        if not OmegaConf.has_resolver("run_dir"):  # in a launcher's process
+            register_resolvers()
+        try:
+            composed, self.composed = self.composed, None
+            if composed is None:
+                composed = super().load_configuration(
+                    config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+                )
+            with flag_override(composed, ["struct", "readonly"], False):
+                for key, value in self.settings.items():
+                    OmegaConf.update(composed, key, value, merge=False)
+                _fix(composed)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_status)
+        return composed
+
+
+def _fix(composed: DictConfig) -> None:
+    """Check Hydra's node, and put the values that were checked in the place of interpolations."""
+    plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed), imports=True)
+    if wrong := [*mistakes, *unresolved]:
+        shown = {"hydra": with_late_values(plain)}
+        raise ConfigError(*(line(mistake, shown) for mistake in wrong))
+    for key in FIXED:
+        value = with_late_values(value_at(plain, key, None))
+        OmegaConf.update(composed, f"hydra.{key}", value, merge=False)
+
+
+def make_loader(command: CommandLine) -> GuardedLoader:
+    """Return a loader that looks for files where Hydra's command line does."""
+    version.setbase("1.3")
+    setup_globals()
+    JobRuntime.instance().set("name", "train")
+    path = create_config_search_path(str(command.config_dir))
+    if command.extra_dir:
+        schema = SearchPathQuery(provider="schema")
+        path.prepend("command-line", f"file://{command.extra_dir}", anchor=schema)
+    return GuardedLoader(path)

@@ -1,0 +1,62 @@
+"""Is a configuration right? Each key by itself, keys against one another, and what it trusts."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ValidationError
+
+from convtrain.config.dotted import is_below
+from convtrain.config.messages import mistakes_in, section_of
+from convtrain.config.mistakes import MISSING, Mistake, Origin, line
+from convtrain.config.rules import disagreements
+from convtrain.config.schema import Config
+from convtrain.config.trust import target_mistakes, trust_mistakes
+from convtrain.errors import ConfigError
+
+
+def validate(
+    plain: Mapping[str, object], origin: Origin | None = None, found: Sequence[Mistake] = ()
+) -> Config:
+    """Validate plain containers: each key against the schema, and keys against one another.
+
+    Args:
+        plain: the configuration.
+        origin: tells what set a key.
+        found: mistakes that are known already.
+
+    Raises:
+        ConfigError: one line for each mistake: key, value, what is allowed, what set it.
+    """
+    mistakes = list(found)
+    try:
+        config = Config.model_validate(plain)
+        sections = {name: getattr(config, name) for name in Config.model_fields}
+    except ValidationError as error:
+        wrong = mistakes_in(error, plain)
+        keys = {mistake.key for mistake in wrong}
+        mistakes = [m for m in found if m.text != MISSING or m.key not in keys]
+        known = [mistake.key for mistake in mistakes]
+        mistakes += [m for m in wrong if not any(is_below(key, m.key) for key in known)]
+        sections = _right_parts(Config, plain, [*keys, *known])
+    mistakes += disagreements(sections)
+    mistakes += trust_mistakes(plain.get("trust"))
+    mistakes += target_mistakes(plain, plain.get("trust"))
+    if mistakes:
+        raise ConfigError(*dict.fromkeys(line(mistake, plain, origin) for mistake in mistakes))
+    return config
+
+
+def _right_parts(
+    section: type[BaseModel], values: Mapping[str, object], wrong: Sequence[str], above: str = ""
+) -> dict[str, object]:
+    """Return what is right in a section, by name; sections in it lack what is wrong in them."""
+    parts: dict[str, object] = {}
+    for name, info in section.model_fields.items():
+        alias = info.alias or name
+        key = f"{above}{alias}"
+        inner, value = section_of(info.annotation, values.get(alias)), values.get(alias)
+        if inner is not None and isinstance(value, dict):
+            below = _right_parts(inner, value, wrong, f"{key}.")
+            parts[name] = inner.model_construct(None, **below)
+        elif alias in values and not any(is_below(each, key) for each in wrong):
+            parts[name] = value
+    return parts
