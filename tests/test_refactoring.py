@@ -12,8 +12,9 @@ from refactoring.bits import differences
 from refactoring.checkout import REPOSITORY, Code
 from refactoring.moves import compare
 from tests.conftest import compose, slow_but
+from tests.run.test_before import BEFORE as BEFORE_RUNS
 
-FINISHED = REPOSITORY / "tests" / "runs" / "before" / "digits_functional"
+FINISHED = BEFORE_RUNS / "digits_functional"
 
 
 @pytest.mark.parametrize("name", slow_but(golden.names(), "killed", "max_steps", "sweep"))
