@@ -1,9 +1,8 @@
-"""What a training does first in its run's directory: find where to resume, say what it is."""
+"""What a run does in its directory before it trains: find its checkpoint, record what it is."""
 
 import logging
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -13,22 +12,22 @@ from convtrain.command.resume import refuse_lowered
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.run.directory import Run
-from convtrain.training.checkpoint_file import RUN_ID, newest_good
-from convtrain.training.loggers.metrics_csv import MetricsCsv
-from convtrain.training.loggers.tensorboard import TensorBoard, tensorboard_of
+from convtrain.training.checkpoint_file import RUN_ID, Found, newest_good
+from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.position import saved_position
 from convtrain.training.provenance import collect_provenance
+from convtrain.training.resuming import file_loggers
 
 log = logging.getLogger("convtrain")
 
 
-def checkpoint_to_resume(config: Config, run: Run, data: str) -> str | None:
-    """Return the checkpoint to resume from; None where the run has not saved one yet.
+def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
+    """Return the checkpoint to resume from; None if the run has not saved one yet.
 
     Args:
-        config: as it resumes.
+        config: the configuration with which the run resumes.
         run: the run.
-        data: the fingerprint of the data that are here.
+        data: the fingerprint of the data that are loaded.
 
     Raises:
         CorruptDataError: none of its checkpoints can be used.
@@ -36,15 +35,17 @@ def checkpoint_to_resume(config: Config, run: Run, data: str) -> str | None:
     """
     if not run.is_resumable:
         rank_zero_only(log.warning)(
-            "%s: was ended before its first checkpoint, so it begins again from its own "
-            "configuration", run.path,
-        )  # fmt: skip
+            "%s: ended before its first checkpoint, so it restarts from its own configuration",
+            run.path,
+        )
         return None
-    before = _known(run)
-    found = newest_good(run.checkpoints, before.get(RUN_ID))
+    before = _provenance_of(run)
+    # FSDP reads the file again, one part for each process, so the tensors are left out here.
+    device = "meta" if config.trainer.strategy == "fsdp" else "cpu"
+    found = newest_good(run.checkpoints, before.get(RUN_ID), map_location=device)
     if found.damaged:
         passed_over = "; ".join(found.damaged)
-        rank_zero_only(log.warning)("%s; going on from %s", passed_over, found.path.name)
+        rank_zero_only(log.warning)("%s; resuming from %s", passed_over, found.path.name)
     position = saved_position(found.content)
     epochs = position.epoch + 1 if position is not None else found.content["epoch"]
     refuse_lowered(config, epochs=epochs, steps=found.content["global_step"])
@@ -52,9 +53,9 @@ def checkpoint_to_resume(config: Config, run: Run, data: str) -> str | None:
         raise ConfigError(
             f"data.root={config.data.root}: the images, their classes or their splits are not "
             f"those that {run.path} was trained on; bring them back, or type "
-            f"data.allow_change=true to go on with these"
+            f"data.allow_change=true to resume with these"
         )
-    return str(found.path)
+    return found
 
 
 @rank_zero_only
@@ -68,16 +69,16 @@ def begin(
     data: str,
     resumes: bool,
 ) -> str:
-    """Write down what is trained, and what the launcher made of it; return the run's id.
+    """Record what is trained, and what the launcher made of it; return the run's id.
 
     Args:
         asked: the configuration as it was asked for.
-        config: as it was launched.
-        run: where to write.
+        config: the configuration as it was launched.
+        run: the run.
         overrides: what was typed.
-        trainer: about to train.
+        trainer: the trainer, before it trains.
         data: the fingerprint of the data.
-        resumes: whether the run goes on from a checkpoint.
+        resumes: whether the run resumes from a checkpoint.
     """
     device = str(trainer.strategy.root_device)
     if device.startswith("cuda"):
@@ -87,31 +88,28 @@ def begin(
         "num_nodes": trainer.num_nodes,
         "strategy": config.trainer.strategy,
     }
-    before = _known(run) if resumes else {}
-    if (were := before.get("launched", launched)) != launched:
+    before = _provenance_of(run) if resumes else {}
+    if (previous := before.get("launched", launched)) != launched:
         log.warning(
             "%s: was trained with %s and resumes with %s; the last bits will differ, see "
             "docs/resume.md",
             run.path,
-            _listed(were),
+            _listed(previous),
             _listed(launched),
         )
     run_id = str(before.get(RUN_ID) or uuid.uuid4().hex)
     provenance = collect_provenance(seed=config.seed, device=device)
-    more = {RUN_ID: run_id, "data": data, "launched": launched}
-    run.begin(asked, overrides, {**provenance, **more})
+    run.begin(asked, overrides, {**provenance, RUN_ID: run_id, "data": data, "launched": launched})
     if resumes:
         return run_id
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard | MetricsCsv):
-            logger.forget_after(-1)  # another training in the same directory
+    for logger in file_loggers(trainer).values():
+        logger.forget_after(-1)  # another training was in this directory before
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         tensorboard.log_text("config", run.config.read_text())
     return run_id
 
 
-def _known(run: Run) -> dict[str, Any]:
-    """Return where a run comes from, as far as that can be read."""
+def _provenance_of(run: Run) -> dict[str, object]:
     try:
         return run.read_provenance()
     except CorruptDataError as error:
@@ -119,5 +117,5 @@ def _known(run: Run) -> dict[str, Any]:
         return {}
 
 
-def _listed(launched: Any) -> str:
-    return ", ".join(f"{key}={value}" for key, value in dict(launched).items())
+def _listed(launched: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in launched.items())

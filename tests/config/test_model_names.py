@@ -7,7 +7,7 @@ import pytest
 from convtrain.__main__ import main
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
-from convtrain.pipeline import _settings
+from convtrain.training.loggers.tensorboard import compared_settings
 
 NAMES = {
     "model=functional network=lenet data=mnist": "lenet",
@@ -28,7 +28,7 @@ def test_directories_check_and_tensorboard_name_the_model(
         assert Path(folder).parent.name == name
     assert main(["check", *typed.split()]) == 0
     assert f", network={name}, " in capsys.readouterr().out
-    assert _settings(checked.configs[0])["network"] == name
+    assert compared_settings(checked.configs[0])["network"] == name
 
 
 def test_an_experiment_names_its_runs() -> None:

@@ -1,52 +1,73 @@
 """When a run is saved, and which of its checkpoints are kept."""
 
+import logging
 import re
 import time
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import CheckpointIO
+from torch import Tensor
 
 from convtrain.config.metrics import mode_of
 from convtrain.errors import TrainingError
 from convtrain.process.atomic import hard_link
 from convtrain.run.directory import LAST
-from convtrain.training.checkpoint_file import RANKING, load_checkpoint, save_checkpoint, step_of
+from convtrain.training.checkpoint_file import (
+    RANKING,
+    Found,
+    load_checkpoint,
+    save_checkpoint,
+    step_of,
+)
 from convtrain.training.position import validation_follows
+from convtrain.training.sharding import load_weights
 from convtrain.training.task import Task
+
+log = logging.getLogger("convtrain")
 
 OLDER_NAME = "step{:06d}.ckpt"
 
 
 class CheckpointFiles(CheckpointIO):
-    """Makes Lightning read and write checkpoints as :mod:`checkpoint_file` does, without options.
+    """Makes Lightning read and write checkpoints by :mod:`convtrain.training.checkpoint_file`.
 
-    Lightning's own stages them in TMPDIR, without fsync or checksum, and reads remote ones with
-    ``weights_only=False``.
+    Lightning's own plugin writes into TMPDIR first, without fsync and checksum, and reads remote
+    checkpoints with ``weights_only=False``.
+
+    Attributes:
+        found: the checkpoint that the run resumes from, which is not read a second time.
     """
 
+    def __init__(self) -> None:
+        self.found: Found | None = None
+
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | PathLike[str], storage_options: object = None
     ) -> None:
-        save_checkpoint(checkpoint, path)
+        save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = True
+        self, path: str | PathLike[str], map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return load_checkpoint(path, "cpu" if map_location is None else map_location)
+        found, self.found = self.found, None
+        if found is not None and str(found.path) == str(path):
+            return found.content
+        return load_checkpoint(str(path), "cpu" if map_location is None else map_location)
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
 
 
 class BestCheckpoints(ModelCheckpoint):
-    """The best checkpoints by a metric, as ``best-epoch003-step000084.ckpt``.
+    """The best checkpoints by a metric, such as ``best-epoch003-step000084.ckpt``.
 
-    What it remembers of files that were moved with their run is found where the run is now; files
-    that are gone are forgotten.
+    When a run resumes in another place, its checkpoints are found there. The ranking forgets
+    checkpoints that no longer exist.
     """
 
     @property
@@ -67,33 +88,27 @@ class BestCheckpoints(ModelCheckpoint):
         super().load_state_dict({**state_dict, **here})
 
     def _save_topk_checkpoint(
-        self, trainer: pl.Trainer, monitor_candidates: dict[str, Any]
+        self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
     ) -> None:
         _check_weights(trainer)
         super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
-        # Lightning's would keep for ever the one that the training was resumed from.
+        # Lightning never removes the checkpoint that the training was resumed from.
         return previous != current and Path(previous).parent == Path(str(self.dirpath))
 
 
-def _check_weights(trainer: pl.Trainer) -> None:
-    """Leave the last good checkpoint where it is."""
-    if isinstance(trainer.lightning_module, Task):
-        trainer.lightning_module.check_weights()
-
-
 class LastCheckpoint(Checkpoint):
-    """``last.ckpt``, and the few before it as ``step000084.ckpt``, to fall back to.
+    """``last.ckpt``, and a few checkpoints before it, such as ``step000084.ckpt``.
 
-    It is saved at the end of the training besides. Lightning's ``ModelCheckpoint(save_last=True)``
-    would leave it behind at every epoch that is not among the best.
+    The end of the training is saved as well. Lightning's ``ModelCheckpoint(save_last=True)`` does
+    not save an epoch that is not among the best.
 
     Args:
-        folder: where the checkpoints lie.
-        every_n_epochs, every_n_steps, every_n_minutes: whichever comes first; None for never.
-            Steps are those of the optimiser.
-        keep: how many of the newest to keep, ``last.ckpt`` included.
+        folder: of the checkpoints.
+        every_n_epochs, every_n_steps, every_n_minutes: save at each of them; None for never. Steps
+            are optimiser steps.
+        keep: number of checkpoints to keep, ``last.ckpt`` included.
     """
 
     def __init__(
@@ -108,83 +123,85 @@ class LastCheckpoint(Checkpoint):
         self.path, self.keep = folder / LAST, keep
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.every_n_minutes = every_n_minutes
-        self._held: int | None = None  # the step of last.ckpt, where it is this training's
-        self._awaited = ""  # the end of what is saved at next: a validation, or the epoch
+        self._step_of_last: int | None = None  # None if last.ckpt is not of this training
+        self._save_after = ""  # "validation" or "epoch", if a save that is due waits for its end
         self._seen = 0
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen, self._saved_at = trainer.global_step, time.monotonic()
-        resumed = trainer.ckpt_path
-        self._held = trainer.global_step if resumed and Path(resumed) == self.path else None
+        self._step_of_last = trainer.global_step if self._is_resumed(trainer) else None
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
     ) -> None:
         step, done = trainer.global_step, batch_idx + 1
-        if step == self._seen:  # gradients that are still accumulating are in no checkpoint
+        if step == self._seen:  # no checkpoint within a step whose gradients still accumulate
             return
         self._seen = step
         if (self.every_n_steps and step % self.every_n_steps == 0) or self._is_time(trainer):
-            # What is computed and logged at this very step goes into its checkpoint.
+            # The checkpoint of a step includes what is computed and logged at this step.
             if done == trainer.num_training_batches:
-                self._awaited = "epoch"
+                self._save_after = "epoch"
             elif validation_follows(trainer, done):
-                self._awaited = "validation"
+                self._save_after = "validation"
             else:
                 self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._awaited == "validation":
+        if self._save_after == "validation":
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epochs = trainer.current_epoch + 1
-        ends = (
+        if (
             trainer.should_stop
             or epochs == trainer.max_epochs
             or trainer.global_step == trainer.max_steps
-        )
-        if ends or self._awaited or (self.every_n_epochs and epochs % self.every_n_epochs == 0):
+            or self._save_after
+            or (self.every_n_epochs and epochs % self.every_n_epochs == 0)
+        ):
             self.save(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove what a kill, after the last save, has kept from being removed."""
-        resumed = trainer.ckpt_path
-        is_last = self._held is not None or (resumed and Path(resumed) == self.path)
+        """Remove older checkpoints that a kill after the last save left behind."""
+        is_last = self._step_of_last is not None or self._is_resumed(trainer)
         if is_last and trainer.is_global_zero:
             self._prune(trainer.global_step)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save ``last.ckpt``, and keep the one that it replaces if ``keep`` allows.
+
+        Raises:
+            TrainingError: a weight is not finite, or the disk is full.
+        """
+        _check_weights(trainer)
+        step, previous = trainer.global_step, self._step_of_last
+        if self.keep > 1 and trainer.is_global_zero and previous not in (None, step):
+            with suppress(TrainingError, FileNotFoundError):  # a full disk is reported by the save
+                hard_link(self.path, OLDER_NAME.format(previous))
+        trainer.save_checkpoint(self.path)
+        self._step_of_last, self._saved_at, self._save_after = step, time.monotonic(), ""
+        if trainer.is_global_zero:
+            self._prune(step)
+
+    def _is_resumed(self, trainer: pl.Trainer) -> bool:
+        """Return whether the training was resumed from ``last.ckpt``."""
+        return bool(trainer.ckpt_path) and Path(str(trainer.ckpt_path)) == self.path
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
         if self.every_n_minutes is None:
             return False
         passed = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
-        return bool(trainer.strategy.broadcast(passed))  # clocks differ, and all save together
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Save ``last.ckpt``; what it was is kept besides, if so many are.
-
-        Raises:
-            TrainingError: the weights are lost, or the disk is full.
-        """
-        _check_weights(trainer)
-        step = trainer.global_step
-        held = trainer.is_global_zero and self._held not in (None, step) and self.path.is_file()
-        if held and self.keep > 1:
-            with suppress(TrainingError):  # if the disk is full, the next line says so to all
-                hard_link(self.path, OLDER_NAME.format(self._held))
-        trainer.save_checkpoint(self.path)
-        self._held, self._saved_at, self._awaited = step, time.monotonic(), ""
-        if trainer.is_global_zero:
-            self._prune(step)
+        return bool(trainer.strategy.broadcast(passed))  # clocks differ, but all ranks must save
 
     def _prune(self, step: int) -> None:
-        """Remove all but the newest, and those of a future that a fall back has undone."""
+        """Remove all but the newest, and those after ``step``, which a resume has undone."""
         names = self.path.parent.glob("step*.ckpt")
         older = sorted((p for p in names if re.fullmatch(r"step\d+", p.stem)), key=step_of)
         past = [path for path in older if step_of(path) < step]
@@ -208,8 +225,17 @@ def make_checkpoints(
 ) -> list[Checkpoint]:
     """Make the callbacks that keep the best and the newest checkpoints.
 
-    Without validation there is nothing to tell the best by, and the newest alone are kept.
+    Without validation there is no best checkpoint.
     """
+    last = LastCheckpoint(
+        folder,
+        every_n_epochs=every_n_epochs,
+        every_n_steps=every_n_steps,
+        every_n_minutes=every_n_minutes,
+        keep=keep_last,
+    )
+    if not validates or not save_top_k:
+        return [last]
     best = BestCheckpoints(
         dirpath=folder,
         filename="best-epoch{epoch:03d}-step{step:06d}",
@@ -221,11 +247,27 @@ def make_checkpoints(
         save_last=False,
         every_n_epochs=every_n_epochs,
     )
-    last = LastCheckpoint(
-        folder,
-        every_n_epochs=every_n_epochs,
-        every_n_steps=every_n_steps,
-        every_n_minutes=every_n_minutes,
-        keep=keep_last,
-    )
-    return [best, last] if validates and save_top_k else [last]
+    return [best, last]
+
+
+def load_best_weights(trainer: pl.Trainer) -> str | None:
+    """Load the best weights and return their checkpoint's name; None if no best one was kept."""
+    best = trainer.checkpoint_callback
+    if not isinstance(best, BestCheckpoints):
+        return None
+    if not best.best_model_path:
+        log.warning(
+            "callbacks.checkpoint.test_with=best: no best checkpoint was kept, so the last weights "
+            "are tested"
+        )
+        return None
+    trainer.strategy.barrier()
+    path = Path(best.best_model_path)
+    load_weights(trainer.lightning_module, load_checkpoint(path)["state_dict"])
+    return path.name
+
+
+def _check_weights(trainer: pl.Trainer) -> None:
+    """Keep the last good checkpoint: weights that are not finite are never saved."""
+    if isinstance(trainer.lightning_module, Task):
+        trainer.lightning_module.check_weights()

@@ -1,10 +1,6 @@
-"""When a training ends before its last epoch, and why it has ended."""
-
-from collections.abc import Sequence
-from typing import Any
+"""When a training ends before its last epoch, and why."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 from convtrain.config.metrics import mode_of
@@ -12,19 +8,19 @@ from convtrain.training.task import Task
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Lightning's, whose patience counts whole epochs, each by its last validation."""
+    """Lightning's early stopping, whose patience counts epochs, each by its last validation."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not isinstance(pl_module, Task) or pl_module.epoch_is_complete:
             super().on_train_epoch_end(trainer, pl_module)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
 
-    def why(self) -> str:
-        """Say why it has ended the training; empty where it has not."""
+    def why(self) -> str | None:
+        """Return why it has ended the training, if it has."""
         if self.stopping_reason_message is None:
-            return ""
+            return None
         if self.wait_count < self.patience:
             return f"{self.monitor} is not finite any more"
         epochs = f"{self.wait_count} epoch{'s' * (self.wait_count > 1)}"
@@ -51,10 +47,10 @@ def make_early_stopping(
     ]
 
 
-def why_early(trainer: pl.Trainer, callbacks: Sequence[Callback], epochs: int) -> str | None:
-    """Say why a training has ended before its last epoch; None where it has not."""
-    stopping = (each for each in callbacks if isinstance(each, EarlyStopping))
-    if why := next((each.why() for each in stopping), ""):
+def why_early(trainer: pl.Trainer, epochs: int) -> str | None:
+    """Return why a training has ended before its last epoch, if it has."""
+    stopping = (each for each in trainer.callbacks if isinstance(each, EarlyStopping))
+    if why := next((each.why() for each in stopping), None):
         return why
     if trainer.global_step == trainer.max_steps:
         return f"trainer.max_steps={trainer.max_steps} was reached"

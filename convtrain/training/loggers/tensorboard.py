@@ -13,7 +13,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import FileWriter, SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
+from convtrain.config.schema import Config
 from convtrain.process.atomic import atomic_write
 
 
@@ -69,16 +71,13 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.add_text(tag, re.sub(r"^", "    ", text, flags=re.MULTILINE), step)
 
     @rank_zero_only
-    def log_results(
-        self, settings: Mapping[str, object], metrics: Mapping[str, float], step: int
-    ) -> None:
-        """Fill the HPARAMS page with the run's settings and its final metrics.
+    def log_results(self, config: Config, metrics: Mapping[str, float], step: int) -> None:
+        """Fill the HPARAMS page with the settings that people compare, and the final metrics.
 
         The metrics are not logged as curves, because their curves exist.
         """
-        from torch.utils.tensorboard.summary import hparams
-
-        shown = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in settings.items()}
+        settings = compared_settings(config).items()
+        shown = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in settings}
         for summary in hparams(shown, dict(metrics)):
             self._file.add_summary(summary, step)
 
@@ -130,6 +129,24 @@ class TensorBoard(TensorBoardLogger):
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("events.out.tfevents.*"))
+
+
+def compared_settings(config: Config) -> dict[str, object]:
+    """Return what TensorBoard's HPARAMS page shows: the settings that people compare."""
+    settings = {
+        "model": config.model.style,
+        "network": config.model_name,
+        "data": config.data.name,
+        "batch_size": config.data.batch_size,
+        "max_epochs": config.trainer.max_epochs,
+        "precision": config.trainer.precision,
+        "seed": config.seed,
+        "loss": config.loss.name,
+    }
+    for group in ("optimizer", "scheduler", "augment"):
+        for key, value in getattr(config, group).model_dump().items():
+            settings[group if key == "name" else f"{group}.{key}"] = value
+    return settings
 
 
 def record(data: bytes) -> bytes:
