@@ -15,7 +15,6 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
@@ -29,10 +28,8 @@ from torchvision.transforms import v2
 
 from benchmarks.paired import Ratio, Result, compare_all, paired, print_table
 from benchmarks.setting import MEAN, STD, bare_network, configure, made_up, quiet
-from convtrain import assembly
 from convtrain.data.images import Images, Splits
-from convtrain.run.directory import Run
-from convtrain.training.trainer import make_trainer
+from convtrain.pipeline import assemble
 
 GOALS = {64: 0.90, 512: 0.80}
 """By batch size."""
@@ -77,25 +74,13 @@ def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int)
     beside = BesideBare(_resident(pixels, labels, batch_size))
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(type(config.data), "build", return_value=splits),
         contextlib.redirect_stdout(io.StringIO()),
         Path(os.devnull).open("w") as nowhere,
     ):
-        run = Run(Path(folder))
-        data = assembly.make_data(config)
-        task = assembly.make_task(config, assembly.make_model(config))
-        callbacks = assembly.make_callbacks(config, run, data)
-        for callback in callbacks:
-            if isinstance(callback, pl.callbacks.ProgressBar):  # draws as for a user
-                callback._console = Console(file=nowhere, force_terminal=True)
-        recorder = assembly.make_recorder(config, run.path)
-        trainer = make_trainer(
-            run_dir=run.path,
-            callbacks=[beside, *callbacks, *([recorder] if recorder else [])],
-            loggers=assembly.make_loggers(config, run.path),
-            **config.trainer.model_dump(exclude=assembly.MODEL_KEYS),
-        )
-        trainer.fit(task, datamodule=data)
+        parts = assemble(config, Path(folder), splits=splits, callbacks=[beside])
+        bar = parts.trainer.progress_bar_callback
+        bar._console = Console(file=nowhere, force_terminal=True)  # draws as for a user
+        parts.trainer.fit(parts.task, datamodule=parts.data)
     return paired(beside.ours[1:], beside.others[1:])  # the first one warms up
 
 

@@ -17,6 +17,7 @@ from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
 from convtrain.config.trust import CALLBACK, MODULE
 from convtrain.data.batches import Normalisation
+from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
@@ -51,10 +52,11 @@ MODEL_KEYS = {"channels_last", "compile"}
 """Keys of ``trainer`` that Lightning's does not know, for :func:`make_task`."""
 
 
-def make_data(config: Config) -> ImageData:
+def make_data(config: Config, splits: Splits | None = None) -> ImageData:
+    """Load the configured dataset, unless its splits are given."""
     data = config.data
     made = ImageData(
-        data.build(),
+        splits or data.build(),
         normalise=Normalisation(data.mean, data.std),
         augmentation=config.augment.build(),
         batch_size=data.batch_size,

@@ -51,7 +51,7 @@ class Assembled:
 
     Attributes:
         asked: the configuration as it was asked for.
-        config: the configuration as it was launched, with the devices and the strategy.
+        config: the same with the devices and the strategy that were launched.
         run: the run's directory.
         data, task, trainer: what is trained on, what is trained, and Lightning's trainer.
         recorder: the gradient recorder, if the run has one.

@@ -41,7 +41,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "validation": (Task, "validation_step"),
     "validation's end": (Task, "on_validation_end"),
     "epoch's end": (Task, "on_train_epoch_end"),
-    "checkpoint's write": (checkpoint_file._Archive, "_pass_on"),
+    "checkpoint's write": (checkpoint_file._Archive, "_write_hashed"),
     "checkpoint's end": (checkpoint_file._Archive, "finish"),
     "test": (Task, "test_step"),
     "test's log": (Task, "on_test_epoch_end"),

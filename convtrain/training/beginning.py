@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -88,14 +89,18 @@ def begin(
         "num_nodes": trainer.num_nodes,
         "strategy": config.trainer.strategy,
     }
+
+    def listed(settings: Mapping[str, object]) -> str:
+        return ", ".join(f"{key}={value}" for key, value in settings.items())
+
     before = _provenance_of(run) if resumes else {}
     if (previous := before.get("launched", launched)) != launched:
         log.warning(
             "%s: was trained with %s and resumes with %s; the last bits will differ, see "
             "docs/resume.md",
             run.path,
-            _listed(previous),
-            _listed(launched),
+            listed(previous),
+            listed(launched),
         )
     run_id = str(before.get(RUN_ID) or uuid.uuid4().hex)
     provenance = collect_provenance(seed=config.seed, device=device)
@@ -109,13 +114,9 @@ def begin(
     return run_id
 
 
-def _provenance_of(run: Run) -> dict[str, object]:
+def _provenance_of(run: Run) -> dict[str, Any]:
     try:
         return run.read_provenance()
     except CorruptDataError as error:
         rank_zero_only(log.warning)("%s; data, devices and checkpoints are not compared", error)
         return {}
-
-
-def _listed(launched: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in launched.items())

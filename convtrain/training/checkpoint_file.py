@@ -1,8 +1,8 @@
 """A checkpoint as a file: torch's archive of tensors and plain containers, with its checksum.
 
-The file is what ``torch.save`` writes, a zip archive, and ``torch.load(path, weights_only=True)``
-reads it. Its SHA-256 stands in the archive's comment, the last bytes of the file, so that content
-and checksum are one file and appear by one rename. ``unzip -z last.ckpt`` shows it.
+The file is the zip archive that ``torch.save`` writes, and ``torch.load(path, weights_only=True)``
+reads it. The archive's comment, which is the end of the file, holds its SHA-256, so that content
+and checksum appear together in one rename. ``unzip -z last.ckpt`` shows the checksum.
 """
 
 import hashlib
@@ -32,31 +32,29 @@ Checkpoint = dict[str, Any]
 
 PREFIX = b"convtrain sha256 "
 COMMENT_BYTES = len(PREFIX) + 64
-END_BYTES = 22  # of a zip archive's last record; the last two give the length of the comment
+ZIP_END_BYTES = 22  # size of a zip archive's last record, which ends with the comment's length
 CHUNK_BYTES = 1 << 20
 
 RUN_ID = "run_id"
-NEEDED = (
+NEEDED_TO_RESUME = (
     "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch",
 )  # fmt: skip
-"""What a run cannot be resumed without."""
-
-RANKING = "BestCheckpoints"  # where the callback that keeps the best ones has its state
+RANKING = "BestCheckpoints"  # Lightning's key of the state of the callback that keeps the best
 
 SCALARS = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 CONTAINERS = (dict, OrderedDict, list, tuple, set, torch.Size)
 TENSORS = (torch.Tensor, nn.Parameter)
 
 
-def save_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
-    """Write a checkpoint, which is seen whole or not at all.
+def save_checkpoint(checkpoint: Mapping[str, object], path: Path | str) -> None:
+    """Write a checkpoint; a reader sees the complete file or none.
 
     Args:
         checkpoint: tensors and plain containers.
-        path: a local file; its folder is made if it does not exist.
+        path: a local file. Its folder is created if it does not exist.
 
     Raises:
-        TrainingError: it holds something else, which is named; or the disk is full.
+        TrainingError: the checkpoint holds something else, or the disk is full.
         ConfigError: ``path`` is not local.
     """
     if _is_remote(path):
@@ -68,16 +66,16 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
         )
     with atomic_write(Path(path)) as writer:
         archive = _Archive(writer)
-        torch.save(checkpoint, archive)  # type: ignore[arg-type]  # all it asks for is write()
+        torch.save(checkpoint, archive)  # type: ignore[arg-type]  # it calls write() alone
         archive.finish()
 
 
-def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint and check it. Nothing that it contains is ever executed.
+def load_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") -> Checkpoint:
+    """Read and verify a checkpoint. Nothing in it is executed.
 
     Args:
         path: a local file, or an address that fsspec can read.
-        map_location: as for ``torch.load``; with ``"meta"`` the tensors' data is not read.
+        map_location: as for ``torch.load``. With ``"meta"`` the tensors' data are not read.
 
     Raises:
         MissingDataError: there is no such file.
@@ -91,7 +89,7 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
             raise CorruptDataError(f"{path}: cannot be read, {error.strerror}") from None
         try:
             loaded = torch.load(file, map_location=map_location, weights_only=True)
-        except Exception as error:  # a forged file can make the reader stumble in any way
+        except Exception as error:  # a forged file can raise any exception in torch's reader
             raise CorruptDataError(f"{path}: refused, {_why_refused(error)}") from None
     if not isinstance(loaded, dict):
         raise CorruptDataError(f"{path}: refused, it holds a {type(loaded).__name__}, not a dict")
@@ -102,34 +100,36 @@ class Found(NamedTuple):
     """A checkpoint to resume from.
 
     Attributes:
-        path: of the file.
-        content: its plain containers; the tensors in it have no data.
-        damaged: a line on each newer checkpoint that was passed over.
+        path: its file.
+        content: what it holds.
+        damaged: for each newer checkpoint, why it cannot be used.
     """
 
     path: Path
-    content: dict[str, Any]
+    content: Checkpoint
     damaged: list[str]
 
 
-def newest_good(folder: Path, run_id: str | None = None) -> Found:
-    """Return the newest checkpoint that a run can be resumed from.
+def newest_good(folder: Path, run_id: object = None, map_location: str = "cpu") -> Found:
+    """Return the newest checkpoint that a run can resume from.
 
-    That is ``last.ckpt`` or, if it cannot be used, the one with the most steps in its name. Those
-    that an alarm has saved show the trouble, and are not for resuming.
+    This is ``last.ckpt`` or, if it cannot be used, the one with the most steps in its name.
+    Checkpoints that an alarm saved are left out, because their gradients were in trouble.
 
     Args:
         folder: of the checkpoints.
-        run_id: of the run, as its checkpoints carry it; None where it is not known.
+        run_id: id of the run; None if it is not known.
+        map_location: as for :func:`load_checkpoint`.
 
     Raises:
-        CorruptDataError: none can be used; why, for each.
+        CorruptDataError: none can be used; the message says why for each.
     """
     damaged: list[str] = []
     others = [path for path in checkpoints_in(folder) if not path.name.startswith("alarm")]
-    for path in [folder / LAST, *sorted(others, key=_age)]:
+    others.sort(key=lambda path: (-step_of(path), path.name.startswith("best")))
+    for path in [folder / LAST, *others]:
         try:
-            content = load_checkpoint(path, map_location="meta")
+            content = load_checkpoint(path, map_location)
             _refuse_unfit(content, path, run_id)
         except (CorruptDataError, MissingDataError) as error:
             damaged.append(str(error))
@@ -138,29 +138,29 @@ def newest_good(folder: Path, run_id: str | None = None) -> Found:
     raise CorruptDataError(f"no checkpoint of this run can be used: {'; '.join(damaged)}")
 
 
-def _refuse_unfit(content: Mapping[str, Any], path: Path, run_id: str | None) -> None:
-    """Refuse a checkpoint that is whole as a file, but would resume to another training."""
+def _refuse_unfit(content: Checkpoint, path: Path, run_id: object) -> None:
+    """Refuse a checkpoint that is complete as a file but would resume another training."""
     if content.get(RUN_ID) not in (None, run_id) and run_id is not None:
         raise CorruptDataError(f"{path}: is a checkpoint of another run")
-    if missing := [name for name in NEEDED if name not in content]:
+    if missing := [name for name in NEEDED_TO_RESUME if name not in content]:
         raise CorruptDataError(f"{path}: incomplete, it lacks {', '.join(missing)}")
     if not content["global_step"]:
         return
     for optimizer in content["optimizer_states"] or [{}]:
         groups = optimizer.get("param_groups") or [{"betas": ()}]
-        if not optimizer.get("state") and any(map(_keeps_state, groups)):
+        if not optimizer.get("state") and any(map(_has_state, groups)):
             raise CorruptDataError(f"{path}: incomplete, the optimiser's state is empty")
 
 
-def _keeps_state(group: Mapping[str, Any]) -> bool:
-    """Tell whether an optimiser keeps averages of these parameters, by its settings."""
+def _has_state(group: Mapping[str, object]) -> bool:
+    """Return whether an optimiser keeps moving averages, by the settings of a parameter group."""
     return bool(group.get("momentum")) or "betas" in group or "alpha" in group
 
 
 def best_in(folder: Path) -> Path:
     """Return the best checkpoint of a run.
 
-    The newest of the best knows the ranking: whatever had changed it would have been saved.
+    The newest of the best holds the current ranking, because each change of it saves a checkpoint.
 
     Raises:
         MissingDataError: the run has kept none.
@@ -180,40 +180,40 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """Return the optimiser steps in a checkpoint's name, or -1 where it does not say."""
+    """Return the optimiser step in a checkpoint's name, or -1 if there is none."""
     found = re.search(r"step(\d+)", path.stem)
     return int(found[1]) if found else -1
 
 
 class _Archive:
-    """Passes torch's archive on, computes its checksum, and adds the checksum as its comment.
+    """Writes torch's archive with its checksum as the comment.
 
-    The end is held back, because the length of the comment belongs into the archive's last bytes.
+    The last bytes are held back, because they contain the length of the comment.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer, self._digest, self._end = writer, hashlib.sha256(), b""
 
     def write(self, data: memoryview) -> int:
-        if len(data) >= END_BYTES:
-            self._pass_on(self._end)
-            self._pass_on(data[:-END_BYTES])
-            self._end = bytes(data[-END_BYTES:])
+        if len(data) >= ZIP_END_BYTES:
+            self._write_hashed(self._end)
+            self._write_hashed(data[:-ZIP_END_BYTES])
+            self._end = bytes(data[-ZIP_END_BYTES:])
         else:
             joined = self._end + bytes(data)
-            self._pass_on(joined[:-END_BYTES])
-            self._end = joined[-END_BYTES:]
+            self._write_hashed(joined[:-ZIP_END_BYTES])
+            self._end = joined[-ZIP_END_BYTES:]
         return len(data)
 
     def finish(self) -> None:
         assert self._end.startswith(b"PK\x05\x06"), "torch.save no longer ends with a zip directory"
         assert self._end.endswith(b"\0\0"), "torch.save writes a comment of its own"
-        self._pass_on(self._end[:-2] + COMMENT_BYTES.to_bytes(2, "little"))
+        self._write_hashed(self._end[:-2] + COMMENT_BYTES.to_bytes(2, "little"))
         self._writer.write(PREFIX + self._digest.hexdigest().encode())
 
     def flush(self) -> None: ...
 
-    def _pass_on(self, data: bytes | memoryview) -> None:
+    def _write_hashed(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         self._writer.write(data)
 
@@ -230,7 +230,7 @@ def _open(path: Path | str) -> BinaryIO:
         return Path(path).open("rb")
     except FileNotFoundError:
         raise MissingDataError(f"{path}: there is no such checkpoint") from None
-    except Exception as error:  # what a remote file system raises is its own affair
+    except Exception as error:  # a remote file system may raise any exception
         raise CorruptDataError(f"{path}: cannot be read, {first_line(error)}") from None
 
 
@@ -253,7 +253,7 @@ def _verify(file: BinaryIO, path: Path | str) -> None:
         raise CorruptDataError(f"{path}: damaged, its content does not match its checksum")
 
 
-def _foreign(value: Any, name: str) -> Iterator[tuple[str, type]]:
+def _foreign(value: object, name: str) -> Iterator[tuple[str, type]]:
     """Yield name and type of everything that is neither a tensor nor a plain container."""
     kind = type(value)
     if kind in SCALARS:
@@ -269,7 +269,7 @@ def _foreign(value: Any, name: str) -> Iterator[tuple[str, type]]:
     elif isinstance(value, list | tuple | set):
         for index, item in enumerate(value):
             yield from _foreign(item, f"{name}.{index}")
-    if attributes := getattr(value, "__dict__", None):  # of a tensor or a state_dict; saved too
+    if attributes := getattr(value, "__dict__", None):  # torch.save stores them as well
         yield from _foreign(dict(attributes), name)
 
 
@@ -278,7 +278,3 @@ def _why_refused(error: Exception) -> str:
     if named is None:
         return first_line(error)
     return f"it holds {named[1]}, and a checkpoint holds tensors and plain containers only"
-
-
-def _age(path: Path) -> tuple[int, bool]:
-    return -step_of(path), path.name.startswith("best")

@@ -51,6 +51,8 @@ class Trainer(pl.Trainer):
     It validates after its last step as well.
     """
 
+    checkpoint_files: CheckpointFiles
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         old = self.fit_loop
@@ -95,6 +97,7 @@ def make_trainer(
     made = _make_profiler(profiler, run_dir)
     if isinstance(made, StageProfiler):
         callbacks = [*callbacks, made.layers]
+    files = CheckpointFiles()
     trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -108,10 +111,11 @@ def make_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-        plugins=[CheckpointFiles(), lightning_environment()],
+        plugins=[files, lightning_environment()],
         use_distributed_sampler=False,
         **settings,
     )
+    trainer.checkpoint_files = files
     connect = trainer.strategy.setup_environment
     trainer.strategy.setup_environment = in_time(connect)  # type: ignore[method-assign]
     return trainer

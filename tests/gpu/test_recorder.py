@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import convtrain
-from convtrain import pipeline
 from convtrain.gradients import load
+from convtrain.pipeline import assemble, train_assembled
 from tests.conftest import compose
 from tests.gradients.harness import STATS, Module, fit, squares
 
@@ -98,17 +98,16 @@ class NoWaiting(pl.Callback):
 @pytest.mark.parametrize("style", ["nn", "functional"])
 @pytest.mark.parametrize("recorder", ["off", "norms", "stats", "full"])
 def test_no_step_waits_for_the_gpu_between_two_log_entries(
-    recorder: str, style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorder: str, style: str, tmp_path: Path
 ) -> None:
-    make_callbacks = pipeline.make_callbacks
-    monkeypatch.setattr(pipeline, "make_callbacks", lambda *a: [NoWaiting(), *make_callbacks(*a)])
     config = compose(
         "trainer=gpu", "trainer.max_epochs=1", "trainer.log_every_n_steps=1000", f"model={style}",
         f"recorder={recorder}", "recorder.flush_every_n_steps=1000", "augment=shift",
         "recorder.max_overhead=1", "callbacks.progress_bar=false", "data.drop_last=true",
         "recorder.tensors=null", "trainer.gradient_clip_val=1",
     )  # fmt: skip
-    assert pipeline.train(config, tmp_path)["steps"] > 10
+    parts = assemble(config, tmp_path, callbacks=[NoWaiting()])
+    assert train_assembled(parts)["steps"] > 10
 
 
 def test_the_oracle_sees_a_wait() -> None:

@@ -120,7 +120,7 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_begins_again(
     result = convtrain.train(resuming(run), run.path)
     assert result["test/loss"] == expected["test/loss"]
     assert len((run.path / "metrics.csv").read_text().splitlines()) == len(rows.splitlines())
-    assert "before its first checkpoint, so it begins again" in caplog.text
+    assert "before its first checkpoint, so it restarts" in caplog.text
 
 
 def test_a_finished_run_without_checkpoints_is_not_begun_again(run: Run) -> None:

@@ -7,41 +7,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from convtrain import pipeline
 from convtrain.gradients import load
-from convtrain.training.task import Task
-from tests.conftest import Train
+from convtrain.pipeline import assemble, train_assembled
+from tests.conftest import QUICK, Train, compose
 from tests.training.test_resume import SMALL, Whole, contents
 
 COMPILED = (*SMALL, "network=convnet", "trainer.compile=default")
 
 
 def test_what_a_cuda_graph_puts_out_is_kept_before_its_next_run(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stands in for a graph: outputs of one shape lie in the same memory, run after run."""
-    make_task, marks = pipeline.make_task, []
-
-    def overwriting(config: Any, model: torch.nn.Module) -> Task:
-        task = make_task(config, model)
-        forward, memory = model.forward, dict[tuple[int, ...], Tensor]()
-
-        def replay(images: Tensor) -> Tensor:
-            scores = forward(images)
-            held = memory.setdefault(tuple(scores.shape), torch.empty_like(scores).detach())
-            held.copy_(scores.detach())
-            return Held.apply(scores, held)
-
-        monkeypatch.setattr(model, "forward", replay)
-        monkeypatch.setattr(model, "_compiled_call_impl", None)
-        return task
-
+    marks: list[bool] = []
     expected = train("trainer.max_epochs=2", name="called")
-    monkeypatch.setattr(pipeline, "make_task", overwriting)
+    two = compose(*QUICK, "trainer.max_epochs=2", "trainer.compile=reduce-overhead")
+    replayed = assemble(two, tmp_path / "replayed")
+    model = replayed.task.model
+    forward, memory = model.forward, dict[tuple[int, ...], Tensor]()
+
+    def replay(images: Tensor) -> Tensor:
+        logits = forward(images)
+        held = memory.setdefault(tuple(logits.shape), torch.empty_like(logits).detach())
+        held.copy_(logits.detach())
+        return Held.apply(logits, held)
+
+    monkeypatch.setattr(model, "forward", replay)
+    monkeypatch.setattr(model, "_compiled_call_impl", None)
     monkeypatch.setattr(
         torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(torch.is_grad_enabled())
     )
-    found = train("trainer.max_epochs=2", "trainer.compile=reduce-overhead", name="replayed")
+    found = train_assembled(replayed)
     for key in ("train/loss_epoch", "train/acc_epoch", "val/acc", "val/loss", "test/acc"):
         assert found[key] == expected[key], key
     assert marks.count(True) == found["steps"]

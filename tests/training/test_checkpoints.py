@@ -166,7 +166,7 @@ def test_a_resumed_run_falls_back_to_the_newest_good_checkpoint(
         resumed = run(compose(f"resume={parts}", "trainer.max_epochs=5"), parts)
     (line,) = [record.getMessage() for record in caplog.records if record.name == "convtrain"]
     assert str(folder / "last.ckpt") in line
-    assert line.endswith("going on from step000004.ckpt")
+    assert line.endswith("resuming from step000004.ckpt")
     assert len(line.splitlines()) == 1
     assert {key: resumed[key] for key in NUMBERS} == whole
     assert step_in(folder / "last.ckpt") == 10
@@ -324,3 +324,21 @@ def test_a_disk_that_is_full_stops_the_training_with_the_last_checkpoint_intact(
     assert (kept / "error.txt").read_text().strip() == line
     assert names(kept) == ["last", "step000021", "step000042"]
     assert step_in(kept / "checkpoints" / "last.ckpt") == 42
+
+
+def test_a_resumed_run_reads_its_checkpoint_once(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("data.limit=64", "recorder=off", "logger=none", "trainer.limit_test_batches=0")
+    train(*small)
+    open_file, read = Path.open, []
+
+    def noting(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if path.suffix == ".ckpt" and mode == "rb":
+            read.append(path.name)
+        return open_file(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", noting)
+    folder = tmp_path / "run"
+    run(compose(f"resume={folder}", "trainer.max_epochs=2"), folder)
+    assert read == ["last.ckpt"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from convtrain.errors import ConfigError
+from convtrain.run.directory import Run
 from convtrain.run.report import print_report
 from convtrain.training.callbacks.checkpoints import BestCheckpoints
 from convtrain.training.task import Task
@@ -229,7 +230,7 @@ def test_a_stopped_training_says_why_after_it_was_resumed(
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_end", fail)
+    monkeypatch.setattr(Run, "finish", fail)
     with pytest.raises(KeyboardInterrupt):
         train(*overrides)
     monkeypatch.undo()

@@ -49,8 +49,8 @@ def make_early_stopping(
 
 def why_early(trainer: pl.Trainer, epochs: int) -> str | None:
     """Return why a training has ended before its last epoch, if it has."""
-    stopping = (each for each in trainer.callbacks if isinstance(each, EarlyStopping))
-    if why := next((each.why() for each in stopping), None):
+    stopping = trainer.early_stopping_callback
+    if isinstance(stopping, EarlyStopping) and (why := stopping.why()):
         return why
     if trainer.global_step == trainer.max_steps:
         return f"trainer.max_steps={trainer.max_steps} was reached"
