@@ -172,7 +172,7 @@ def test_data_that_have_changed_are_refused_until_they_are_allowed(
     PIL.Image.new("L", (8, 8), 255).save(tmp_path / "images" / "a" / "00.png")
     line = (
         f"data.root={tmp_path}/images: the images, their classes or their splits are not those "
-        f"that run was trained on; bring them back, or type data.allow_change=true to go on with "
+        f"that run was trained on; bring them back, or type data.allow_change=true to resume with "
         f"these"
     )
     with pytest.raises(ConfigError) as raised:
