@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from convtrain.command.resolvers import run_name
-from convtrain.config.folders import class_names
+from convtrain.config.folders import read_layout
 from convtrain.data.cache import default_folder
 from convtrain.errors import ConfigError, MissingDataError
 from tests.command.typed import check
@@ -102,7 +102,7 @@ def test_a_class_whose_name_cannot_be_printed_is_named_all_the_same(
     (tmp_path / "dog").mkdir()
     os.mkdir(os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH102, PTH118
     with pytest.raises(MissingDataError, match=r"is no name in UTF-8 that can be printed; rename"):
-        class_names(tmp_path)
+        read_layout(tmp_path)
 
 
 def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
     loop.symlink_to("loop")
     for root in (tmp_path / "data", loop):
         with pytest.raises(MissingDataError, match=f"{loop}: "):
-            class_names(root)
+            read_layout(root)
 
 
 @pytest.mark.parametrize(

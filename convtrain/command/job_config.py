@@ -11,7 +11,7 @@ from convtrain.command.overrides import at_home
 from convtrain.command.resolve import to_plain
 from convtrain.command.resume import stored_config
 from convtrain.config.check import validate
-from convtrain.config.folders import class_names
+from convtrain.config.folders import read_layout
 from convtrain.config.mistakes import TYPED, Mistake, Origin, line
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, MissingDataError, first_line
@@ -81,7 +81,7 @@ def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
     try:
         reads = data.get("name") == "image_folder" and data.get("classes") is None
         if reads and isinstance(data.root, str):
-            data.classes = plain_as_omegaconf(class_names(Path(data.root)))
+            data.classes = plain_as_omegaconf(read_layout(Path(data.root)).classes)
         counts = "num_classes" in data and data.num_classes is None
         if counts and OmegaConf.is_list(data.get("classes")):
             data.num_classes = len(data.classes)

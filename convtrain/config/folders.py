@@ -1,6 +1,6 @@
 """The layout of an image folder: which folders are its splits, and which its classes.
 
-The check, which runs without torch, and the loader both read a folder through these functions.
+The check, which runs without torch, and the loader both read a folder through this function.
 docs/data.md states the rules.
 """
 
@@ -15,23 +15,23 @@ from convtrain.config.image_files import (
     folders_in,
     holds_images,
     look_into,
-    refuse_outside,
+    refuse_bad_link,
 )
 from convtrain.errors import MissingDataError, few
 from convtrain.text import as_hydra_value
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-MOST_TYPED = 20  # names in an override that is advised
+MAX_CLASSES_TYPED = 20  # in an override that is advised
 
 
 class Layout(NamedTuple):
-    """Which folders hold what.
+    """The folders of an image folder.
 
     Attributes:
         classes: their names, in the order of their indices.
-        splits: of ``train``, ``val`` and ``test``, those that have a folder. ``train`` always has
-            one; it is the whole folder where that is to be split.
-        folders: the names of all folders beside those of the classes, and these.
+        splits: those of ``train``, ``val`` and ``test`` that have a folder. ``train`` always has
+            one, which is ``data.root`` itself if that is to be split.
+        folders: the names of all folders in that of ``train``.
     """
 
     classes: list[str]
@@ -40,67 +40,54 @@ class Layout(NamedTuple):
 
 
 def read_layout(root: Path, classes: Sequence[str] | None = None) -> Layout:
-    """Read a layout from the names of folders, and from whether they hold images.
+    """Read a layout from the names of folders, and from whether they contain images.
 
     Args:
         root: ``data.root``.
-        classes: ``data.classes``, which decides what would otherwise be refused: whether a folder
-            called ``train`` is a class, and that a class may be without images in some split. Its
-            names need not be there.
+        classes: ``data.classes``. It decides cases that are errors without it: a folder called
+            ``train`` may be a class, and a class may lack images in some split.
 
     Raises:
-        MissingDataError: a folder is missing, cannot be read or cannot be meant; a class has no
-            images or stands in some splits alone; a link leads out of ``root``. One line.
+        MissingDataError: one line: a folder is missing, cannot be read or is ambiguous; a class has
+            no images or is in some splits alone; a link leads out of ``root``.
     """
     try:
-        return _read_layout(root, classes)
+        if not root.is_dir():
+            raise _error(
+                root,
+                f"no such folder; expected {root}/train/CLASS/*.jpg and {root}/test/CLASS/*.jpg, "
+                f"or {root}/CLASS/*.jpg; set data.root=FOLDER",
+            )
+        splits = _splits(root, classes)
+        train = _ClassFolders(splits["train"], root)
+        if classes is not None:
+            train.refuse_empty(classes)
+            return Layout(list(classes), splits, list(train))
+        if not train:
+            empty = train.folder
+            raise _error(root, f"{empty} holds no class folders; expected {empty}/CLASS/*.jpg")
+        train.refuse_empty(train)
+        train.refuse_deeper_classes()
+        for split in ("val", "test"):
+            if split in splits:
+                train.refuse_difference(_ClassFolders(splits[split], root))
+        return Layout(list(train), splits, list(train))
+    except MissingDataError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, MissingDataError):
-            raise
         where = getattr(error, "filename", None)
         inside = f"{where}: " if where and str(where) != str(root) else ""
         reason = getattr(error, "strerror", None) or error
-        raise MissingDataError(f"data.root={str(root)[:200]}: {inside}{reason}") from error
-
-
-def class_names(root: Path) -> list[str]:
-    """Return the sorted names of the class folders; see :func:`read_layout`."""
-    return read_layout(root).classes
-
-
-def _read_layout(root: Path, classes: Sequence[str] | None) -> Layout:
-    if not root.is_dir():
-        raise MissingDataError(
-            f"data.root={root}: no such folder; expected {root}/train/CLASS/*.jpg and "
-            f"{root}/test/CLASS/*.jpg, or {root}/CLASS/*.jpg; set data.root=FOLDER"
-        )
-    splits = _splits(root, classes)
-    train = _ClassFolders(splits["train"], root)
-    if classes is not None:
-        train.refuse_empty(classes)
-        return Layout(list(classes), splits, list(train))
-    if not train:
-        raise MissingDataError(
-            f"data.root={root}: {train.folder} holds no class folders; "
-            f"expected {train.folder}/CLASS/*.jpg"
-        )
-    train.refuse_empty(train)
-    train.refuse_what_cannot_be_meant()
-    for split in ("val", "test"):
-        if split in splits:
-            train.refuse_difference(_ClassFolders(splits[split], root))
-    return Layout(list(train), splits, list(train))
+        raise _error(str(root)[:200], f"{inside}{reason}") from error
 
 
 def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
-    """Return the folders of the splits; ``root`` itself for ``train`` where it is to be split."""
+    """Return the folders of the splits; ``train`` is ``root`` itself if that is to be split."""
     folders = folders_in(root)
-    there = {split: [n for n in names if n in folders] for split, names in SPLITS.items()}
-    if several := next((names for names in there.values() if len(names) > 1), None):
-        raise MissingDataError(
-            f"data.root={root}: {' and '.join(several)} are both there; keep one for validation"
-        )
-    splits = {split: root / names[0] for split, names in there.items() if names}
+    found = {split: [n for n in names if n in folders] for split, names in SPLITS.items()}
+    if several := next((names for names in found.values() if len(names) > 1), None):
+        raise _error(root, f"{' and '.join(several)} are both there; keep one for validation")
+    splits = {split: root / names[0] for split, names in found.items() if names}
     beside = [name for name in folders if root / name not in splits.values()]
     if "train" not in splits:
         if classes is not None:  # folders that hold none of the classes are left out
@@ -108,61 +95,61 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
             splits = {p.name: p for p in others if set(classes) & set(folders_in(p))}
         for path in splits.values():
             as_class = f", or set {_as_classes(folders)} if {path.name} is a class" * bool(beside)
-            raise MissingDataError(
-                f"data.root={root}: there is {path.name} without train; "
-                f"move the training images into {root}/train/CLASS{as_class}"
+            raise _error(
+                root,
+                f"there is {path.name} without train; move the training images into "
+                f"{root}/train/CLASS{as_class}",
             )
         return {"train": root}
+    in_train = folders_in(splits["train"]) if classes is not None or beside else []
     if classes is not None:
-        inside = set(folders_in(splits["train"]))
-        is_class = set(classes) <= set(folders) and not set(classes) <= inside
-        return {"train": root} if is_class else splits
+        train_is_class = set(classes) <= set(folders) and not set(classes) <= set(in_train)
+        return {"train": root} if train_is_class else splits
     for name in beside:
         if holds_images(root / name):
-            with_train = [n for n in folders if n == "train" or root / n not in splits.values()]
-            raise MissingDataError(
-                f"data.root={root}: there are images in {name}, beside train; set "
-                f"{_as_classes(with_train)} if train is a class, "
-                f"or {_as_classes(folders_in(splits['train']))} if it holds the classes"
+            with_train = [n for n in folders if n == "train" or n in beside]
+            raise _error(
+                root,
+                f"there are images in {name}, beside train; set {_as_classes(with_train)} if train "
+                f"is a class, or {_as_classes(in_train)} if it holds the classes",
             )
     return splits
 
 
 class _ClassFolders(dict[str, Path]):
-    """The folders of a split, by name, and what is wrong with them."""
+    """The folders of a split by name, and what is wrong with them, each a MissingDataError."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         super().__init__({name: folder / name for name in folders_in(folder)})
         self.folder, self.root = folder, root
         for path in self.values():
-            refuse_outside(path, root)
+            refuse_bad_link(path, root)
 
     @cached_property
     def contents(self) -> dict[str, Content]:
         return {name: look_into(path) for name, path in self.items()}
 
     def refuse_empty(self, names: Iterable[str]) -> None:
-        """Raise MissingDataError for classes without images, unless their folder is missing."""
+        """Refuse classes without images, unless their folder is missing."""
         empty = [name for name in names if name in self and not self.contents[name].any]
         if empty:
             others = [name for name in self if self.contents[name].any]
-            told = few(f"{name} ({self.contents[name].why_none})" for name in empty)
+            named = few(f"{name} ({self.contents[name].why_none})" for name in empty)
             leave_out = f", or leave it out with {_as_classes(others)}" * bool(others)
-            raise MissingDataError(
-                f"data.root={self.root}: no images in {self.folder} for class {told}; "
-                f"add some{leave_out}"
+            raise _error(
+                self.root, f"no images in {self.folder} for class {named}; add some{leave_out}"
             )
 
-    def refuse_what_cannot_be_meant(self) -> None:
-        """Raise MissingDataError for trees in which the classes are a level further down."""
+    def refuse_deeper_classes(self) -> None:
+        """Refuse trees in which the classes are a level further down."""
         names, contents = list(self), list(self.contents.values())
         if any(content.own for content in contents):
             return
         shared = sorted(set.intersection(*(content.folders for content in contents)))
         if len(names) == 1:
-            there = self.folder / names[0]
+            inner = self.folder / names[0]
             at_root = self.folder == self.root
-            what = f"set data.root={there}" if at_root else f"move these up into {self.folder}"
+            what = f"set data.root={inner}" if at_root else f"move these up into {self.folder}"
             problem = f"{self.folder} holds one folder, {names[0]}, which holds folders; {what}"
         elif shared:
             problem = (
@@ -171,30 +158,32 @@ class _ClassFolders(dict[str, Path]):
             )
         else:
             return
-        raise MissingDataError(
-            f"data.root={self.root}: {problem}, or set {_as_classes(names)} if that is meant"
-        )
+        raise _error(self.root, f"{problem}, or set {_as_classes(names)} if that is meant")
 
     def refuse_difference(self, other: "_ClassFolders") -> None:
-        """Raise MissingDataError where another split has other classes."""
-        here = set(self)
-        there = {name for name in other if other.contents[name].any}
+        """Refuse another split that has other classes."""
+        here, there = set(self), {name for name in other if other.contents[name].any}
         if more := sorted(there - here):
-            raise MissingDataError(
-                f"data.root={self.root}: {other.folder} has classes that {self.folder} has not: "
-                f"{few(more)}; add images, or leave them out with {_as_classes(self)}"
+            raise _error(
+                self.root,
+                f"{other.folder} has classes that {self.folder} has not: {few(more)}; add images, "
+                f"or leave them out with {_as_classes(self)}",
             )
         if missing := sorted(here - there):
-            raise MissingDataError(
-                f"data.root={self.root}: {other.folder} has no images of {few(missing)}; add some, "
-                f"leave them out with {_as_classes(sorted(there))}, or accept it with "
-                f"{_as_classes(self)}"
+            raise _error(
+                self.root,
+                f"{other.folder} has no images of {few(missing)}; add some, leave them out with "
+                f"{_as_classes(sorted(there))}, or accept it with {_as_classes(self)}",
             )
+
+
+def _error(root: Path | str, text: str) -> MissingDataError:
+    return MissingDataError(f"data.root={root}: {text}")
 
 
 def _as_classes(names: Iterable[str]) -> str:
     """Return the override of ``data.classes`` to type in a shell; many names are cut short."""
-    names = list(names)
-    more = [] if len(names) <= MOST_TYPED else ["..."]
-    typed = [as_hydra_value(name) for name in names[:MOST_TYPED]]
-    return shlex.quote(f"data.classes=[{','.join(typed + more)}]")
+    typed = [as_hydra_value(name) for name in names]
+    if len(typed) > MAX_CLASSES_TYPED:
+        typed = [*typed[:MAX_CLASSES_TYPED], "..."]
+    return shlex.quote(f"data.classes=[{','.join(typed)}]")

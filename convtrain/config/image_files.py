@@ -1,4 +1,4 @@
-"""What stands in the folders of an image folder: which files are images, which names do not count.
+"""The files of an image folder: which ones are images, and which names are ignored.
 
 docs/data.md states the rules.
 """
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".avif", ".jp2"),
     *(".tif", ".tiff", ".pbm", ".pgm", ".pnm", ".ppm"),
 )
-OF_THE_SYSTEM = {
+SYSTEM_NAMES = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"),
     *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
     *("$recycle.bin", "system volume information", "lost+found"),
@@ -24,19 +24,19 @@ OF_THE_SYSTEM = {
 
 
 def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images below a folder, in order, and the files there that are none.
+    """Return the images below a folder, sorted, and the other files there.
 
-    A folder that is missing has none. Folders that are links are not entered.
+    A missing folder has none. Folders that are links are not entered.
 
     Raises:
         MissingDataError: a folder cannot be read, or a link leads nowhere or out of ``root``.
     """
     images, others = list[Path](), list[Path]()
     try:
-        for path, is_image in _files(folder) if folder.is_dir() else ():
-            if is_image and path.is_symlink():
-                refuse_dead_link(path)
-                refuse_outside(path, root)
+        for entry in _files(folder) if folder.is_dir() else ():
+            path, is_image = Path(entry.path), _is_image(entry)
+            if is_image and entry.is_symlink():
+                refuse_bad_link(path, root)
             (images if is_image else others).append(path)
     except OSError as error:
         reason = error.strerror or error
@@ -45,44 +45,50 @@ def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def loose_images(folder: Path) -> list[Path]:
-    """Return the images in a folder itself, in order."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not _is_hidden(entry.name)]
-    return sorted(Path(entry.path) for entry in visible if not entry.is_dir() and _is_image(entry))
+    """Return the images in a folder itself, sorted."""
+    return sorted(Path(e.path) for e in _visible(folder) if not e.is_dir() and _is_image(e))
 
 
-def refuse_dead_link(path: Path) -> None:
-    if not path.exists():
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the visible folders in a folder, and of links to folders.
+
+    Raises:
+        MissingDataError: a link leads nowhere, which would lose a class, or a name has characters
+            that cannot be printed.
+        OSError: the folder cannot be read.
+    """
+    names = []
+    for entry in _visible(folder):
+        path = Path(entry.path)
+        if entry.is_symlink():
+            refuse_bad_link(path)
+        if entry.is_dir():
+            if not path.name.isprintable():
+                raise MissingDataError(
+                    f"{one_line(str(path))}: is no name in UTF-8 that can be printed; rename it"
+                )
+            names.append(entry.name)
+    return sorted(names)
+
+
+def refuse_bad_link(path: Path, root: Path | None = None) -> None:
+    """Raise MissingDataError for a link that leads nowhere, or out of a given ``root``."""
+    if not path.exists():  # a loop of links included
         raise MissingDataError(f"{path}: a link that leads nowhere; remove it")
-
-
-def refuse_unprintable(path: Path) -> None:
-    """Raise MissingDataError where the name of a class is no text."""
-    if not path.name.isprintable():
-        shown = one_line(str(path))
-        raise MissingDataError(f"{shown}: is no name in UTF-8 that can be printed; rename it")
-
-
-def refuse_outside(path: Path, root: Path) -> None:
-    """Raise MissingDataError where a link below ``root`` leads out of it."""
-    try:
-        leads_to = path.resolve()
-    except (OSError, RuntimeError) as error:  # the latter is a loop, up to Python 3.12
-        raise MissingDataError(f"{path}: a loop of links; remove it") from error
-    if not leads_to.is_relative_to(root.resolve()):
+    if root is not None and not (target := path.resolve()).is_relative_to(root.resolve()):
         raise MissingDataError(
-            f"{path}: a link to {leads_to}, outside of data.root={root}; "
-            f"put the files themselves there"
+            f"{path}: a link to {target}, outside of data.root={root}; put the files themselves "
+            f"there"
         )
 
 
 class Content(NamedTuple):
-    """What a class folder holds.
+    """What a class folder contains.
 
     Attributes:
-        own: whether there are images in itself.
-        any: whether there are images in it or further down.
-        folders: the names of its folders, as far as it was looked into.
+        own: whether it contains images itself.
+        any: whether it or a folder below contains images.
+        folders: the names of its folders, up to its first image.
         why_none: why there are no images.
     """
 
@@ -93,19 +99,16 @@ class Content(NamedTuple):
 
 
 def look_into(folder: Path) -> Content:
-    """Look into a class folder, no further than its first image."""
+    """Look into a class folder, up to its first image."""
     folders, others = set[str](), set[str]()
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _is_hidden(entry.name):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.add(entry.name)
-                elif _is_image(entry):
-                    return Content(own=True, any=True, folders=folders, why_none="")
-                else:
-                    others.add(Path(entry.name).suffix or entry.name)
+        for entry in _visible(folder):
+            if entry.is_dir(follow_symlinks=False):
+                folders.add(entry.name)
+            elif _is_image(entry):
+                return Content(own=True, any=True, folders=folders, why_none="")
+            else:
+                others.add(Path(entry.name).suffix or entry.name)
         found = any(holds_images(folder / name) for name in folders)
     except OSError as error:
         return Content(own=False, any=False, folders=folders, why_none=error.strerror or "?")
@@ -114,46 +117,30 @@ def look_into(folder: Path) -> Content:
 
 
 def holds_images(folder: Path) -> bool:
-    return any(is_image for _, is_image in _files(folder))
+    return any(map(_is_image, _files(folder)))
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield every file below a folder, in no order, and whether it is an image."""
+def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    """Yield what is in a folder, in any order, except for hidden names."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_hidden(entry.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
-            else:
-                yield Path(entry.path), _is_image(entry)
+            if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_NAMES:
+                yield entry
+
+
+def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    """Yield every file below a folder, in any order."""
+    for entry in _visible(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path))
+        else:
+            yield entry
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    """Tell by the name whether a file is an image; so is a link that leads nowhere."""
+    """Tell by the name whether a file is an image; a link that leads nowhere counts as one."""
     if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
         return False
-    if not entry.is_symlink():
-        return entry.is_file()
-    return Path(entry.path).is_file() or not Path(entry.path).exists()
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in OF_THE_SYSTEM
-
-
-def folders_in(folder: Path) -> list[str]:
-    """Return the sorted names of the visible folders in a folder, and of links to folders.
-
-    Raises:
-        MissingDataError: a link leads nowhere, so that its class would be lost.
-        OSError: the folder cannot be read.
-    """
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not _is_hidden(entry.name)]
-    for entry in visible:
-        if entry.is_symlink():
-            refuse_dead_link(Path(entry.path))
-        if entry.is_dir():
-            refuse_unprintable(Path(entry.path))
-    return sorted(entry.name for entry in visible if entry.is_dir())
+    if entry.is_symlink():
+        return Path(entry.path).is_file() or not Path(entry.path).exists()
+    return entry.is_file()

@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from convtrain.config.folders import class_names
+from convtrain.config.folders import read_layout
 from convtrain.data import decoding
 from convtrain.data.images import Images, divide
 from convtrain.data.sources.image_folder import load
@@ -45,7 +45,7 @@ def fill(folder: Path, count: int, size: tuple[int, int] = (20, 30), suffix: str
 
 def test_one_folder_is_divided_and_labels_follow_the_folders(tmp_path: Path) -> None:
     fill(tmp_path, 16)
-    assert class_names(tmp_path) == ["cat", "dog"]
+    assert read_layout(tmp_path).classes == ["cat", "dog"]
     splits = load(root=str(tmp_path), **OPTIONS)
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [18, 6, 8]
     for part in (splits.train, splits.val, splits.test):
@@ -237,7 +237,7 @@ def test_links_that_lead_out_of_the_folder_are_refused(
     assert "outside of data.root" in str(raised.value)
     if link == "bird":
         with pytest.raises(MissingDataError, match=r"outside of data\.root"):
-            class_names(root)
+            read_layout(root)
 
 
 def test_links_within_the_folder_and_to_the_folder_are_welcome(tmp_path: Path) -> None:

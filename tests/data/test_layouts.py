@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convtrain.config.folders import class_names, read_layout
+from convtrain.config.folders import read_layout
 from convtrain.config.image_files import IMAGE_SUFFIXES
 from convtrain.data.images import Splits
 from convtrain.data.sources import image_folder
@@ -52,7 +52,7 @@ def save(path: Path) -> None:
 
 
 def load(root: Path, **options: Any) -> Splits:
-    classes = options.pop("classes", None) or class_names(root)
+    classes = options.pop("classes", None) or read_layout(root).classes
     return image_folder.load(root=str(root), classes=classes, **{**OPTIONS, **options})
 
 
@@ -106,7 +106,7 @@ def test_each_image_goes_where_its_folder_says(
 def test_val_and_test_need_train(tmp_path: Path, entries: list[str], beside: list[str]) -> None:
     make(tmp_path, *entries, *beside)
     with pytest.raises(MissingDataError, match="without train; move the training images into"):
-        class_names(tmp_path)
+        read_layout(tmp_path)
     if beside:  # and if one says which are the classes, they still hold these
         with pytest.raises(MissingDataError, match="without train"):
             read_layout(tmp_path, TWO)
@@ -165,7 +165,7 @@ def test_what_is_no_class_and_no_image_is_left_out(
         os.mkfifo(tmp_path / "train" / "cat" / "pipe.png")
     with caplog.at_level(logging.WARNING, logger="convtrain"):
         splits = load(tmp_path)
-    assert class_names(tmp_path) == list(TWO)
+    assert read_layout(tmp_path).classes == list(TWO)
     assert sum(map(len, splits.images)) == 2 * PER_CLASS
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == bool(named)
@@ -271,7 +271,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
 ) -> None:
     make(tmp_path, *entries)
     with pytest.raises(ConfigError) as raised:
-        class_names(tmp_path)
+        read_layout(tmp_path)
     assert len(raised.value.lines) == 1
     for each in words:
         assert each.replace("ROOT", str(tmp_path)) in str(raised.value)
@@ -353,7 +353,7 @@ def test_the_override_that_is_advised_can_be_typed(tmp_path: Path) -> None:
     names = ["New York", "it's", "no", "1", "plain", "a,b", "x[1]", "$HOME", 'quo"te']
     make(tmp_path, *(f"{name}/*" for name in names), "zzz/")
     with pytest.raises(MissingDataError) as raised:
-        class_names(tmp_path)
+        read_layout(tmp_path)
     advised = str(raised.value).partition(" leave it out with ")[2]
     (override,) = shlex.split(advised)
     config = compose("data=image_folder", f"data.root={tmp_path}", override, "network=lenet")
