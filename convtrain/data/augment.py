@@ -21,28 +21,21 @@ MIXUP = 6  # a number of a draw, as those in OPERATIONS
 
 
 class Draws:
-    """What is drawn for each image of a batch in an epoch: numbers in [0, 1), float64 of (N,).
+    """The numbers in [0, 1) that are drawn for each image of a batch, float64 of shape (N,).
 
     Args:
         indices: of the images in their split, int64 of shape (N,).
-        numbers: name of each draw to its number in ``OPERATIONS``; all of them by default.
+        numbers: of the draws, by name, as in ``OPERATIONS``.
     """
 
-    def __init__(
-        self, indices: Tensor, seed: int, epoch: int, numbers: Mapping[str, int] | None = None
-    ) -> None:
-        numbers = ALL_DRAWS if numbers is None else numbers
+    def __init__(self, indices: Tensor, seed: int, epoch: int, numbers: Mapping[str, int]) -> None:
         keys = [(seed, at, number) for at in (epoch, 0) for number in numbers.values()]
-        drawn = uniforms(indices, *keys)
+        names = [*numbers, *(f"{name} in epoch 0" for name in numbers)]
         self.epoch = epoch
-        self._now = dict(zip(numbers, drawn[: len(numbers)], strict=True))
-        self._first = dict(zip(numbers, drawn[len(numbers) :], strict=True))
+        self._drawn = dict(zip(names, uniforms(indices, *keys), strict=True))
 
     def __call__(self, name: str) -> Tensor:
-        return self._now[name]
-
-    def in_first_epoch(self, name: str) -> Tensor:
-        return self._first[name]
+        return self._drawn[name]
 
 
 def random_crop(
@@ -89,7 +82,7 @@ def horizontal_flip(
     """
     number = draw("flip")
     if flip_alternates:
-        number = (draw.in_first_epoch("flip") + draw.epoch * (1 - probability) % 1) % 1
+        number = (draw("flip in epoch 0") + draw.epoch * (1 - probability) % 1) % 1
     # Selecting bits with a mask takes a third of the time of torch.where on bytes.
     mask = (number < probability).to(pixels.dtype).neg_().view(-1, 1, 1, 1)
     return pixels.flip(-1).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
@@ -152,8 +145,6 @@ OPERATIONS = {
 }
 """By the key of the group ``augment`` that switches an operation on, in the order of execution."""
 
-ALL_DRAWS = {name: number for row in OPERATIONS.values() for name, number in row.draws.items()}
-
 
 class Augmentation:
     """The operations that are switched on.
@@ -171,27 +162,34 @@ class Augmentation:
         if unknown := settings.keys() - known:
             raise TypeError(f"no operation takes {', '.join(sorted(unknown))}")
         self.mixup = mixup
-        self.draws: dict[str, int] = {}
-        self._chosen: list[tuple[Operation, float | bool | str, dict[str, float | bool | str]]] = []
-        for name, row in OPERATIONS.items():
-            if value := settings.get(name):
-                options = {key: settings[key] for key in row.options if key in settings}
-                self._chosen.append((row, value, options))
-                self.draws |= row.draws
+        self._chosen = [(row, name) for name, row in OPERATIONS.items() if settings.get(name)]
+        self._settings = settings
+        self._draws = {name: n for row, _ in self._chosen for name, n in row.draws.items()}
 
-    def draw(self, indices: Tensor, seed: int, epoch: int) -> Draws:
-        return Draws(indices, seed, epoch, self.draws)
+    def __call__(
+        self,
+        pixels: Tensor,
+        indices: Tensor,
+        *,
+        seed: int,
+        epoch: int,
+        normalise: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Augment and normalise a batch.
 
-    def on_pixels(self, pixels: Tensor, draw: Draws) -> Tensor:
-        """Apply what moves pixels: uint8 in, uint8 out."""
-        return self._apply(pixels, draw, on_images=False)
-
-    def on_images(self, images: Tensor, draw: Draws) -> Tensor:
-        """Apply what needs normalised images, in place."""
+        Args:
+            pixels: uint8 of shape (N, C, H, W).
+            indices: of the images in their split, int64 of shape (N,), on the same device.
+        """
+        if not self._chosen:
+            return normalise(pixels)
+        draw = Draws(indices, seed, epoch, self._draws)
+        images = normalise(self._apply(pixels, draw, on_images=False))
         return self._apply(images, draw, on_images=True)
 
     def _apply(self, images: Tensor, draw: Draws, *, on_images: bool) -> Tensor:
-        for row, value, options in self._chosen:
+        for row, name in self._chosen:
             if row.on_images == on_images:
-                images = row.function(images, value, draw, **options)
+                options = {k: self._settings[k] for k in row.options if k in self._settings}
+                images = row.function(images, self._settings[name], draw, **options)
         return images

@@ -154,8 +154,7 @@ class Batches:
         pixels = self.images.read(indices)
         indices = indices.to(pixels.device, non_blocking=True)
         labels = self.images.labels.index_select(0, indices)
-        if not self.augmentation.draws:
-            return self.normalise(pixels), labels, indices
-        draw = self.augmentation.draw(indices, self.seed, self.epoch)
-        images = self.normalise(self.augmentation.on_pixels(pixels, draw))
-        return self.augmentation.on_images(images, draw), labels, indices
+        images = self.augmentation(
+            pixels, indices, seed=self.seed, epoch=self.epoch, normalise=self.normalise
+        )
+        return images, labels, indices

@@ -8,7 +8,7 @@ from scipy.stats import chi2_contingency, ks_2samp
 from torch import Tensor
 from torchvision.transforms import v2
 
-from convtrain.data.augment import Augmentation, Draws, mixup_weight
+from convtrain.data.augment import Augmentation, mixup_weight
 from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.images import Images
 
@@ -29,8 +29,8 @@ def counted(images: Tensor) -> Counter[bytes]:
 
 
 def augmented(augmentation: Augmentation, times: int) -> Tensor:
-    draw = Draws(torch.arange(times), seed=5, epoch=2)
-    return augmentation.on_pixels(IMAGE.expand(times, 1, SIDE, SIDE).contiguous(), draw)
+    images = IMAGE.expand(times, 1, SIDE, SIDE).contiguous()
+    return augmentation(images, torch.arange(times), seed=5, epoch=2, normalise=torch.clone)
 
 
 def one_by_one(transform: v2.Transform, times: int) -> Tensor:
