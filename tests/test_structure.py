@@ -134,7 +134,6 @@ REASON = "one file because"
 LONG_FOR_NOW = (
     "config/schema.py",
     "gradients/diagnosis/online.py",
-    "launch/launcher.py",
     "training/task.py",
 )
 """Files that are still to be shortened. Remove yours; never add one."""
@@ -153,8 +152,7 @@ def test_every_file_says_what_it_is_for_and_stays_short(path: Path) -> None:
 MOST_ANY = {
     "loose modules": 23,
     "config": 43,
-    "process": 15,
-    "run": 35,
+    "run": 4,
     "command": 3,
     "layers": 23,
     "network": 53,
@@ -163,9 +161,7 @@ MOST_ANY = {
     "training": 123,
     "gradients": 88,
     "sweeps": 22,
-    "launch": 23,
-    "use": 16,
-    "verbs": 16,
+    "launch": 2,
 }
 """How often ``Any`` may be written in each room. Lower yours; it moves only with the code."""
 
