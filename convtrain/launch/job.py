@@ -3,14 +3,13 @@
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, OccupiedError
-from convtrain.launch.launcher import print_failure
+from convtrain.launch.failure import Failure, failure_of
 from convtrain.launch.start import train, train_anywhere
 from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.output import keep_output_open
@@ -71,18 +70,17 @@ def _run(
         level = logging.INFO if isinstance(skipped, NotStartedError) else logging.WARNING
         log.log(level, "%s", skipped)  # the table counts the jobs that are not started
         status = skipped.exit_status
-    except ConvtrainError as error:
-        log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
-        if (cause := error.__cause__) is not None:  # only in the log, not in the terminal
-            lines = traceback.format_exception(cause)
-            logging.getLogger("traceback").error("%s", "".join(lines))
-        if not isinstance(error, OccupiedError):
-            _store_error(error, str(error), run_dir, overrides)
-        status = error.exit_status
     except Exception as error:
-        log.error("%s", line_on_full_disk(error, run_dir) or traceback.format_exc())
-        _store_error(error, f"{type(error).__name__}: {error}", run_dir, overrides)
-        status = 1
+        failure = failure_of(error, run_dir)
+        status = failure.status
+        if isinstance(error, ConvtrainError):
+            log.error("%s", error, exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
+            if failure.traceback:  # for the log alone
+                logging.getLogger("traceback").error("%s", failure.traceback)
+        else:
+            log.error("%s", line_on_full_disk(error, run_dir) or failure.traceback)
+        if not isinstance(error, OccupiedError):
+            _store(failure, run_dir, overrides)
     else:
         if multirun:
             print_line(result, overrides)
@@ -94,13 +92,15 @@ def _run(
     return None
 
 
-def _store_error(error: Exception, message: str, run_dir: Path, overrides: Sequence[str]) -> None:
-    """Store an error with the run; each rank that torchrun or srun started shows its own."""
+def _store(failure: Failure, run_dir: Path, overrides: Sequence[str]) -> None:
+    """Store a failure with the run; each rank that torchrun or srun has started shows its own."""
     here = rank_info()
     if here.launcher is not None:
-        print_failure(here, error, message)
-    if is_main_process():
-        Run(run_dir).fail(message, overrides)
+        print(failure.traceback, file=sys.stderr, end="")
+    if here.rank:
+        print(f"rank {here.rank}: {failure.line}", file=sys.stderr, flush=True)
+    else:
+        Run(run_dir).fail(failure.line, overrides)
 
 
 def _train_as_one_of_many(

@@ -19,39 +19,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from traceback import format_exception
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
+from convtrain.errors import ConfigError, TrainingError
+from convtrain.launch.failure import Failure, failure_of
 from convtrain.launch.libraries import importing_pipeline
-from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.hardware import cores
 from convtrain.process.lock import held
 from convtrain.process.output import keep_output_open
-from convtrain.process.ranks import LAUNCHER_ENV, RankInfo, settle_rank
+from convtrain.process.ranks import LAUNCHER_ENV, settle_rank
 from convtrain.process.signals import STOP_SIGNALS, Interrupted, Signals
 from convtrain.process.startup import environment_restored, skip_last_collection
 from convtrain.run.directory import Run
 from convtrain.run.result import Result
 
 GRACE_SECONDS = 10.0  # for the other ranks to end by themselves after one has failed
-
-
-class Failure(NamedTuple):
-    """Why a rank has ended.
-
-    Attributes:
-        time: of the failure, in seconds since 1970; the earliest failure is the cause of the rest.
-        line: for the terminal.
-        traceback: empty for an error that a user can mend and that no exception has caused.
-        status: exit status.
-    """
-
-    time: float
-    line: str
-    traceback: str
-    status: int
 
 
 @dataclass
@@ -265,25 +248,6 @@ def run_rank(
             status = failure.status
     logging.shutdown()
     os._exit(status)  # at once: torch's own end may wait for the other ranks, which wait for it
-
-
-def failure_of(error: Exception, run_dir: Path) -> Failure:
-    """Return what to report of an exception that has ended a training."""
-    if isinstance(error, ConvtrainError):
-        cause = error.__cause__
-        trace = "" if cause is None else "".join(format_exception(cause))
-        return Failure(time.time(), str(error), trace, error.exit_status)
-    line = line_on_full_disk(error, run_dir) or error_line(error)
-    return Failure(time.time(), line, "".join(format_exception(error)), 1)
-
-
-def print_failure(here: RankInfo, error: Exception, message: str) -> None:
-    """Show what has ended a rank that torchrun or srun started, with its traceback."""
-    cause = error.__cause__ if isinstance(error, ConvtrainError) else error
-    if cause is not None:
-        print("".join(format_exception(cause)), file=sys.stderr, end="")
-    if here.rank:
-        print(f"rank {here.rank}: {message}", file=sys.stderr, flush=True)
 
 
 def _end_with_launcher() -> None:
