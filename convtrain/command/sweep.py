@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Override
@@ -13,10 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from convtrain.command.resolvers import IDENTITY
 from convtrain.config.dotted import leaves
 from convtrain.config.identity import NEUTRAL, hashed, role_of
-from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 from convtrain.process.hardware import cores, gpus_of
 from convtrain.text import as_omegaconf
+
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
 
 RECORD = "sweep.json"  # in the sweep's directory
 CALLBACK = "hydra.callbacks.sweep_table"
@@ -25,7 +28,7 @@ EXTENDABLE = ("n_trials", "storage", "study_name", "max_failure_rate")
 
 
 def sweep_settings(
-    configs: Sequence[Config],
+    configs: "Sequence[Config]",
     hydra: DictConfig,
     overrides: list[Override],
     shared: Mapping[str, object],
@@ -106,7 +109,7 @@ def is_grid(hydra: DictConfig) -> bool:
     return str(hydra.sweeper.get("sampler", {}).get("_target_")).endswith("GridSampler")
 
 
-def gpus_in_turn(configs: Sequence[Config], hydra: DictConfig) -> list[str] | None:
+def gpus_in_turn(configs: "Sequence[Config]", hydra: DictConfig) -> list[str] | None:
     """Return the GPUs that the jobs take turns at, or None where they do not."""
     chosen = configs[0].sweep.gpus
     if chosen is None and choice_of(hydra, "launcher") != LOCAL_GPUS:

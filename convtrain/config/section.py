@@ -18,7 +18,9 @@ PART_OR_BATCHES = "a part of an epoch in 0.0-1.0, or a number of batches"
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Choice(Section):

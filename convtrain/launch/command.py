@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -11,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from convtrain.command.command_line import CommandLine
 from convtrain.command.hydra_app import answer, start
-from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, ConvtrainError
 from convtrain.process.output import print_error
+from convtrain.process.startup import imports_without_gc
 from convtrain.run.commands import options_of, overrides_in
+
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -28,16 +32,17 @@ def run_command(arguments: Sequence[str]) -> None:
 
         return print(versions())
     try:
-        command = CommandLine.parse(arguments)
-        if command.options.help:
-            from convtrain.command.help import help_text
+        with imports_without_gc():  # what is composed stays as long as what is imported
+            command = CommandLine.parse(arguments)
+            if command.options.help:
+                from convtrain.command.help import help_text
 
-            return print(help_text())
-        if not command.trains:
-            return answer(command)
-        from convtrain.command.configure import configure_command
+                return print(help_text())
+            if not command.trains:
+                return answer(command)
+            from convtrain.command.configure import configure_command
 
-        configured = configure_command(command)
+            configured = configure_command(command)
         composed = configured.composed
         settings = {**configured.settings, **join_ranks(command.multirun, composed.whole)}
     except ConvtrainError as error:
@@ -51,7 +56,7 @@ def run_command(arguments: Sequence[str]) -> None:
     start(configured.command, composed.loader, task)
 
 
-def train_job(composed: DictConfig, config: Config | None = None) -> float | None:
+def train_job(composed: DictConfig, config: "Config | None" = None) -> float | None:
     """Train as the job that Hydra has just begun.
 
     Args:

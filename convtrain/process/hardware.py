@@ -1,7 +1,6 @@
 """The CPU cores and GPUs that this process may use, found without torch."""
 
 import os
-import subprocess
 from collections.abc import Sequence
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -23,6 +22,8 @@ def gpus_of(chosen: Sequence[int | str] | str | None) -> list[str]:
         return [str(name) for name in chosen]
     if (given := os.environ.get(VARIABLE)) is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
+    import subprocess  # which takes a while
+
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

@@ -9,9 +9,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from convtrain.config.schema import Config
 
 LAUNCHER_ENV = "CONVTRAIN_STARTER"
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
@@ -156,7 +159,7 @@ def is_main_process() -> bool:
     return rank_info().rank == 0
 
 
-def as_launched(config: Config) -> Config:
+def as_launched(config: "Config") -> "Config":
     """Return the configuration with the devices that the launcher has started processes for.
 
     Raises:

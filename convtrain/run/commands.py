@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +86,8 @@ def _program(name: str) -> str:
 
 
 def _is_installed() -> bool:
+    from importlib import metadata  # which takes a while
+
     try:
         return metadata.distribution("convtrain") is not None
     except metadata.PackageNotFoundError:

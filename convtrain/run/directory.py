@@ -13,7 +13,6 @@ import yaml
 
 from convtrain.config.dotted import value_at
 from convtrain.config.identity import Configuration, differing
-from convtrain.config.schema import Config
 from convtrain.config.yaml_limits import refuse_explosion
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
 from convtrain.process.atomic import remove_stale_temporaries, write_atomically
@@ -105,7 +104,7 @@ class Run:
         stored = self.read_config()
         keys = differing(stored, config, resumed=resumed)
         if "trainer.devices" in keys and self._holds_what_was_launched():
-            plain = config.model_dump() if isinstance(config, Config) else config
+            plain = config if isinstance(config, Mapping) else config.model_dump()
             if value_at(plain, "trainer.devices") == "auto":  # the launcher found the number
                 keys.remove("trainer.devices")
         return keys
@@ -126,7 +125,7 @@ class Run:
         """
         for stale in (self.result, self.error):
             stale.unlink(missing_ok=True)
-        plain = config.model_dump(by_alias=True) if isinstance(config, Config) else dict(config)
+        plain = dict(config) if isinstance(config, Mapping) else config.model_dump(by_alias=True)
         write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
         write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
 
