@@ -22,8 +22,7 @@ class Output:
     layer: str
     values: Tensor
     gradient: Tensor | None = None
-    grad_fn: str = "none"
-    next_functions: tuple[str, ...] = ()
+    grad_fns: list[str] = field(default_factory=lambda: ["none"])
 
 
 @dataclass
@@ -64,13 +63,13 @@ class Capture:
         self.seconds = 0.0
         self._outputs: list[Output] = []
         self._last: tuple[int, int] | None = None
-        self._hooks = ExitStack()
         self._input = next(iter(_floating(batch)), None)
         self._requires_grad_for_now = self._input is not None and not self._input.requires_grad
         if self._input is not None:
             self._outputs.append(Output(INPUT, _describe(self._input)))
             if self._requires_grad_for_now:
                 self._input.requires_grad_(True)
+        self._hooks = ExitStack()
         self._hooks.enter_context(observe_outputs(model, self._observe))
 
     @property
@@ -87,9 +86,8 @@ class Capture:
             seen = Output(f"{layer}[{index}]" if index else layer, _describe(tensor))
             self._outputs.append(seen)
             if tensor.grad_fn is not None:
-                seen.grad_fn = type(tensor.grad_fn).__name__
                 following = [function for function, _ in tensor.grad_fn.next_functions]
-                seen.next_functions = tuple(type(f).__name__ for f in following if f)
+                seen.grad_fns = [type(f).__name__ for f in (tensor.grad_fn, *following) if f]
                 tensor.register_hook(lambda gradient, seen=seen: self._take(seen, gradient))
         self.seconds += time.perf_counter() - start
 
@@ -119,7 +117,7 @@ class Capture:
             values=torch.stack([seen.values.float() for seen in self._outputs]),
             gradients=torch.stack([gradient.float() for gradient in gradients]),
             graph={
-                name: [seen.grad_fn, *seen.next_functions]
+                name: seen.grad_fns
                 for name, seen in zip(names, self._outputs, strict=True)
                 if seen.layer != INPUT
             },

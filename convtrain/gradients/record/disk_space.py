@@ -79,13 +79,3 @@ def fit_on_disk(plan: Plan, size: RecordSize, *, max_bytes: int) -> tuple[Plan, 
         plan = plan.with_sampling(detail, half if half.every_n_steps <= size.steps else None)
         forecast = forecast_bytes(plan, size)
     return plan, forecast
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes to three digits: ``1.23 MB``."""
-    number, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 1000 or unit == "TB":
-            break
-        number /= 1000
-    return f"{number:.3g} {unit}"

@@ -2,16 +2,19 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 
+from convtrain.errors import TrainingError
 from convtrain.gradients.diagnosis.alarm_handler import AlarmHandler
-from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk, format_bytes
+from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
+from convtrain.gradients.record.microbatches import MicroBatches
 from convtrain.gradients.record.overhead import Budget, Overhead
 from convtrain.gradients.record.parameters import Parameters, without_optimizer
 from convtrain.gradients.record.schedule import Plan, describe_plan
@@ -20,6 +23,8 @@ from convtrain.gradients.record.steps import StepRecord, flush_steps, step_losse
 from convtrain.gradients.record.writer import Writer
 from convtrain.gradients.record.zero_filters import ZeroFilters
 from convtrain.models.compiled import is_compiled
+from convtrain.process.atomic import comes_from_full_disk
+from convtrain.text import format_bytes
 from convtrain.training.epochs import epoch_steps, training_steps
 
 log = logging.getLogger("convtrain")
@@ -40,9 +45,8 @@ class Flusher:
     Attributes:
         plan: what is recorded from now on.
         parameters: those of the model.
-        rows: the records that are not flushed.
-        has_news: whether a flush has shown what :meth:`settle` has not acted on yet.
         filters: finds those with a gradient of exact zeros.
+        has_news: whether a flush has shown what :meth:`settle` has not acted on yet.
     """
 
     def __init__(
@@ -58,25 +62,22 @@ class Flusher:
         max_bytes: int,
         max_overhead: float,
     ) -> None:
-        self._trainer, self._alarms, self._flush_every = trainer, alarms, flush_every
+        self._trainer, self._alarms, self.flush_every = trainer, alarms, flush_every
         steps = training_steps(trainer)
         epochs = math.ceil(steps / max(epoch_steps(trainer), 1))
         saves = epochs if trainer.checkpoint_callbacks else 0
         size = RecordSize(steps, rows_per_flush=flush_every, saves=saves).of_model(model, plan)
         self.plan, forecast = fit_on_disk(plan, size, max_bytes=max_bytes)
         self._budget = Budget(max_overhead, overhead, trainer.global_step, steps)
-        self.parameters = Parameters(
-            model, self.plan, before_change=partial(self.flush, all_processes=False)
-        )
-        self.rows: list[StepRecord] = []
+        flush = partial(self.flush, all_processes=False)
+        self.parameters = Parameters(model, self.plan, before_change=flush)
         self.filters = ZeroFilters(trainer.strategy.root_device)
+        self._rows: list[StepRecord] = []
         self.has_news = False
         self._writer: Writer | None = None
         if trainer.is_global_zero:
             has_statistics = self.plan.statistics is not None
-            self._writer = Writer(
-                run_dir, trainer, model, statistics=has_statistics, overhead=overhead
-            )
+            self._writer = Writer(run_dir, trainer, model, overhead, has_statistics=has_statistics)
             if is_compiled(model) and self.plan.distributions is not None:
                 log.warning("the model is compiled: the outputs of its layers are not recorded")
             if idle := without_optimizer(trainer, model):
@@ -84,14 +85,33 @@ class Flusher:
             described = describe_plan(self.plan, plan)
             print(f"gradient record: {described}; about {format_bytes(forecast)}")
 
-    def add(self, row: StepRecord) -> None:
-        if self.rows and self.rows[-1].step == row.step:  # an optimiser calls its closure again
-            self.rows.pop()
-        self.rows.append(row)
+    def add(
+        self,
+        row: StepRecord,
+        gradients: Sequence[Tensor],
+        module: pl.LightningModule,
+        micro_batches: MicroBatches,
+    ) -> None:
+        """Add the record of a step that is about to be done, and look at it if it is on the host.
+
+        Raises:
+            TrainingError: an alarm stops the training.
+        """
+        if self._rows and self._rows[-1].step == row.step:  # an optimiser calls its closure again
+            self._rows.pop()
+        self._rows.append(row)
+        names = self.parameters.names
+        if row.broken and row.loss_scale is None:
+            self._alarms.look_at_broken_step(
+                self._trainer, module, row, names, gradients, micro_batches
+            )
+            self._alarms.act(self._trainer)
+        if self._alarms.mode != "off":
+            self.filters.look([names[column] for column in row.columns], gradients)
 
     @property
     def is_full(self) -> bool:
-        return len(self.rows) >= self._flush_every
+        return len(self._rows) >= self.flush_every
 
     @torch.no_grad()
     def flush(self, *, all_processes: bool) -> None:
@@ -103,19 +123,19 @@ class Flusher:
         Raises:
             TrainingError: what was flushed before could not be written.
         """
-        rows, self.rows = self.rows, []
+        rows, self._rows = self._rows, []
         if not rows:
             return
-        parameters = self.parameters
-        losses, sums = step_losses(rows), torch.full((len(parameters.names),), torch.nan)
+        names, chosen = self.parameters.names, self.parameters.chosen
+        losses, sums = step_losses(rows), torch.full((len(names),), torch.nan)
         if all_processes:
-            sums = checksums(parameters.tensors)
+            sums = checksums(self.parameters.tensors)
             if self._trainer.world_size > 1:
                 losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
-        flushed = flush_steps(rows, parameters.names, losses.cpu().numpy())
+        flushed = flush_steps(rows, names, losses.cpu().numpy())
         self._alarms.look(flushed, sums.cpu().numpy(), self.filters.flush())
         if self._writer is not None:
-            self._writer.write(flushed, parameters.chosen)
+            self._writer.write(flushed, chosen)
         self.has_news = all_processes
 
     def settle(self) -> None:
@@ -137,20 +157,28 @@ class Flusher:
                 describe_plan(plan, before),
             )  # fmt: skip
 
-    def wait(self) -> None:
-        """Return when all that was flushed is on disk.
+    def flush_to_disk(self) -> int:
+        """Flush in all processes, and return the bytes of the record once they are on the disk.
 
         Raises:
-            TrainingError: it could not be written.
+            TrainingError: they could not be written.
         """
-        if self._writer is not None:
-            self._writer.wait()
+        self.flush(all_processes=True)
+        if self._writer is None:
+            return 0
+        self._writer.store.wait()
+        return self._writer.store.bytes_written
+
+    def flush_after(self, error: BaseException) -> None:
+        """Flush in this process, whose training ends with an error."""
+        try:
+            self.flush(all_processes=False)
+            if self._writer is not None:
+                self._writer.store.wait()
+        except TrainingError as second:
+            if not comes_from_full_disk(error):  # which is reported already
+                log.error("%s", second)
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of the record on disk, as far as this process has written it."""
-        return 0 if self._writer is None else self._writer.bytes_written
+            self._writer.store.close()

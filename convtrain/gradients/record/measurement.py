@@ -16,10 +16,10 @@ from convtrain.gradients.record.overhead import Overhead
 from convtrain.gradients.record.parameters import Parameters, parameters_of
 from convtrain.gradients.record.schedule import Plan
 from convtrain.gradients.record.statistics import (
-    COSINE,
+    COMPARISONS,
     NAMES,
-    UPDATE_RATIO,
     describe,
+    is_on_cpu,
     largest,
 )
 from convtrain.gradients.record.steps import MEASURED, StepRecord
@@ -44,8 +44,12 @@ class Measurement:
         parameters: those that may be recorded.
         overhead: counts the time of each detail.
         has_statistics: whether there will be any.
-        decides_at_once: whether it is decided before each step of the optimiser that all gradients
-            are finite, which waits for the device.
+        flushes_each_step: the device is waited for at each step.
+
+    Attributes:
+        decides_at_once: whether it is decided before the optimiser's step, rather than when it is
+            flushed, that all its gradients are finite.
+        has_stepped: whether the optimiser has done the current step, or is about to.
     """
 
     def __init__(
@@ -56,10 +60,11 @@ class Measurement:
         overhead: Overhead,
         *,
         has_statistics: bool,
-        decides_at_once: bool,
+        flushes_each_step: bool,
     ) -> None:
         self._trainer, self._module, self._overhead = trainer, module, overhead
-        self._parameters, self._decides_at_once = parameters, decides_at_once
+        self._parameters = parameters
+        self.decides_at_once = flushes_each_step or all(map(is_on_cpu, parameters.tensors[:1]))
         clipping = clipping_of(trainer, module)
         self._clip_value = trainer.gradient_clip_val if clipping == "norm" else None
         self._measures_clipping = clipping in ("value", "unknown")
@@ -67,7 +72,8 @@ class Measurement:
         self._scaler: GradScaler | None = scaler if scaler and scaler.is_enabled() else None
         self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
         self._previous: dict[str, Tensor] = {}  # gradients that the next step is compared with
-        self._row: StepRecord | None = None  # of the current step
+        self._rows: list[StepRecord] = []  # of the current step, one for each optimiser
+        self.has_stepped = False
         self._before: tuple[StepRecord, list[Tensor], list[Tensor]] | None = None
         if self._measures_clipping or has_statistics:
             for optimizer in trainer.optimizers:
@@ -82,8 +88,9 @@ class Measurement:
         Returns:
             the record and the true gradient of each of its columns; None where nothing is due.
         """
-        self._row = None
-        due, is_compared = plan.due(step), plan.compares(step, len(self._optimizers))
+        self.has_stepped = True
+        due, statistics = plan.due(step), plan.statistics
+        is_compared = statistics is not None and statistics(step + len(self._optimizers))
         if not (due or is_compared):
             return None
         columns, gradients = self._parameters.with_gradient(optimizer)
@@ -95,7 +102,7 @@ class Measurement:
         if scale is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             # A fused optimiser divides by the loss scale itself, in its step.
             norms = [norm / scale for norm in norms]
-            if has_details or self._decides_at_once:
+            if has_details or self.decides_at_once:
                 gradients = [gradient / scale for gradient in gradients]
         elif self._clip_value is not None and isinstance(self._module, Task):
             self._module.gradient_norm = total_norm(torch.stack(list(norms)))  # clipping uses it
@@ -104,7 +111,7 @@ class Measurement:
             step=step,
             epoch=self._trainer.current_epoch,
             time=time.time(),
-            optimizer=self._optimizers.get(id(optimizer), 0),
+            optimizer=self._number_of(optimizer),
             micro_batches=len(micro_batches.batches) or 1,
             # A rate that is a tensor changes in place, and so does the scale.
             lr=[rate.clone() if isinstance(rate, Tensor) else rate for rate in rates],
@@ -117,11 +124,11 @@ class Measurement:
             self._measure_details(row, gradients, due, plan, is_compared)
         if not due:
             return None
-        if self._decides_at_once:
+        if self.decides_at_once:
             row.decide_finiteness(norms, gradients)
         else:
             row.norms, row.largest = torch.stack(list(norms)), largest(gradients)
-        self._row = row
+        self._rows.append(row)
         return row, gradients
 
     def _measure_details(
@@ -135,12 +142,14 @@ class Measurement:
         names = [self._parameters.names[column] for column in row.columns]
         parameters: list[Tensor] = [self._parameters.tensors[column] for column in row.columns]
         with self._overhead.of("statistics"):
-            previous = [self._previous.pop(name, None) for name in names]
+            none = torch.zeros(1, device=gradients[0].device)  # whose cosine is NaN
+            previous = [self._previous.pop(name, none) for name in names]
             if "statistics" in due:
                 shape = len(names), len(MEASURED)
                 row.statistics = torch.full(shape, torch.nan, device=gradients[0].device)
                 row.statistics[:, : len(NAMES)] = describe(gradients)
-                _compare(row.statistics[:, MEASURED.index(COSINE.name)], gradients, previous)
+                cosines = COMPARISONS["cosine"](gradients, previous)
+                row.statistics[:, MEASURED.index("cosine")] = cosines
                 self._before = row, parameters, [p.detach().clone() for p in parameters]
             if is_compared:
                 clones = [gradient.detach().clone() for gradient in gradients]
@@ -162,23 +171,28 @@ class Measurement:
         """Measure what the optimiser's step has done to gradients and weights."""
         with self._overhead:
             self._measure_update()
-            if self._row is not None and self._measures_clipping:
+            measured = [row for row in self._rows if row.optimizer == self._number_of(optimizer)]
+            if measured and self._measures_clipping:
                 gradients = [p.grad for p in parameters_of(optimizer) if p.grad is not None]
-                self._row.clipped = total_norm(gradient_norms(gradients))
+                measured[-1].clipped = total_norm(gradient_norms(gradients))
 
     @torch.no_grad()
-    def end_step(self) -> None:
-        """Complete the current step; one that the scaler skipped moved no weights."""
+    def end_step(self) -> list[StepRecord]:
+        """Return what was measured of the current step, which is done or skipped by the scaler."""
         self._measure_update()
-        self._row = None
+        rows, self._rows, self.has_stepped = self._rows, [], False
+        return rows
 
     def _measure_update(self) -> None:
         if self._before is not None:
             with self._overhead.of("statistics"):
                 (row, parameters, before), self._before = self._before, None
                 assert row.statistics is not None
-                ratios = UPDATE_RATIO.compute(parameters, before)
-                row.statistics[:, MEASURED.index(UPDATE_RATIO.name)] = ratios
+                ratios = COMPARISONS["update_ratio"](parameters, before)
+                row.statistics[:, MEASURED.index("update_ratio")] = ratios
+
+    def _number_of(self, optimizer: Optimizer) -> int:
+        return self._optimizers.get(id(optimizer), 0)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: gathered(tensor) for name, tensor in self._previous.items()}
@@ -199,22 +213,6 @@ def clipping_of(
     if not trainer.gradient_clip_val:
         return "none"
     return "value" if trainer.gradient_clip_algorithm == "value" else "norm"
-
-
-def _compare(
-    cosines: Tensor, gradients: Sequence[Tensor], previous: Sequence[Tensor | None]
-) -> None:
-    """Write the cosine of each gradient with the one before, where there is one."""
-    pairs = [(g, p) for g, p in zip(gradients, previous, strict=True) if p is not None]
-    if not pairs:
-        return
-    found = COSINE.compute([g for g, _ in pairs], [p for _, p in pairs])
-    if len(pairs) == len(cosines):
-        cosines.copy_(found)
-        return
-    known = [index for index, tensor in enumerate(previous) if tensor is not None]
-    for index, cosine in zip(known, found, strict=True):  # indexing with a list would wait
-        cosines[index] = cosine
 
 
 def _first_filters(

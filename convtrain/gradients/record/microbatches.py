@@ -1,7 +1,7 @@
 """The micro-batches of the current step: what a record or a replay needs once the step is done."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,16 +11,6 @@ from convtrain.data.batches import Batch, Batches
 from convtrain.gradients.record.capture import INPUT, Capture, LayerRecord
 from convtrain.gradients.record.overhead import Overhead
 from convtrain.gradients.record.steps import StepRecord
-
-
-class MicroBatchState(TypedDict, total=False):
-    """What a checkpoint between two micro-batches of a step keeps; nothing between two steps."""
-
-    batch_idx: list[int]
-    losses: list[Tensor]
-    buffers: dict[str, Tensor | None]
-    layers: dict[str, object] | None
-    input_gradient: Tensor | None
 
 
 class Buffers:
@@ -89,10 +79,10 @@ class MicroBatches:
                 self._capture = Capture(self._model, batch)
         self.batches.append((batch, batch_idx))
 
-    def end(self, loss: Tensor | None) -> None:
+    def end(self, loss: object = None) -> None:
         """Note what is known after a backward pass."""
-        if loss is not None:
-            self.losses.append(loss)
+        if isinstance(loss, Tensor):
+            self.losses.append(loss.detach())
         if self._capture is not None:
             capture, self._capture = self._capture, None
             gradient = capture.input_gradient
@@ -118,7 +108,7 @@ class MicroBatches:
         """Return the dataset indices of each micro-batch's images, where they are known."""
         return [batch.indices for batch, _ in self.batches if isinstance(batch, Batch)]
 
-    def state_dict(self) -> MicroBatchState:
+    def state_dict(self) -> dict[str, Any]:
         if not self.batches:
             return {}
         return {
@@ -129,13 +119,13 @@ class MicroBatches:
             "input_gradient": self.input_gradient,
         }
 
-    def load_state_dict(self, state: MicroBatchState) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
         self._done_before, self.losses = state["batch_idx"], state["losses"]
         self.buffers, self.input_gradient = state["buffers"], state["input_gradient"]
         layers = state["layers"]
-        self.layers = None if layers is None else LayerRecord(**layers)  # type: ignore[arg-type]
+        self.layers = None if layers is None else LayerRecord(**layers)
 
 
 def _load_again(trainer: pl.Trainer, index: int) -> object:

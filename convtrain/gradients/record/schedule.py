@@ -46,25 +46,15 @@ class Plan:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
-    def due(self, step: int) -> frozenset[str]:
-        """Return the details that are recorded at a step."""
-        always, sampled = self._always_and_sampled
-        return always.union([n for n, sampling in sampled if sampling(step)]) if sampled else always
-
-    def compares(self, step: int, optimizers: int = 1) -> bool:
-        """Return whether the same optimiser's next step is compared with this one."""
-        return self.statistics is not None and self.statistics(step + optimizers)
-
-    @cached_property
-    def _always_and_sampled(self) -> tuple[frozenset[str], list[tuple[str, Sampling]]]:
-        sampled = [(n, s) for n, s in self.samplings.items() if s.every_n_steps > 1]
-        return frozenset(self.samplings).difference(n for n, _ in sampled), sampled
-
     @cached_property
     def samplings(self) -> dict[str, Sampling]:
         """The details that are recorded at some steps, from the cheapest on."""
         found = {name: getattr(self, name) for name in DETAILS}
         return {name: sampling for name, sampling in found.items() if sampling is not None}
+
+    def due(self, step: int) -> frozenset[str]:
+        """Return the details that are recorded at a step."""
+        return frozenset([name for name, is_due in self.samplings.items() if is_due(step)])
 
     def selects(self, name: str) -> bool:
         return matches(name, self.include) and not matches(name, self.exclude)
@@ -74,20 +64,12 @@ class Plan:
 
 
 def describe_plan(plan: Plan, original: Plan | None = None) -> str:
-    """Describe a plan: ``norms at every step, distributions at every 50th step``.
+    """Describe a plan: ``norms every step, distributions every 50 steps``.
 
     Args:
         original: the plan before it was thinned; a detail that only this one has is recorded
             ``never``.
     """
-    when = {name: f"at every {_ordinal(s)}" for name, s in plan.samplings.items()}
-    names = (original or plan).samplings
-    return ", ".join(f"{name} {when.get(name, 'never')}" for name in names)
-
-
-def _ordinal(sampling: Sampling) -> str:
-    number = sampling.every_n_steps
-    if number == 1:
-        return "step"
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending} step"
+    numbers = {name: sampling.every_n_steps for name, sampling in plan.samplings.items()}
+    when = {name: "every step" if n == 1 else f"every {n} steps" for name, n in numbers.items()}
+    return ", ".join(f"{name} {when.get(name, 'never')}" for name in (original or plan).samplings)

@@ -46,30 +46,20 @@ STATISTICS = (
 NAMES = tuple(statistic.name for statistic in STATISTICS)
 
 
-class Comparison(NamedTuple):
-    """One number that compares a parameter's tensors at two times; NaN where it is not defined."""
-
-    name: str
-    compute: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
-    definition: str
+def _update_ratios(after: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    changes = [new - old for new, old in zip(after, before, strict=True)]
+    return gradient_norms(changes) / gradient_norms(before)
 
 
-UPDATE_RATIO = Comparison(
-    "update_ratio",
-    lambda after, before: (
-        gradient_norms([new - old for new, old in zip(after, before, strict=True)])
-        / gradient_norms(before)
-    ),
-    "norm(after - before) / norm(before), of the weights in this step",
-)
-COSINE = Comparison(
-    "cosine",
-    lambda gradients, previous: (
-        inner_products(gradients, previous) / (gradient_norms(gradients) * gradient_norms(previous))
-    ),
-    "(x * y).sum() / (norm(x) * norm(y)), with the gradient y of the step before",
-)
-COMPARISONS = (UPDATE_RATIO, COSINE)
+def _cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    products = [(flat(a) * flat(b)).sum() for a, b in zip(first, second, strict=True)]
+    return torch.stack(products) / (gradient_norms(first) * gradient_norms(second))
+
+
+COMPARISONS = {"update_ratio": _update_ratios, "cosine": _cosines}
+"""Numbers that compare two tensors of each parameter, NaN where they are not defined: the norm of
+the weights' change in a step against their norm before it, and the cosine of the gradient with
+that of the step before."""
 
 
 def describe(tensors: Sequence[Tensor]) -> Tensor:
@@ -114,11 +104,6 @@ def flat(tensor: Tensor) -> Tensor:
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     return in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
-
-
-def inner_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of each pair; of a complex pair the real part."""
-    return torch.stack([(flat(a) * flat(b)).sum() for a, b in zip(first, second, strict=True)])
 
 
 def largest(gradients: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from convtrain.gradients.record.statistics import (
     is_finite,
 )
 
-MEASURED = (*NAMES, *(comparison.name for comparison in COMPARISONS))
+MEASURED = (*NAMES, *COMPARISONS)
 """The columns of :attr:`StepRecord.statistics`."""
 
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_

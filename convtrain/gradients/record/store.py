@@ -20,6 +20,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from convtrain.errors import MissingDataError, first_line
+from convtrain.errors import MissingDataError, TrainingError, first_line
 from convtrain.process.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -86,15 +87,18 @@ class Store:
 
     Args:
         run_dir: the run's directory; the record is its sub-folder ``gradients``.
-        deferred: encode files only, until :meth:`write_files` is called, perhaps in a thread.
+        in_thread: only encode the files, until :meth:`start_writing`. The thread then waits for the
+            disk and does nothing else: two threads that run Python would wait for each other.
 
     Attributes:
         bytes_written: to the disk.
     """
 
-    def __init__(self, run_dir: Path | str, *, deferred: bool = False) -> None:
-        self.folder, self._deferred = Path(run_dir) / FOLDER, deferred
+    def __init__(self, run_dir: Path | str, *, in_thread: bool = False) -> None:
+        self.folder = Path(run_dir) / FOLDER
+        self._thread = ThreadPoolExecutor(1, "gradient-record") if in_thread else None
         self._encoded: list[tuple[Path, bytes | pa.Buffer]] = []
+        self._writing: Future[None] | None = None
         self.bytes_written = 0
 
     def append(self, table: str, columns: Mapping[str, Column]) -> None:
@@ -135,24 +139,44 @@ class Store:
         return dict(json.loads(paths[-1].read_text())) if paths else {}
 
     def write_tensors(self, step: int, tensors: Mapping[str, "Tensor"]) -> None:
-        """Write whole tensors of a step, by name, as ``tensors/STEP.safetensors``.
+        """Write dense tensors of a step, by name, as ``tensors/STEP.safetensors``.
 
         A complex one is written as pairs of real and imaginary parts.
         """
         from safetensors.torch import save
+        from torch import view_as_real
 
-        content = save({name: _for_safetensors(tensor) for name, tensor in tensors.items()})
+        pairs = {n: view_as_real(t.resolve_conj()) for n, t in tensors.items() if t.is_complex()}
+        real = {**tensors, **pairs}
+        content = save({name: tensor.cpu().contiguous() for name, tensor in real.items()})
         self._write(self.folder / TENSORS / f"{step:012d}.safetensors", content)
 
     def write_text(self, name: str, text: str) -> None:
         self._write(self.folder / name, text.encode())
 
-    def write_files(self) -> None:
-        """Put the files that were encoded on the disk.
+    def start_writing(self) -> None:
+        """Let the thread put the encoded files on the disk; :meth:`wait` must come before more."""
+        if self._thread is not None:
+            self._writing = self._thread.submit(self._write_files)
+
+    def wait(self) -> None:
+        """Return when all files are on the disk.
 
         Raises:
             TrainingError: one of them could not be written.
         """
+        writing, self._writing = self._writing, None
+        try:
+            if writing is not None:
+                writing.result()
+        except TrainingError as error:
+            raise TrainingError(f"{error}; recorder=off trains without a record") from error
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _write_files(self) -> None:
         encoded, self._encoded = self._encoded, []
         for path, content in encoded:
             with atomic_write(path) as writer:
@@ -174,8 +198,8 @@ class Store:
 
     def _write(self, path: Path, content: bytes | pa.Buffer) -> None:
         self._encoded.append((path, content))
-        if not self._deferred:
-            self.write_files()
+        if self._thread is None:
+            self._write_files()
 
 
 def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
@@ -271,14 +295,3 @@ def _step_of_alarm(line: str) -> float:
 
 def _as_array(values: Column, kind: pa.DataType) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, kind)
-
-
-def _for_safetensors(tensor: "Tensor") -> "Tensor":
-    """Return a tensor that safetensors can write: dense, contiguous, on the host, real."""
-    tensor = tensor.detach()
-    tensor = tensor.to_dense() if tensor.is_sparse else tensor
-    if tensor.is_complex():
-        import torch
-
-        tensor = torch.view_as_real(tensor.resolve_conj())
-    return tensor.cpu().contiguous().clone()

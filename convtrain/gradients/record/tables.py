@@ -45,9 +45,9 @@ def parameter_columns(
         measured = flushed.has_statistics[row_index]
         for name in NAMES[1:]:
             columns[name] = _nullable(flushed.statistics[name][kept], measured)
-        for comparison in COMPARISONS:
-            values = flushed.statistics[comparison.name][kept]
-            columns[comparison.name] = _nullable(values, ~np.isnan(values))
+        for name in COMPARISONS:
+            values = flushed.statistics[name][kept]
+            columns[name] = _nullable(values, ~np.isnan(values))
     return columns
 
 

@@ -37,26 +37,14 @@ FILTER_IMAGES = 20  # of each convolution; TensorBoard itself shows ten
 
 
 class TensorBoardView:
-    """Writes one TensorBoard event for each step, with the step's own time.
+    """Writes an event for each step, with the step's own time; nothing without TensorBoard."""
 
-    Args:
-        writer: of the run's events.
-        every_n_steps: steps between two points of a curve.
-        image_every_n_steps: steps between two images of a convolution's filters, at least.
-        graph: of grad_fns, that was written last.
-    """
-
-    def __init__(
-        self,
-        writer: SummaryWriter,
-        *,
-        every_n_steps: int,
-        image_every_n_steps: int,
-        graph: Mapping[str, list[str]],
-    ) -> None:
-        self._writer, self._every = writer, every_n_steps
-        self._image_every, self._next_image = image_every_n_steps, 0
-        self._graph = graph
+    def __init__(self, trainer: pl.Trainer) -> None:
+        logger = tensorboard_of(trainer.loggers)
+        self._writer: SummaryWriter | None = None if logger is None else logger.experiment
+        steps = max(training_steps(trainer), 1)
+        self._curve_every = math.ceil(steps / CURVE_POINTS)
+        self._image_every, self._next_image = math.ceil(steps / FILTER_IMAGES), 0
 
     def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
         """Write the steps of a flush.
@@ -64,10 +52,11 @@ class TensorBoardView:
         Args:
             chosen: whether a parameter is recorded, for each name.
         """
-        file = self._writer._get_file_writer()
-        assert file is not None
+        if self._writer is None:
+            return
+        events = self._writer._get_file_writer().event_writer
         for index, row in enumerate(flushed.rows):
-            on_curve = row.step % self._every == 0 or row.step == 1
+            on_curve = row.step % self._curve_every == 0 or row.step == 1
             values = list(_statistics(flushed, index, np.array(chosen), on_curve=on_curve))
             if on_curve:
                 values += _step_values(flushed, index)
@@ -77,11 +66,13 @@ class TensorBoardView:
             values += self._filters(row)
             if values:
                 event = Event(step=row.step, wall_time=row.time, summary=Summary(value=values))
-                file.event_writer.add_event(event)
-            if row.layers is not None and row.layers.graph != self._graph:
-                self._graph = row.layers.graph
-                text = graph_as_markdown(self._graph)
-                self._writer.add_text("gradients/graph", text, row.step, row.time)
+                events.add_event(event)
+
+    def write_graph(self, row: StepRecord, graph: Mapping[str, list[str]]) -> None:
+        """Show each layer's grad_fn and those that follow it in the backward pass, as a table."""
+        if self._writer is not None:
+            text = graph_as_markdown(graph)
+            self._writer.add_text("gradients/graph", text, row.step, row.time)
 
     def _filters(self, row: StepRecord) -> Iterator[Summary.Value]:
         if not row.filters or row.step < self._next_image:
@@ -91,20 +82,6 @@ class TensorBoardView:
             for what, tensor in (("filters", weight), ("filter_gradients", gradient)):
                 if torch.isfinite(tensor).all():
                     yield image_value(f"{what}/{name}", filter_grid(tensor.cpu()))
-
-
-def tensorboard_view(trainer: pl.Trainer, graph: Mapping[str, list[str]]) -> TensorBoardView | None:
-    """Return a view in the trainer's TensorBoard logger, None without one."""
-    logger = tensorboard_of(trainer.loggers)
-    if logger is None:
-        return None
-    steps = max(training_steps(trainer), 1)
-    return TensorBoardView(
-        logger.experiment,
-        every_n_steps=math.ceil(steps / CURVE_POINTS),
-        image_every_n_steps=math.ceil(steps / FILTER_IMAGES),
-        graph=graph,
-    )
 
 
 def _statistics(

@@ -1,18 +1,12 @@
-"""Writing the record beside the training.
-
-A thread waits for the disk, and does nothing else: two threads that run Python at the same time
-would wait for each other.
-"""
+"""Writing what was flushed: to the store, and to TensorBoard."""
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytorch_lightning as pl
 from torch import nn
 
-from convtrain.errors import TrainingError
 from convtrain.gradients.record.overhead import Overhead
 from convtrain.gradients.record.steps import FlushedSteps
 from convtrain.gradients.record.store import Store
@@ -22,20 +16,17 @@ from convtrain.gradients.record.tables import (
     parameter_columns,
     step_columns,
 )
-from convtrain.gradients.record.tensorboard import tensorboard_view
+from convtrain.gradients.record.tensorboard import TensorBoardView
 
 
 class Writer:
-    """Writes what is flushed, to the store first and then to TensorBoard, one flush at a time.
-
-    It begins with deleting what was recorded after the step that the training starts from.
+    """Writes the record of a training, once it has deleted the steps that are trained again.
 
     Args:
         run_dir: the run's directory.
-        trainer: may have a TensorBoard logger.
-        model: whose parameters are described in ``parameters.json``.
-        statistics: whether more than norms is recorded at some steps.
+        trainer, model: that train.
         overhead: counts the time of each detail.
+        has_statistics: whether more than norms is recorded at some steps.
     """
 
     def __init__(
@@ -43,87 +34,58 @@ class Writer:
         run_dir: Path,
         trainer: pl.Trainer,
         model: nn.Module,
-        *,
-        statistics: bool,
         overhead: Overhead,
+        *,
+        has_statistics: bool,
     ) -> None:
-        self._statistics, self._overhead = statistics, overhead
-        self._thread = ThreadPoolExecutor(1, "gradient-record")
-        self._writing: Future[None] | None = None
+        self._overhead, self._has_statistics = overhead, has_statistics
         before = Store(run_dir)
         before.keep_until(trainer.global_step)
         self._graph = before.last_graph()
-        self._tensorboard = tensorboard_view(trainer, self._graph)
-        self._store = Store(run_dir, deferred=True)
-        self._store.write_text("parameters.json", _describe_parameters(model))
-        self._writing = self._thread.submit(self._store.write_files)
-        self._has_rows = False
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of the record on disk, 0 where no step was recorded."""
-        return self._store.bytes_written if self._has_rows else 0
+        self._tensorboard = TensorBoardView(trainer)
+        self.store = Store(run_dir, in_thread=True)
+        self._write_json("parameters.json", _describe_parameters(model))
+        self.store.start_writing()
 
     def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
-        """Write a flush, once the one before is written.
+        """Write a flush, once the one before is on the disk.
 
         Raises:
             TrainingError: the flush before could not be written.
         """
-        self.wait()
-        self._has_rows = True
-        self._encode_tables(flushed, chosen)
-        self._encode_tensors_and_graph(flushed)
-        if self._tensorboard is not None:
-            sampled = any(row.histograms is not None for row in flushed.rows)
-            with self._overhead.of("distributions" if sampled else "norms"):
-                self._tensorboard.write(flushed, chosen)
-        self._writing = self._thread.submit(self._store.write_files)
-
-    def wait(self) -> None:
-        """Return when everything is on disk.
-
-        Raises:
-            TrainingError: it could not be written.
-        """
-        writing, self._writing = self._writing, None
-        try:
-            if writing is not None:
-                writing.result()
-        except TrainingError as error:
-            raise TrainingError(f"{error}; recorder=off trains without a record") from error
-
-    def close(self) -> None:
-        self._thread.shutdown()
-
-    def _encode_tables(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
-        store = self._store
+        store, rows = self.store, flushed.rows
+        store.wait()
         store.append("steps", step_columns(flushed))
-        with self._overhead.of("statistics" if self._statistics else "norms"):
-            columns = parameter_columns(flushed, chosen, statistics=self._statistics)
+        with self._overhead.of("statistics" if self._has_statistics else "norms"):
+            columns = parameter_columns(flushed, chosen, statistics=self._has_statistics)
             store.append("parameters", columns)
+        has_histograms = any(row.histograms is not None for row in rows)
         with self._overhead.of("distributions"):
-            if any(row.histograms is not None for row in flushed.rows):
+            if has_histograms:
                 store.append("histograms", histogram_columns(flushed, chosen))
-            if any(row.layers is not None for row in flushed.rows):
+            if any(row.layers is not None for row in rows):
                 store.append("layers", layer_columns(flushed))
-
-    def _encode_tensors_and_graph(self, flushed: FlushedSteps) -> None:
-        for row in flushed.rows:
-            if row.tensors:
-                with self._overhead.of("tensors"):
-                    self._store.write_tensors(row.step, row.tensors)
+        with self._overhead.of("distributions" if has_histograms else "norms"):
+            self._tensorboard.write(flushed, chosen)
+        for row in rows:
             if row.layers is not None and row.layers.graph != self._graph:
                 self._graph = row.layers.graph
-                text = json.dumps(self._graph, indent=1) + "\n"
-                self._store.write_text(f"graph-{row.step:012d}.json", text)
+                self._write_json(f"graph-{row.step:012d}.json", self._graph)
+                self._tensorboard.write_graph(row, self._graph)
+            if row.tensors:
+                with self._overhead.of("tensors"):
+                    store.write_tensors(row.step, row.tensors)
+        store.start_writing()
+
+    def _write_json(self, name: str, content: object) -> None:
+        self.store.write_text(name, json.dumps(content, indent=1) + "\n")
 
 
-def _describe_parameters(model: nn.Module) -> str:
+def _describe_parameters(model: nn.Module) -> list[dict[str, object]]:
     aliases: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
-    described = [
+    return [
         {
             "parameter": name,
             "shape": list(parameter.shape),
@@ -132,4 +94,3 @@ def _describe_parameters(model: nn.Module) -> str:
         }
         for name, parameter in model.named_parameters()
     ]
-    return json.dumps(described, indent=1) + "\n"

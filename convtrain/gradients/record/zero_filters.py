@@ -1,7 +1,7 @@
 """Which filters of a convolution have a gradient of exact zeros, step after step."""
 
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +11,6 @@ from convtrain.training.norms import is_plain
 from convtrain.training.sharding import gathered
 
 SCAN_EVERY_N_STEPS = 50  # recorded steps between two scans of all filters
-
-
-class FilterState(TypedDict):
-    """What a checkpoint keeps of :class:`ZeroFilters`; filters are numbers, by parameter."""
-
-    rows: int
-    sizes: dict[str, int]
-    followed: dict[str, list[int]]
 
 
 class ZeroFilters:
@@ -76,11 +68,11 @@ class ZeroFilters:
             if len(numbers)
         }
 
-    def state_dict(self) -> FilterState:
+    def state_dict(self) -> dict[str, Any]:
         followed = {name: numbers.tolist() for name, (numbers, _) in self._followed.items()}
         return {"rows": self._rows, "sizes": dict(self._sizes), "followed": followed}
 
-    def load_state_dict(self, state: FilterState) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rows, self._sizes = state["rows"], dict(state["sizes"])
         filters = state["followed"].items()
         self._follow(

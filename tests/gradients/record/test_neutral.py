@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convtrain.gradients import load
-from convtrain.gradients.record import histograms, recorder
+from convtrain.gradients.record import histograms, measurement
 from convtrain.gradients.record.schedule import Plan
 from convtrain.gradients.record.store import Store
 from tests.conftest import Train, slow_but
@@ -110,7 +110,7 @@ def test_nothing_waits_and_nothing_is_written_between_flushes(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way of an accelerator, taken on the CPU: there, reading a value would be a wait."""
-    monkeypatch.setattr(recorder, "is_on_cpu", lambda tensor: False)
+    monkeypatch.setattr(measurement, "is_on_cpu", lambda tensor: False)
     monkeypatch.setattr(histograms, "is_on_cpu", lambda tensor: False)
     host_copies, writes = Counter[str](), []
     for name in ("cpu", "numpy", "tolist", "item"):
@@ -153,7 +153,7 @@ class _AtLastStep(pl.Callback):
 def test_an_accelerator_gets_the_same_record(tmp_path: Path, monkeypatch: Any) -> None:
     for what in ("host", "accelerator"):
         if what == "accelerator":
-            monkeypatch.setattr(recorder, "is_on_cpu", lambda tensor: False)
+            monkeypatch.setattr(measurement, "is_on_cpu", lambda tensor: False)
             monkeypatch.setattr(histograms, "is_on_cpu", lambda tensor: False)
         train(tmp_path / what, FULL)
     for table in ("steps", "parameters", "layers", "histograms"):
