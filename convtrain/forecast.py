@@ -1,14 +1,14 @@
-"""What a training will take, told before it starts: parameters, steps, memory, disk.
+"""What a training will need, computed before it starts: parameters, steps, memory, disk.
 
 The data is read as for a training. The model is built on torch's meta device, which computes shapes
-and no values, so that a forecast takes no memory of the model's size and no accelerator.
+without values, so a forecast needs neither the model's memory nor an accelerator.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,20 +31,20 @@ from convtrain.training.optimizers import make_optimizer
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer
 
-CHECKPOINT_OVERHEAD, TENSOR_OVERHEAD = 10_000, 500  # bytes of a checkpoint, besides its numbers
-CSV_ENTRY, TENSORBOARD_ENTRY = 90, 250  # bytes of one entry of the log
-PICTURES, PICTURE = 15_000, 700  # bytes of TensorBoard's filters, and of each test image
-RECORDS = 12_000  # bytes of configuration, provenance, log and result
+CHECKPOINT_BYTES, TENSOR_BYTES = 10_000, 500  # of a checkpoint, besides its numbers
+CSV_ENTRY_BYTES, TENSORBOARD_ENTRY_BYTES = 90, 250
+FILTERS_BYTES, IMAGE_BYTES = 15_000, 700  # of TensorBoard's pictures
+SMALL_FILES_BYTES = 12_000  # configuration, provenance, log and result
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a training will take.
+class Forecast(NamedTuple):
+    """What a training will need.
 
     Attributes:
-        images: in training, validation and test.
-        parameters: numbers that are learned.
-        steps: of the optimiser, at most; ``epoch_steps`` of them in an epoch.
+        images: numbers of images in training, validation and test.
+        parameters: number of trained parameters.
+        steps: optimiser steps, at most.
+        epoch_steps: optimiser steps per epoch.
         memory: bytes on each device, by what they are for.
         disk: bytes in the run's directory, by what they are for.
     """
@@ -58,31 +58,32 @@ class Forecast:
 
 
 def forecast(config: Config) -> Forecast:
-    """Return what training ``config`` will take.
+    """Return what training ``config`` will need.
 
     Memory, in bytes on each device:
 
-    - parameters, gradients: the size of all parameters, and of those that are learned;
-    - optimiser state: the tensors that one step of the optimiser leaves behind;
+    - parameters, gradients: of all parameters, and of the trained ones;
+    - optimiser state: the tensors that the optimiser holds after one step;
     - buffers: such as the averages of batch norm;
     - activations: what autograd keeps from the forward pass and the loss of one batch until the
-      backward pass, each storage once, parameters and buffers left out. With ``16-mixed`` and
-      ``bf16-mixed`` half of it. Missing where the model cannot run on the meta device;
-    - images: the splits themselves, one byte a pixel and channel; none where they lie in a file.
+      backward pass, each storage once, without parameters and buffers; half of it for
+      ``16-mixed`` and ``bf16-mixed``. Missing if the model cannot run on the meta device;
+    - images: the splits, one byte per pixel and channel; none if they are read from a file.
 
-    What is not counted: the library itself (CUDA takes some 500 MB), memory that kernels borrow,
-    and gradients of activations, which replace them in turn.
+    The library itself (about 500 MB for CUDA), the workspaces of kernels, and the gradients of
+    activations, which replace the activations, are not counted.
 
     Raises:
         ConvtrainError: what the training would raise before its first step.
     """
+    chosen = config.trainer
     data = make_data(config)
     model = make_model_on_meta(config)
     check_smallest_batch(config, data, model)
-    _make_the_rest(config, data)
+    _check_the_rest(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = _optimizer_state(config, trained)
-    width = 2 if config.trainer.precision in (64, "64-true") else 1
+    width = 2 if chosen.precision in (64, "64-true") else 1
     splits = (data.splits.train, data.splits.val, data.splits.test)
     memory = {
         "parameters": width * _bytes(model.parameters()),
@@ -91,22 +92,15 @@ def forecast(config: Config) -> Forecast:
         "buffers": width * _bytes(model.buffers()),
         "images": sum({id(split.pixels): split.resident_bytes for split in splits}.values()),
     }
-    kept = saved_for_backward(config, model)
-    if kept is not None:
-        half = config.trainer.precision in ("16-mixed", "bf16-mixed")
+    if (kept := saved_for_backward(config, model)) is not None:
+        half = chosen.precision in ("16-mixed", "bf16-mixed")
         memory["activations"] = kept // 2 if half else width * kept
-    chosen = config.trainer
     epoch_steps = steps_of_epoch(batches_of_epoch(config, data), chosen.accumulate_grad_batches)
     steps = steps_of_training(epoch_steps, chosen.max_epochs, chosen.max_steps)
-    if chosen.fast_dev_run:
-        steps = epoch_steps
+    steps = epoch_steps if chosen.fast_dev_run else steps
     numbers = [*model.parameters(), *model.buffers(), *state]
-    disk = _disk(
-        config,
-        steps=steps,
-        epoch_steps=epoch_steps,
-        checkpoint=width * _bytes(numbers) + CHECKPOINT_OVERHEAD + TENSOR_OVERHEAD * len(numbers),
-    )
+    checkpoint = width * _bytes(numbers) + CHECKPOINT_BYTES + TENSOR_BYTES * len(numbers)
+    disk = _disk(config, steps=steps, epoch_steps=epoch_steps, checkpoint=checkpoint)
     disk["gradient record"] = _record(config, model, steps, epoch_steps)
     return Forecast(
         images=(len(splits[0]), len(splits[1]), len(splits[2])),
@@ -118,13 +112,13 @@ def forecast(config: Config) -> Forecast:
     )
 
 
-def _make_the_rest(config: Config, data: ImageData) -> None:
-    """Make what a training has besides data and model, for what may be wrong with it."""
+def _check_the_rest(config: Config, data: ImageData) -> None:
+    """Raise what is wrong with devices, callbacks, loggers and trainer."""
     chosen = config.trainer
     check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
     with TemporaryDirectory() as folder:
         callbacks = make_callbacks(config, Run(folder), data)
-        if chosen.devices == 1:  # several are processes of their own
+        if chosen.devices == 1:  # several devices would need several processes
             make_trainer(
                 run_dir=Path(folder),
                 callbacks=callbacks,
@@ -136,8 +130,8 @@ def _make_the_rest(config: Config, data: ImageData) -> None:
 def make_model_on_meta(config: Config) -> nn.Module:
     """Make the model without values.
 
-    A few constructions look at values, such as orthogonal parametrizations; these are made for real
-    and moved. What is wrong with a model is wrong there as well, and is raised then.
+    A few constructions read values, such as orthogonal parametrizations. They are made on the CPU
+    and then moved, which also raises what is wrong with a model.
     """
     try:
         with torch.device("meta"):
@@ -147,12 +141,12 @@ def make_model_on_meta(config: Config) -> nn.Module:
 
 
 def saved_for_backward(config: Config, model: nn.Module) -> int | None:
-    """Return the bytes that autograd keeps of one batch on each device, on the meta device.
+    """Return the bytes that autograd keeps of one batch on each device.
 
     Returns:
-        None where the model computes with values, which the meta device has none of.
+        None if the model's computation depends on values, which the meta device lacks.
     """
-    kept: dict[int, Tensor] = {}  # alive, so that no storage's address is used twice
+    kept: dict[int, Tensor] = {}  # keeps the tensors alive, so that no address is used twice
 
     def keep(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
@@ -171,7 +165,6 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
 
 
 def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Return the tensors that the optimiser holds after its first step."""
     optimizer = make_optimizer(config.optimizer, parameters)
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
@@ -181,24 +174,22 @@ def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Ten
 
 
 def _disk(config: Config, *, steps: int, epoch_steps: int, checkpoint: int) -> dict[str, int]:
-    found = {"records": RECORDS}
+    found = {"records": SMALL_FILES_BYTES}
     if config.trainer.fast_dev_run:
         return found  # it saves and logs nothing
-    epochs = steps // max(epoch_steps, 1)
-    kept = config.callbacks.checkpoint
-    best = min(kept.save_top_k, epochs // kept.every_n_epochs)
-    saves = epochs // kept.every_n_epochs + (
-        steps // kept.every_n_steps if kept.every_n_steps else 0
-    )
-    newest = min(kept.keep_last, max(saves, 1))
-    count = newest + (best if config.trainer.limit_val_batches else 0)
+    epochs, chosen = steps // max(epoch_steps, 1), config.callbacks.checkpoint
+    at_epochs = epochs // chosen.every_n_epochs
+    at_steps = steps // chosen.every_n_steps if chosen.every_n_steps else 0
+    count = min(chosen.keep_last, max(at_epochs + at_steps, 1))
+    if config.trainer.limit_val_batches:
+        count += min(chosen.save_top_k, at_epochs)
     found[f"{count} checkpoint{'s' * (count > 1)}"] = count * checkpoint
     entries = steps // config.trainer.log_every_n_steps + 3 * (epochs + 1)
     if config.logger.csv:
-        found["metrics.csv"] = CSV_ENTRY * entries
+        found["metrics.csv"] = CSV_ENTRY_BYTES * entries
     if config.logger.tensorboard:
-        pictures = PICTURES + PICTURE * config.logger.images
-        found["TensorBoard"] = TENSORBOARD_ENTRY * entries + pictures
+        pictures = FILTERS_BYTES + IMAGE_BYTES * config.logger.images
+        found["TensorBoard"] = TENSORBOARD_ENTRY_BYTES * entries + pictures
     return found
 
 

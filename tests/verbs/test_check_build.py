@@ -109,7 +109,7 @@ CASES: dict[str, tuple[tuple[str, ...], str | None]] = {
     ),
     "a tuple": (
         (*CUSTOM, "model._target_=ownpackage.Pair"),
-        "model._target_=ownpackage.Pair: returns a tuple, not a tensor; return the scores alone",
+        "model._target_=ownpackage.Pair: returns a tuple, not a tensor; return the logits alone",
     ),
     "a tuple in training": (
         (*CUSTOM, "model._target_=ownpackage.PairInTraining"),
