@@ -108,7 +108,7 @@ class MicroBatches:
         """Return the dataset indices of each micro-batch's images, where they are known."""
         return [batch.indices for batch, _ in self.batches if isinstance(batch, Batch)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         if not self.batches:
             return {}
         return {

@@ -86,7 +86,7 @@ class Recorder(pl.Callback):
         self.overhead.start()
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         if self._flusher.has_news:
             self._flusher.settle()
@@ -107,7 +107,7 @@ class Recorder(pl.Callback):
         self.overhead.seconds += time.perf_counter() - began
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, *_: object
     ) -> None:
         is_task = isinstance(pl_module, Task)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs

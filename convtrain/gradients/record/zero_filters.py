@@ -68,7 +68,7 @@ class ZeroFilters:
             if len(numbers)
         }
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         followed = {name: numbers.tolist() for name, (numbers, _) in self._followed.items()}
         return {"rows": self._rows, "sizes": dict(self._sizes), "followed": followed}
 

@@ -21,6 +21,7 @@ from convtrain.gradients.record.statistics import (
 )
 from convtrain.gradients.record.zero_filters import zero_filters
 from convtrain.training.norms import gradient_norms, total_norm
+from docs.generate.gradients import PAGE, page
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -172,3 +173,9 @@ def test_a_sharded_gradient_counts_as_a_whole(tmp_path: Any) -> None:
         assert torch.equal(describe([sharded]), describe([whole]))
     finally:
         distributed.destroy_process_group()
+
+
+def test_the_documentation_lists_the_statistics() -> None:
+    written = PAGE.read_text()
+    assert all(f"| `{s.name}` | `{s.definition}` |" in written for s in STATISTICS)
+    assert written == page(), "write it with python -m docs.generate gradients"
