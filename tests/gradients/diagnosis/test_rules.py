@@ -111,7 +111,12 @@ def offline(norms: np.ndarray, columns: dict[str, Any]) -> set[str]:
         "update_ratio": np.full(norms.size, columns.get("update_ratio", 1e-3)),
     }
     tables = [
-        pa.table({name: pa.array(values, TABLES[table][name]) for name, values in columns.items()})
+        pa.table(
+            {
+                name: pa.array(values, TABLES[table].get(name, pa.float32()))
+                for name, values in columns.items()
+            }
+        )
         for table, columns in (("steps", steps), ("parameters", parameters))
     ]
     lines = diagnose_tables(*tables)
