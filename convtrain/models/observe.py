@@ -41,9 +41,10 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if not isinstance(model, FunctionalModel):
         yield from model.named_modules()
         return
+    seen: set[nn.Module] = set()  # a module may be carried under two names
     for function in model.functions():
         if isinstance(function, CarriedFunction):
-            yield from function.module.named_modules(prefix=function.path)
+            yield from function.module.named_modules(seen, prefix=function.path)
 
 
 def _after(name: str, observer: Observer) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""A step whose gradients are not finite, once more: where it went wrong, and a file that tells."""
+"""A step whose gradients are not finite, once more: where it went wrong, and how to repeat it."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -19,19 +19,22 @@ from convtrain.models.observe import observe_outputs
 from convtrain.training.norms import whole
 from convtrain.training.task import Task
 
+State = dict[str, Any]
+"""What a step is repeated from: tensors and plain containers, as a checkpoint file holds them."""
+
 
 @dataclass
 class Replay:
-    """What a step does when it is done again.
+    """The result of repeating a step.
 
     Attributes:
-        where: the first value that was not finite, in words such as ``forward pass of relu_2``;
-            empty where all of them were finite.
-        micro_batch: which micro-batch that was in, from 0.
-        losses: of the micro-batches, each with its weight in the step's; they add up to that.
+        where: the origin of the first non-finite value, in words such as ``forward pass of
+            relu_2``; empty where all values were finite.
+        micro_batch: its micro-batch, counted from 0.
+        losses: of the micro-batches, each with its weight in the step's; their sum is the step's.
         gradients: by the parameter's name, summed over the micro-batches, before clipping.
-        is_same: whether these are the bits of the step that is replayed; None where the step's
-            gradients were averaged over several devices.
+        is_same: whether these are the bits of the original step; None where its gradients were
+            averaged over several devices.
     """
 
     where: str = ""
@@ -43,16 +46,15 @@ class Replay:
 
 def replay_step(
     trainer: pl.Trainer, task: Task, micro_batches: MicroBatches
-) -> tuple[Replay, dict[str, Any]]:
-    """Do the forward and backward passes of a step again, before the optimiser's.
+) -> tuple[Replay, State]:
+    """Repeat the forward and backward passes of a step, before the optimiser applies it.
 
-    Nothing stays behind: gradients, buffers and random state are as before.
+    Gradients, buffers and random state are as before when it returns.
 
     Returns:
-        what the step does, and what :func:`replay_saved` needs to do it again: tensors and plain
-        containers.
+        the replay, and the state from which :func:`replay_saved` repeats it.
     """
-    state = {
+    state: State = {
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
         "parts": trainer.accumulate_grad_batches,
@@ -69,32 +71,40 @@ def replay_step(
 
 
 def replay_saved(
-    task: Task, state: Mapping[str, Any], context: Callable[[], AbstractContextManager[Any]]
+    task: Task, state: State, context: Callable[[], AbstractContextManager[object]]
 ) -> Replay:
-    """Do a step again of which :func:`replay_step` returned the state.
+    """Repeat a step from the state that :func:`replay_step` returned.
 
     Args:
         task: with the weights that the step was computed from.
-        context: makes what the forward pass runs in, such as autocast.
+        state: of the step.
+        context: makes the context of the forward pass, such as autocast.
     """
     found = Replay()
-    with _undone(task, state["buffers"]), torch.compiler.set_stance("force_eager"):
+    with _restored(task, state["buffers"]), torch.compiler.set_stance("force_eager"):
         for number, saved in enumerate(state["micro_batches"]):
-            batch = Batch(*(saved[field] for field in Batch._fields))
-            where = _replay(task, batch, saved["seed"], context, state["parts"], found)
+            where = _replay(task, saved, context, state["parts"], found)
             if where and not found.where:
                 found.where, found.micro_batch = where, number
     for name, parameter in task.model.named_parameters():
         if not is_finite(parameter):
-            found.where, found.micro_batch = (
-                f"weights themselves, of which {name} is not finite",
-                None,
-            )
+            found.where = f"weights themselves, of which {name} is not finite"
+            found.micro_batch = None
             break
     return found
 
 
-def _state_of(batch: Batch, batch_idx: int, seed: int) -> dict[str, Any]:
+def digest_of(gradients: Mapping[str, Tensor]) -> str:
+    """Return a checksum of values by name, in which all NaN are equal."""
+    digest = hashlib.sha256()
+    for name, gradient in sorted(gradients.items()):
+        values = whole(gradient.detach()).cpu().contiguous()
+        values = torch.where(values.isnan(), torch.nan, values)
+        digest.update(name.encode() + values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _state_of(batch: Batch, batch_idx: int, seed: int) -> State:
     tensors = {
         name: v.clone() if isinstance(v, Tensor) else v for name, v in batch._asdict().items()
     }
@@ -104,20 +114,20 @@ def _state_of(batch: Batch, batch_idx: int, seed: int) -> dict[str, Any]:
 
 def _replay(
     task: Task,
-    batch: Batch,
-    seed: int,
-    context: Callable[[], AbstractContextManager[Any]],
+    saved: State,
+    context: Callable[[], AbstractContextManager[object]],
     parts: int,
     found: Replay,
 ) -> str:
-    origin = NanOrigin()
-    origin.look_at_input(batch.images)
-    begins, ends = origin.layer_begins, origin.layer_ends
-    with torch.enable_grad(), observe_outputs(task.model, ends, begins), context():
-        seed_device(task.device, seed)
-        scores = task(batch.images)
-        loss = task.loss(scores, batch.targets)
-        origin.follow_loss(scores, loss)
+    """Repeat a micro-batch, add its loss and gradients, and return its origin in words."""
+    batch = Batch(*(saved[field] for field in Batch._fields))
+    origin = NanOrigin(batch.images)
+    observed = observe_outputs(task.model, origin.leave_layer, origin.enter_layer)
+    with torch.enable_grad(), observed, context():
+        seed_device(task.device, saved["seed"])
+        logits = task(batch.images)
+        loss = task.loss(logits, batch.targets)
+        origin.enter_loss(logits, loss)
         weighted = (loss * batch.loss_weight if batch.loss_weight != 1 else loss) / parts
     found.losses.append(weighted.detach())
     parameters = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
@@ -135,25 +145,15 @@ def _replay(
     return where
 
 
-def digest_of(gradients: Mapping[str, Tensor]) -> str:
-    """Return a checksum of values by name, in which each NaN counts for the same."""
-    digest = hashlib.sha256()
-    for name, gradient in sorted(gradients.items()):
-        values = whole(gradient.detach()).cpu().contiguous()
-        values = torch.where(values.isnan(), torch.nan, values)
-        digest.update(name.encode() + values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 @contextmanager
-def _undone(task: Task, buffers: Mapping[str, Tensor | None]) -> Iterator[None]:
-    places = Buffers(task.model)
-    originals = places.tensors()
-    devices = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+def _restored(task: Task, buffers: Mapping[str, Tensor | None]) -> Iterator[None]:
+    """Put buffers into the model, and restore its own and the random state at the end."""
+    model_buffers = Buffers(task.model)
+    originals = model_buffers.tensors()
+    with torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
         try:
             given = {k: None if t is None else t.clone() for k, t in buffers.items()}
-            places.put({**places.clone(), **given})
+            model_buffers.put({**model_buffers.clone(), **given})
             yield
         finally:
-            places.put(originals)
+            model_buffers.put(originals)

@@ -63,7 +63,7 @@ class Capture:
         self.seconds = 0.0
         self._outputs: list[Output] = []
         self._last: tuple[int, int] | None = None
-        self._input = next(iter(_floating(batch)), None)
+        self._input = next(iter(floating_tensors(batch)), None)
         self._requires_grad_for_now = self._input is not None and not self._input.requires_grad
         if self._input is not None:
             self._outputs.append(Output(INPUT, _describe(self._input)))
@@ -78,7 +78,7 @@ class Capture:
 
     def _observe(self, layer: str, output: object) -> None:
         start = time.perf_counter()
-        for index, tensor in enumerate(_floating(output)):
+        for index, tensor in enumerate(floating_tensors(output)):
             state = id(tensor), tensor._version
             if state == self._last:
                 continue  # a container, which returns what its last layer returned
@@ -129,7 +129,7 @@ def _describe(tensor: Tensor) -> Tensor:
         return describe([tensor])[0]
 
 
-def _floating(values: object) -> Iterator[Tensor]:
+def floating_tensors(values: object) -> Iterator[Tensor]:
     for leaf in tree_leaves(values):
         if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
             yield leaf
