@@ -40,16 +40,13 @@ from convtrain.training.callbacks.pictures import Pictures
 from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.callbacks.stopping import make_early_stopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
+from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.optimizers import make_optimizer
 from convtrain.training.task import Task
-from convtrain.training.trainer import kind_of_device
 
 log = logging.getLogger("convtrain")
-
-MODEL_KEYS = {"channels_last", "compile"}
-"""Keys of ``trainer`` that Lightning's does not know, for :func:`make_task`."""
 
 
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:

@@ -6,7 +6,6 @@ without values, so a forecast needs neither the model's memory nor an accelerato
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.assembly import (
-    MODEL_KEYS,
     make_callbacks,
     make_data,
     make_loggers,
@@ -117,14 +115,11 @@ def _check_the_rest(config: Config, data: ImageData) -> None:
     chosen = config.trainer
     check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
     with TemporaryDirectory() as folder:
-        callbacks = make_callbacks(config, Run(folder), data)
+        run = Run(folder)
+        callbacks = make_callbacks(config, run, data)
         if chosen.devices == 1:  # several devices would need several processes
-            make_trainer(
-                run_dir=Path(folder),
-                callbacks=callbacks,
-                loggers=make_loggers(config, Path(folder)),
-                **chosen.model_dump(exclude=MODEL_KEYS),
-            )
+            loggers = make_loggers(config, run.path)
+            make_trainer(chosen, run_dir=run.path, callbacks=callbacks, loggers=loggers)
 
 
 def make_model_on_meta(config: Config) -> nn.Module:

@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.assembly import (
-    MODEL_KEYS,
     make_callbacks,
     make_data,
     make_loggers,
@@ -31,7 +30,7 @@ from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
 from convtrain.run.result import EVALUATED, Result, metric_of, metrics_in
 from convtrain.training.beginning import begin, checkpoint_to_resume
-from convtrain.training.callbacks.checkpoints import LastCheckpoint, load_best_weights
+from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
@@ -52,7 +51,6 @@ class Assembled:
     Attributes:
         asked: the configuration as it was asked for.
         config: the same with the devices and the strategy that were launched.
-        run: the run's directory.
         data, task, trainer: what is trained on, what is trained, and Lightning's trainer.
         recorder: the gradient recorder, if the run has one.
         fingerprint: a hash of the data.
@@ -103,14 +101,9 @@ def assemble(
     used = [*callbacks, *make_callbacks(config, run, data), *([recorder] if recorder else [])]
     used.append(SameEverywhere(asked, fingerprint, run.path))
     if signals is not None:
-        last = next((each for each in used if isinstance(each, LastCheckpoint)), None)
-        used.append(Interrupts(signals, last))
-    trainer = make_trainer(
-        run_dir=run.path,
-        callbacks=used,
-        loggers=[*make_loggers(config, run.path), Newest(task.entries.newest)],
-        **config.trainer.model_dump(exclude=MODEL_KEYS),
-    )
+        used.append(Interrupts(signals))
+    loggers = [*make_loggers(config, run.path), Newest(task.entries.newest)]
+    trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=used, loggers=loggers)
     return Assembled(asked, config, run, data, task, trainer, recorder, fingerprint, started)
 
 
@@ -128,7 +121,6 @@ def train(
         signals: end the run at the next place from which it can be resumed.
 
     Raises:
-        ConvtrainError: one line on what the user can correct.
         Interrupted: a signal has ended the run, which is saved.
     """
     if not _one_training.acquire(blocking=False):
@@ -196,8 +188,8 @@ def _failures_as_one_line(task: Task, run_dir: Path) -> Iterator[None]:
 @rank_zero_only
 def _finish(config: Config, run: Run, trainer: Trainer, result: Result) -> None:
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
-        values = {name: metric_of(result, name) for name in EVALUATED}
-        metrics = {name: value for name, value in values.items() if value is not None}
+        values = ((name, metric_of(result, name)) for name in EVALUATED)
+        metrics = {name: value for name, value in values if value is not None}
         tensorboard.log_results(config, metrics, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("finished")

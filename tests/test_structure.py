@@ -196,3 +196,23 @@ def test_only_run_knows_the_files_of_a_run(path: Path) -> None:
         texts = [n.value for n in constants if isinstance(n, ast.Constant)]
         named = [text for text in texts if isinstance(text, str)]
         assert not [text for text in named if FILES_OF_A_RUN.fullmatch(text)]
+
+
+def test_the_six_steps_are_in_one_short_file_in_their_order() -> None:
+    text = (PACKAGE / "training" / "task.py").read_text()
+    assert len(text.splitlines()) < 170
+    steps = re.findall(r"# Step (\d): ([\w' ]+)[.,]", text)
+    assert steps == [
+        ("1", "a network with learnable weights is defined"),
+        ("2", "the dataset's batches are iterated"),
+        ("3", "the network processes a batch"),
+        ("4", "the loss measures how far the logits are from the targets"),
+        ("5", "gradients are propagated back to the weights"),
+        ("6", "the weights are updated"),
+    ]
+
+
+def test_few_modules_stand_beside_the_pipeline() -> None:
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "pipeline"}
+    assert len(loose) <= 4, loose
+    assert len((PACKAGE / "pipeline.py").read_text().splitlines()) < 200

@@ -1,12 +1,23 @@
 """What devices this machine has."""
 
+from typing import Literal
+
 import torch
 
 from convtrain.errors import ConfigError
 
 
+def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:
+    """Return which kind of device ``trainer.accelerator`` selects on this machine."""
+    if accelerator in ("gpu", "auto") and torch.cuda.is_available():
+        return "gpu"
+    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
 def device_count(accelerator: str) -> int:
-    """Return how many devices there are of a kind; of ``auto``, those that would be taken."""
+    """Return the number of devices of a kind; for ``auto``, of the kind that it selects."""
     found = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     return found.get(accelerator, 1) if accelerator != "auto" else max(found["gpu"], 1)
 
@@ -15,7 +26,7 @@ def check_devices(accelerator: str, devices: int | str, strategy: str = "auto") 
     """Raise ConfigError, with what to type instead, unless the machine has the devices."""
     if strategy == "fsdp" and not torch.cuda.is_available():
         raise ConfigError(
-            "trainer.strategy=fsdp: this machine has no GPU to divide a model over; "
+            "trainer.strategy=fsdp: this machine has no GPU to shard a model over; "
             "type trainer=ddp_cpu"
         )
     if accelerator not in ("gpu", "mps"):

@@ -1,14 +1,13 @@
-"""Assemble Lightning's Trainer from flat settings."""
+"""Lightning's trainer, made from the configuration's ``trainer`` section."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import (
     AdvancedProfiler,
@@ -20,6 +19,7 @@ from pytorch_lightning.profilers import (
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_only
 
+from convtrain.config.groups import trainer as section
 from convtrain.errors import TrainingError
 from convtrain.process.joining import in_time
 from convtrain.process.ranks import RankInfo, rank_info, settle_rank
@@ -28,105 +28,93 @@ from convtrain.training.devices import check_devices
 from convtrain.training.loops import EpochLoop, FitLoop
 from convtrain.training.profile import StageProfiler
 
-PROFILERS: dict[str, type[Profiler]] = {
-    "simple": SimpleProfiler,
-    "advanced": AdvancedProfiler,
-    "pytorch": PyTorchProfiler,
-}
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
+NOT_FOR_LIGHTNING = {
+    "channels_last", "compile", "threads", "profiler", "strategy", "max_steps",
+}  # fmt: skip
+"""Keys of the section that Lightning's trainer does not know or takes in another form."""
 
 
 class NotProfiled(PassThroughProfiler):
-    """Not profiling, without a generator for each of the hundred actions of a step."""
+    """Lightning enters its profiler about 100 times a step, and makes a generator each time."""
 
-    def profile(self, action_name: str) -> Any:
-        return NOTHING
+    nothing = nullcontext()
 
-
-NOTHING = nullcontext()
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self.nothing
 
 
 class Trainer(pl.Trainer):
-    """Lightning's, which stops on every device where the first one cannot save.
+    """Validates after its last step, and ends every process if the first one cannot save."""
 
-    It validates after its last step as well.
-    """
-
-    checkpoint_files: CheckpointFiles
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, checkpoint_files: CheckpointFiles, **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.checkpoint_files = checkpoint_files
         old = self.fit_loop
         self.fit_loop = FitLoop(self, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
         self.fit_loop.epoch_loop = EpochLoop(self, min_steps=old.min_steps, max_steps=old.max_steps)
 
     def save_checkpoint(
-        self, filepath: Any, weights_only: bool | None = False, storage_options: Any = None
+        self,
+        filepath: str | Path,
+        weights_only: bool | None = False,
+        storage_options: object = None,
     ) -> None:
         failed: str | None = None
         try:
             super().save_checkpoint(filepath, weights_only, storage_options)
-        except TrainingError as error:  # of the first device alone; the others wait for it
+        except TrainingError as error:  # on the first process alone; the others wait for it
             failed = str(error)
             self.strategy.barrier("Trainer.save_checkpoint")
-        failed = self.strategy.broadcast(failed)
-        if failed is not None:
+        if (failed := self.strategy.broadcast(failed)) is not None:
             raise TrainingError(failed)
 
 
 def make_trainer(
+    chosen: section.Trainer,
     *,
     run_dir: Path,
-    accelerator: str,
-    devices: int | str,
-    strategy: str,
-    threads: int | None,
-    profiler: str | None,
-    max_steps: int | None,
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
-    **settings: Any,
 ) -> Trainer:
-    """Make the trainer; further settings are ``pytorch_lightning.Trainer``'s own.
+    """Make the trainer, and set the number of CPU threads.
 
     Raises:
-        ConfigError: the machine lacks the devices asked for.
+        ConfigError: the machine lacks the devices that are asked for.
     """
-    check_devices(accelerator, devices, strategy)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    made = _make_profiler(profiler, run_dir)
-    if isinstance(made, StageProfiler):
-        callbacks = [*callbacks, made.layers]
-    files = CheckpointFiles()
+    check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
+    if chosen.threads is not None:
+        torch.set_num_threads(chosen.threads)
+    profiler, files = _make_profiler(chosen.profiler, run_dir), CheckpointFiles()
+    if isinstance(profiler, StageProfiler):
+        callbacks = [*callbacks, profiler.layers]
     trainer = Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=_make_strategy(strategy),
-        max_steps=-1 if max_steps is None else max_steps,
+        files,
+        **chosen.model_dump(exclude=NOT_FOR_LIGHTNING),
+        strategy=_make_strategy(chosen.strategy),
+        max_steps=-1 if chosen.max_steps is None else chosen.max_steps,
         callbacks=list(callbacks),
         logger=list(loggers),
-        profiler=made,
+        profiler=profiler,
         default_root_dir=run_dir,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         plugins=[files, lightning_environment()],
         use_distributed_sampler=False,
-        **settings,
     )
-    trainer.checkpoint_files = files
     connect = trainer.strategy.setup_environment
     trainer.strategy.setup_environment = in_time(connect)  # type: ignore[method-assign]
     return trainer
 
 
 def _make_strategy(name: str) -> str | Strategy:
-    """Return Lightning's name of a strategy, or what takes settings of its own."""
     if name != "fsdp":
         return name
-    # Weights and gradients are DTensors, and a checkpoint is one file, as with one device.
-    # Lightning would divide them over as many processes as there are machines.
+    # Weights and gradients are DTensors, and a checkpoint is one file, as with one device. By
+    # default Lightning would shard over as many processes as there are machines.
     return ModelParallelStrategy(
         data_parallel_size=rank_info().world_size,
         tensor_parallel_size=1,
@@ -134,15 +122,21 @@ def _make_strategy(name: str) -> str | Strategy:
     )
 
 
+def _make_profiler(name: str | None, run_dir: Path) -> Profiler:
+    if name is None:
+        return NotProfiled()
+    if name == "stages":
+        return StageProfiler(run_dir)
+    return PROFILERS[name](dirpath=run_dir, filename="profile")
+
+
 class Launched(ClusterEnvironment):
-    """Tells Lightning which rank this process is, whoever has started it."""
+    """Tells Lightning the rank of this process, whichever launcher has started it."""
+
+    creates_processes_externally = True
 
     def __init__(self, here: RankInfo) -> None:
         self.here = here
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
 
     @property
     def main_address(self) -> str:
@@ -169,34 +163,17 @@ class Launched(ClusterEnvironment):
         return self.here.rank // self.here.local_world_size
 
     def set_world_size(self, size: int) -> None:
-        """Leave it: the launcher decides."""
+        """Ignore it: the launcher has decided."""
 
     def set_global_rank(self, rank: int) -> None:
-        """Leave it: the launcher decides."""
+        """Ignore it: the launcher has decided."""
 
 
 def lightning_environment() -> ClusterEnvironment:
-    """Return what tells Lightning this process's rank, which it would read from variables itself.
+    """Return this process's rank for Lightning, which would read environment variables itself.
 
-    Lightning keeps the rank in ``rank_zero_only`` as well, from the moment it is imported.
+    Lightning also keeps the rank in ``rank_zero_only`` from the moment it is imported.
     """
     here = settle_rank()
     rank_zero_only.rank = here.rank  # type: ignore[attr-defined]
     return LightningEnvironment() if here.launcher is None else Launched(here)
-
-
-def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:
-    """Return what ``trainer.accelerator`` comes to on this machine."""
-    if accelerator in ("gpu", "auto") and torch.cuda.is_available():
-        return "gpu"
-    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
-        return "mps"
-    return "cpu"
-
-
-def _make_profiler(name: str | None, run_dir: Path) -> Profiler:
-    if name is None:
-        return NotProfiled()
-    if name == "stages":
-        return StageProfiler(run_dir)
-    return PROFILERS[name](dirpath=run_dir, filename="profile")

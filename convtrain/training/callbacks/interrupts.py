@@ -1,6 +1,4 @@
-"""Stopping where a run can be resumed exactly, when a signal has asked for it."""
-
-from typing import Any
+"""Ending a run where it can be resumed exactly, after a signal has asked it to stop."""
 
 import pytorch_lightning as pl
 import torch
@@ -12,26 +10,25 @@ from convtrain.training.position import validation_follows
 
 
 class Interrupts(Checkpoint):
-    """After a step, or a batch of a validation, saves and ends a run that a signal asks to stop.
+    """Saves and ends a run after a step, or after a batch of a validation, if a signal asks it to.
 
-    All devices end together, whichever of them got the signal. It is a ``Checkpoint`` because
-    Lightning calls those last.
+    All processes end together, whichever of them received the signal. It is a ``Checkpoint``
+    because Lightning calls those last.
 
     Args:
-        signals: what was received.
-        last: saves; None where nothing is saved, as in ``debug=fast_dev_run``.
+        signals: the signals that were received.
     """
 
-    def __init__(self, signals: Signals, last: LastCheckpoint | None) -> None:
-        self.signals, self.last = signals, last
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
         self._seen, self._accumulating = 0, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen = trainer.global_step
-        self._take_over()
+        self._install()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._take_over()
+        self._install()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.busy = False
@@ -42,14 +39,14 @@ class Interrupts(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self.signals.busy = True  # what is left to do is short, and no signal shall cut it
+        self.signals.busy = True  # the little work that is left must not be interrupted
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
     ) -> None:
         step, done = trainer.global_step, batch_idx + 1
@@ -60,9 +57,9 @@ class Interrupts(Checkpoint):
             self._stop_if_asked(trainer)
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
     ) -> None:
-        # A checkpoint holds the half accumulated gradients of one device, not those of several.
+        # A checkpoint holds the accumulated gradients of one device, not of several.
         if not self._accumulating or trainer.world_size == 1:
             self._stop_if_asked(trainer)
 
@@ -70,12 +67,12 @@ class Interrupts(Checkpoint):
         self._stop_if_asked(trainer)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
     ) -> None:
         self._stop_if_asked(trainer)
 
-    def _take_over(self) -> None:
-        self.signals.install()  # Lightning has just put a handler of its own for SIGTERM
+    def _install(self) -> None:
+        self.signals.install()  # Lightning has just installed its own handler of SIGTERM
         self.signals.busy = True
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
@@ -85,6 +82,7 @@ class Interrupts(Checkpoint):
             signum = int(trainer.strategy.reduce(asked, reduce_op="max"))
         if not signum:
             return
-        if self.last is not None and not trainer.testing:
-            self.last.save(trainer)
+        for callback in trainer.checkpoint_callbacks:  # none of them with debug=fast_dev_run
+            if isinstance(callback, LastCheckpoint) and not trainer.testing:
+                callback.save(trainer)
         raise Interrupted(signum)
