@@ -165,7 +165,7 @@ def test_only_the_verb_that_was_typed_is_imported(python: str) -> None:
 
 
 def test_train_as_a_verb_is_train_py(python: str) -> None:
-    """As far as it answers without training; what it trains, it trains by the same file."""
+    """As far as it answers without training; both call one function."""
 
     def call(*typed: str) -> "subprocess.CompletedProcess[str]":
         command = [python, "-m", "convtrain", "train", *typed]
