@@ -24,8 +24,10 @@ from convtrain.config.section import Section, Seed, Text
 
 
 class Config(Section):
-    seed: Seed = Field(description="seed of weights, order, augmentation, dropout")
-    resume: Text | None = Field(description="directory of the run that goes on")
+    seed: Seed = Field(
+        description="seed of the weights, the order of images, augmentation and dropout"
+    )
+    resume: Text | None = Field(description="directory of the run to resume")
     trust: list[Text] = Field(description="packages whose classes may be named by _target_")
     data: Data
     network: Network
@@ -36,7 +38,7 @@ class Config(Section):
     scheduler: Scheduler
     recorder: Recorder
     alarm: Literal["warn", "stop", "checkpoint", "off"] = Field(
-        description="what is done when gradients are in trouble"
+        description="what convtrain does when a gradient alarm is raised"
     )
     trainer: Trainer
     callbacks: Callbacks

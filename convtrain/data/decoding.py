@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import os
 import signal
 import sys
 import warnings
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convtrain.data.pixels import SIDEWAYS, orientation, to_eight_bits
 from convtrain.errors import CorruptDataError, TrainingError, one_line
+from convtrain.process.hardware import cores
 from convtrain.process.signals import STOP_SIGNALS
 
 log = logging.getLogger("convtrain")
@@ -69,7 +69,7 @@ def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
         TrainingError: one of the processes was killed.
     """
     blocks = _Blocks(files, rules)
-    workers = min(_cores(), len(blocks)) if len(blocks) >= MIN_BLOCKS_FOR_WORKERS else 0
+    workers = min(cores(), len(blocks)) if len(blocks) >= MIN_BLOCKS_FOR_WORKERS else 0
     loader = DataLoader(
         blocks,
         batch_size=None,
@@ -192,8 +192,3 @@ def _ignore_signals(_: int) -> None:
     for signum in STOP_SIGNALS:
         ended_by_parent = signum == signal.SIGTERM
         signal.signal(signum, signal.SIG_DFL if ended_by_parent else signal.SIG_IGN)
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -13,7 +13,7 @@ from docs.generate.configuration import PAGE, json_schema, leaves, page
 from tests.config.ranges import ROWS
 
 UNIT = re.compile(
-    r"\b(images?|pixels|epochs?|steps?|batch(es)?|[GM]iB|minutes|devices?|machines|threads|classes|bits|seed|"
+    r"\b(images?|pixels|epochs?|steps?|batch(es)?|[GM]iB|minutes|devices?|GPUs|machines|threads|classes|bits|seed|"
     r"probability|part of|part|factor|number of|norm|logits|metric|exponent|decay|units of|"
     r"on images in 0-1|0-1)\b"
 )

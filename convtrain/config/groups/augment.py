@@ -9,13 +9,17 @@ from convtrain.config.section import Choice, Fraction, Whole
 
 class Augment(Choice):
     builds = "convtrain.data.augment:Augmentation"
-    random_crop: Whole = Field(description="padding on each side, in pixels; 0 is off")
+    random_crop: Whole = Field(
+        description="padding on each side before the crop, in pixels; 0 is off"
+    )
     padding_mode: Literal["constant", "reflect"] = Field(
-        description="what is around an image that is cropped: black, or its mirror image"
+        description="padding of an image: black, or its mirror image"
     )
     horizontal_flip: Fraction = Field(description="probability; 0 is off")
-    flip_alternates: bool = Field(description="flip in regular turns, not by chance")
-    cutout: Whole = Field(description="side of the blanked square, in pixels; 0 is off")
+    flip_alternates: bool = Field(description="flip each image in regular epochs, not by chance")
+    cutout: Whole = Field(description="side of the square that is blanked, in pixels; 0 is off")
     mixup: float = Field(
-        ge=0, le=1000, description="alpha of Beta(alpha, alpha), the part of each image; 0 is off"
+        ge=0,
+        le=1000,
+        description="alpha of Beta(alpha, alpha), the part of each image in a mixture; 0 is off",
     )

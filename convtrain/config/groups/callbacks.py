@@ -9,24 +9,28 @@ from convtrain.config.section import Count, Section, Whole
 
 
 class Checkpoint(Section):
-    monitor: Metric = Field(description="metric that names the best checkpoint")
+    monitor: Metric = Field(description="metric that selects the best checkpoints")
     mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
-    save_top_k: Whole = Field(description="number of best checkpoints kept")
+    save_top_k: Whole = Field(description="number of best checkpoints that are kept")
     every_n_epochs: Count = Field(description="epochs between two checkpoints")
     every_n_steps: Count | None = Field(description="optimiser steps between two checkpoints")
     every_n_minutes: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         description="minutes between two checkpoints"
     )
-    keep_last: Count = Field(description="number of newest checkpoints kept")
-    test_with: Literal["best", "last"] = Field(description="checkpoint of the final test")
+    keep_last: Count = Field(description="number of newest checkpoints that are kept")
+    test_with: Literal["best", "last"] = Field(
+        description="checkpoint that the final test evaluates"
+    )
 
 
 class EarlyStopping(Section):
-    monitor: Metric = Field(description="metric that is watched")
+    monitor: Metric = Field(description="monitored metric")
     mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
-    patience: Count | None = Field(description="epochs without improvement")
+    patience: Count | None = Field(
+        description="epochs without improvement, after which the training stops"
+    )
     min_delta: float = Field(
-        ge=0, le=1e9, description="smallest change that counts, in units of the metric"
+        ge=0, le=1e9, description="smallest improvement that counts, in units of the metric"
     )
 
 
@@ -34,5 +38,5 @@ class Callbacks(Section):
     checkpoint: Checkpoint
     early_stopping: EarlyStopping
     progress_bar: bool = Field(description="show a progress bar")
-    walkthrough: bool = Field(description="print the six steps of the first batch")
-    custom: list[dict[str, Any]] = Field(description="Lightning callbacks with their _target_")
+    walkthrough: bool = Field(description="print the six steps of training on the first batch")
+    custom: list[dict[str, Any]] = Field(description="Lightning callbacks, each with a _target_")

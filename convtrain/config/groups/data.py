@@ -57,18 +57,24 @@ class BaseData(Choice):
     """
 
     root: Text = Field(description="folder of the dataset's files")
-    download: bool = Field(description="fetch files that are missing")
+    download: bool = Field(description="download missing files")
     allow_change: bool = Field(
-        default=False, description="resume a run though its data are not the same any more"
+        default=False, description="resume a run although its data has changed"
     )
     batch_size: Count = Field(description="images per batch over all devices")
     eval_batch_size: Count = Field(description="images per validation and test batch")
     val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
     split_seed: Seed = Field(description="seed of the splits")
-    limit: Count | None = Field(description="images of each split, the classes in proportion")
-    drop_last: bool = Field(description="leave out an epoch's last, smaller batch")
-    overfit_batches: Count | None = Field(description="train and validate on N batches alone")
-    memory_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept in memory")
+    limit: Count | None = Field(
+        description="images of each split that are used, the classes in proportion"
+    )
+    drop_last: bool = Field(description="leave out the last batch of an epoch if it is smaller")
+    overfit_batches: Count | None = Field(
+        description="train and validate on the images of N batches alone"
+    )
+    memory_gib: float = Field(
+        gt=0, le=1e6, description="largest size of the images in memory, in GiB"
+    )
     shape: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
         min_length=3, max_length=3, description="channels, height and width in pixels"
     )
@@ -113,7 +119,7 @@ class BaseData(Choice):
 
 class Digits(BaseData):
     builds = "convtrain.data.sources.digits:load"
-    name: Literal["digits"] = Field(description="where the images come from")
+    name: Literal["digits"] = Field(description="dataset")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
 
     def full_sizes(self) -> SplitSizes:
@@ -126,7 +132,7 @@ class Digits(BaseData):
 class TorchvisionData(BaseData):
     builds = "convtrain.data.sources.torchvision:load"
     name: Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"] = Field(
-        description="where the images come from"
+        description="dataset"
     )
 
     def full_sizes(self) -> SplitSizes:
@@ -136,29 +142,36 @@ class TorchvisionData(BaseData):
 
 class ImageFolder(BaseData):
     builds = "convtrain.data.sources.image_folder:load"
-    name: Literal["image_folder"] = Field(description="where the images come from")
-    resize: Literal["crop", "stretch"] = Field(description="how an image is brought to data.shape")
+    name: Literal["image_folder"] = Field(description="dataset")
+    resize: Literal["crop", "stretch"] = Field(
+        description="how an image gets the size of data.shape"
+    )
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
     background: Level | Annotated[list[Level], Field(min_length=3, max_length=3)] = Field(
-        default=255, description="what shows through transparent pixels: grey, or red, green, blue"
+        default=255,
+        description="colour behind transparent pixels: a grey level, or red, green, blue",
     )
     value_range: list[Annotated[float, Field(ge=-1e12, le=1e12)]] | None = Field(
         default=None,
         min_length=2,
         max_length=2,
-        description="values that become black and white, in images of more than 8 bits a channel",
+        description="values that become black and white in images of more than 8 bits a channel",
     )
-    cache_dir: Text | None = Field(description="folder of decoded images beyond data.memory_gib")
-    cache_gib: float = Field(gt=0, le=1e6, description="GiB of decoded images kept on disk")
+    cache_dir: Text | None = Field(
+        description="folder of the decoded images that exceed data.memory_gib"
+    )
+    cache_gib: float = Field(
+        gt=0, le=1e6, description="largest size of the decoded images on disk, in GiB"
+    )
 
 
 class Synthetic(BaseData):
     builds = "convtrain.data.sources.synthetic:load"
-    name: Literal["synthetic"] = Field(description="where the images come from")
-    fill: Literal["noise", "ones"] = Field(description="what the images show")
-    train_size: Count = Field(description="training and validation images")
-    test_size: Count = Field(description="test images")
+    name: Literal["synthetic"] = Field(description="dataset")
+    fill: Literal["noise", "ones"] = Field(description="content of the images")
+    train_size: Count = Field(description="number of training and validation images")
+    test_size: Count = Field(description="number of test images")
 
     def full_sizes(self) -> SplitSizes:
         size, classes = self.train_size, self.class_count or 1

@@ -11,5 +11,5 @@ class Logger(Section):
     tensorboard: bool = Field(description="write TensorBoard events")
     csv: bool = Field(description="write metrics.csv")
     images: Annotated[int, Field(ge=0, le=1024)] = Field(
-        description="test images shown in TensorBoard"
+        description="number of test images in TensorBoard"
     )

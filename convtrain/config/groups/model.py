@@ -8,17 +8,17 @@ from convtrain.config.section import FileName, Section
 
 
 class DeclaredModel(Section):
-    style: Literal["functional", "nn"] = Field(description="how weights are held")
+    style: Literal["functional", "nn"] = Field(description="how the model holds its weights")
 
 
 class TorchvisionModel(Section):
-    style: Literal["torchvision"] = Field(description="how weights are held")
+    style: Literal["torchvision"] = Field(description="how the model holds its weights")
     name: FileName = Field(description="name of a torchvision classification model")
 
 
 class CustomModel(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
-    style: Literal["custom"] = Field(description="how weights are held")
+    style: Literal["custom"] = Field(description="how the model holds its weights")
     target: str = Field(alias="_target_", description="import path of a torch.nn.Module")
 
 

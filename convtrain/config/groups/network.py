@@ -11,9 +11,11 @@ class Network(Section):
     name: FileName = Field(
         description="name of the network and of its runs' folder: letters, digits, _ + - ."
     )
-    layers: list[Any] = Field(min_length=1, description="layers, each named by its torch.nn class")
+    layers: list[Any] = Field(
+        min_length=1, description="list of layers, each named by its torch.nn class"
+    )
     blocks: dict[str, Any] = Field(
-        default_factory=dict, description="name of a block: its layers, and what it takes"
+        default_factory=dict, description="block name: its layers and parameters"
     )
     init: dict[str, Any] = Field(
         description="parameter name pattern: function of torch.nn.init, with arguments"

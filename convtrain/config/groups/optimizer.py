@@ -13,10 +13,11 @@ WeightDecay = Annotated[
     float, Field(ge=0, le=1e6, description="weight decay, a factor of the weights")
 ]
 Epsilon = Annotated[
-    float, Field(ge=1e-30, le=1e6, description="added to the denominator, in units of the gradient")
+    float,
+    Field(ge=1e-30, le=1e6, description="term added to the denominator, in units of the gradient"),
 ]
 Momentum = Annotated[
-    float, Field(ge=0, lt=1, description="momentum, the part of a step kept for the next")
+    float, Field(ge=0, lt=1, description="momentum, the part of a step that is added to the next")
 ]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -47,7 +48,9 @@ class Adam(OptimizerChoice):
     name: Literal["adam"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
     betas: list[Beta] = Field(
-        min_length=2, max_length=2, description="decay of both averages per step, 0-1"
+        min_length=2,
+        max_length=2,
+        description="decay of the averages of the gradient and of its square, 0-1",
     )
     eps: Epsilon
     weight_decay: WeightDecay
@@ -65,7 +68,7 @@ class RMSprop(OptimizerChoice):
     name: Literal["rmsprop"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
     alpha: float = Field(
-        ge=0, lt=1, description="decay of the squared gradient's average per step, 0-1"
+        ge=0, lt=1, description="decay of the average of the squared gradient, 0-1"
     )
     eps: Epsilon
     momentum: Momentum

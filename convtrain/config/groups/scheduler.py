@@ -12,13 +12,13 @@ WarmUp = Annotated[float, Field(ge=0, le=1e9, description="epochs of linear warm
 
 class Constant(Choice):
     builds = "convtrain.training.schedules:constant"
-    name: Literal["none"] = Field(description="course of the learning rate")
+    name: Literal["none"] = Field(description="schedule of the learning rate")
     warmup_epochs: WarmUp
 
 
 class Step(Choice):
     builds = "convtrain.training.schedules:stepwise"
-    name: Literal["step"] = Field(description="course of the learning rate")
+    name: Literal["step"] = Field(description="schedule of the learning rate")
     step_epochs: float = Field(gt=0, le=1e9, description="epochs between two drops")
     gamma: float = Field(gt=0, le=1, description="factor of the learning rate at each drop")
     warmup_epochs: WarmUp
@@ -26,7 +26,7 @@ class Step(Choice):
 
 class Cosine(Choice):
     builds = "convtrain.training.schedules:cosine"
-    name: Literal["cosine"] = Field(description="course of the learning rate")
+    name: Literal["cosine"] = Field(description="schedule of the learning rate")
     final_fraction: Fraction = Field(
         description="last learning rate as a part of optimizer.lr, 0-1"
     )
@@ -35,24 +35,26 @@ class Cosine(Choice):
 
 class OneCycle(Choice):
     builds = "convtrain.training.schedules:onecycle"
-    name: Literal["onecycle"] = Field(description="course of the learning rate")
-    pct_start: Fraction = Field(description="part of the training spent rising, 0-1")
+    name: Literal["onecycle"] = Field(description="schedule of the learning rate")
+    pct_start: Fraction = Field(description="part of the training in which the rate rises, 0-1")
     div_factor: float = Field(
-        ge=1, le=1e12, description="factor from the first learning rate to optimizer.lr"
+        ge=1, le=1e12, description="optimizer.lr as a factor of the first learning rate"
     )
     final_div_factor: float = Field(
-        ge=1, le=1e12, description="factor from the last learning rate to the first"
+        ge=1, le=1e12, description="first learning rate as a factor of the last"
     )
-    anneal_strategy: Literal["cos", "linear"] = Field(description="shape of the two slopes")
+    anneal_strategy: Literal["cos", "linear"] = Field(
+        description="shape of the rise and of the fall"
+    )
 
 
 class Plateau(Choice):
     builds = "convtrain.training.schedules:plateau"
-    name: Literal["plateau"] = Field(description="course of the learning rate")
-    monitor: Metric = Field(description="metric that is watched")
+    name: Literal["plateau"] = Field(description="schedule of the learning rate")
+    monitor: Metric = Field(description="monitored metric")
     mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
     factor: float = Field(gt=0, lt=1, description="factor of the learning rate at each drop")
-    patience: Whole = Field(description="epochs without improvement")
+    patience: Whole = Field(description="epochs without improvement before a drop")
 
     @property
     def arguments(self) -> dict[str, object]:

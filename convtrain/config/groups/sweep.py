@@ -11,8 +11,8 @@ from convtrain.config.section import Section, Text, Whole
 class Sweep(Section):
     metric: Metric = Field(default="val/acc", description="metric that ranks the jobs")
     fail_fast: bool = Field(default=False, description="start no job once one has failed")
-    retry_failed: bool = Field(default=False, description="try again what failed before")
+    retry_failed: bool = Field(default=False, description="run jobs again that failed before")
     gpus: Annotated[list[Whole | Text], Field(min_length=1)] | Literal["auto"] | None = Field(
         default=None,
-        description="devices, by number or name, that jobs take turns at",
+        description="GPUs, by number or name, that jobs take turns to use",
     )
