@@ -254,7 +254,7 @@ def test_class_names_are_names_of_folders(tmp_path: Path) -> None:
     for classes, expected in {
         "[cat,../outside/dog]": "data.classes.1=../outside/dog: must be the name of a folder",
         "[cat,bird]": "no folder for [bird]; there are [cat, dog]",
-        "[cat,cat]": "cat stands there more than once",
+        "[cat,cat]": "cat is listed more than once",
     }.items():
         with pytest.raises(ConfigError) as raised:
             compose(
