@@ -20,7 +20,7 @@ from convtrain.run.directory import Run
 from convtrain.run.report import print_line, print_report
 from convtrain.run.result import Result, metric_of
 from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, share_cores, train_unless_done
-from convtrain.sweeps.results import read_sweep
+from convtrain.sweeps.reading import read_sweep
 
 log = logging.getLogger("convtrain")
 

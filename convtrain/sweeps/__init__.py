@@ -1,1 +1,1 @@
-"""Many runs from one command: jobs that resume, what they come to, and how it is shown."""
+"""Many runs from one command: jobs that are skipped or resumed, and the table of their results."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -22,17 +22,17 @@ from convtrain.run.commands import is_option, options_of, overrides_in, train_co
 if TYPE_CHECKING:
     from convtrain.sweeps.live import LiveLine
 
-_line: "LiveLine | None" = None  # of this process, which a callback that travels cannot hold
+_line: "LiveLine | None" = None  # Hydra pickles the callback for its jobs, and a thread it cannot
 
 
 class SweepTable(Callback):
-    """Keeps the record of a sweep and shows what comes of it.
+    """Stores what a sweep is, and shows its results.
 
     Args:
-        identity: tells one sweep from another; train.py finds it.
-        jobs: how many there are, if that is known before.
-        swept: the keys that have several values; the names of the jobs' directories hold them.
-        gpus: that they take turns at; each reads them from Hydra's configuration.
+        identity: tells one sweep from another; train.py computes it.
+        jobs: how many there are, if that is known.
+        gpus: that the jobs take in turn; each job reads them from Hydra's configuration.
+        swept: the keys that have several values, which the names of the jobs' directories hold.
     """
 
     def __init__(
@@ -42,42 +42,43 @@ class SweepTable(Callback):
         gpus: Sequence[str] | None = None,
         swept: Sequence[str] = (),
     ) -> None:
-        self.identity, self.jobs, self.gpus = identity, jobs, gpus
+        self.identity, self.jobs = identity, jobs
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _failing_with_status(config):
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        with _exits_on_error(config):
             self._begin(config)
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         folder = Path(config.hydra.sweep.dir)
-        with _failing_with_status(config):
+        with _exits_on_error(config):
             if is_search(config.hydra):
                 count_distinct(folder)
         if not close_sweep(folder):
             sys.exit(1)
 
     def _begin(self, config: DictConfig) -> None:
-        if is_search(config.hydra):
-            end_search_without_best()
         from convtrain.sweeps.leftovers import end_with_command
         from convtrain.sweeps.live import LiveLine
         from convtrain.sweeps.stopping import FILE, listen
 
+        if is_search(config.hydra):
+            _let_searches_end_without_best()
         global _line
         folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
         begin_sweep(
             folder, retry_failed=bool(config.sweep.retry_failed), identity=self.identity,
-            jobs=self.jobs, metric=metric, command=_command(config),
+            jobs=self.jobs, metric=metric, command=_typed_command(config),
         )  # fmt: skip
         _line = LiveLine(folder, metric, self.jobs)
         _line.start()
-        atexit.register(_close_what_broke_off, folder)
-        listen(folder, elsewhere=_is_elsewhere(config), close=lambda: close_sweep(folder))
-        if not _is_elsewhere(config):
+        atexit.register(_close_after_exception, folder)
+        in_queue = str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
+        listen(folder, elsewhere=in_queue, close=lambda: close_sweep(folder))
+        if not in_queue:
             end_with_command(folder / FILE)
 
 
-def end_search_without_best() -> None:
+def _let_searches_end_without_best() -> None:
     """Let a search end as other sweeps do where no job has measured anything.
 
     Optuna raises a ValueError then, because it looks for the best of no trials.
@@ -97,61 +98,61 @@ def end_search_without_best() -> None:
 
 
 @contextmanager
-def _failing_with_status(config: DictConfig) -> Iterator[None]:
-    """Exit with status 1 where anything goes wrong, of which Hydra would make a warning."""
+def _exits_on_error(config: DictConfig) -> Iterator[None]:
+    """Exit with status 1 on any error; Hydra would turn it into a warning."""
     try:
         yield
     except Exception as error:
-        _report(error, Path(config.hydra.sweep.dir))
+        _print_error(error, Path(config.hydra.sweep.dir))
         sys.exit(1)
 
 
-def _report(error: Exception, folder: Path) -> None:
-    """Print what went wrong at a sweep's begin or end."""
-    told = line_on_full_disk(error, folder) or (isinstance(error, ConvtrainError) and str(error))
-    print(told or "".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
+def _print_error(error: Exception, folder: Path) -> None:
+    line = line_on_full_disk(error, folder) or (isinstance(error, ConvtrainError) and str(error))
+    print(line or "".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
 
 
-def _close_what_broke_off(folder: Path) -> None:
-    """Show the table of a sweep that its sweeper or launcher has ended by an exception."""
+def _close_after_exception(folder: Path) -> None:
+    """Show the table of a sweep that an exception in its sweeper or launcher has ended."""
     if is_under_way():
         close_sweep(folder)
 
 
 def is_under_way() -> bool:
-    """Tell whether a sweep was started by this process, and not only a job of it."""
+    """Tell whether this process has started a sweep, and not only a job of one."""
     return _line is not None
 
 
-def _is_elsewhere(config: DictConfig) -> bool:
-    return str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
+def begin_sweep(folder: Path, *, retry_failed: bool, **record: object) -> None:
+    """Store what a sweep is, and print how far it has come if it is resumed.
 
-
-def begin_sweep(folder: Path, *, retry_failed: bool, **record: Any) -> None:
-    """Write down what a sweep is; say where it stands if it goes on; forgive what has failed."""
+    Args:
+        folder: its directory.
+        retry_failed: delete the errors of failed jobs, so that these are trained again.
+        record: its identity, number of jobs, metric and command.
+    """
     from convtrain.run.directory import Run
     from convtrain.sweeps.jobs import REFUSED
-    from convtrain.sweeps.results import read_sweep
-    from convtrain.sweeps.table import standing
+    from convtrain.sweeps.reading import read_sweep
 
     (folder / REFUSED).unlink(missing_ok=True)
-    record["since"] = time.time()
-    write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    _store(folder, {**record, "since": time.time()})
     sweep = replace(read_sweep(folder), since=0.0)
     if sweep.jobs:
-        print(f"resumes {folder}: {standing(sweep)}", file=sys.stderr)
+        print(f"resumes {folder}: {sweep.standing()}", file=sys.stderr)
     if retry_failed:
-        for job in sweep.jobs:
-            if job.status == "failed":
-                Run(job.path).error.unlink(missing_ok=True)
+        for job in sweep.with_status("failed"):
+            Run(job.path).error.unlink(missing_ok=True)
 
 
 def count_distinct(folder: Path) -> None:
-    """Write down how many jobs a search had that is over: trials with the same values are one."""
-    from convtrain.sweeps.results import read_sweep
+    """Store how many jobs a finished search had: trials with the same values are one job."""
+    from convtrain.sweeps.reading import read_record, read_sweep
 
-    record = json.loads((folder / RECORD).read_text())
-    record["jobs"] = len(read_sweep(folder).current)
+    _store(folder, {**read_record(folder), "jobs": len(read_sweep(folder).current)})
+
+
+def _store(folder: Path, record: dict[str, object]) -> None:
     write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
@@ -159,7 +160,7 @@ def close_sweep(folder: Path) -> bool:
     """Show a sweep's table.
 
     Returns:
-        Whether all its jobs are finished and have measured ``sweep.metric``, and it was shown.
+        Whether it could be shown, and all jobs are finished and have measured ``sweep.metric``.
     """
     from convtrain.sweeps.jobs import REFUSED
     from convtrain.sweeps.table import show_sweep
@@ -172,12 +173,11 @@ def close_sweep(folder: Path) -> bool:
         sweep, refused = show_sweep(folder), (folder / REFUSED).exists()
         return sweep.is_finished and not sweep.unmeasured and not refused
     except Exception as error:
-        _report(error, folder)
+        _print_error(error, folder)
         return False
 
 
-def _command(config: DictConfig) -> str:
-    """Return the command that was typed."""
+def _typed_command(config: DictConfig) -> str:
     typed = overrides_in(config.hydra.overrides.hydra) + overrides_in(config.hydra.overrides.task)
     kept = [text for text in typed if not is_option(text)]
     return train_command("-m", *options_of(config.hydra), *kept)

@@ -1,4 +1,4 @@
-"""A GPU for each job of a sweep, from a queue that all its processes stand in."""
+"""A GPU for each process of a sweep, by file locks that all its processes try in turn."""
 
 import logging
 import os
@@ -13,14 +13,15 @@ from convtrain.process.lock import take
 log = logging.getLogger("convtrain")
 
 FOLDER = ".gpus"  # in the sweep's directory
+POLL_SECONDS = 0.1
 _taken: dict[Path, tuple[str, BinaryIO]] = {}
 
 
 def take_gpu(sweep: Path, gpus: Sequence[str]) -> None:
-    """Show this process one GPU that no other process of the sweep has; wait until one is free.
+    """Make one GPU visible that no other process of the sweep has; wait until one is free.
 
-    CUDA reads the variable once, so a process keeps its GPU for all its jobs. The kernel releases
-    the lock on it when the process ends, however it ends.
+    CUDA reads the variable only once, so a process keeps its GPU for all its jobs. The kernel
+    releases the lock when the process ends, however it ends.
     """
     if sweep not in _taken:
         _taken[sweep] = _wait_for_one(sweep / FOLDER, gpus)
@@ -36,4 +37,4 @@ def _wait_for_one(folder: Path, gpus: Sequence[str]) -> tuple[str, BinaryIO]:
             if take(file):
                 return name, file
             file.close()
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)

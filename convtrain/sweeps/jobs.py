@@ -1,11 +1,10 @@
-"""One job of a sweep: skipped where it is finished, gone on with where it was left off."""
+"""One job of a sweep: skipped if it is finished, resumed if it has begun."""
 
 import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from convtrain.command.sweep import jobs_at_once
 from convtrain.config.schema import Config
@@ -16,10 +15,11 @@ from convtrain.process.signals import Signals
 from convtrain.process.startup import environment_restored
 from convtrain.run.directory import Run
 from convtrain.run.result import Result
-from convtrain.sweeps.results import began_at, is_since
-from convtrain.sweeps.stopping import stopped_by, told_of_stop
+from convtrain.sweeps.reading import began_at
+from convtrain.sweeps.results import is_since
+from convtrain.sweeps.stopping import stopped_by, stops_with_sweep
 
-REFUSED = ".refused"  # in a sweep's directory: some job's place is taken by another training
+REFUSED = ".refused"  # in a sweep's directory: another training has a job's directory
 
 log = logging.getLogger("convtrain")
 
@@ -27,46 +27,45 @@ Train = Callable[[Config, Path, Sequence[str], Signals], Result]
 
 
 class JobSkippedError(TrainingError):
-    """A job that is left alone, because of what happened before or elsewhere."""
+    """A job is not trained, because of what happened before or elsewhere."""
 
 
 class NotStartedError(JobSkippedError):
-    """A job that is left for the next time."""
+    """A job is left for the next command of the sweep."""
 
 
 def train_unless_done(
     train: Train, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> Result:
-    """Return the result of a job, which is trained only as far as it is not trained yet.
+    """Return the result of a job; train it, or the rest of it, if it is not finished.
 
     Args:
         train: trains in this process.
         config: of the job.
         run_dir: its directory, in the sweep's.
-        overrides: the job's own, as Hydra hands them out.
-        signals: that end it where it can be resumed.
+        overrides: the job's own, as Hydra passes them.
+        signals: end the training where it can be resumed.
 
     Raises:
-        JobSkippedError: it has failed before.
+        JobSkippedError: the job has failed before, or its directory holds another training.
         NotStartedError: the sweep is stopped, by a signal or by ``sweep.fail_fast``.
-        TrainingError: it fails.
-        Interrupted: a signal has ended it.
+        TrainingError: the training fails.
+        Interrupted: a signal ends it.
     """
     run, sweep = Run(run_dir), run_dir.parent
-    with locked(run_dir, waits=True), told_of_stop(sweep, signals), environment_restored():
+    with locked(run_dir, waits=True), stops_with_sweep(sweep, signals), environment_restored():
+        _refuse_other(config, run)
         try:
-            refuse_other(config, run)
-        except JobSkippedError:
-            (sweep / REFUSED).touch()
-            raise
-        if (result := stored_result(run)) is not None:
-            return result
+            if (result := run.read_result()) is not None:
+                return result
+        except CorruptDataError as error:
+            log.warning("%s; the job is trained again from its last checkpoint", error)
         if run.has_failed:
             raise JobSkippedError(
                 f"{run_dir}: failed before; add sweep.retry_failed=true to try it again: "
                 f"{run.read_error()}"
             )
-        if config.sweep.fail_fast and (failed := failed_in(sweep)):
+        if config.sweep.fail_fast and (failed := _failed_in(sweep)):
             raise NotStartedError(f"not started: job {failed} has failed (sweep.fail_fast=true)")
         if stopped_by(sweep) is not None:
             raise NotStartedError("not started: the sweep was stopped")
@@ -74,64 +73,54 @@ def train_unless_done(
             config = config.model_copy(update={"resume": str(run_dir)})
         else:
             run.announce(config, overrides)
-        if gpus := of_sweep("gpus"):
+        _, gpus = _jobs_and_gpus()
+        if gpus:
             from convtrain.sweeps.gpus import take_gpu
 
             take_gpu(sweep, gpus)
         if not any("callbacks.progress_bar=" in text for text in overrides):
-            config = _without_bar(config)  # a line on the sweep stands in its place
+            callbacks = config.callbacks.model_copy(update={"progress_bar": False})
+            config = config.model_copy(update={"callbacks": callbacks})  # there is a line instead
         with (run_dir / "output.txt").open("a") as output, redirect_stdout(output):
             return train(config, run_dir, overrides, signals)
 
 
-def _without_bar(config: Config) -> Config:
-    callbacks = config.callbacks.model_copy(update={"progress_bar": False})
-    return config.model_copy(update={"callbacks": callbacks})
-
-
-def refuse_other(config: Config, run: Run) -> None:
-    """Refuse the directory of another training, whose results would be lost.
-
-    Raises:
-        JobSkippedError: it holds one, or what it holds cannot be told.
-    """
+def _refuse_other(config: Config, run: Run) -> None:
+    """Raise JobSkippedError if another training is in the directory, or one that is unreadable."""
     if not run.is_finished and not run.saved():
         return
     try:
         keys = run.differing(config)
     except (CorruptDataError, MissingDataError) as error:
-        raise JobSkippedError(f"{error}; remove {run.path} to train this job again") from error
-    if keys:
-        raise JobSkippedError(
+        refusal = JobSkippedError(f"{error}; remove {run.path} to train this job again")
+    else:
+        if not keys:
+            return
+        refusal = JobSkippedError(
             f"{run.path}: holds a job with another {', another '.join(keys[:3])}, which stays; "
             f"give another hydra.sweep.dir"
         )
+    (run.path.parent / REFUSED).touch()
+    raise refusal
 
 
-def stored_result(run: Run) -> Result | None:
-    """Return the result of a job that is finished already, if it can be read."""
-    try:
-        return run.read_result()
-    except CorruptDataError as error:
-        log.warning("%s; it is made again from the last checkpoint", error)
-        return None
-
-
-def failed_in(sweep: Path) -> str | None:
-    """Return the name of a job of a sweep that has failed, if its command has come to one."""
+def _failed_in(sweep: Path) -> str | None:
+    """Return the name of a job that has failed since the sweep's command began, if there is one."""
     since = began_at(sweep)
     failed = (path for path in sorted(sweep.iterdir()) if Run(path).has_failed)
     return next((job.name for job in failed if is_since(entered_at(job), since)), None)
 
 
 def share_cores(processes: int) -> None:
-    """Keep a job to its part of the machine's cores, among those that run at the same time.
+    """Divide the machine's cores among the jobs that run at the same time.
 
     Args:
-        processes: that the job starts to train in, which take their part of the part; 0 where it
-            trains in this one.
+        processes: the number that the job starts, which divide its cores; 0 if it trains in this
+            process.
     """
-    at_once = _at_once()
+    from hydra.core.hydra_config import HydraConfig
+
+    at_once = jobs_at_once(HydraConfig.get(), *_jobs_and_gpus())
     share = max(cores() // (at_once * max(processes, 1)), 1)
     if processes:
         if at_once > 1:
@@ -143,19 +132,14 @@ def share_cores(processes: int) -> None:
     torch.set_num_threads(alone if at_once == 1 else share)
 
 
-def _at_once() -> int:
-    from hydra.core.hydra_config import HydraConfig
-
-    return jobs_at_once(HydraConfig.get(), of_sweep("jobs"), of_sweep("gpus"))
-
-
-def of_sweep(key: str) -> Any:
-    """Return what train.py has found out about the sweep that this job is of, or None."""
+def _jobs_and_gpus() -> tuple[int | None, Sequence[str] | None]:
+    """Return the sweep's number of jobs and the GPUs that they take in turn, if known."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
-        return None
-    return HydraConfig.get().callbacks.get("sweep_table", {}).get(key)
+        return None, None
+    settings = HydraConfig.get().callbacks.get("sweep_table", {})
+    return settings.get("jobs"), settings.get("gpus")
 
 
-_threads: dict[str, int] = {}  # how many torch takes by itself, before any training says otherwise
+_threads: dict[str, int] = {}  # torch's own choice, from before any training changed it

@@ -1,9 +1,8 @@
-"""No process of a sweep outlives its command, however the command has ended.
+"""End the processes of a sweep with its command, however the command ends.
 
-joblib's workers wait for work that will not come, and submitit's jobs were made to survive. SIGKILL
-ends the command alone, and no handler can answer it. So a process of its own waits for the end of
-the command, which closes a pipe. This file is also the script that it runs, and imports nothing of
-convtrain or of other packages.
+SIGKILL ends the command alone: joblib's workers then wait for work that never comes, and submitit's
+jobs are made to survive. So a watcher process waits on a pipe, which the kernel closes when the
+command ends. This file is also the watcher's script, and imports the standard library alone.
 """
 
 import os
@@ -14,15 +13,15 @@ import time
 import uuid
 from pathlib import Path
 
-MARK = "CONVTRAIN_COMMAND"  # a variable that every process of a command inherits
-GRACE = 6.0  # seconds that jobs have to save
-PAUSE = 0.1  # seconds between two looks
+MARK = "CONVTRAIN_COMMAND"  # the environment variable that every process of a command inherits
+GRACE_SECONDS = 6.0  # in which jobs may save
+POLL_SECONDS = 0.1
 
 _watching: "list[subprocess.Popen[bytes]]" = []  # holds the pipe open as long as this process lives
 
 
 def end_with_command(stop_file: Path) -> None:
-    """Let everything that this process starts from here on end with it, on Linux.
+    """End every process that this one starts from now on when this one ends, on Linux.
 
     Args:
         stop_file: asks the jobs to save, as a signal to the command does.
@@ -45,7 +44,7 @@ def end_with_command(stop_file: Path) -> None:
 
 
 def processes_with(mark: str) -> list[int]:
-    """Return the processes in whose environment the mark stands."""
+    """Return the processes that have the mark in their environment."""
     found, text = [], f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,17 +56,17 @@ def processes_with(mark: str) -> list[int]:
 
 
 def end_leftovers(mark: str, stop_file: Path) -> None:
-    """Ask the processes with a mark to save, and end those that are there after a while."""
+    """Ask the processes with a mark to save, and kill those that have not ended in time."""
     if processes_with(mark) and not stop_file.exists():
         stop_file.write_text(f"{int(signal.SIGTERM)}\n")
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + GRACE_SECONDS
     while left := processes_with(mark):
         for pid in left if time.monotonic() > deadline else ():
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-        time.sleep(PAUSE)
+        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

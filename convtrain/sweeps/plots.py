@@ -1,4 +1,4 @@
-"""How a metric changes with a parameter of a sweep: each job is a dot, each value's mean a bar."""
+"""Plot a metric over the values of a parameter: a dot for each job, a bar for each mean."""
 
 import math
 import statistics
@@ -13,29 +13,29 @@ from convtrain.sweeps.results import SEED, Sweep
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 INK, SOFT, DOT, MEAN = "#1f2430", "#667085", "#7aa7ff", "#1d4fb8"
-WIDE = 10.0  # times from the smallest to the largest number, from which the axis is logarithmic
-LETTERS = 14  # of a label
-MOST = 12  # labels across
+LOG_RATIO = 10.0  # of the largest number to the smallest, from which the axis is logarithmic
+MAX_LETTERS = 14  # of a label
+MAX_LABELS = 12
 
 
 def draw_effect(sweep: Sweep, key: str) -> str | None:
-    """Return a plot as SVG; None where fewer than two values have been measured."""
-    measured = [job for job in sweep.jobs if sweep.metric in job.result and key in job.settings]
+    """Return a plot as SVG; None if fewer than two values have a result."""
     by_value: dict[str, list[float]] = {}
-    for job in measured:
-        by_value.setdefault(job.settings[key], []).append(job.result[sweep.metric])
+    for job in sweep.jobs:
+        if key in job.settings and (value := job.number(sweep.metric)) is not None:
+            by_value.setdefault(job.settings[key], []).append(value)
     if len(by_value) < 2:
         return None
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     axes = figure.add_subplot()
     positions = _positions(axes, list(by_value))
-    for value, results in by_value.items():
-        axes.scatter([positions[value]] * len(results), results, s=22, color=DOT, alpha=0.75,
+    for setting, results in by_value.items():
+        axes.scatter([positions[setting]] * len(results), results, s=22, color=DOT, alpha=0.75,
                      linewidths=0, zorder=3)  # fmt: skip
-    order = sorted(by_value, key=lambda value: positions[value])
-    means = [statistics.fmean(by_value[value]) for value in order]
-    at = [positions[value] for value in order]
-    if len(order) <= MOST:
+    order = sorted(by_value, key=positions.__getitem__)
+    means = [statistics.fmean(by_value[setting]) for setting in order]
+    at = [positions[setting] for setting in order]
+    if len(order) <= MAX_LABELS:
         line = "-" if key != SEED and _numbers(order) else "none"
         axes.plot(at, means, linestyle=line, linewidth=1.2, marker="_", markersize=16,
                   markeredgewidth=2, color=MEAN, zorder=4)  # fmt: skip
@@ -51,7 +51,7 @@ def draw_effect(sweep: Sweep, key: str) -> str | None:
 
 
 def _positions(axes: Axes, values: list[str]) -> dict[str, float]:
-    """Place values along the axis: numbers by their size, words side by side."""
+    """Place values on the axis: numbers by their size, words side by side."""
     numbers = _numbers(values)
     if numbers is None:
         places = {value: float(index) for index, value in enumerate(values)}
@@ -60,9 +60,9 @@ def _positions(axes: Axes, values: list[str]) -> dict[str, float]:
         if sum(len(_short(value)) for value in values) > 36:
             axes.tick_params(axis="x", labelrotation=30)
         return places
-    if min(numbers) > 0 and max(numbers) / min(numbers) >= WIDE:
+    if min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_RATIO:
         axes.set_xscale("log")
-    if len(values) <= MOST:
+    if len(values) <= MAX_LABELS:
         axes.set_xticks(numbers, [_short(value) for value in values])
         axes.minorticks_off()
     axes.margins(x=0.12)
@@ -95,4 +95,4 @@ def _short(value: str) -> str:
     try:
         return f"{float(value):.3g}"
     except ValueError:
-        return value if len(value) <= LETTERS else f"{value[: LETTERS - 1]}…"
+        return value if len(value) <= MAX_LETTERS else f"{value[: MAX_LETTERS - 1]}…"

@@ -1,23 +1,15 @@
-"""What the jobs of a sweep have come to, read from their directories alone."""
+"""A sweep, its jobs and their results, as the table and the page show them."""
 
-import json
-import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from convtrain.command.sweep import RECORD
-from convtrain.config.dotted import leaves
 from convtrain.config.identity import NEUTRAL, role_of
 from convtrain.config.metrics import mode_of
-from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
-from convtrain.process.lock import entered_at
 from convtrain.run.commands import is_option, key_of, train_command
-from convtrain.run.directory import Run
 
-METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
 SEED = "seed"
 STATUSES = ("finished", "failed", "running", "unfinished", "waiting")
 
@@ -27,28 +19,27 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        name: of its directory, its number.
-        path: of its directory.
-        status: finished, failed, running, unfinished (it may go on), or waiting (for its turn).
+        name: the name of its directory, ``path``.
+        status: finished, failed, running, unfinished (it can be resumed), or waiting (to start).
         overrides: what was typed for it, options included.
-        result: what stands in its ``result.json``; empty before it is finished.
+        result: as in its ``result.json``; empty until it is finished.
         error: one line on why it failed.
-        threads: of torch, if they were left to the launcher.
-        entered: when a command came to it last, in seconds since 1970, if that is known.
+        threads: torch's number of threads, if the launcher chose it.
+        entered: when a command last started to work on it, in seconds since 1970, if known.
     """
 
     name: str
     path: Path
     status: str
     overrides: tuple[str, ...] = ()
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, object] = field(default_factory=dict)
     error: str = ""
     threads: int | None = None
     entered: float | None = None
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, str]:
-        """Its overrides, from key to value, as far as they make it the training that it is."""
+        """Its overrides, from key to value, that are part of what is trained."""
         own = [text for text in self.overrides if "=" in text and not is_option(text)]
         pairs = {key_of(text): text.partition("=")[2] for text in own}
         return {
@@ -57,21 +48,33 @@ class Job:
             if not key.startswith("hydra") and role_of(key) != NEUTRAL
         }
 
-    @property
-    def callback_metrics(self) -> dict[str, float]:
-        """The last values of what callbacks have logged."""
-        return dict(self.result.get("callback_metrics", {}))
+    def number(self, key: str) -> float | None:
+        """Return a number of its result, such as a metric."""
+        value = self.result.get(key)
+        return value if isinstance(value, int | float) else None
 
     @property
-    def verdict(self) -> str:
-        """What its gradients were like, in a few words."""
-        lines = self.result.get("gradients") or [""]
-        return "healthy" if lines[0].startswith("Healthy") else str(lines[-1])
+    def callback_metrics(self) -> dict[str, object]:
+        """The last values of the metrics that callbacks logged."""
+        logged = self.result.get("callback_metrics")
+        return dict(logged) if isinstance(logged, Mapping) else {}
+
+    @property
+    def gradients(self) -> list[str]:
+        """The lines of the diagnosis of its gradients."""
+        lines = self.result.get("gradients")
+        return list(map(str, lines)) if isinstance(lines, Sequence) else []
+
+    @property
+    def diagnosis(self) -> str:
+        """The diagnosis of its gradients in a few words."""
+        lines = self.gradients or [""]
+        return "healthy" if lines[0].startswith("Healthy") else lines[-1]
 
 
 @dataclass(frozen=True)
-class Row:
-    """Jobs that differ in nothing but their seed."""
+class SeedGroup:
+    """Jobs that differ in nothing but their seed: a row of the sweep's table."""
 
     jobs: tuple[Job, ...]
 
@@ -79,22 +82,21 @@ class Row:
     def settings(self) -> dict[str, str]:
         return {key: v for key, v in self.jobs[0].settings.items() if key != SEED}
 
-    def values(self, metric: str) -> list[float]:
-        return [job.result[metric] for job in self.jobs if metric in job.result]
+    def _values(self, key: str) -> list[float]:
+        return [value for job in self.jobs if (value := job.number(key)) is not None]
 
-    def mean(self, metric: str) -> float | None:
-        values = self.values(metric)
+    def mean(self, key: str) -> float | None:
+        values = self._values(key)
         return statistics.fmean(values) if values else None
 
-    def deviation(self, metric: str) -> float | None:
+    def std(self, key: str) -> float | None:
         """Return the standard deviation over seeds (n - 1), None for fewer than two."""
-        values = self.values(metric)
+        values = self._values(key)
         return statistics.stdev(values) if len(values) > 1 else None
 
     @property
-    def verdict(self) -> str:
-        told = dict.fromkeys(job.verdict for job in self.jobs if job.result)
-        return " / ".join(told)
+    def diagnosis(self) -> str:
+        return " / ".join(dict.fromkeys(job.diagnosis for job in self.jobs if job.result))
 
     @property
     def status(self) -> str:
@@ -117,30 +119,39 @@ class Row:
         return train_command(*(["-m"] if len(self.jobs) > 1 else []), *typed)
 
 
+def is_since(entered: float | None, since: float) -> bool:
+    return entered is None or entered >= since
+
+
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it stands.
+    """A sweep.
 
     Attributes:
         folder: its directory.
-        jobs: those that have been started, in the order in which the last command came to them.
-        metric: that ranks them.
-        total: how many jobs it has, where that is known.
-        command: that started it.
-        since: when that was, in seconds since 1970.
+        jobs: in the order in which the launcher came to them.
+        metric: ranks them.
+        total: the number of jobs of the last command, if that is known.
+        since: when the last command began, in seconds since 1970.
+        command: what was typed.
     """
 
     folder: Path
     jobs: list[Job]
     metric: str = "val/acc"
     total: int | None = None
-    command: str = ""
     since: float = 0.0
+    command: str = ""
 
     @property
     def current(self) -> list[Job]:
-        """The jobs that the last command has come to; others are from before it."""
+        """The jobs that the last command has come to; the others are from before it."""
         return [job for job in self.jobs if is_since(job.entered, self.since)]
+
+    @property
+    def expected(self) -> int:
+        """How many jobs the last command has."""
+        return max(self.total or 0, len(self.current))
 
     @property
     def more_is_better(self) -> bool:
@@ -152,144 +163,49 @@ class Sweep:
         keys = dict.fromkeys(key for job in self.jobs for key in job.settings)
         return [k for k in keys if len({job.settings.get(k) for job in self.jobs}) > 1]
 
-    def rows(self) -> list[Row]:
-        """Return the jobs by what they were set to, the best first, the unmeasured last."""
+    @property
+    def shown_metrics(self) -> list[str]:
+        """The metric that ranks, and those that one looks at beside it."""
+        return list(dict.fromkeys((self.metric, "test/acc", "val/loss")))
+
+    def groups(self) -> list[SeedGroup]:
+        """Return the jobs grouped by settings, the best first, the unmeasured last."""
         groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
         for job in self.jobs:
             key = tuple(sorted((k, v) for k, v in job.settings.items() if k != SEED))
             groups.setdefault(key, []).append(job)
 
-        def rank(row: Row) -> tuple[bool, float]:
-            mean = row.mean(self.metric)
-            if mean is None:
-                return True, 0.0
-            return False, -mean if self.more_is_better else mean
+        def rank(group: SeedGroup) -> tuple[bool, float]:
+            mean = group.mean(self.metric)
+            return mean is None, self._loss(mean)
 
-        return sorted((Row(tuple(jobs)) for jobs in groups.values()), key=rank)
+        return sorted((SeedGroup(tuple(jobs)) for jobs in groups.values()), key=rank)
 
     def best(self) -> Job | None:
-        measured = [job for job in self.jobs if self.metric in job.result]
-        sign = 1 if self.more_is_better else -1
-        return max(measured, key=lambda job: sign * job.result[self.metric], default=None)
+        measured = [job for job in self.jobs if job.number(self.metric) is not None]
+        return min(measured, key=lambda job: self._loss(job.number(self.metric)), default=None)
+
+    def _loss(self, value: float | None) -> float:
+        return (value or 0.0) * (-1 if self.more_is_better else 1)
 
     @property
     def unmeasured(self) -> list[Job]:
         """Finished jobs that have not measured the metric, so that they have no rank."""
-        finished = (job for job in self.current if job.status == "finished")
-        return [job for job in finished if job.result.get(self.metric) is None]
+        return [j for j in self.with_status("finished") if j.number(self.metric) is None]
 
-    def count(self, *statuses: str) -> int:
-        """Return how many of the current jobs stand so."""
-        return sum(job.status in statuses for job in self.current)
+    def with_status(self, *statuses: str) -> list[Job]:
+        """Return the current jobs of some statuses."""
+        return [job for job in self.current if job.status in statuses]
 
     @property
     def is_finished(self) -> bool:
-        return self.count("finished") == max(self.total or 0, len(self.current))
+        return len(self.with_status("finished")) == self.expected
 
-
-def read_sweep(folder: Path | str) -> Sweep:
-    """Read a sweep's directory, whether the sweep is finished or not.
-
-    Raises:
-        MissingDataError: there is no such directory, or it holds no jobs.
-    """
-    folder = Path(folder)
-    record = _read_json(folder / RECORD)
-    jobs = sorted(map(read_job, job_folders(folder)), key=lambda job: job.entered or 0.0)
-    if not jobs and not record:
-        raise MissingDataError(
-            f"{folder}: no sweep; give the directory that python train.py -m has named"
-        )
-    known = {key: record[key] for key in ("metric", "command") if isinstance(record.get(key), str)}
-    total = record.get("jobs")
-    return Sweep(
-        folder, jobs, total=total if isinstance(total, int) else None, since=began_at(folder),
-        **known,
-    )  # fmt: skip
-
-
-def began_at(folder: Path) -> float:
-    """Return when the last command of a sweep began, in seconds since 1970; 0 if not known."""
-    since = _read_json(folder / RECORD).get("since")
-    return float(since) if isinstance(since, int | float) else 0.0
-
-
-def is_since(entered: float | None, since: float) -> bool:
-    return entered is None or entered >= since
-
-
-def job_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if path.is_dir() and _is_job(path)]
-    return sorted(found, key=lambda path: _by_number(path.name))
-
-
-def _is_job(path: Path) -> bool:
-    """Tell whether a folder in a sweep's directory is a job's, however its name is made."""
-    return not path.name.startswith(".") and (path.name.isdigit() or Run(path).is_entered)
-
-
-def _by_number(name: str) -> list[tuple[str, int]]:
-    """Return what sorts names by the numbers in them: ``2_a`` before ``10_a``."""
-    parts = re.split(r"(\d+)", name)
-    return [(text, int(n)) for text, n in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
-
-
-def read_job(path: Path) -> Job:
-    run, damage, result, overrides = Run(path), "", None, []
-    try:
-        result, overrides = run.read_result(), run.read_overrides()
-    except CorruptDataError as error:
-        damage = str(error)
-    failed = damage or run.read_error()
-    return Job(
-        name=path.name,
-        path=path,
-        status=_status(run, result is not None and not damage, failed is not None),
-        overrides=tuple(overrides),
-        result=dict(result or {}),
-        error=failed or "",
-        threads=_threads(run) if result else None,
-        entered=entered_at(path),
-    )
-
-
-def status_of(path: Path) -> str:
-    """Return how a job stands, from a look at its directory."""
-    run = Run(path)
-    return _status(run, run.is_finished, run.has_failed)
-
-
-def _status(run: Run, finished: bool, failed: bool) -> str:
-    if finished:
-        return "finished"
-    if run.is_locked:
-        return "running"
-    if failed:
-        return "failed"
-    return "unfinished" if run.is_begun else "waiting"
-
-
-def _threads(run: Run) -> int | None:
-    """Return the threads of a job on one device that nobody has asked for."""
-    try:
-        asked, provenance = dict(leaves(run.read_config())), dict(leaves(run.read_provenance()))
-    except ConvtrainError:
-        return None
-    if asked.get("trainer.threads") is not None or provenance.get("launched.devices", 1) != 1:
-        return None
-    threads = provenance.get("threads")
-    return threads if isinstance(threads, int) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return read if isinstance(read, dict) else {}
-
-
-def failures(jobs: Iterable[Job]) -> list[Job]:
-    return [job for job in jobs if job.status == "failed"]
+    def standing(self) -> str:
+        """Return how many jobs of the last command have each status."""
+        counts = {status: len(self.with_status(status)) for status in STATUSES[:-1]}
+        counts["not started"] = self.expected - sum(counts.values())
+        parts = [f"{counts.pop('finished')} of {self.expected} jobs finished"]
+        parts += [f"{count} {status}" for status, count in counts.items() if count]
+        before = len(self.jobs) - len(self.current)
+        return ", ".join(parts) + (f"; {before} from before" if before else "")

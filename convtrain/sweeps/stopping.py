@@ -1,6 +1,6 @@
-"""A sweep that is asked to stop while its jobs run in other processes.
+"""Stop a sweep whose jobs run in other processes.
 
-The command leaves a file in the sweep's directory, which every job looks at. A signal would not do:
+The command writes a file into the sweep's directory, and every job polls it. A signal would not do:
 the terminal's Ctrl-C reaches the jobs by itself, and a second one ends them before they have saved.
 """
 
@@ -16,8 +16,8 @@ from types import FrameType
 from convtrain.process.signals import Signals, answer
 from convtrain.run.directory import Run
 
-FILE = ".stop"  # holds the signal's number
-PAUSE = 0.3  # seconds between two looks
+FILE = ".stop"  # in the sweep's directory; holds the number of the signal
+POLL_SECONDS = 0.3
 
 
 def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None:
@@ -25,8 +25,8 @@ def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None
 
     Args:
         sweep: its directory.
-        elsewhere: the jobs belong to a scheduler, and go on.
-        close: shows what they have come to.
+        elsewhere: the jobs belong to a scheduler, which goes on with them.
+        close: shows the sweep's table.
     """
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -43,7 +43,7 @@ def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None
 
 
 def stopped_by(sweep: Path) -> int | None:
-    """Return the number of the signal that a sweep was stopped by, or None."""
+    """Return the number of the signal that stopped a sweep, or None."""
     try:
         return int((sweep / FILE).read_text())
     except (OSError, ValueError):
@@ -51,18 +51,18 @@ def stopped_by(sweep: Path) -> int | None:
 
 
 @contextmanager
-def told_of_stop(sweep: Path, signals: Signals) -> Iterator[None]:
-    """Tell this process of the sweep's signal, unless the signal has come to it as well."""
+def stops_with_sweep(sweep: Path, signals: Signals) -> Iterator[None]:
+    """Send this process the signal that stopped the sweep, unless it has received one itself."""
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.wait(PAUSE):
+    def poll() -> None:
+        while not ended.wait(POLL_SECONDS):
             if (signum := stopped_by(sweep)) is not None:
                 if signals.received is None:
                     os.kill(os.getpid(), signum)
                 return
 
-    thread = threading.Thread(target=look, daemon=True, name="stop")
+    thread = threading.Thread(target=poll, daemon=True, name="stop")
     thread.start()
     try:
         yield

@@ -1,20 +1,22 @@
-"""A sweep as text and as CSV: the best first, with what reproduces each row."""
+"""Show a sweep: a table in the terminal, a CSV file, and a page."""
 
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from convtrain.process.atomic import write_atomically
 from convtrain.run.commands import relative
-from convtrain.sweeps.results import METRICS, SEED, Sweep, failures, read_sweep
+from convtrain.run.result import EVALUATED
+from convtrain.sweeps.cells import duration, mean_and_std
+from convtrain.sweeps.reading import read_sweep
+from convtrain.sweeps.results import SEED, SeedGroup, Sweep
 from convtrain.text import make_console
 
-COMMANDS = 30  # rows whose commands are printed; the files have them all
-LONGEST = 48  # characters of a verdict
+MAX_COMMANDS = 30  # that are printed; the files have them all
+MAX_DIAGNOSIS = 48  # characters of a diagnosis
 
 
 def show_sweep(folder: Path) -> Sweep:
@@ -30,13 +32,13 @@ def show_sweep(folder: Path) -> Sweep:
         console.print()
         console.print(text_table(sweep))
         _print_commands(sweep)
-    for job in failures(sweep.current):
+    for job in sweep.with_status("failed"):
         settings = " ".join(f"{key}={job.settings.get(key)}" for key in sweep.differing)
         console.print(f"failed: job {job.name} ({settings}): {job.error}")
         console.print(f"        its log: {relative(job.path / 'train.log')}")
     if names := [job.name for job in sweep.unmeasured]:
         console.print(f"sweep.metric={sweep.metric}: not measured by jobs {', '.join(names)}")
-    console.print(standing(sweep))
+    console.print(sweep.standing())
     write_csv(sweep)
     if sweep.jobs:
         from convtrain.sweeps.page import write_page
@@ -47,123 +49,70 @@ def show_sweep(folder: Path) -> Sweep:
     return sweep
 
 
-def standing(sweep: Sweep) -> str:
-    """Return how many jobs the last command has, by how they stand."""
-    total = max(sweep.total or 0, len(sweep.current))
-    parts = [f"{sweep.count('finished')} of {total} jobs finished"]
-    for status in ("failed", "running", "unfinished"):
-        if count := sweep.count(status):
-            parts.append(f"{count} {status}")
-    if waiting := total - sweep.count("finished", "failed", "running", "unfinished"):
-        parts.append(f"{waiting} not started")
-    before = len(sweep.jobs) - len(sweep.current)
-    return ", ".join(parts) + (f"; {before} from before" if before else "")
-
-
 def text_table(sweep: Sweep) -> Table:
     shown = [key for key in sweep.differing if key != SEED]
-    seeds = any(len(row.jobs) > 1 for row in sweep.rows())
+    groups = sweep.groups()
+    has_seeds = any(len(group.jobs) > 1 for group in groups)
     table = Table(title=relative(sweep.folder), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("", justify="right")
     for key in shown:
         table.add_column(key, overflow="fold")
-    if seeds:
-        table.add_column("seeds", justify="right")
-    for metric in shown_metrics(sweep):
-        table.add_column(metric, justify="right")
-    table.add_column("time", justify="right")
+    for name in (*(["seeds"] if has_seeds else []), *sweep.shown_metrics, "time"):
+        table.add_column(name, justify="right")
     table.add_column("gradients")
     table.add_column("jobs")
-    for rank, row in enumerate(sweep.rows(), start=1):
-        values = row.values("wall_time_seconds")
-        cells = [str(rank), *(row.settings.get(key, "") for key in shown)]
-        cells += [str(len(row.jobs))] if seeds else []
-        cells += [
-            spread(metric, row.mean(metric), row.deviation(metric))
-            for metric in shown_metrics(sweep)
-        ]
-        told = "" if row.status == "finished" else f" ({row.status})"
+    for rank, group in enumerate(groups, start=1):
+        status = "" if group.status == "finished" else f" ({group.status})"
         table.add_row(
-            *cells,
-            duration(sum(values) / len(values)) if values else "",
-            shortened(row.verdict),
-            ", ".join(job.name for job in row.jobs) + told,
+            str(rank),
+            *(group.settings.get(key, "") for key in shown),
+            *([str(len(group.jobs))] if has_seeds else []),
+            *(mean_and_std(m, group.mean(m), group.std(m)) for m in sweep.shown_metrics),
+            duration(group.mean("wall_time_seconds")),
+            _shortened(group.diagnosis),
+            ", ".join(job.name for job in group.jobs) + status,
         )
     return table
 
 
 def _print_commands(sweep: Sweep) -> None:
-    console, rows = make_console(), sweep.rows()
+    console, groups = make_console(), sweep.groups()
     console.print("to train a row again:")
-    for rank, row in enumerate(rows[:COMMANDS], start=1):
-        console.print(f"{rank:3}  {row.command()}")
-    if len(rows) > COMMANDS:
-        console.print(f"     and {len(rows) - COMMANDS} more, in results.csv")
+    for rank, group in enumerate(groups[:MAX_COMMANDS], start=1):
+        console.print(f"{rank:3}  {group.command()}")
+    if len(groups) > MAX_COMMANDS:
+        console.print(f"     and {len(groups) - MAX_COMMANDS} more, in results.csv")
 
 
-def write_csv(sweep: Sweep) -> Path:
-    """Write a line a job, in the order of their numbers, with its row's mean and deviation."""
-    keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.settings))
-    lines: dict[str, dict[str, Any]] = {}
-    for row in sweep.rows():
-        mean, deviation = row.mean(sweep.metric), row.deviation(sweep.metric)
-        for job in row.jobs:
+def write_csv(sweep: Sweep) -> None:
+    """Write a line for each job, in the jobs' order, with the mean and std over its seeds."""
+    lines: dict[str, dict[str, object]] = {}
+    for group in sweep.groups():
+        for job in group.jobs:
             lines[job.name] = {
-                "job": job.name,
                 **job.settings,
-                "status": job.status,
-                **{metric: job.result.get(metric, "") for metric in METRICS},
                 **job.callback_metrics,
-                f"{sweep.metric} mean": "" if mean is None else mean,
-                f"{sweep.metric} deviation": "" if deviation is None else deviation,
-                "wall_time_seconds": job.result.get("wall_time_seconds", ""),
-                "gradients": " ".join(job.result.get("gradients", ())),
+                **{key: job.number(key) for key in (*EVALUATED, "wall_time_seconds")},
+                "job": job.name,
+                "status": job.status,
+                f"{sweep.metric} mean": group.mean(sweep.metric),
+                f"{sweep.metric} std": group.std(sweep.metric),
+                "gradients": " ".join(job.gradients),
                 "error": job.error,
                 "run_dir": str(job.path),
-                "command": type(row)((job,)).command(),
+                "command": SeedGroup((job,)).command(),
             }
-    measured = (f"{sweep.metric} mean", f"{sweep.metric} deviation", "wall_time_seconds")
-    logged = dict.fromkeys(name for job in sweep.jobs for name in job.callback_metrics)
-    columns = list(dict.fromkeys(["job", *keys, "status", *METRICS, *logged, *measured]))
-    columns += ["gradients", "error", "run_dir", "command"]
+    keys = [key for job in sweep.jobs for key in job.settings]
+    logged = [name for job in sweep.jobs for name in job.callback_metrics]
+    measured = [f"{sweep.metric} mean", f"{sweep.metric} std", "wall_time_seconds"]
+    last = ["gradients", "error", "run_dir", "command"]
+    columns = dict.fromkeys(["job", *keys, "status", *EVALUATED, *logged, *measured, *last])
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="")
+    writer = csv.DictWriter(text, list(columns), restval="")
     writer.writeheader()
     writer.writerows(lines[job.name] for job in sweep.jobs)
-    path = sweep.folder / "results.csv"
-    write_atomically(path, text.getvalue())
-    return path
+    write_atomically(sweep.folder / "results.csv", text.getvalue())
 
 
-def shown_metrics(sweep: Sweep) -> list[str]:
-    """Return the metric that ranks, and those that one looks at beside it."""
-    return list(dict.fromkeys((sweep.metric, "test/acc", "val/loss")))
-
-
-def number(metric: str, value: float) -> str:
-    return f"{value:.2%}" if metric.endswith("acc") else f"{value:.4g}"
-
-
-def spread(metric: str, mean: float | None, deviation: float | None) -> str:
-    """Return a mean and, where there is one, its deviation."""
-    if mean is None:
-        return ""
-    if deviation is None:
-        return number(metric, mean)
-    rough = number(metric, deviation) if metric.endswith("acc") else f"{deviation:.2g}"
-    return f"{number(metric, mean)} ± {rough}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it."""
-    if (tenths := round(seconds, 1)) < 60:
-        return f"{tenths:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min"
-
-
-def shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rstrip()}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_DIAGNOSIS else f"{text[: MAX_DIAGNOSIS - 1].rstrip()}…"

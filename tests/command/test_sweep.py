@@ -12,7 +12,7 @@ from convtrain.command.compose import compose_command
 from convtrain.command.configure import configure_command
 from convtrain.run.directory import Run
 from convtrain.sweeps.callback import close_sweep
-from convtrain.sweeps.results import job_folders, read_sweep
+from convtrain.sweeps.reading import job_folders, read_sweep
 from tests.command.typed import check
 from tests.conftest import compose
 

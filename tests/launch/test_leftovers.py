@@ -49,7 +49,7 @@ ENDS = {
 def test_what_a_command_leaves_behind_is_asked_to_save_and_then_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "GRACE", 0.5)
+    monkeypatch.setattr(leftovers, "GRACE_SECONDS", 0.5)
     deaf, other = (
         subprocess.Popen(["sleep", "60"], env={leftovers.MARK: mark}) for mark in ("a", "b")
     )

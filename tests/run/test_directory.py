@@ -14,7 +14,7 @@ from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.process.lock import locked
 from convtrain.run.directory import Run
 from convtrain.run.result import METRICS, metric_of, metrics_in
-from convtrain.sweeps.results import read_job, status_of
+from convtrain.sweeps.reading import read_job, status_of
 from convtrain.use.export import export_weights
 from tests.conftest import compose
 

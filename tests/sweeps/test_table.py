@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -20,9 +21,9 @@ from convtrain.command.compose import compose_command
 from convtrain.process.lock import locked
 from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep, count_distinct
+from convtrain.sweeps.cells import duration
 from convtrain.sweeps.live import LiveLine
-from convtrain.sweeps.results import read_sweep
-from convtrain.sweeps.table import duration, standing
+from convtrain.sweeps.reading import read_sweep
 from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose
 
@@ -129,16 +130,19 @@ class Page(HTMLParser):
 
 def test_the_page_needs_no_other_file_and_plots_each_parameter(folder: Path) -> None:
     leave_job(folder, "6", ["optimizer.lr=0.2", "seed=1", "data.root='<b>&'"], 0.4)
+    odd = "<script>alert('x')<\"%25 ☃"
+    leave_job(folder, odd, ["optimizer.lr=0.2", "seed=2", "data.root='<b>&'"], None)
     assert main(["sweep", str(folder)]) == 0
     page = Page((folder / "results.html").read_text())
     assert page.open == []
     assert "<b>&" in page.text  # and no tag of it
+    assert page.text.count(odd) == 2  # among the jobs and among those that failed
     plots = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(plots) == 2  # of learning rate and seed; one value has no effect to show
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "img", "iframe")
         for name in ("src", "href"):
-            target = attributes.get(name) or "0/"
+            target = unquote(attributes.get(name) or "0/")
             assert target.startswith("#") or (folder / target).exists()
 
 
@@ -174,7 +178,7 @@ def test_the_live_line_counts_what_is_done_runs_and_failed(
     monkeypatch.setattr("convtrain.sweeps.live.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(line._thread, "start", lambda: None)
     line.start()
-    assert line.told == 6
+    assert line.printed == 6
     leave_job(folder, "6", ["optimizer.lr=0.03", "seed=1", "data.limit=64"], 0.99)
     (folder / "7").mkdir()
     with locked(folder / "7"):
@@ -188,7 +192,7 @@ def test_the_live_line_counts_what_is_done_runs_and_failed(
 def test_a_loss_is_best_where_it_is_least(folder: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps({"jobs": 6, "metric": "val/loss"}))
     sweep = read_sweep(folder)
-    assert [row.settings["optimizer.lr"] for row in sweep.rows()] == ["0.01", "0.1", "0.3"]
+    assert [row.settings["optimizer.lr"] for row in sweep.groups()] == ["0.01", "0.1", "0.3"]
     best = sweep.best()
     assert best is not None
     assert best.name == "2"
@@ -250,12 +254,12 @@ def test_a_sweep_is_finished_with_the_jobs_of_its_last_command(folder: Path) -> 
     with locked(folder / "5"):
         since = time.time()
     (folder / "sweep.json").write_text(json.dumps({"jobs": 5, "since": since + 0.1}))
-    assert standing(read_sweep(folder)) == "0 of 5 jobs finished, 5 not started; 6 from before"
+    assert read_sweep(folder).standing() == "0 of 5 jobs finished, 5 not started; 6 from before"
     monkeyed = since + 1
     for name in ("0", "1", "2", "3", "4"):
         (folder / name / ".lock").write_text(json.dumps({"time": monkeyed}))
     assert read_sweep(folder).is_finished
-    assert standing(read_sweep(folder)) == "5 of 5 jobs finished; 1 from before"
+    assert read_sweep(folder).standing() == "5 of 5 jobs finished; 1 from before"
 
 
 def test_trials_of_a_search_with_the_same_values_are_one_job(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Read a sweep and its jobs from their directories alone."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from convtrain.command.sweep import RECORD
+from convtrain.config.dotted import leaves
+from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
+from convtrain.process.lock import entered_at
+from convtrain.run.directory import Run
+from convtrain.sweeps.results import Job, Sweep
+
+
+def read_sweep(folder: Path | str) -> Sweep:
+    """Read a sweep's directory, whether the sweep is finished or not.
+
+    Raises:
+        MissingDataError: there is no such directory, or it holds no jobs.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    jobs = sorted(map(read_job, job_folders(folder)), key=lambda job: job.entered or 0.0)
+    if not jobs and not record:
+        raise MissingDataError(
+            f"{folder}: no sweep; give the directory that python train.py -m has named"
+        )
+    total = record.get("jobs")
+    return Sweep(
+        folder, jobs, metric=str(record.get("metric", "val/acc")),
+        total=total if isinstance(total, int) else None, since=began_at(folder),
+        command=str(record.get("command", "")),
+    )  # fmt: skip
+
+
+def read_record(folder: Path) -> dict[str, object]:
+    """Return what a sweep's command has stored about it; nothing where that cannot be read."""
+    try:
+        read = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def began_at(folder: Path) -> float:
+    """Return when the last command of a sweep began, in seconds since 1970; 0 if not known."""
+    since = read_record(folder).get("since")
+    return float(since) if isinstance(since, int | float) else 0.0
+
+
+def job_folders(folder: Path) -> list[Path]:
+    """Return the jobs' directories, whatever their names, with ``2_a`` before ``10_a``."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_dir() and _is_job(path)]
+    return sorted(found, key=lambda path: _by_number(path.name))
+
+
+def _by_number(name: str) -> list[str | int]:
+    """Return text and numbers in turn, so that names sort by the numbers in them."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def _is_job(path: Path) -> bool:
+    return not path.name.startswith(".") and (path.name.isdigit() or Run(path).is_entered)
+
+
+def read_job(path: Path) -> Job:
+    run, error = Run(path), None
+    result: Mapping[str, object] = {}
+    overrides: list[str] = []
+    try:
+        result, overrides = run.read_result() or {}, run.read_overrides()
+    except CorruptDataError as damage:
+        error = str(damage)
+    is_finished = run.is_finished and error is None
+    error = error or run.read_error()
+    return Job(
+        name=path.name,
+        path=path,
+        status=_status(run, is_finished, error is not None),
+        overrides=tuple(overrides),
+        result=result,
+        error=error or "",
+        threads=_threads(run) if result else None,
+        entered=entered_at(path),
+    )
+
+
+def status_of(path: Path) -> str:
+    """Return the status of a job, from a look at its directory."""
+    run = Run(path)
+    return _status(run, run.is_finished, run.has_failed)
+
+
+def _status(run: Run, finished: bool, failed: bool) -> str:
+    if finished:
+        return "finished"
+    if run.is_locked:
+        return "running"
+    if failed:
+        return "failed"
+    return "unfinished" if run.is_begun else "waiting"
+
+
+def _threads(run: Run) -> int | None:
+    """Return the threads of a job on one device for which nobody has asked."""
+    try:
+        asked, provenance = dict(leaves(run.read_config())), dict(leaves(run.read_provenance()))
+    except ConvtrainError:
+        return None
+    if asked.get("trainer.threads") is not None or provenance.get("launched.devices", 1) != 1:
+        return None
+    threads = provenance.get("threads")
+    return threads if isinstance(threads, int) else None
