@@ -1,33 +1,26 @@
-"""Long names in little space: folded in the middle, where that keeps them apart."""
+"""Long names in little space: shortened in the middle, as far as they stay distinct."""
 
 from collections.abc import Sequence
 
-FOLD = "…"
-PLACES = 12  # tried for the fold
+ELLIPSIS = "…"
+MAX_TRIED = 12
 
 
 def abbreviate(names: Sequence[str], width: int) -> list[str]:
-    """Return names of at most ``width`` characters, as distinct as a fold in one place allows."""
-    best: list[str] = []
-    room = max(width - len(FOLD), 2)
-    places = range(1, room, max(1, room // PLACES))
-    for head in sorted(places, key=lambda place: abs(place - room // 2)):
-        folded = [_fold(name, width, head, room - head) for name in names]
-        if len(set(folded)) > len(set(best)):
-            best = folded
-        if len(set(best)) == len(set(names)):
-            break
+    """Return names of at most ``width`` characters, as distinct as one cut position allows."""
+    room, best = max(width - len(ELLIPSIS), 2), list[str]()
+    heads = range(1, room, max(1, room // MAX_TRIED))
+    for head in sorted(heads, key=lambda head: abs(head - room // 2)):
+        cut = (f"{name[:head]}{ELLIPSIS}{name[head - room :]}" for name in names)
+        short = [n if len(n) <= width else c for n, c in zip(names, cut, strict=True)]
+        best = max(best, short, key=lambda texts: len(set(texts)))
     return best
 
 
 def narrowest(names: Sequence[str], widths: Sequence[int]) -> tuple[int, list[str]]:
-    """Return the first width that keeps all names apart, or the last, and the names folded."""
+    """Return the first width at which all names are distinct, or the last, and the short names."""
     for width in widths:
-        folded = abbreviate(names, width)
-        if len(set(folded)) == len(set(names)):
+        short = abbreviate(names, width)
+        if len(set(short)) == len(set(names)):
             break
-    return width, folded
-
-
-def _fold(name: str, width: int, head: int, tail: int) -> str:
-    return name if len(name) <= width else f"{name[:head]}{FOLD}{name[-tail:]}"
+    return width, short

@@ -1,12 +1,12 @@
-"""A run's gradient norms as pictures: layers by steps, and their flow through the network."""
+"""A run's gradient norms as charts: layers by steps, and their flow through the network."""
 
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -18,50 +18,49 @@ from convtrain.gradients.reading import Norms
 from convtrain.process.atomic import atomic_write
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 
-DOTS = 110  # an inch
-LETTERS = 44  # of a layer's name
+DOTS_PER_INCH = 110
+INCHES_PER_LABEL, MAX_NAME_LENGTH = 0.135, 44
 BINS = 400  # of steps: each is two dots wide, so that one bad step among thousands is seen
-INCH_PER_LABEL = 0.135
 KINDS = (("no gradient", "#d4d4d4"), ("exactly zero", "#000000"), ("NaN or infinity", "#ff1f5b"))
-ABSENT, ZERO, BROKEN = range(len(KINDS))
+ABSENT, ZERO, NONFINITE = range(len(KINDS))
 
 
 def draw_heatmap(norms: Norms) -> Figure:
-    """Draw the norm of each layer (down) at each step (across), the largest of each bin of steps.
+    """Draw the norm of each layer (down) at each step (across), the largest in each bin of steps.
 
-    What has no logarithm has a colour of its own, told in a legend; a mark above the picture says
-    in which bins anything is not finite.
+    A norm without a logarithm has a colour of its own, which the legend explains; a mark above the
+    chart shows the bins in which any norm is not finite.
     """
     logarithms, kinds = _binned(norms)
     rows, bins = kinds.shape
-    height = max(min(0.2 * rows, 20.0), 2.5, 2.5 * rows / DOTS)
-    figure = Figure(figsize=(12, height + 1.6), dpi=DOTS, layout="constrained")
+    height = max(min(0.2 * rows, 20.0), 2.5, 2.5 * rows / DOTS_PER_INCH)
+    figure = Figure(figsize=(12, height + 1.6), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    area: dict[str, Any] = {
-        "extent": (0, len(norms.steps), rows - 0.5, -0.5),
-        "aspect": "auto",
-        "interpolation": "nearest",
-    }
+    extent = (0, len(norms.steps), rows - 0.5, -0.5)
     low, high = _limits(logarithms[np.isfinite(logarithms)])
-    image = axes.imshow(logarithms, cmap="viridis", vmin=low, vmax=high, **area)
     colours = ListedColormap([colour for _, colour in KINDS])
-    axes.imshow(kinds, cmap=colours, vmin=-0.5, vmax=len(KINDS) - 0.5, **area)
-    slender: dict[str, Any] = {
-        "pad": 0.01,
-        "aspect": 7 * height,
-        "extend": "both",
-        "extendfrac": 0.12 / height,
-    }
-    bar = figure.colorbar(image, ax=axes, **slender)
+    for values, colormap, bottom, top in (
+        (kinds, colours, -0.5, len(KINDS) - 0.5),
+        (logarithms, "viridis", low, high),
+    ):
+        image = axes.imshow(
+            values, colormap, vmin=bottom, vmax=top, extent=extent, aspect="auto",
+            interpolation="nearest",
+        )  # fmt: skip
+    bar = figure.colorbar(
+        image, ax=axes, pad=0.01, aspect=7 * height, extend="both", extendfrac=0.12 / height
+    )
     bar.set_label("log10 of the gradient norm (L2)")
     shown = [Patch(facecolor=c, label=n) for i, (n, c) in enumerate(KINDS) if (kinds == i).any()]
     if shown:
         figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), frameon=False)
-    marks = (np.flatnonzero((kinds == BROKEN).any(0)) + 0.5) * len(norms.steps) / bins
-    above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-    axes.plot(marks, np.full(len(marks), 1 + 0.06 / height), "v", ms=4, c=KINDS[BROKEN][1], **above)
-    _mark_steps(axes, norms.steps)
-    _name_layers(axes.yaxis, norms.names, height)
+    marks = (np.flatnonzero((kinds == NONFINITE).any(0)) + 0.5) * len(norms.steps) / bins
+    axes.plot(
+        marks, np.full(len(marks), 1 + 0.06 / height), "v", ms=4, c=KINDS[NONFINITE][1],
+        transform=axes.get_xaxis_transform(), clip_on=False,
+    )  # fmt: skip
+    _label_steps(axes, norms.steps)
+    _label_layers(axes.yaxis, norms.names, height)
     return figure
 
 
@@ -69,35 +68,32 @@ def draw_flow(norms: Norms) -> Figure:
     """Draw each layer's mean and largest norm over the run, from the first layer to the last."""
     count = len(norms.names)
     width = max(min(0.2 * count + 2, 24.0), 7.0)
-    letters = min(max(map(len, norms.names)), LETTERS)
-    figure = Figure(figsize=(width, 4.5 + 0.075 * letters), dpi=DOTS, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_yscale("log")
+    height = 4.5 + 0.075 * min(max(map(len, norms.names)), MAX_NAME_LENGTH)
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot(yscale="log", ylabel="gradient norm (L2) over the run")
     largest = norms.over_steps(np.max)
-    places, size = np.arange(count), 2.5 if count > 100 else 5
+    columns, size = np.arange(count), 2.5 if count > 100 else 5
     for name, marker, values in (
         ("largest", "^", largest),
         ("mean", "o", norms.over_steps(np.mean)),
     ):
         drawn = np.where(values > 0, values, np.nan)
-        axes.plot(places, drawn, f"{marker}-", label=name, lw=1.2, ms=size)
+        axes.plot(columns, drawn, f"{marker}-", label=name, lw=1.2, ms=size)
     edge = axes.get_xaxis_transform()  # layers across, and from 0 at the bottom to 1 at the top
-    for name, marker, kind, height, where in (
+    for name, marker, kind, at, where in (
         ("always exactly zero", "v", ZERO, 0.02, largest == 0),
-        ("NaN or infinity in some step", "X", BROKEN, 0.98, norms.nonfinite.any(0)),
+        ("NaN or infinity in some step", "X", NONFINITE, 0.98, norms.nonfinite.any(0)),
     ):
         if where.any():
-            heights = np.full(where.sum(), height)
             axes.plot(
-                places[where], heights, marker, label=name, color=KINDS[kind][1], ms=size + 1,
-                transform=edge,
+                columns[where], np.full(where.sum(), at), marker, label=name, c=KINDS[kind][1],
+                ms=size + 1, transform=edge,
             )  # fmt: skip
     axes.set_xlim(-0.5, count - 0.5)
     axes.margins(y=0.08)
-    axes.set_ylabel("gradient norm (L2) over the run")
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    _name_layers(axes.xaxis, norms.names, width - 1)
+    _label_layers(axes.xaxis, norms.names, width - 1)
     axes.tick_params(axis="x", rotation=90)
     return figure
 
@@ -124,31 +120,32 @@ def _binned(norms: Norms) -> tuple[np.ndarray, np.ndarray]:
     starts = np.unique(np.linspace(0, len(norms.steps), BINS + 1).astype(int)[:-1])
     largest = np.maximum.reduceat(np.where(norms.finite, norms.values, -1), starts).T
     present = np.logical_or.reduceat(norms.present, starts).T
-    broken = np.logical_or.reduceat(norms.nonfinite, starts).T
-    kinds = np.where(broken, BROKEN, np.where(~present, ABSENT, np.where(largest, np.nan, ZERO)))
+    nonfinite = np.logical_or.reduceat(norms.nonfinite, starts).T
+    known = [nonfinite, ~present, largest == 0]
+    kinds = np.select(known, [NONFINITE, ABSENT, ZERO], np.nan)
     logarithms = np.full(largest.shape, np.nan)
     np.log10(largest, out=logarithms, where=np.isnan(kinds))
     return logarithms, kinds
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Leave a few outliers out, which would take the colours from all others."""
+    """Leave out a few outliers, which would take the colours from all others."""
     if not len(values):
         return -1.0, 1.0
     low, high = np.percentile(values, [0.5, 99.5])
     return (low, high) if high - low > 0.2 else (low - 0.5, high + 0.5)
 
 
-def _mark_steps(axes: Axes, steps: np.ndarray) -> None:
+def _label_steps(axes: Axes, steps: np.ndarray) -> None:
     ticks = MaxNLocator(10, integer=True).tick_values(steps[0], steps[-1])
     ticks = ticks[(ticks >= steps[0]) & (ticks <= steps[-1])]
-    places = np.interp(ticks, steps, np.arange(len(steps))) + 0.5
-    apart = np.diff(places, prepend=-np.inf) > len(steps) / 20  # steps need not be evenly spaced
-    axes.set_xticks(places[apart], [f"{tick:,.0f}" for tick in ticks[apart]])
+    positions = np.interp(ticks, steps, np.arange(len(steps))) + 0.5
+    apart = np.diff(positions, prepend=-np.inf) > len(steps) / 20  # steps may be uneven
+    axes.set_xticks(positions[apart], [f"{tick:,.0f}" for tick in ticks[apart]])
     axes.set_xlabel("step")
 
 
-def _name_layers(axis: Any, names: Sequence[str], inches: float) -> None:
-    every = int(np.ceil(len(names) * INCH_PER_LABEL / inches))
-    folded = list(map(as_mathtext, abbreviate(names, LETTERS)))
-    axis.set_ticks(range(0, len(names), every), folded[::every], fontsize=8)
+def _label_layers(axis: Axis, names: Sequence[str], inches: float) -> None:
+    every = int(np.ceil(len(names) * INCHES_PER_LABEL / inches))
+    labels = list(map(as_mathtext, abbreviate(names, MAX_NAME_LENGTH)))
+    axis.set_ticks(range(0, len(names), every), labels[::every], fontsize=8)

@@ -1,10 +1,10 @@
-"""A table of the record as comma-separated values, for whatever reads no Parquet."""
+"""A table of the record as comma-separated values, for programs that do not read Parquet."""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -15,7 +15,7 @@ STDOUT = "-"
 
 
 def write_csv(table: pa.Table, destination: str) -> None:
-    """Write a table with a header; absent is an empty field, lists are JSON.
+    """Write a table with a header. An absent value is an empty field, and lists are JSON.
 
     Args:
         table: of a record, as :func:`convtrain.gradients.load` returns it.
@@ -26,21 +26,20 @@ def write_csv(table: pa.Table, destination: str) -> None:
     """
     flat = pa.table({name: _flat(table[name]) for name in table.column_names})
     try:
-        if destination == STDOUT:
-            _write(flat, sys.stdout.buffer)
-            sys.stdout.flush()
-        else:
+        if destination != STDOUT:
             with Path(destination).open("wb") as file:
                 _write(flat, file)
-    except BrokenPipeError:  # whoever reads has seen enough
+            return
+        _write(flat, sys.stdout.buffer)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has closed its end, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise ConfigError(f"--csv {destination}: cannot be written ({error.strerror})") from None
 
 
 def _write(table: pa.Table, file: BinaryIO) -> None:
-    options: Any = pyarrow.csv.WriteOptions(quoting_style="needed")
-    pyarrow.csv.write_csv(table, file, options)
+    pyarrow.csv.write_csv(table, file, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -66,7 +66,7 @@ class Norms:
         return self.present & ~np.isfinite(self.values)
 
     def without(self, steps: np.ndarray) -> "Norms":
-        """Leave some steps out, unless that would leave none."""
+        """Leave out some steps, unless no other is left."""
         kept = ~np.isin(self.steps, steps)
         if not kept.any():
             return self
@@ -79,19 +79,19 @@ class Norms:
         Raises:
             ConfigError: a glob matches nothing.
         """
-        chosen = [self.names.index(name) for name in _matching(self.names, globs, "parameter")]
-        names = tuple(self.names[column] for column in chosen)
-        return replace(
-            self, names=names, values=self.values[:, chosen], present=self.present[:, chosen]
-        )
+        names = _matching(self.names, globs, "parameter")
+        columns = [self.names.index(name) for name in names]
+        return self._with(tuple(names), self.values[:, columns], self.present[:, columns])
 
     def by_layer(self) -> "Norms":
         """Return the norms of layers; see :func:`convtrain.gradients.layers.layer_norms`."""
-        names, values, present = layer_norms(self.names, self.values, self.present)
-        return replace(self, names=names, values=values, present=present)
+        return self._with(*layer_norms(self.names, self.values, self.present))
+
+    def _with(self, names: tuple[str, ...], values: np.ndarray, present: np.ndarray) -> "Norms":
+        return Norms(names, self.steps, values, present, self.counted)
 
     def counted_values(self) -> list[np.ndarray]:
-        """Return, for each name, the finite norms of the steps that count."""
+        """Return, for each name, the finite norms of the steps that count: float64."""
         kept = self.finite & self.counted[:, None]
         return [v[k].astype(np.float64) for v, k in zip(self.values.T, kept.T, strict=True)]
 
@@ -102,8 +102,8 @@ class Norms:
 
     def over_steps(self, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
         """Return a statistic of each column's finite norms, NaN where it has none: float64 (P,)."""
-        columns = zip(self.values.T.astype(np.float64), self.finite.T, strict=True)
-        return np.array([statistic(v[kept]) if kept.any() else np.nan for v, kept in columns])
+        columns = replace(self, counted=np.ones_like(self.counted)).counted_values()
+        return np.array([statistic(values) if len(values) else np.nan for values in columns])
 
 
 def require_run(path: Path | str) -> Path:
@@ -120,8 +120,8 @@ def require_run(path: Path | str) -> Path:
         return run
     if run.resolve().name == FOLDER and _is_run(run.resolve().parent):
         raise MissingDataError(f"{path}: give the run's directory, {run.resolve().parent}")
-    inside = [folder for folder in run.glob("*") if _is_run(folder)]
-    example = max(inside) if inside else "logs/runs/convnet/2026-01-31_12-00-00-a1b2"
+    inside = [str(folder) for folder in run.glob("*") if _is_run(folder)]
+    example = max(inside, default="logs/runs/convnet/2026-01-31_12-00-00-a1b2")
     raise MissingDataError(
         f"{path}: not a run, whose directory holds config.yaml and {FOLDER}/, such as {example}"
     )

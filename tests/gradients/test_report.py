@@ -236,7 +236,7 @@ def test_one_broken_step_among_thousands_is_seen() -> None:
     present = np.ones(values.shape, bool)
     present[:50] = False
     figure = draw_heatmap(Norms(("a", "b"), np.arange(1, 5001), values, present, present[:, 0]))
-    logarithms, kinds = (image.get_array() for image in figure.axes[0].images)
+    kinds, logarithms = (image.get_array() for image in figure.axes[0].images)
     assert logarithms.shape == kinds.shape == (2, BINS)
     absent, zero, broken = (np.argwhere(kinds == kind).tolist() for kind in range(3))
     assert broken == [[1, int(3333 * BINS / 5000)]]

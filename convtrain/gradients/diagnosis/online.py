@@ -19,16 +19,12 @@ from convtrain.gradients.layers import layer_norms, layer_of
 
 
 class Block(NamedTuple):
-    """What one flush of the recorder wrote: a row for each of S optimiser steps, in order.
+    """One flush of the recorder: a row for each of S optimiser steps, in order.
 
     Args:
-        names: the P parameters; later blocks may have more, or others.
-        steps: columns of length S: ``step``, counted from 1; ``norm``, the L2 norm of all gradients
-            before clipping; ``skipped`` by the loss scaler; ``nonfinite``, how many parameters have
-            NaN or infinity in their gradient, and ``first_nonfinite``, the name of the first or
-            None; ``loss``, and ``loss_known``.
-        norms: float64 (S, P), L2 norm of each gradient; NaN where there is none.
-        present: bool (S, P), whether there is a gradient at all.
+        names, steps, norms, present: as in
+            :class:`convtrain.gradients.record.steps.FlushedSteps`; later blocks may have more, or
+            other, names.
         images: for each step, the dataset's indices of its images; empty where unknown.
         fingerprints: float64 (P,), any number that changes when the weights do, taken at the flush;
             NaN where unknown.
