@@ -40,7 +40,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         "network=lstm", "optimizer=adamw", "scheduler=cosine", "scheduler.warmup_epochs=0.5",
         "loss.label_smoothing=0.1", "data.drop_last=true",
     ),
-    "transformer": (TRANSFORMER, *COLOUR, "optimizer=adamw", "recorder=debug"),
+    "transformer": (TRANSFORMER, *COLOUR, "optimizer=adamw", "recorder=stats"),
     "plateau": (
         "scheduler=plateau", "scheduler.patience=0", "optimizer=rmsprop", "loss=mse",
         "trainer.max_epochs=4", "callbacks.early_stopping.patience=2", "model=nn",

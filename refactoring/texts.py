@@ -36,16 +36,19 @@ def _choices() -> Iterator[list[str]]:
 
 
 def _mistakes() -> Iterator[list[str]]:
-    from tests.config import test_advice, test_arguments, test_check, test_hydra_keys, test_one_line
+    from tests.command import test_arguments, test_configure, test_hydra_keys, test_one_line
+    from tests.config import test_advice
 
     for overrides, _ in (
-        *test_check.WRONG.values(), *test_check.ALONE.values(), *test_hydra_keys.ONE_LINE.values()
-    ):  # fmt: skip
+        *test_configure.WRONG.values(),
+        *test_configure.ALONE.values(),
+        *test_hydra_keys.ONE_LINE.values(),
+    ):
         yield list(overrides)
-    yield list(test_check.MANY.values())
-    for mistakes in test_check.TOGETHER.values():
+    yield list(test_configure.MANY.values())
+    for mistakes in test_configure.TOGETHER.values():
         yield [override for override, _ in mistakes]
-    yield ["-m", *test_check.SWEEPS, "seed=x"]
+    yield ["-m", *test_configure.SWEEPS, "seed=x"]
     for typed in (*test_one_line.LINES, *test_advice.ADVICE):
         yield shlex.split(typed)
     for typed in test_arguments.UNREADABLE:

@@ -62,7 +62,7 @@ class Capture:
     def __init__(self, model: nn.Module, batch: object) -> None:
         self.seconds = 0.0
         self._outputs: list[Output] = []
-        self._last: tuple[int, int] | None = None
+        self._last: tuple[Tensor | None, int] = None, 0  # kept, so that no other takes its place
         self._input = next(iter(floating_tensors(batch)), None)
         self._requires_grad_for_now = self._input is not None and not self._input.requires_grad
         if self._input is not None:
@@ -79,10 +79,10 @@ class Capture:
     def _observe(self, layer: str, output: object) -> None:
         start = time.perf_counter()
         for index, tensor in enumerate(floating_tensors(output)):
-            state = id(tensor), tensor._version
-            if state == self._last:
+            last, version = self._last
+            if tensor is last and tensor._version == version:
                 continue  # a container, which returns what its last layer returned
-            self._last = state
+            self._last = tensor, tensor._version
             seen = Output(f"{layer}[{index}]" if index else layer, _describe(tensor))
             self._outputs.append(seen)
             if tensor.grad_fn is not None:
@@ -101,6 +101,7 @@ class Capture:
     def finish(self) -> LayerRecord | None:
         """Remove the hooks, restore the input, and return what was observed."""
         self._hooks.close()
+        self._last = None, 0
         if self._input is not None:
             if self._input.grad is not None:
                 self._outputs[0].gradient = _describe(self._input.grad)
