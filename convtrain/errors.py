@@ -1,6 +1,6 @@
-"""Every error that convtrain raises on purpose, and the exit status each one stands for.
+"""Every error that convtrain raises on purpose, with its exit status, and parts of their messages.
 
-A message is one line: the thing, its value, what is allowed, and what to type next.
+A message is one line: the key, its value, what is allowed, and what to type next.
 """
 
 import difflib
@@ -12,13 +12,13 @@ LONGEST_WORD = 100  # characters; comparing spellings takes the square of it
 
 
 class ConvtrainError(Exception):
-    """Something a user can mend; shown as one line, without a traceback."""
+    """An error that a user can mend; shown as one line, without a traceback."""
 
     exit_status = 1
 
 
 class ConfigError(ConvtrainError, ValueError):
-    """The configuration is wrong. Holds one line for each mistake found."""
+    """The configuration is wrong. The message has one line for each mistake."""
 
     exit_status = 2
 
@@ -32,23 +32,23 @@ class NetworkError(ConfigError):
 
 
 class MissingDataError(ConfigError):
-    """The data is not where the configuration says."""
+    """A file or folder does not exist where the configuration or the command says."""
 
 
 class OccupiedError(ConfigError):
-    """The directory belongs to another run or process, and nothing may be written there."""
+    """The directory belongs to another run or process, so nothing may be written there."""
 
 
 class CorruptDataError(ConvtrainError):
-    """A file of the dataset, or a checkpoint, exists but cannot be read."""
+    """A file of a dataset or of a run exists, but cannot be read."""
 
 
 class TrainingError(ConvtrainError):
-    """Training could not go on."""
+    """A training has failed."""
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks and other characters that do not print."""
+    """Return a text with line breaks and other unprintable characters replaced."""
     text = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -65,18 +65,18 @@ def first_line(error: BaseException) -> str:
 
 
 def few(names: Iterable[str], most: int = 10) -> str:
-    """Return the first of some names, and how many more there are."""
+    """Return the first names of a list, and how many more it has."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
 
 def error_line(error: BaseException) -> str:
-    """Return an error's kind, the first line of its message, and where it was raised.
+    """Return an error's class, the first line of its message, and where it was raised.
 
-    Where libraries raised it, that is the line of the user's own code that called them.
+    If a library raised it, the place is the line of the user's own code that called the library.
     """
-    if isinstance(error.__context__, KeyboardInterrupt):  # of which Lightning makes an exit
+    if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
         error = error.__context__
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename]
@@ -93,7 +93,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 def closest(wrong: str, known: Iterable[str]) -> str | None:
-    """Return the known spelling that is closest to a wrong one, if any is close."""
+    """Return the known spelling that is closest to a wrong one, or None if none is close."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(wrong.lower()[:LONGEST_WORD], by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.command.overrides import at_home
 from convtrain.command.resolve import to_plain
-from convtrain.command.resume import stored_config
+from convtrain.command.resume import read_config, stored_config
 from convtrain.config.check import validate
 from convtrain.config.folders import read_layout
 from convtrain.config.mistakes import TYPED, Mistake, Origin, line
@@ -19,6 +19,18 @@ from convtrain.run.directory import Run
 from convtrain.text import plain_as_omegaconf
 
 PATHS = ("data.root", "data.cache_dir", "resume")
+
+
+def config_of(run: Run) -> Config:
+    """Return the configuration of a run, as it was asked for.
+
+    Raises:
+        MissingDataError: the directory is not a run's.
+        ConfigError: config.yaml cannot be read, or is not valid any more.
+    """
+    stored = read_config(run)
+    stored["resume"] = None
+    return resolve_config(stored)
 
 
 def resolve_config(

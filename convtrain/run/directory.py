@@ -147,6 +147,7 @@ class Run:
             write_atomically(self.error, message.rstrip() + "\n")
 
     # --- reading ----------------------------------------------------------------------------------
+    # Each of these raises CorruptDataError if the file exists and cannot be read.
 
     def require(self) -> None:
         """Raise MissingDataError if the directory is not a run's."""
@@ -156,33 +157,19 @@ class Run:
             )
 
     def read_config(self) -> dict[str, Any]:
-        """Return the configuration that was asked for.
-
-        Raises:
-            MissingDataError: the directory is not a run's.
-            CorruptDataError: config.yaml cannot be read.
-        """
+        """Return the configuration that was asked for; MissingDataError if this is not a run."""
         self.require()
         refuse_explosion(self.config)
         return _mapping(self.config, _yaml(self.config))
 
     def read_result(self) -> Result | None:
-        """Return the result, or None if the run is not finished.
-
-        Raises:
-            CorruptDataError: result.json cannot be read.
-        """
+        """Return the result, or None if the run is not finished."""
         if not self.is_finished:
             return None
         return cast(Result, _mapping(self.result, _json(self.result)))
 
     def finished_result(self) -> Result:
-        """Return the result of a run that is to be compared with another.
-
-        Raises:
-            MissingDataError: the run is not finished.
-            CorruptDataError: result.json cannot be read.
-        """
+        """Return the result; MissingDataError if the run is not finished."""
         if (result := self.read_result()) is None:
             raise MissingDataError(
                 f"{self.path}: is not finished, so it has no result to compare; "
@@ -191,11 +178,7 @@ class Run:
         return result
 
     def read_provenance(self) -> dict[str, Any]:
-        """Return the versions, machine and devices of the run; empty if they were not stored.
-
-        Raises:
-            CorruptDataError: provenance.json cannot be read.
-        """
+        """Return the versions, machine and devices of the run; empty if they were not stored."""
         if not _exists(self.provenance):
             return {}
         return _mapping(self.provenance, _json(self.provenance))
@@ -205,11 +188,7 @@ class Run:
         return self.error.read_text(errors="replace").strip() if self.has_failed else None
 
     def read_overrides(self) -> list[str]:
-        """Return the options and overrides that were typed.
-
-        Raises:
-            CorruptDataError: overrides.yaml cannot be read.
-        """
+        """Return the options and overrides that were typed; empty if they were not stored."""
         if not _exists(self.overrides):
             return []
         refuse_explosion(self.overrides)

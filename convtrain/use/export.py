@@ -1,4 +1,4 @@
-"""The weights of a run without the rest of its checkpoint, in a format that holds nothing else."""
+"""The weights of a run as safetensors, without the rest of its checkpoint."""
 
 from pathlib import Path
 
@@ -19,21 +19,21 @@ def export_weights(
 ) -> tuple[Path, Path, int]:
     """Write the weights and buffers of a run's network, named as in its ``state_dict()``.
 
-    ``model.load_state_dict(safetensors.torch.load_file(out))`` reads them. Tensors that share
-    memory are written once for each name.
+    Load them by ``model.load_state_dict(safetensors.torch.load_file(out))``. Tensors that share
+    memory are written once per name.
 
     Args:
         run_dir: the run's directory.
         checkpoint: ``last``, ``best``, or the name of a file in ``RUN/checkpoints``.
-        out: the file to write; ``RUN/weights.safetensors`` otherwise.
+        out: the file to write, if not ``RUN/weights.safetensors``.
 
     Returns:
         The file, the checkpoint it came from, and the number of tensors.
 
     Raises:
-        MissingDataError: there is no such run or checkpoint.
+        MissingDataError: the run or the checkpoint does not exist.
         CorruptDataError: the checkpoint is damaged.
-        ConfigError: it holds something that is not a dense tensor.
+        ConfigError: a value is not a dense tensor.
         TrainingError: the disk is full.
     """
     run = Run(run_dir)

@@ -1,4 +1,4 @@
-"""Doing a step again that left ``gradients/nonfinite-STEP.pt``, in whatever process."""
+"""Repeating a training step that saved ``gradients/nonfinite-STEP.pt``, in any process."""
 
 from pathlib import Path
 
@@ -6,34 +6,31 @@ import pytorch_lightning as pl
 import torch
 
 from convtrain.assembly import make_model, make_task
-from convtrain.command.job_config import resolve_config
-from convtrain.command.resume import read_config
+from convtrain.command.job_config import config_of
 from convtrain.gradients.diagnosis.replay import Replay, digest_of, replay_saved
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint
 
 
 def reproduce(path: Path | str) -> Replay:
-    """Do the step again whose gradients were not finite, from the file and its run's config.
+    """Repeat the step whose gradients were not finite, from its file and the run's configuration.
 
-    The dataset is not needed: the file holds the images as the network saw them, beside weights,
-    buffers and seeds. What it computes is the same bits on the same machine with the same versions.
+    The dataset is not needed: the file holds the network's input, weights, buffers and seeds. On
+    the same machine with the same versions the step has the same bits.
 
     Args:
         path: such as ``RUN/gradients/nonfinite-000000000005.pt``.
 
     Returns:
-        the layer that the first value that is not finite comes from, the losses, and the gradients.
+        The layer that the first non-finite value comes from, the losses, and the gradients.
 
     Raises:
-        MissingDataError: there is no such file, or no ``config.yaml`` in its run's directory.
+        MissingDataError: the file does not exist, or its run's directory has no ``config.yaml``.
         CorruptDataError: the file is damaged.
         ConfigError: the configuration is not valid any more.
     """
     saved = load_checkpoint(path)
-    stored = read_config(Run(Path(path).resolve().parents[1]))
-    stored["resume"] = None
-    config = resolve_config(stored)
+    config = config_of(Run(Path(path).resolve().parents[1]))
     trainer = pl.Trainer(
         accelerator="cpu", precision=saved["precision"], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
 def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
     """Train a finished run again beside it, and print whether the bits are the same.
 
-    Configuration, devices and number of threads are the recorded ones. Versions and machine are
-    those of this process; where the bits differ, their differences are printed.
+    Configuration, devices and number of threads are those of the run. Versions and machine are
+    those of this process; if the bits differ, so do the versions that are printed.
 
     Args:
         run_dir: the run's directory.
@@ -53,8 +54,9 @@ def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
     from convtrain.launch.start import train_anywhere
 
     original = Run(run_dir)
-    config = _recorded_config(original)
-    folder = Path(out) if out is not None else _beside(original.path)
+    config = _config_to_repeat(original)
+    beside = original.path.absolute()
+    folder = Path(out or beside.with_name(f"{beside.name}-rerun-{new_stamp()}"))
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"--out {folder}: is not empty; give another directory")
     overrides = original.read_overrides()
@@ -62,14 +64,13 @@ def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
         form = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
         logging.basicConfig(filename=folder / "train.log", level=logging.INFO, format=form)
         make_console().print(f"trains {original.path} again, in {folder}")
-        _set_threads(original)
+        _use_threads_of(original)
         train_anywhere(config, folder, overrides, signals)
     return _report(original, Run(folder))
 
 
-def _recorded_config(original: Run) -> "Config":
-    from convtrain.command.job_config import resolve_config
-    from convtrain.command.resume import read_config
+def _config_to_repeat(original: Run) -> "Config":
+    from convtrain.command.job_config import config_of
     from convtrain.process.ranks import as_launched
 
     original.require()
@@ -78,27 +79,23 @@ def _recorded_config(original: Run) -> "Config":
         raise MissingDataError(
             f"{original.last_checkpoint}: does not exist, so there are no weights to compare"
         )
-    stored = read_config(original)
-    stored["resume"] = None
-    config = resolve_config(stored)
+    config = config_of(original)
     launched = original.read_provenance().get("launched")
     known = launched if isinstance(launched, dict) else {}
     found = {k: n for k in ("devices", "num_nodes") if isinstance(n := known.get(k), int)}
     config = config.model_copy(update={"trainer": config.trainer.model_copy(update=found)})
-    as_launched(config)
+    as_launched(config)  # refuses devices that this process cannot use
     return config
 
 
-def _set_threads(original: Run) -> None:
+def _use_threads_of(original: Run) -> None:
     """Compute with as many threads as the run did, in this process and in those it starts."""
-    try:
+    with suppress(CorruptDataError):
         threads = original.read_provenance().get("threads")
-    except CorruptDataError:
-        return
-    if isinstance(threads, int) and threads > 0:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
-        if (torch := sys.modules.get("torch")) is not None:
-            torch.set_num_threads(threads)
+        if isinstance(threads, int) and threads > 0:
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
+            if (torch := sys.modules.get("torch")) is not None:
+                torch.set_num_threads(threads)
 
 
 def _report(original: Run, again: Run) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convtrain.command.auto import finished_there, newest_unfinished
+from convtrain.command.auto import choose_run, newest_unfinished
+from convtrain.command.overrides import parse_override
 from convtrain.command.resume import refuse_resumed, stored_config, why_not_anew
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
@@ -98,7 +99,10 @@ def test_a_run_answers_each_question(run: Run, state: str) -> None:
     assert not (run.path / ".lock").exists() or state in ("locked", "lock left over")
 
 
-def test_everybody_who_asks_agrees(run: Run, state: str, config: Config) -> None:
+def test_everybody_who_asks_agrees(
+    run: Run, state: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without logs/runs
     _, begun, finished, failed, resumable, is_locked = ANSWERS[state]
     readable = state != "unreadable"
     resumed = config.model_copy(update={"resume": str(run.path)})
@@ -113,7 +117,10 @@ def test_everybody_who_asks_agrees(run: Run, state: str, config: Config) -> None
     assert (why_not_anew(run) is None) == (not finished and not saved)
     unfinished = begun and not finished and (resumable or is_locked)
     assert (newest_unfinished(config, run.path) == run.path) == unfinished
-    assert (finished_there(config, run.path) == run.path) == (finished and readable)
+    typed = parse_override(f"hydra.run.dir='{run.path}'")
+    assert typed is not None
+    chosen = choose_run(config, [typed])
+    assert (chosen == run.path) == (unfinished or (finished and readable))
 
     expected = (
         "finished" if finished else "running" if is_locked else "failed" if failed
