@@ -1,1 +1,1 @@
-"""The two styles in which a declared network is held, and models that come from elsewhere."""
+"""Models: a declared network in two styles, and models that come from elsewhere."""

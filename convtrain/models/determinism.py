@@ -1,4 +1,4 @@
-"""Layers whose backward pass on a GPU adds up in no fixed order, and what to declare instead.
+"""Layers whose backward pass on a GPU sums in no fixed order, and what to declare instead.
 
 ``trainer.deterministic=true`` makes torch refuse them, but only when a gradient first reaches one.
 :func:`refuse_nondeterministic` refuses them before the training begins. Adaptive max pooling gets a
@@ -17,13 +17,14 @@ from convtrain.layers.vision import GridSample, Interpolate, Pad
 from convtrain.models.functional import FunctionalModel
 
 Condition = Callable[[Any], bool]
+"""Tells from a layer's settings whether it is refused."""
 
 
-def _always(layer: Any) -> bool:
+def _always(layer: object) -> bool:
     return True
 
 
-def _is_larger_than_one(layer: Any) -> bool:
+def _has_several_outputs(layer: Any) -> bool:
     """torch computes an average over the whole image as a mean, which is deterministic."""
     size = layer.output_size
     return any(each != 1 for each in (size if isinstance(size, tuple | list) else (size,)))
@@ -35,32 +36,26 @@ def _interpolates(layer: Any) -> bool:
     return bilinear or layer.mode in ("linear", "bicubic", "trilinear", "area")
 
 
-def _reflects(layer: Any) -> bool:
-    return bool(layer.padding_mode == "reflect")
-
-
-def _pads_by_reflection(layer: Any) -> bool:
-    """torch has a deterministic kernel for height and width together."""
-    return layer.mode == "reflect" and len(layer.pad) != 4
-
-
-def _takes_the_maximum(layer: Any) -> bool:
-    return bool(layer.mode == "max")
-
-
-def _is_listed_by_torch(layer: Any) -> bool:
+def _is_listed_by_torch(layer: object) -> bool:
     """Some versions of torch have a deterministic form of a layer; their documentation says so."""
     _, _, refused = (torch.use_deterministic_algorithms.__doc__ or "").partition("will throw")
     return type(layer).__name__ in refused or getattr(layer, "kind", type).__name__ in refused
 
 
+OR_ONE = ", or output_size: 1"
 STRIDED = "Conv3d with a stride"
 PADDED = "padding_mode: zeros or padding_mode: replicate"
 
 SUBSTITUTES: dict[type[nn.Module], tuple[Condition, str]] = {
-    nn.AdaptiveAvgPool1d: (_is_larger_than_one, "AvgPool1d with a kernel_size, or output_size: 1"),
-    nn.AdaptiveAvgPool2d: (_is_larger_than_one, "AvgPool2d with a kernel_size, or output_size: 1"),
-    nn.AdaptiveAvgPool3d: (_is_larger_than_one, f"{STRIDED}, or output_size: 1"),
+    nn.AdaptiveAvgPool1d: (
+        _has_several_outputs,
+        f"AvgPool1d with a kernel_size{OR_ONE}",
+    ),
+    nn.AdaptiveAvgPool2d: (
+        _has_several_outputs,
+        f"AvgPool2d with a kernel_size{OR_ONE}",
+    ),
+    nn.AdaptiveAvgPool3d: (_has_several_outputs, f"{STRIDED}{OR_ONE}"),
     nn.AvgPool3d: (_always, STRIDED),
     nn.LPPool3d: (_always, STRIDED),
     nn.MaxPool3d: (_is_listed_by_torch, STRIDED),
@@ -69,15 +64,18 @@ SUBSTITUTES: dict[type[nn.Module], tuple[Condition, str]] = {
     nn.MaxUnpool1d: (_always, "ConvTranspose1d"),
     nn.MaxUnpool2d: (_always, "ConvTranspose2d"),
     nn.MaxUnpool3d: (_always, "ConvTranspose3d"),
-    nn.Conv1d: (_reflects, PADDED),
-    nn.Conv3d: (_reflects, PADDED),
+    nn.Conv1d: (lambda layer: layer.padding_mode == "reflect", PADDED),
+    nn.Conv3d: (lambda layer: layer.padding_mode == "reflect", PADDED),
     nn.ReflectionPad1d: (_always, "ReplicationPad1d"),
     nn.ReflectionPad3d: (_always, "ReplicationPad3d"),
     nn.LocalResponseNorm: (_always, "BatchNorm2d or GroupNorm"),
     nn.Upsample: (_interpolates, "mode: nearest or mode: bilinear"),
-    nn.EmbeddingBag: (_takes_the_maximum, "mode: sum or mode: mean"),
+    nn.EmbeddingBag: (lambda layer: layer.mode == "max", "mode: sum or mode: mean"),
     Interpolate: (_interpolates, "mode: nearest, or mode: bilinear without antialias"),
-    Pad: (_pads_by_reflection, "mode: replicate or mode: constant"),
+    Pad: (  # torch has a deterministic kernel for height and width together
+        lambda layer: layer.mode == "reflect" and len(layer.pad) != 4,
+        "mode: replicate or mode: constant",
+    ),
     GridSample: (_always, "Interpolate with mode: nearest"),
 }
 """Layer class to the settings that are refused, and the substitute to declare."""
@@ -99,7 +97,7 @@ def refuse_nondeterministic(model: nn.Module) -> None:
             )
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, type, Any]]:
+def _layers(model: nn.Module) -> Iterator[tuple[str, type, object]]:
     """Yield name, class and settings of every layer."""
     if isinstance(model, FunctionalModel):
         yield from ((function.path, function.kind, function) for function in model.functions())
@@ -111,9 +109,9 @@ _overrides: list[torch.library.Library] = []
 
 
 def pool_deterministically(device: str = "CUDA") -> None:
-    """Replace torch's backward pass of adaptive max pooling, which a GPU adds up in no fixed order.
+    """Replace torch's backward pass of adaptive max pooling, which sums in no fixed order on a GPU.
 
-    The values are the same. It stays replaced for the rest of the process.
+    The values are the same. The replacement lasts for the rest of the process.
 
     Args:
         device: torch's name of the dispatch key.
@@ -127,7 +125,7 @@ def pool_deterministically(device: str = "CUDA") -> None:
 
 
 def _pool_backward(gradient: Tensor, images: Tensor, indices: Tensor) -> Tensor:
-    """Send each maximum's gradient (..., H, W) back to the pixel that it was taken from."""
+    """Add each maximum's gradient (..., H, W) to the pixel that the maximum was taken from."""
     height, width = images.shape[-2:]
     flat = gradient.new_zeros(*images.shape[:-2], height * width)
     flat.scatter_add_(-1, indices.flatten(-2), gradient.flatten(-2))

@@ -75,7 +75,7 @@ class Function:
         called = inspect.signature(module.forward).parameters
         self._renamed = {old: new for old, new in zip(called, inputs, strict=False) if old != new}
 
-    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+    def __call__(self, *inputs: object, **keywords: object) -> object:
         observers = tuple(self.observers) if self.path else ()
         for entering, _ in observers:
             if entering is not None:
@@ -120,7 +120,7 @@ class Function:
                 return self._given[key]
         raise NetworkError(f"{self._keys[name][0]} is not among the parameters and buffers given")
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):  # copy and pickle ask before there is anything to ask
             raise AttributeError(name)
         if name in self._keys:
@@ -134,16 +134,18 @@ class Function:
     def __iter__(self) -> Iterator["Function"]:
         return iter(self._children.values())
 
-    def __getstate__(self) -> dict[str, Any]:  # not every twin can be pickled; its class finds it
+    def __getstate__(
+        self,
+    ) -> dict[str, object]:  # not every twin can be pickled; its class finds it
         return {name: value for name, value in vars(self).items() if name != "_twin"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         if self.kind in BY_CLASS:
             self._twin = BY_CLASS[self.kind].twin
 
 
-_ASKED: dict[str, Callable[[Function], Any]] = {
+_ASKED: dict[str, Callable[[Function], object]] = {
     "training": lambda layer: layer.holder.training,
     "children": lambda layer: layer._children.values(),
     "parameters": lambda layer: [
@@ -169,7 +171,7 @@ class CarriedFunction(Function):
         self.module = module
         self._constants = {}
 
-    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+    def __call__(self, *inputs: object, **keywords: object) -> object:
         self.module.training = self.holder.training
         if self._given is None:
             return self.module(*inputs, **keywords)

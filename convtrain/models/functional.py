@@ -1,11 +1,11 @@
 """The functional style: weights are explicit Parameters, a forward pass is a function of them.
 
-``torch.nn.Conv2d`` hides its filter inside a module; here it lies open. The model holds nothing but
-tensors, each under the name ``torch.nn`` gives it, and its forward pass hands them over::
+The model holds nothing but tensors, each under the name that ``torch.nn`` gives it, and its forward
+pass hands them over::
 
     F.conv2d(input, parameters["conv2d_1.weight"], parameters["conv2d_1.bias"], stride, padding)
 
-Which function a layer calls stands in its family's file under ``convtrain/layers/``.
+Each family's file in ``convtrain/layers/`` names the functions that its layers call.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from convtrain.models.function import CarriedFunction, Function, Observers, Tens
 
 
 class Weights(nn.Module):
-    """The parameters and buffers of one layer. It has no forward: functions use it, not it them."""
+    """The parameters and buffers of one layer. It has no forward; functions take its tensors."""
 
 
 class FunctionalModel(nn.Module):
-    """Explicit parameters and buffers, and the function that they go into.
+    """Explicit parameters and buffers, and the function that computes the output from them.
 
     Its ``state_dict`` has the keys, order and values of the module it was made from.
     """
@@ -35,12 +35,12 @@ class FunctionalModel(nn.Module):
         self.observers: Observers = []
         self._function = self._convert(module, self, "", carry, {}, {})
 
-    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+    def forward(self, *inputs: object, **keywords: object) -> object:
         """Compute the output from the model's own parameters and buffers."""
         return self._function(*inputs, **keywords)
 
     def apply_with(
-        self, parameters: Tensors, buffers: Tensors, *inputs: Any, **keywords: Any
+        self, parameters: Tensors, buffers: Tensors, *inputs: object, **keywords: object
     ) -> Any:
         """Compute the output from parameters and buffers given by name.
 
@@ -48,12 +48,12 @@ class FunctionalModel(nn.Module):
         ``jacrev`` work over it. The gradients of each image by itself are::
 
             def loss(parameters, image, label):
-                scores = model.apply_with(parameters, buffers, image[None])
-                return F.cross_entropy(scores, label[None])
+                logits = model.apply_with(parameters, buffers, image[None])
+                return F.cross_entropy(logits, label[None])
 
             gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
 
-        In training mode batch norm moves the buffers given. A tensor held under two names may be
+        In training mode batch norm changes the buffers given. A tensor held under two names may be
         given under the first alone, as ``named_parameters()`` does.
 
         Raises:
@@ -76,8 +76,8 @@ class FunctionalModel(nn.Module):
     ) -> Function:
         """Move a module's tensors into ``holder``, and return its function.
 
-        ``converted`` and ``first_keys`` keep what is shared shared: by the id of a module or
-        tensor, its function or its first name.
+        Shared modules and tied tensors stay shared: ``converted`` maps the id of a module to its
+        function, ``first_keys`` the id of a tensor to its first name.
         """
         obstacle = _obstacle(module)
         carried = bool(obstacle) or BY_CLASS[type(module)].twin is functional_call
@@ -116,17 +116,17 @@ def functionalize(module: nn.Module, *, carry: bool = False) -> FunctionalModel:
 
     Args:
         module: one layer, such as ``nn.LSTM(8, 16)``, or layers within layers.
-        carry: run what the catalogue does not know (a forward of your own, a layer with hooks or
-            parametrizations) by ``torch.func.functional_call``, on the same explicit tensors.
+        carry: let modules without a twin (a forward of your own, a layer with hooks or
+            parametrizations) run as they are, on the same explicit tensors.
 
     Raises:
-        NetworkError: names a submodule that cannot be converted and is not to be carried.
+        NetworkError: names a submodule without a twin, where ``carry`` is False.
     """
     return FunctionalModel(module, carry=carry)
 
 
 def _obstacle(module: nn.Module) -> str:
-    """Say why a twin would not compute what the module computes; empty if it would."""
+    """Return why no twin computes what the module computes, or an empty text if one does."""
     if any(isinstance(value, UninitializedParameter) for value in module._parameters.values()):
         return "knows its sizes only after its first input"
     if type(module) not in BY_CLASS:

@@ -1,4 +1,4 @@
-"""How a model lies in memory: whether it fits, channels last, and activations in place."""
+"""A model in memory: whether it fits, channels last, and activations in place."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,40 +9,48 @@ from torch import OutOfMemoryError, Tensor, channels_last, nn
 
 from convtrain.errors import NetworkError
 
-FRESH = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Linear)
-"""Layers whose output is theirs alone, and which need none of it for their own gradient."""
+OVERWRITABLE = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.Linear,
+)
+"""Layers whose output no other layer holds, and whose own gradient does not need it."""
 
-LARGE = 64
-"""Weights of ordinary convolutions, for each pixel of a batch, from which channels last costs more
-on the CPU than it brings: with every step all weights are brought into the kernel's own order."""
+MAX_WEIGHTS_PER_PIXEL = 64
+"""Weights of ordinary convolutions for each pixel of a batch, above which channels last is slower
+on the CPU: every step converts all weights to the order of the kernel."""
 
 
 @contextmanager
 def within_memory(what: str) -> Iterator[None]:
-    """Raise NetworkError, which says what was built, where the memory is too small for it."""
+    """Turn an error about too little memory into a NetworkError that names what was built."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        told = isinstance(error, MemoryError | OutOfMemoryError)
-        if not told and "can't allocate memory" not in str(error):
+        known = isinstance(error, MemoryError | OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
             raise
         raise NetworkError(
             f"{what}: does not fit into this machine's memory; "
-            f"python -m convtrain check --build tells what it takes"
+            f"python -m convtrain check --build shows how much it needs"
         ) from error
 
 
 def activate_in_place(module: nn.Module) -> None:
-    """Let each ReLU that follows a layer of :data:`FRESH` overwrite its output: same bits."""
-    for chain in module.modules():
-        if isinstance(chain, nn.Sequential):
-            for before, after in pairwise(chain):
-                if type(before) in FRESH and type(after) is nn.ReLU:
+    """Let each ReLU overwrite the output of an :data:`OVERWRITABLE` layer before it: same bits."""
+    for sequence in module.modules():
+        if isinstance(sequence, nn.Sequential):
+            for before, after in pairwise(sequence):
+                if type(before) in OVERWRITABLE and type(after) is nn.ReLU:
                     after.inplace = True
 
 
 def channels_last_pays(model: nn.Module, device: Literal["cpu", "gpu", "mps"], pixels: int) -> bool:
-    """Tell whether convolutions are likely to be faster when an image's channels lie side by side.
+    """Tell whether convolutions are likely to be faster with an image's channels side by side.
 
     Args:
         pixels: in a batch, as images x height x width.
@@ -51,14 +59,14 @@ def channels_last_pays(model: nn.Module, device: Literal["cpu", "gpu", "mps"], p
     if not weights or device == "mps":
         return False
     dense = (w for w in weights if w.shape[1] > 1 and max(w.shape[2:]) > 1)
-    return device == "gpu" or sum(w.numel() for w in dense) < LARGE * pixels
+    return device == "gpu" or sum(w.numel() for w in dense) < MAX_WEIGHTS_PER_PIXEL * pixels
 
 
 def lay_channels_last(model: nn.Module) -> None:
     """Bring the weights of all 2d convolutions into the order (out, height, width, in)."""
     for weight in _convolution_weights(model):
-        # Not contiguous(), which leaves the strides of a single channel as they are: a convolution
-        # decides by them, and the layers after it would have their input in the other order.
+        # contiguous() would leave the strides of a single channel as they are. A convolution
+        # decides by them, and would pass its output on in the other order.
         weight.data = weight.data.to(memory_format=channels_last)
 
 

@@ -1,4 +1,4 @@
-"""See what every layer puts out, by the layer's name, in either style."""
+"""Observe the output of every layer, by the layer's name, in either style."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ def observe_outputs(
     """Call ``observer(name, output)`` for every layer of every forward pass inside the block.
 
     Args:
-        entering: is called before, with the layer's name and its inputs.
+        entering: is called before the layer, with its name and its inputs.
     """
     observers, handles = (entering, observer), []
     for name, module in _modules(model):
