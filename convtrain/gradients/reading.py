@@ -1,6 +1,6 @@
 """Reading a record: which run, which rows of it, and the norms as one array."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,25 +18,6 @@ MAX_SAMPLED_STEPS = 4096
 """A median of more steps than these is that of an evenly spread sample of them."""
 
 
-class Sample:
-    """Values of a series, evenly spread over it; all of them up to ``MAX_SAMPLED_STEPS``."""
-
-    def __init__(self, values: np.ndarray | None = None) -> None:
-        self._count, self.every, self.values = 0, 1, np.empty(0)
-        if values is not None:
-            self.add(values)
-
-    def add(self, values: np.ndarray) -> None:
-        self.values = np.append(self.values, values[-self._count % self.every :: self.every])
-        self._count += len(values)
-        while len(self.values) > MAX_SAMPLED_STEPS:
-            self.values, self.every = self.values[::2], 2 * self.every
-
-    def median(self) -> float:
-        """Return the median, NaN where there is no value."""
-        return float(np.median(self.values)) if len(self.values) else np.nan
-
-
 @dataclass(frozen=True)
 class Norms:
     """Gradient norms of a run.
@@ -47,14 +28,16 @@ class Norms:
         values: float (S, P), NaN where there was no gradient; ``present`` tells it from a
             gradient that is NaN.
         present: bool (S, P).
-        counted: bool (S,), the steps that count in a median: those that the loss scaler did not
-            skip and in which any parameter had a gradient other than zero.
+        skipped: bool (S,), the steps that the loss scaler skipped, unless it skipped all.
+        counted: bool (S,), the steps that count in a median: those that were not skipped and in
+            which any parameter had a gradient other than zero; all where there is no such step.
     """
 
     names: tuple[str, ...]
     steps: np.ndarray
     values: np.ndarray
     present: np.ndarray
+    skipped: np.ndarray
     counted: np.ndarray
 
     @property
@@ -65,14 +48,6 @@ class Norms:
     def nonfinite(self) -> np.ndarray:
         return self.present & ~np.isfinite(self.values)
 
-    def without(self, steps: np.ndarray) -> "Norms":
-        """Leave out some steps, unless no other is left."""
-        kept = ~np.isin(self.steps, steps)
-        if not kept.any():
-            return self
-        rows = self.steps[kept], self.values[kept], self.present[kept], self.counted[kept]
-        return Norms(self.names, *rows)
-
     def matching(self, globs: Sequence[str]) -> "Norms":
         """Return the columns whose name matches any of the globs; all without a glob.
 
@@ -81,29 +56,29 @@ class Norms:
         """
         names = _matching(self.names, globs, "parameter")
         columns = [self.names.index(name) for name in names]
-        return self._with(tuple(names), self.values[:, columns], self.present[:, columns])
+        values, present = self.values[:, columns], self.present[:, columns]
+        return replace(self, names=tuple(names), values=values, present=present)
 
     def by_layer(self) -> "Norms":
         """Return the norms of layers; see :func:`convtrain.gradients.layers.layer_norms`."""
-        return self._with(*layer_norms(self.names, self.values, self.present))
+        names, values, present = layer_norms(self.names, self.values, self.present)
+        return replace(self, names=names, values=values, present=present)
 
-    def _with(self, names: tuple[str, ...], values: np.ndarray, present: np.ndarray) -> "Norms":
-        return Norms(names, self.steps, values, present, self.counted)
-
-    def counted_values(self) -> list[np.ndarray]:
-        """Return, for each name, the finite norms of the steps that count: float64."""
-        kept = self.finite & self.counted[:, None]
-        return [v[k].astype(np.float64) for v, k in zip(self.values.T, kept.T, strict=True)]
-
-    def medians(self) -> np.ndarray:
-        """Return the median of each column: float64 (P,). All steps count where none does."""
-        norms = self if self.counted.any() else replace(self, counted=~self.counted)
-        return np.array([Sample(values).median() for values in norms.counted_values()])
+    def medians(self) -> dict[str, float]:
+        """Return the median of each name's finite norms in the steps that count, or NaN."""
+        steps = len(self.steps)
+        rows = (np.arange(steps) % _sampled_every(steps) == 0) & self.counted
+        return dict(zip(self.names, self._over(rows, np.median).tolist(), strict=True))
 
     def over_steps(self, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
-        """Return a statistic of each column's finite norms, NaN where it has none: float64 (P,)."""
-        columns = replace(self, counted=np.ones_like(self.counted)).counted_values()
-        return np.array([statistic(values) if len(values) else np.nan for values in columns])
+        """Return a statistic of each name's finite norms that were not skipped: float64 (P,)."""
+        return self._over(~self.skipped, statistic)
+
+    def _over(self, rows: np.ndarray, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
+        columns = zip(
+            self.values.T.astype(np.float64), (self.finite & rows[:, None]).T, strict=True
+        )
+        return np.array([statistic(v[kept]) if kept.any() else np.nan for v, kept in columns])
 
 
 def require_run(path: Path | str) -> Path:
@@ -165,7 +140,7 @@ def gather_norms(
 
     Args:
         parameters: the table.
-        skipped: the steps that do not count in medians.
+        skipped: the steps that the loss scaler skipped.
         column: which statistic; the norm by default.
 
     Raises:
@@ -185,10 +160,13 @@ def gather_norms(
     # A parameter that is thawed later is met last; its place is where all are present.
     fullest = int(np.argmax(present.sum(1)))
     order = list(dict.fromkeys([*codes[rows == fullest].tolist(), *range(len(names))]))
-    counted = ~np.isin(steps, skipped) & (values > 0).any(1)
+    was_skipped = np.isin(steps, skipped)
+    was_skipped &= not was_skipped.all()
+    counted = ~was_skipped & (values > 0).any(1)
     return Norms(
-        tuple(names[c] for c in order), steps, values[:, order], present[:, order], counted
-    )
+        tuple(names[code] for code in order), steps, values[:, order], present[:, order],
+        was_skipped, counted if counted.any() else ~counted,
+    )  # fmt: skip
 
 
 def read_norms(run: Path | str) -> Norms:
@@ -198,6 +176,26 @@ def read_norms(run: Path | str) -> Norms:
         MissingDataError: it has none.
     """
     return gather_norms(load(run), skipped_steps(load_steps(run)))
+
+
+def sampled(pieces: Iterable[pa.Table]) -> pa.Table:
+    """Return the rows of an evenly spread sample of steps: those that count in a median."""
+    seen, sample = 0, pa.table({})
+    for piece in pieces:
+        if piece.num_rows:
+            positions = seen + np.unique(piece["step"].to_numpy(), return_inverse=True)[1]
+            seen = int(positions[-1]) + 1
+            piece = piece.append_column("position", pa.array(positions))
+            parts = [sample, piece] if sample.num_rows else [piece]
+            both = pa.concat_tables(parts, promote_options="permissive")
+            kept = both["position"].to_numpy() % _sampled_every(seen) == 0
+            sample = both.filter(pa.array(kept)).combine_chunks()
+    return sample
+
+
+def _sampled_every(steps: int) -> int:
+    """Return the power of two that takes at most ``MAX_SAMPLED_STEPS`` out of so many steps."""
+    return 1 << max(0, (steps - 1) // MAX_SAMPLED_STEPS).bit_length()
 
 
 def _is_run(path: Path) -> bool:

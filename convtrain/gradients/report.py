@@ -40,9 +40,8 @@ def show_report(
         ConfigError: there is no record, nothing matches a glob, or a chart cannot be written.
     """
     parameters, steps = load(run), load_steps(run)
-    skipped = skipped_steps(steps)
-    norms = gather_norms(parameters, skipped).matching(globs)
-    applied = norms.without(skipped)
+    norms = gather_norms(parameters, skipped_steps(steps)).matching(globs)
+    layer_norms = norms.by_layer()
     console.print(f"run  {run}")
     if steps.num_rows:
         for line in diagnose_tables(steps, parameters):
@@ -50,13 +49,13 @@ def show_report(
     else:
         console.print("The table of steps is missing or cannot be read.")
     console.print()
-    console.print(norm_table(applied.by_layer() if layers else applied, console.width))
+    console.print(norm_table(layer_norms if layers else norms, console.width))
     if console.color_system:
         console.print(_legend())
     console.print()
     for name, figure in (
-        ("heatmap", draw_heatmap(norms.by_layer())),
-        ("flow", draw_flow(applied.by_layer())),
+        ("heatmap", draw_heatmap(layer_norms)),
+        ("flow", draw_flow(layer_norms)),
     ):
         figure.suptitle(as_mathtext(run.resolve().name), fontsize=11)
         path = write_chart(figure, out / f"{name}.png")
@@ -69,29 +68,30 @@ def norm_table(norms: Norms, width: int) -> Table:
     The columns are some steps, spread evenly over the run, then the median and the maximum of
     finite norms, then in how many steps the gradient was not finite, where any was.
     """
-    nonfinite = norms.nonfinite.sum(0)
+    rows = np.flatnonzero(~norms.skipped)
+    nonfinite, finite = norms.nonfinite[rows].sum(0), np.asarray(norms.finite[rows].any(0))
     cell = GAP + max(CELL_WIDTH, len(str(norms.steps[-1])))
     fixed = (2 + bool(nonfinite.any())) * (GAP + CELL_WIDTH)
     rooms = [max(width - fixed - count * cell, MIN_NAME_WIDTH) for count in (4, 3, 2, 1)]
     longest = max(map(len, norms.names))
     widths = [min(longest, room) for room in rooms if room >= PREFERRED_NAME_WIDTH]
     room, names = narrowest(norms.names, widths or rooms[-1:])
-    columns = min(MAX_STEP_COLUMNS, max(1, (width - fixed - room) // cell), len(norms.steps))
-    chosen = np.linspace(0, len(norms.steps) - 1, columns).round().astype(int)
-    chosen = chosen if columns > 1 else np.array([len(norms.steps) - 1])
-    medians, maxima = norms.medians(), norms.over_steps(np.max)
-    living = medians[np.isfinite(medians)]
-    typical = float(np.median(living)) if len(living) else np.nan
+    columns = min(MAX_STEP_COLUMNS, max(1, (width - fixed - room) // cell), len(rows))
+    chosen = rows[np.linspace(len(rows) - 1, 0, columns).round().astype(int)[::-1]]
+    medians, maxima = np.array([*norms.medians().values()]), norms.over_steps(np.max)
+    typical = float(np.median(medians[finite])) if finite.any() else np.nan
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("step", no_wrap=True)
-    titles = [str(step) for step in norms.steps[chosen]] + ["median", "max"]
+    titles = [*map(str, norms.steps[chosen]), "median", "max"]
     for title in [*titles, "NaN/inf"] if nonfinite.any() else titles:
         table.add_column(title, justify="right", no_wrap=True)
     for column, name in enumerate(names):
         values, present = (of[chosen, column].tolist() for of in (norms.values, norms.present))
-        usual, finite = medians[column], bool(norms.finite[:, column].any())
-        cells = [_cell(*one, usual) for one in zip(values, present, strict=True)]
-        cells += [_cell(usual, finite, typical), _cell(maxima[column], finite, usual)]
+        values += [medians[column], maxima[column]]
+        present += [finite[column], finite[column]]
+        usual = [medians[column]] * len(values)
+        usual[-2] = typical
+        cells = list(map(_cell, values, present, usual))
         if nonfinite.any():
             style = NONFINITE_STYLE if nonfinite[column] else ""
             cells.append(Text(str(nonfinite[column]), style))

@@ -52,7 +52,7 @@ def norm_pairs(first: Run, second: Run) -> Iterator[Pair]:
             norms = read_norms(run.path).by_layer()
         except MissingDataError:
             return
-        medians.append(dict(zip(norms.names, norms.medians().tolist(), strict=True)))
+        medians.append(norms.medians())
     yield from _pairs(*medians)
 
 

@@ -168,7 +168,9 @@ def test_the_table_fits_the_terminal(width: int, count: int) -> None:
     values = np.full((100, count), 1.4e-45, np.float32)
     values[-1, 0] = np.nan
     steps = np.arange(1, 100_001, 1000)
-    norms = Norms(tuple(RESNET[:count]), steps, values, np.ones(values.shape, bool), steps > 0)
+    norms = Norms(
+        tuple(RESNET[:count]), steps, values, np.ones(values.shape, bool), steps < 0, steps > 0
+    )
     lines = printed_table(norms, width)
     assert len(lines) == count + 2
     assert max(map(len, lines)) <= width
@@ -180,7 +182,14 @@ def test_the_table_fits_the_terminal(width: int, count: int) -> None:
 
 def test_colours_follow_the_row_and_what_is_broken_is_red() -> None:
     values = np.array([[1, 1], [1, 1], [20, 1], [300, 1], [0.001, np.nan]], np.float32)
-    norms = Norms(("a", "b"), np.arange(1, 6), values, np.ones((5, 2), bool), np.ones(5, bool))
+    norms = Norms(
+        ("a", "b"),
+        np.arange(1, 6),
+        values,
+        np.ones((5, 2), bool),
+        np.zeros(5, bool),
+        np.ones(5, bool),
+    )
     columns = norm_table(norms, 100).columns
     styles = [[str(cell.style) for cell in column.cells] for column in columns[1:6]]
     assert [style[0] for style in styles] == ["", "", "yellow", "bold red", "bold blue"]
@@ -235,7 +244,9 @@ def test_one_broken_step_among_thousands_is_seen() -> None:
     values[100:200, 0] = 0
     present = np.ones(values.shape, bool)
     present[:50] = False
-    figure = draw_heatmap(Norms(("a", "b"), np.arange(1, 5001), values, present, present[:, 0]))
+    figure = draw_heatmap(
+        Norms(("a", "b"), np.arange(1, 5001), values, present, ~present[:, 0], present[:, 0])
+    )
     kinds, logarithms = (image.get_array() for image in figure.axes[0].images)
     assert logarithms.shape == kinds.shape == (2, BINS)
     absent, zero, broken = (np.argwhere(kinds == kind).tolist() for kind in range(3))
@@ -250,7 +261,14 @@ def test_one_broken_step_among_thousands_is_seen() -> None:
 def test_labels_do_not_overlap(count: int) -> None:
     values = np.ones((3, count), np.float32)
     figure = draw_heatmap(
-        Norms(tuple(RESNET[:count]), np.arange(1, 4), values, values > 0, np.ones(3, bool))
+        Norms(
+            tuple(RESNET[:count]),
+            np.arange(1, 4),
+            values,
+            values > 0,
+            np.zeros(3, bool),
+            np.ones(3, bool),
+        )
     )
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]

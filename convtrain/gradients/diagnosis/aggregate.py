@@ -1,123 +1,67 @@
-"""What a record says of a whole run, added up piece by piece in bounded memory.
+"""What the steps of a whole record amount to, counted piece by piece in bounded memory."""
 
-Counts are exact. Medians of long runs are those of a :class:`convtrain.gradients.reading.Sample`.
-"""
-
-from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from convtrain.gradients.diagnosis.online import Block, Detector
 from convtrain.gradients.diagnosis.rules import Alarm
-from convtrain.gradients.layers import layer_of
-from convtrain.gradients.reading import Sample, gather_norms, skipped_steps
+from convtrain.gradients.reading import skipped_steps
 from convtrain.gradients.record.store import TABLES
 
 ROUNDING = 1e-4  # of float32: a coefficient of 0.9999999 clips nothing
 
 
-class StepAggregate:
-    """The table of steps.
+class StepCounts:
+    """Exact numbers of steps.
 
     Attributes:
-        count, first, last: number, first and last of the recorded steps.
-        skipped: bool (count,), whether the loss scaler skipped the step.
+        recorded, first, last: number, first and last of the recorded steps.
+        skipped: bool (recorded,), whether the loss scaler skipped the step.
         skipped_steps: int64, the numbers of these steps.
-        norms: a sample of the finite norms.
-        largest: the largest of them, and its step.
+        largest: the largest finite norm, and its step.
         clipped, clippable: how many steps were clipped, out of those that could have been.
-        kept: a sample of the clipped steps' norm after clipping / norm before.
         detector: has looked at all steps.
         alarms: its first alarm of each kind.
     """
 
     def __init__(self) -> None:
-        self.count = self.first = self.last = self.clipped = self.clippable = 0
+        self.recorded = self.first = self.last = self.clipped = self.clippable = 0
         self.skipped, self.skipped_steps = np.zeros(0, bool), np.zeros(0, np.int64)
-        self.norms, self.kept, self.largest = Sample(), Sample(), (-np.inf, 0)
+        self.largest = (-np.inf, 0)
         self.detector, self.alarms = Detector(), dict[str, Alarm]()
 
-    def add(self, table: pa.Table) -> None:
-        if not table.num_rows:
-            return
-        steps = _columns(table)
+    def through(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Count the steps of each piece of the table of steps, and yield the piece."""
+        for piece in pieces:
+            if piece.num_rows:
+                self._add(piece)
+            yield piece
+
+    def _add(self, table: pa.Table) -> None:
+        steps = step_columns(table)
         step, norm = steps["step"], steps["norm"]
-        self.first, self.last = self.first if self.count else int(step[0]), int(step[-1])
-        self.count += len(step)
+        self.first, self.last = self.first if self.recorded else int(step[0]), int(step[-1])
+        self.recorded += len(step)
         self.skipped = np.append(self.skipped, steps["skipped"])
         self.skipped_steps = np.append(self.skipped_steps, skipped_steps(table))
-        usable = ~steps["skipped"] & (steps["nonfinite"] == 0)
-        finite = usable & np.isfinite(norm)
-        self.norms.add(norm[finite])
-        if finite.any():
-            row = int(np.argmax(np.where(finite, norm, -np.inf)))
-            self.largest = max(self.largest, (float(norm[row]), int(step[row])))
-        kept = steps["kept"][usable]
-        self.clippable += len(kept)
-        self.clipped += len(clipped := kept[kept < 1 - ROUNDING])
-        self.kept.add(clipped)
+        self.clippable += int(steps["usable"].sum())
+        self.clipped += int(steps["clipped"].sum())
+        finite = np.where(steps["finite"], norm, -np.inf)
+        row = int(np.argmax(finite))
+        self.largest = max(self.largest, (float(finite[row]), int(step[row])))
         nothing = np.zeros((len(step), 0))
         for alarm in self.detector.look(Block((), steps, nothing, nothing > 0)):
             self.alarms.setdefault(alarm.kind, alarm)
 
-    def skipped_of_later_half(self) -> float:
-        return float(self.skipped[self.count // 2 :].mean())
 
+def step_columns(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the columns of a :class:`Block`, of which any but ``step`` may be missing, and more.
 
-class ParameterAggregate:
-    """The table of parameters: samples of norms and update ratios, by name."""
-
-    def __init__(self) -> None:
-        self._parameters: dict[str, Sample] = defaultdict(Sample)
-        self._layers: dict[str, Sample] = defaultdict(Sample)
-        self._update_ratios: dict[str, Sample] = defaultdict(Sample)
-        self._fullest, self._order = 0, list[str]()
-
-    def add(self, table: pa.Table, skipped: np.ndarray) -> None:
-        if "norm" not in table.column_names or not table.num_rows:
-            return
-        norms = gather_norms(table, skipped)
-        if (present := int(norms.present.sum(1).max())) > self._fullest:
-            self._fullest, self._order = present, [*norms.names]
-        parts = [(self._parameters, norms), (self._layers, norms.by_layer())]
-        if "update_ratio" in table.column_names:
-            ratios = gather_norms(table, column="update_ratio")
-            every_step = np.ones_like(ratios.counted)
-            parts.append((self._update_ratios, replace(ratios, counted=every_step)))
-        for samples, part in parts:
-            for name, values in zip(part.names, part.counted_values(), strict=True):
-                samples[name].add(values)
-
-    @property
-    def medians(self) -> dict[str, float]:
-        """The median gradient norm of each parameter, in the order of the network."""
-        names = dict.fromkeys([*self._order, *self._parameters])
-        return {name: self._parameters[name].median() for name in names}
-
-    @property
-    def layer_medians(self) -> dict[str, float]:
-        """The median gradient norm of each layer, in the order of the network."""
-        return {layer: self._layers[layer].median() for layer in map(layer_of, self.medians)}
-
-    @property
-    def update_ratio(self) -> float:
-        """The median over the medians of the living weights; NaN where it was not recorded.
-
-        Biases start at zero: a change that is large for them is none to the network.
-        """
-        ratios = [
-            self._update_ratios[name].median()
-            for name, norm in self.medians.items()
-            if norm > 0 and not name.endswith("bias")
-        ]
-        known = [ratio for ratio in ratios if np.isfinite(ratio)]
-        return float(np.median(known)) if known else np.nan
-
-
-def _columns(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return the columns that a :class:`Block` needs, and ``kept``; any but ``step`` may lack."""
+    These are ``usable``: neither skipped nor non-finite; ``finite``: usable with a finite norm;
+    ``kept``: norm after clipping / norm before it; ``clipped``: usable and clipped.
+    """
     nothing = pa.chunked_array([pa.nulls(table.num_rows)])
     columns = dict.fromkeys(TABLES["steps"], nothing)
     columns |= {name: table[name] for name in table.column_names}
@@ -130,13 +74,19 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
         nonfinite = ~np.isfinite(norm)
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = numbers("clipped_norm") / norm
+    kept = np.where(np.isfinite(kept), kept, numbers("clip_coefficient"))
+    skipped = numbers("skipped") > 0
+    usable = ~skipped & ~(nonfinite > 0)
     return {
         "step": numbers("step").astype(np.int64),
         "norm": norm,
-        "skipped": numbers("skipped") > 0,
+        "skipped": skipped,
         "nonfinite": np.nan_to_num(nonfinite).astype(np.int64),
         "first_nonfinite": np.array(columns["first_nonfinite"].to_pylist(), object),
         "loss": numbers("loss"),
         "loss_known": ~np.asarray(columns["loss"].is_null()),
-        "kept": np.where(np.isfinite(kept), kept, numbers("clip_coefficient")),
+        "usable": usable,
+        "finite": usable & np.isfinite(norm),
+        "kept": kept,
+        "clipped": usable & (kept < 1 - ROUNDING),
     }

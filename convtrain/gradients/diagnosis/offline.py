@@ -3,7 +3,7 @@
 From Python: ``diagnose(run)``, or ``diagnose_tables(load(run, "steps"), load(run))``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.diagnosis import rules
-from convtrain.gradients.diagnosis.aggregate import ParameterAggregate, StepAggregate
+from convtrain.gradients.diagnosis.aggregate import StepCounts, step_columns
 from convtrain.gradients.diagnosis.rules import listed
+from convtrain.gradients.reading import gather_norms, sampled
 from convtrain.gradients.record.store import load_in_pieces
 
 
@@ -28,10 +29,7 @@ def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
         Lines in this order: how training went; what layers and updates were like, where that was
         recorded; each rule that holds, with what to try. A healthy run has the first two only.
     """
-    of_steps, of_parameters = StepAggregate(), ParameterAggregate()
-    of_steps.add(steps)
-    of_parameters.add(parameters, of_steps.skipped_steps)
-    return _lines(of_steps, of_parameters)
+    return _diagnose([steps], [parameters])
 
 
 def diagnose(run_dir: Path) -> list[str]:
@@ -40,51 +38,75 @@ def diagnose(run_dir: Path) -> list[str]:
     It takes no more memory for a long run than for a short one: medians are those of an evenly
     spread sample of a long run's steps, and all counts are exact.
     """
-    steps, parameters = StepAggregate(), ParameterAggregate()
     try:
-        for table in load_in_pieces(run_dir, "steps"):
-            steps.add(table)
-        for table in load_in_pieces(run_dir, "parameters"):
-            parameters.add(table, steps.skipped_steps)
+        return _diagnose(*(load_in_pieces(run_dir, table) for table in ("steps", "parameters")))
     except MissingDataError:
         return []
-    return _lines(steps, parameters)
 
 
-def _lines(steps: StepAggregate, parameters: ParameterAggregate) -> list[str]:
-    if not steps.count:
+def _diagnose(step_pieces: Iterable[pa.Table], parameter_pieces: Iterable[pa.Table]) -> list[str]:
+    counts = StepCounts()
+    steps = step_columns(sampled(counts.through(step_pieces)))
+    parameters = sampled(parameter_pieces)
+    if not counts.recorded:
         return ["No step was recorded."]
-    medians, update = parameters.medians, parameters.update_ratio
-    layers = {layer: norm for layer, norm in parameters.layer_medians.items() if norm > 0}
-    troubles = [*_about_steps(steps)]
-    if dead := [name for name, median in medians.items() if rules.DEAD.holds(median)]:
+    norms = steps["norm"][steps["finite"]]
+    layers, dead, update = _medians(parameters, counts.skipped_steps)
+    troubles = [*_about_steps(counts, norms, steps["kept"][steps["clipped"]])]
+    if dead:
         troubles.append(rules.DEAD.line(who=listed(dead), when="in the median"))
     troubles += _about_layers(layers)
     for rule in (rules.SLOW, rules.HASTY):
         if rule.holds(update):
             troubles.append(rule.line(value=update))
-    overview, details = _overview(steps), " ".join(_details(steps, layers, update))
-    if not troubles and (len(steps.norms.values) or layers):
+    overview, details = _overview(counts, norms), " ".join(_details(counts, layers, update))
+    if not troubles and (len(norms) or layers):
         overview = f"Healthy: {overview}"
     return [overview, *([details] if details else []), *troubles]
 
 
-def _overview(steps: StepAggregate) -> str:
-    norms, count = steps.norms.values, steps.count
-    parts = [f"{count} step{'s' if count > 1 else ''} recorded ({steps.first} to {steps.last})"]
-    if len(steps.skipped_steps):
-        parts.append(f"{len(steps.skipped_steps)} of them skipped by the loss scaler")
-    parts.append(f"{steps.detector.troubled_steps[rules.NONFINITE] or 'none'} with NaN or infinity")
+def _medians(
+    parameters: pa.Table, skipped: np.ndarray
+) -> tuple[dict[str, float], list[str], float]:
+    """Return the median norm of each living layer, the dead parameters, and the update ratio."""
+    if "norm" not in parameters.column_names:
+        return {}, [], np.nan
+    norms = gather_norms(parameters, skipped)
+    if not (norms.values > 0).any():
+        return {}, [], np.nan
+    medians = norms.medians()
+    dead = [name for name, median in medians.items() if rules.DEAD.holds(median)]
+    layers = {layer: norm for layer, norm in norms.by_layer().medians().items() if norm > 0}
+    if "update_ratio" not in parameters.column_names:
+        return layers, dead, np.nan
+    ratios = gather_norms(parameters, column="update_ratio")
+    # Biases start at zero: a change that is large for them is none to the network.
+    known = [
+        ratio
+        for name, ratio in zip(ratios.names, ratios.over_steps(np.median), strict=True)
+        if np.isfinite(ratio) and medians[name] > 0 and not name.endswith("bias")
+    ]
+    return layers, dead, float(np.median(known)) if known else np.nan
+
+
+def _overview(counts: StepCounts, norms: np.ndarray) -> str:
+    recorded = counts.recorded
+    steps = f"{recorded} step{'s' if recorded > 1 else ''}"
+    parts = [f"{steps} recorded ({counts.first} to {counts.last})"]
+    if skipped := len(counts.skipped_steps):
+        parts.append(f"{skipped} of them skipped by the loss scaler")
+    nonfinite = counts.detector.troubled_steps[rules.NONFINITE]
+    parts.append(f"{nonfinite or 'none'} with NaN or infinity")
     if len(norms):
         trend = ""
         if len(norms) >= rules.MIN_TREND_STEPS:
             trend = " ({:.3g} in the first tenth, {:.3g} in the last)".format(*_ends(norms))
         parts.append(f"median gradient norm {np.median(norms):.3g}{trend}")
-        parts.append("largest {:.3g} at step {}".format(*steps.largest))
+        parts.append("largest {:.3g} at step {}".format(*counts.largest))
     return f"{', '.join(parts)}."
 
 
-def _details(steps: StepAggregate, layers: dict[str, float], update: float) -> Iterator[str]:
+def _details(counts: StepCounts, layers: dict[str, float], update: float) -> Iterator[str]:
     if len(layers) > 1:
         first, *_, last = layers
         ratio = layers[first] / layers[last]
@@ -99,28 +121,29 @@ def _details(steps: StepAggregate, layers: dict[str, float], update: float) -> I
     if np.isfinite(update):
         typical = f"{rules.TYPICAL_UPDATE_RATIO:.0e} is typical"
         yield f"A step changes the weights by {update:.1e} of their norm ({typical})."
-    if steps.clipped:
-        yield f"{steps.clipped / steps.clippable:.1%} of the steps were clipped."
+    if counts.clipped:
+        yield f"{counts.clipped / counts.clippable:.1%} of the steps were clipped."
 
 
-def _about_steps(steps: StepAggregate) -> Iterator[str]:
+def _about_steps(counts: StepCounts, norms: np.ndarray, kept: np.ndarray) -> Iterator[str]:
     for rule in (rules.NONFINITE, rules.LOSS, rules.EXPLODING):
-        if (alarm := steps.alarms.get(rule.name)) is not None:
-            count = steps.detector.troubled_steps[rule]
-            yield f"{rule.title} in {count} of {steps.count} steps, first at {alarm.message}."
-    if rules.SKIPPED.holds(skipped := steps.skipped_of_later_half()):
+        if (alarm := counts.alarms.get(rule.name)) is not None:
+            troubled = counts.detector.troubled_steps[rule]
+            of_all = f"{troubled} of {counts.recorded} steps"
+            yield f"{rule.title} in {of_all}, first at {alarm.message}."
+    skipped = float(counts.skipped[counts.recorded // 2 :].mean())
+    if rules.SKIPPED.holds(skipped):
         yield rules.SKIPPED.line(value=skipped)
-    norms = steps.norms.values
-    if len(norms) and rules.NO_GRADIENT.holds(steps.largest[0]):
+    if len(norms) and rules.NO_GRADIENT.holds(counts.largest[0]):
         yield rules.NO_GRADIENT.line(when="in every step")
     if len(norms) >= rules.MIN_TREND_STEPS:
         first, last = _ends(norms)
         if first and rules.GROWING.holds(last / first):
             yield rules.GROWING.line(value=last / first, clip=rules.one_digit(first))
-    if steps.clippable and rules.CLIPPED.holds(clipped := steps.clipped / steps.clippable):
+    if counts.clippable and rules.CLIPPED.holds(clipped := counts.clipped / counts.clippable):
         wide = float(np.quantile(norms, rules.CLIP_QUANTILE)) if len(norms) else 0
         limit = f"trainer.gradient_clip_val={rules.one_digit(wide):g}, or " if wide else ""
-        yield rules.CLIPPED.line(value=clipped, kept=steps.kept.median(), limit=limit)
+        yield rules.CLIPPED.line(value=clipped, kept=float(np.median(kept)), limit=limit)
 
 
 def _ends(norms: np.ndarray) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pytest
 
 from convtrain.gradients import load
 from convtrain.gradients.diagnosis.offline import diagnose, diagnose_tables
-from convtrain.gradients.reading import Sample
+from convtrain.gradients.reading import sampled
 from convtrain.gradients.record import store as store_module
 from convtrain.gradients.record.store import TABLES, Store
 
@@ -265,13 +265,16 @@ def test_the_diagnosis_of_a_long_run_takes_the_memory_of_a_short_one_and_counts_
 
 @pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 16, 17, 1000])
 @pytest.mark.parametrize("pieces", [1, 3, 7])
-def test_a_sample_is_evenly_spread(
+def test_a_sample_of_steps_is_evenly_spread(
     count: int, pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convtrain.gradients.reading.MAX_SAMPLED_STEPS", 8)
-    sample = Sample()
-    for piece in np.array_split(np.arange(count, dtype=float), pieces):
-        sample.add(piece)
-    assert len(sample.values) <= 8
-    assert sample.values.tolist() == list(range(0, count, sample.every))
-    assert sample.every == 1 or len(sample.values) > 4
+    steps = np.repeat(np.arange(1, count + 1), 2)  # each step has two rows
+    parts = np.array_split(steps.reshape(-1, 2), pieces)
+    found = sampled(pa.table({"step": part.ravel()}) for part in parts)
+    kept = found["step"].to_pylist()[::2] if count else []
+    every = kept[1] - kept[0] if len(kept) > 1 else 1
+    assert len(kept) <= 8
+    assert kept == list(range(1, count + 1, every))
+    assert found.num_rows == 2 * len(kept)
+    assert every == 1 or len(kept) > 4

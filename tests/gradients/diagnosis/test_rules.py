@@ -166,7 +166,8 @@ def test_gradients_diff_and_result_give_one_number_for_each_layer(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Compared with the medians of norms that numpy computes from the stored gradients."""
-    result = train("data.limit=400", "recorder=debug", "recorder.tensors.every_n_steps=1")
+    always = ("recorder.tensors.every_n_steps=1", "recorder.max_overhead=1")
+    result = train("data.limit=400", "recorder=debug", *always)
     run = tmp_path / "run"
     by_step: list[dict[str, float]] = []
     for path in sorted((run / "gradients" / "tensors").glob("*.safetensors")):
