@@ -1,8 +1,8 @@
 """Whole commands, each in a process of its own: ``python -m benchmarks.command --root FOLDER``.
 
 ``python train.py`` against a script written by hand (needs MNIST's files), the commands that answer
-without training, the first training step against the imports that nobody can do without, and the
-memory that a run of MNIST takes at most.
+without training and the first training step against the imports that they cannot do without, and
+the memory that a run of MNIST takes at most.
 """
 
 import argparse
@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.paired import Result, compare_all, print_table
 from benchmarks.setting import EVERYTHING, REPOSITORY
 
 IMPORTS = "import torch, torchvision, pytorch_lightning, os; os._exit(0)"
+QUICK_IMPORTS = "import hydra, omegaconf, pydantic"
 QUICK = {
     "--help": ["--help"],
     "--cfg job": ["--cfg", "job"],
@@ -26,9 +28,12 @@ QUICK = {
 
 
 def rows(root: Path | None = None, rounds: int = 5) -> list[Result]:
+    ways = {what: partial(_seconds, _train(*typed), 2) for what, typed in QUICK.items()}
+    ways["imports"] = partial(_seconds, [sys.executable, "-c", QUICK_IMPORTS])
+    quick = compare_all(ways, against="imports", rounds=rounds)
     results = [
-        Result.alone(what, [_seconds(_train(*typed), 2) for _ in range(rounds)], "s", 0.8)
-        for what, typed in QUICK.items()
+        Result(f"{what} / importing hydra, omegaconf and pydantic", ratio, "s", 1.8)
+        for what, ratio in quick.items()
     ]
     with tempfile.TemporaryDirectory() as folder:
         ratio = compare_all(
