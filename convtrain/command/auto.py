@@ -23,7 +23,9 @@ def choose_run(config: Config, typed: list[Override]) -> Path | None:
     """
     given = [str(o.value()) for o in typed if o.key_or_group == "hydra.run.dir"]
     place = Path(given[-1]) if given else None  # the last one counts
-    run = newest_unfinished(config, place) or _finished_there(config, place)
+    run = newest_unfinished(config, place)
+    if run is None and place and Run(place).is_finished:
+        run = place if Run(place).same_as(config, resumed=True) else None
     told = f"resumes {run}" if run else "no unfinished run of this configuration; a new one begins"
     print(f"{AUTO}: {told}", file=sys.stderr)
     return run
@@ -43,12 +45,6 @@ def newest_unfinished(config: Config, place: Path | None = None) -> Path | None:
         if (run.is_resumable or (is_main and run.is_locked)) and run.same_as(config, resumed=True):
             return run.path
     return None
-
-
-def _finished_there(config: Config, place: Path | None) -> Path | None:
-    if place is None or not Run(place).is_finished:
-        return None
-    return place if Run(place).same_as(config, resumed=True) else None
 
 
 def is_kept(override: Override) -> bool:

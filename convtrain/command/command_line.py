@@ -57,7 +57,7 @@ class CommandLine:
         if options.experimental_rerun is not None:
             raise ConfigError(
                 f"--experimental-rerun={options.experimental_rerun}: a pickle can run any code; "
-                f"go on with a run by resume=RUN_DIRECTORY"
+                f"resume a run by resume=RUN_DIRECTORY"
             )
         _refuse_contradictions(options)
         folders = [_folder(options, name) for name in ("config_path", "config_dir")]

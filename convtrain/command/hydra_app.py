@@ -34,13 +34,7 @@ def answer(command: CommandLine) -> None:
 def start(
     command: CommandLine, loader: GuardedLoader, task: Callable[[DictConfig], float | None]
 ) -> None:
-    """Let Hydra run a task, once or as the jobs of a sweep.
-
-    Args:
-        command: what was typed.
-        loader: composes for Hydra, or hands over what was composed.
-        task: is given the job's configuration, in the job's directory.
-    """
+    """Let Hydra run a task in the job's directory: once, or for each job of a sweep."""
     hydra = _hydra(loader)
     run = hydra.multirun if command.multirun else hydra.run
     run_and_report(lambda: run(command.config_name, task, command.overrides))

@@ -61,7 +61,7 @@ def _about(culprit: Override, error: Exception) -> str:
             return f"no such key; what is new there is added by +{typed}.NAME=VALUE"
         return f"no such key; did you mean {near}?"
     if first.startswith(("Could not append", "Multiple values")) or " appears more " in first:
-        return f"is there already; leave out the +: {shown(culprit).lstrip('+')}"
+        return f"exists already; leave out the +: {shown(culprit).lstrip('+')}"
     if first.startswith("Error merging") and error.__cause__ is not None:
         return _lines(error.__cause__)[0]
     return _reason(error)

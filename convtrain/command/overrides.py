@@ -157,13 +157,7 @@ def _several_values(override: Override, overrides: list[Override]) -> str:
 
 
 def _elements(override: Override, options: list[str], mistakes: list[str]) -> list[str | None]:
-    """Return the values of an override as text: one, or each of a sweep's.
-
-    Args:
-        override: whatever was typed.
-        options: the choices of its group, if it is one.
-        mistakes: gains a line where the values cannot be listed.
-    """
+    """Return the values of an override as text: one, or each of a sweep's."""
     if override.is_delete():
         return [None]
     if not override.is_sweep_override():

@@ -57,12 +57,8 @@ def _sweep_dir(name: str) -> str:
 def _job_dir(overrides: Sequence[str], swept: Sequence[str]) -> str:
     """Return the name of a job's directory in its sweep's, which follows from its values alone.
 
-    So an extended sweep, or one that is typed in another order, finds its jobs.
-
-    Args:
-        overrides: of the job.
-        swept: the keys that have several values in this sweep; where none are known, as with a
-            sweeper that is not, all that makes the job another training counts.
+    So an extended sweep, or one that is typed in another order, finds its jobs. Where the swept
+    keys are not known, as with a foreign sweeper, all keys count that identify a training.
     """
     pairs = (text.lstrip("+").partition("=") for text in overrides)
     values = sorted((key, value) for key, separator, value in pairs if separator)

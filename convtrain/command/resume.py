@@ -29,7 +29,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     _refuse_links(run.path)
     if run.is_finished and not run.is_resumable:
         raise ConfigError(
-            f"resume={run_dir}: is finished and has no checkpoint to go on from; train it anew"
+            f"resume={run_dir}: is finished and has no checkpoint to resume from; train it again"
         )
     stored = read_config(run)
     if "allow_change" in stored.get("data", {}):
@@ -78,7 +78,7 @@ def why_not_anew(run: Run) -> str | None:
         return "holds a finished run; choose another directory, or leave this key out"
     if run.saved():
         again = resume_command(run.path)
-        return f"holds a run that has saved checkpoints; to go on with it: {again}"
+        return f"holds a run that has saved checkpoints; to resume it: {again}"
     return None
 
 
@@ -106,19 +106,14 @@ def refuse_resumed(config: Config, run: Run) -> None:
 
 
 def refuse_lowered(config: Config, *, epochs: int, steps: int) -> None:
-    """Refuse limits that a run has passed already.
-
-    Args:
-        config: as it resumes.
-        epochs: that it has begun.
-        steps: that its optimiser has taken.
+    """Refuse limits below the epochs and optimiser steps that a run has begun or taken already.
 
     Raises:
         ConfigError: one line for each limit.
     """
     limits, done = config.trainer, {"max_epochs": epochs, "max_steps": steps}
     lines = [
-        f"trainer.{key}={limit}: the run has come to {count} already; "
+        f"trainer.{key}={limit}: the run has reached {count} already; "
         f"give {count} or more, or leave it out"
         for key, count in done.items()
         if (limit := getattr(limits, key)) is not None and limit < count

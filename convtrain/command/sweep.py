@@ -35,13 +35,8 @@ def sweep_settings(
 ) -> dict[str, object]:
     """Return what a sweep sets in Hydra's node, in its own and in that of each of its jobs.
 
-    The directory follows from what the sweep is, so that the same command finds it again.
-
-    Args:
-        configs: one for each value that is swept.
-        hydra: Hydra's own node, of the first of them.
-        overrides: what was typed, parsed.
-        shared: the configuration without what is swept, as it is before interpolation.
+    The directory follows from what the sweep is, so that the same command finds it again: from the
+    ``shared`` configuration, without what is swept and before interpolation.
 
     Raises:
         ConfigError: the directory cannot be used, or holds another sweep.
@@ -148,13 +143,7 @@ def _grid_size(swept: Sequence[Override]) -> int:
 
 
 def jobs_at_once(hydra: HydraConf, jobs: int | None, gpus: Sequence[str] | None = None) -> int:
-    """Return how many jobs share this machine, as the launcher starts them.
-
-    Args:
-        hydra: Hydra's own node.
-        jobs: of the whole sweep, where that is known.
-        gpus: that they take turns at, if they do.
-    """
+    """Return how many jobs of a sweep of ``jobs`` share this machine at a time."""
     launcher, sweeper = hydra.launcher, hydra.sweeper
     kind = str(launcher.get("_target_")).lower()
     if "joblib" in kind:

@@ -29,13 +29,7 @@ ONE_DEVICE = ("joblib", LOCAL_GPUS)  # launchers whose jobs are workers, which s
 def sweep_mistakes(
     configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
 ) -> Iterator[str]:
-    """Yield a line for each thing that sweeper, launcher or final table could not deal with.
-
-    Args:
-        configs: one for each value that is swept.
-        hydra: Hydra's own node, of the first of them.
-        overrides: what was typed, parsed.
-    """
+    """Yield a line for each thing that sweeper, launcher or final table could not deal with."""
     if (resumed := configs[0].resume) is not None:
         yield (
             f"resume={resumed}: a sweep trains in directories of its own; leave -m out, or leave "

@@ -16,12 +16,7 @@ from convtrain.errors import ConfigError
 def validate(
     plain: Mapping[str, object], origin: Origin | None = None, found: Sequence[Mistake] = ()
 ) -> Config:
-    """Validate plain containers: each key against the schema, and keys against one another.
-
-    Args:
-        plain: the configuration.
-        origin: tells what set a key.
-        found: mistakes that are known already.
+    """Validate a configuration in plain containers; ``found`` holds mistakes known already.
 
     Raises:
         ConfigError: one line for each mistake: key, value, what is allowed, what set it.
@@ -52,10 +47,10 @@ def _right_parts(
     parts: dict[str, object] = {}
     for name, info in section.model_fields.items():
         alias = info.alias or name
-        key = f"{above}{alias}"
-        inner, value = section_of(info.annotation, values.get(alias)), values.get(alias)
-        if inner is not None and isinstance(value, dict):
-            below = _right_parts(inner, value, wrong, f"{key}.")
+        key, value = f"{above}{alias}", values.get(alias)
+        inner = section_of(info.annotation, value) if isinstance(value, dict) else None
+        if inner is not None:
+            below = _right_parts(inner, value, wrong, f"{key}.")  # type: ignore[arg-type]
             parts[name] = inner.model_construct(None, **below)
         elif alias in values and not any(is_below(each, key) for each in wrong):
             parts[name] = value

@@ -9,12 +9,10 @@ def batch_count(images: int, batch_size: int, *, drop_last: bool = False) -> int
 
 
 def limited(batches: int, limit: float) -> int:
-    """Return the batches that are used, as Lightning counts them.
+    """Return how many batches are used, as Lightning counts them.
 
-    Args:
-        batches: that there are.
-        limit: such as ``trainer.limit_train_batches``: an int is a number of batches, a float a
-            part of them.
+    A ``limit`` such as ``trainer.limit_train_batches`` is a number of batches if it is an int, and
+    a fraction of them if it is a float.
     """
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 

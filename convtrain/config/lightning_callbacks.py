@@ -57,11 +57,7 @@ INHERITED = (
 
 
 def callback_refusal(target: str) -> str | None:
-    """Return why a callback of Lightning's is refused and what to do, or None.
-
-    Args:
-        target: an import path; of another package's, nothing is said.
-    """
+    """Return why a callback of Lightning's is refused and what to do, or None."""
     name = target.rpartition(".")[2]
     if not target.startswith(PACKAGE) or name in ALLOWED:
         return None

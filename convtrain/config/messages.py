@@ -81,7 +81,9 @@ def _key(location: tuple[int | str, ...], plain: object) -> str:
     key, node = "", plain
     for part in location:
         longer = f"{key}.{part}" if key else str(part)
-        inside = value_at(node, str(part))
+        inside = (
+            node[part] if isinstance(node, dict) and part in node else value_at(node, str(part))
+        )
         if inside is not ABSENT or longer in schema():
             key, node = longer, inside
     return key

@@ -21,13 +21,7 @@ class Mistake(NamedTuple):
 
 
 def line(mistake: Mistake, plain: object, origin: Origin | None = None) -> str:
-    """Return the line that an error shows.
-
-    Args:
-        mistake: without a key, its text is the whole line.
-        plain: the configuration in plain containers, for the value.
-        origin: tells what set the key.
-    """
+    """Return the line that an error shows; without a key, the text is the whole line."""
     key, text = mistake
     if not key:
         return one_line(text)

@@ -31,12 +31,7 @@ GIB = 1 << 30
 
 
 def disagreements(sections: Mapping[str, object]) -> Mistakes:
-    """Yield what does not fit together, as far as it can be told.
-
-    Args:
-        sections: by name; one may lack keys that are wrong by themselves. Rules that ask for one of
-            these report nothing more.
-    """
+    """Yield what does not fit together; a rule ends at a key that is wrong by itself."""
     for rule in RULES:
         names = list(signature(rule).parameters)
         if sections.keys() >= set(names):

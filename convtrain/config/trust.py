@@ -64,12 +64,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
-    """Yield a mistake for every ``_target_`` that is not allowed, at any depth and in lists.
-
-    Args:
-        plain: plain containers, every interpolation resolved.
-        trust: what the configuration says under ``trust``, right or wrong.
-    """
+    """Yield a mistake for every ``_target_`` that is not allowed, at any depth and in lists."""
     trusted = trusted_packages(trust)
     for path, target in walk(plain):
         if "_target_" not in path:
@@ -91,13 +86,7 @@ def trusted_packages(trust: object) -> list[str]:
 
 
 def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
-    """Return why a name is refused and what to do about it, or None; nothing is imported.
-
-    Args:
-        target: what stands behind ``_target_``.
-        trust: packages of the user's own.
-        kinds: of class that may be named there.
-    """
+    """Return why a name is refused and what to do about it, or None; nothing is imported."""
     if not isinstance(target, str) or "." not in target or not _DOTTED.fullmatch(target):
         return "must be the import path of a class, such as mypackage.MyNet"
     allowed = [package for kind in kinds for package in kind.packages]
@@ -118,13 +107,7 @@ def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
 
 
 def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type:
-    """Import the class that a name stands for, and return it once it has passed both checks.
-
-    Args:
-        key: where the name stands, for the error.
-        target: the name.
-        trust: packages of the user's own.
-        kind: of class that may be named there.
+    """Import the class that the value of a key names, and return it once it passes both checks.
 
     Raises:
         ConfigError: the name is refused, cannot be imported, or is something else.

@@ -99,7 +99,7 @@ def test_a_limit_below_what_is_done_is_refused(
     with pytest.raises(ConfigError) as raised:
         convtrain.train(resuming(run, f"trainer.{limit}"), run.path)
     assert str(raised.value) == (
-        f"trainer.{limit}: the run has come to {done} already; give {done} or more, or leave it out"
+        f"trainer.{limit}: the run has reached {done} already; give {done} or more, or leave it out"
     )
 
 
@@ -125,7 +125,7 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_begins_again(
 
 def test_a_finished_run_without_checkpoints_is_not_begun_again(run: Run) -> None:
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(ConfigError, match="is finished and has no checkpoint to go on from"):
+    with pytest.raises(ConfigError, match="is finished and has no checkpoint to resume from"):
         resuming(run, "trainer.max_epochs=9")
     assert main(["rerun", str(run.path)]) == 2
     assert [path.name for path in run.path.parent.iterdir()] == ["a"]

@@ -199,7 +199,7 @@ def test_what_has_no_checkpoint_or_is_no_run_cannot_be_resumed(
 ) -> None:
     parts = shutil.copytree(trained[0], tmp_path / "parts")
     shutil.rmtree(parts / "checkpoints")
-    with pytest.raises(ConfigError, match="is finished and has no checkpoint to go on from"):
+    with pytest.raises(ConfigError, match="is finished and has no checkpoint to resume from"):
         compose(f"resume={parts}")
     with pytest.raises(ConfigError, match="does not exist; give the directory of a run"):
         compose(f"resume={tmp_path}")

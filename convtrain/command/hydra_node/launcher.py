@@ -46,11 +46,7 @@ and joblib evaluates ``pre_dispatch``."""
 
 
 def launcher_mistakes(launcher: dict[str, object]) -> Iterator[Mistake]:
-    """Yield the keys of a launcher that it does not know, and values that it cannot take.
-
-    Args:
-        launcher: the resolved node.
-    """
+    """Yield the keys of a launcher that it does not know, and values that it cannot take."""
     known = _known_keys(launcher.get("_target_"))
     for key, value in launcher.items():
         if key == "_target_":

@@ -25,13 +25,7 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
 def logging_leaf_mistakes(hydra: object, parts: tuple[str, ...], value: object) -> Iterator[str]:
-    """Yield why a value of Hydra's logging would run code, or write outside the run's directory.
-
-    Args:
-        hydra: the resolved node, in plain containers.
-        parts: the keys that lead to the value, from ``hydra`` on.
-        value: a leaf.
-    """
+    """Yield why a leaf of Hydra's logging would run code, or write outside the run's directory."""
     text, leaf = value if isinstance(value, str) else "", parts[-1]
     if "." in parts:
         yield "'.' would set attributes of an object; give its arguments"
@@ -44,7 +38,7 @@ def logging_leaf_mistakes(hydra: object, parts: tuple[str, ...], value: object) 
             yield f"must be one of {', '.join(STREAMS)}"
     elif leaf == "filename":
         if not _is_in_run(hydra, text, early=parts[1] == "hydra_logging"):
-            yield "must lie in the run's directory: ${hydra.runtime.output_dir}/NAME.log"
+            yield "must be in the run's directory: ${hydra.runtime.output_dir}/NAME.log"
     elif leaf == "style" and value not in ("%", "$"):
         yield "must be % or $: a format of style { reaches into objects"
     elif "${" in text:
@@ -66,9 +60,6 @@ def logging_mistakes(hydra: dict[str, object]) -> Iterator[Mistake]:
 
     Each part is built as Python's logging builds it, with no file opened and nothing installed. Its
     classes must have been found to be trusted before.
-
-    Args:
-        hydra: Hydra's own node, in plain containers.
     """
     for section in ("hydra_logging", "job_logging"):
         key, node = f"hydra.{section}", hydra.get(section)

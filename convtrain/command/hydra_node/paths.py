@@ -36,11 +36,7 @@ def searchpath_mistakes(folders: object) -> Iterator[Mistake]:
 
 
 def path_mistakes(hydra: object) -> Iterator[Mistake]:
-    """Yield the paths that leave the directory of the run, or of the sweep.
-
-    Args:
-        hydra: the resolved node, in plain containers.
-    """
+    """Yield the paths that leave the directory of the run, or of the sweep."""
     for key in ("job.name", "output_subdir", "sweep.subdir"):
         text = value_at(hydra, key, None)
         if text is not None and leaves_folder(str(text)):
@@ -59,7 +55,7 @@ def path_mistakes(hydra: object) -> Iterator[Mistake]:
     ):
         yield Mistake(
             "hydra.launcher.submitit_folder",
-            "must lie in the sweep's directory, for what is read back from it runs as code: "
+            "must be in the sweep's directory, for what is read back from it runs as code: "
             "${hydra.sweep.dir}/.submitit/%j",
         )
 
