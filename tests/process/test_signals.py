@@ -120,7 +120,8 @@ def test_a_signal_ends_a_sweep_and_the_other_jobs_are_not_started(
     assert not (tmp_path / "0" / "result.json").exists()
     assert "unfinished" in (tmp_path / "results.csv").read_text()
     (advice,) = [line for line in err.splitlines() if "; to go on: " in line]
-    assert "python train.py -m 'hydra.sweep.subdir=${hydra.job.num}'" in advice
+    assert "python train.py -m " in advice
+    assert " 'hydra.sweep.subdir=${hydra.job.num}' " in advice
     assert f" hydra.sweep.dir={tmp_path} " in advice
     assert "Traceback" not in out + err
 
