@@ -1,6 +1,6 @@
 """Checkpoints, early stopping, output, and Lightning callbacks."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -39,4 +39,4 @@ class Callbacks(Section):
     early_stopping: EarlyStopping
     progress_bar: bool = Field(description="show a progress bar")
     walkthrough: bool = Field(description="print the six steps of training on the first batch")
-    custom: list[dict[str, Any]] = Field(description="Lightning callbacks, each with a _target_")
+    custom: list[dict[str, object]] = Field(description="Lightning callbacks, each with a _target_")

@@ -1,7 +1,5 @@
 """The network: its layers, and how its weights begin."""
 
-from typing import Any
-
 from pydantic import Field
 
 from convtrain.config.section import FileName, Section
@@ -11,18 +9,18 @@ class Network(Section):
     name: FileName = Field(
         description="name of the network and of its runs' folder: letters, digits, _ + - ."
     )
-    layers: list[Any] = Field(
+    layers: list[object] = Field(
         min_length=1, description="list of layers, each named by its torch.nn class"
     )
-    blocks: dict[str, Any] = Field(
+    blocks: dict[str, object] = Field(
         default_factory=dict, description="block name: its layers and parameters"
     )
-    init: dict[str, Any] = Field(
+    init: dict[str, object] = Field(
         description="parameter name pattern: function of torch.nn.init, with arguments"
     )
-    parametrize: dict[str, Any] = Field(
+    parametrize: dict[str, object] = Field(
         default={}, description="parameter name pattern: weight_norm, spectral_norm or orthogonal"
     )
-    prune: dict[str, Any] = Field(
+    prune: dict[str, object] = Field(
         default={}, description="parameter name pattern: function of torch.nn.utils.prune"
     )
