@@ -154,7 +154,7 @@ MOST_ANY = {
     "layers": 23,
     "network": 53,
     "models": 66,
-    "data": 27,
+    "data": 4,
     "training": 123,
     "gradients": 88,
     "sweeps": 22,

@@ -76,7 +76,10 @@ def _metrics(first: Run, second: Run) -> tuple[str, list[str]]:
 
 
 def _records(first: Run, second: Run, table: str) -> tuple[str, list[str]]:
-    """Compare a table of the gradient records; nothing is compared if neither run has it."""
+    """Compare a table of the gradient records; nothing is compared if neither run has it.
+
+    A column that only the second run has came with a later version, and is no difference.
+    """
     what, found = f"the record's {table}", []
     for run in (first, second):
         try:
@@ -88,7 +91,7 @@ def _records(first: Run, second: Run, table: str) -> tuple[str, list[str]]:
     if len(found) == 1:
         return what, [f"{what}: one run has none"]
     a, b = found
-    wrong = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
+    wrong = [name for name, values in a.items() if b.get(name) != values]
     rows = len(next(iter(a.values())))
     return f"{rows:,} rows of {what}", [f"{what}: {', '.join(wrong)}"] if wrong else []
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from convtrain.command.job_config import resolve_config
 from convtrain.gradients import load
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
+from convtrain.use import bits
 from convtrain.use.bits import compare_bits
 from tests.conftest import REPOSITORY, Train, compose
 
@@ -86,6 +88,25 @@ def test_one_bit_of_one_weight_is_found(runs: tuple[Path, Path], tmp_path: Path)
     (line,) = compare_bits(runs[0], turned).differing
     assert line.startswith(f"1 of {count} tensors of the network")
     assert line.endswith("such as model.linear_1.bias")
+
+
+def test_a_column_that_a_later_version_records_is_no_difference(
+    runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = bits.load
+
+    def load(run: Path, table: str) -> pa.Table:
+        found = read(run, table)
+        return found.append_column("newer", [range(len(found))]) if run == changed else found
+
+    monkeypatch.setattr(bits, "load", load)
+    same = shutil.copytree(runs[0], runs[0].with_name("same"))
+    changed = same
+    assert compare_bits(runs[0], same).is_same
+    changed = runs[0]
+    differing = compare_bits(runs[0], same).differing
+    assert differing
+    assert all(line.endswith(": newer") for line in differing)
 
 
 @pytest.mark.parametrize("verb", ["diff", "rerun"])
