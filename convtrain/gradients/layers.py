@@ -3,7 +3,7 @@
 The recorder, the diagnosis, the report and the comparison of runs all use this definition.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,14 +15,6 @@ def layer_of(parameter: str) -> str:
     """
     owner, parametrized, _ = parameter.partition(".parametrizations.")
     return owner if parametrized else parameter.rpartition(".")[0] or parameter
-
-
-def columns_by_layer(parameters: Iterable[str]) -> dict[str, list[int]]:
-    """Return, for each layer, the positions of its parameters in ``parameters``."""
-    columns: dict[str, list[int]] = {}
-    for column, name in enumerate(parameters):
-        columns.setdefault(layer_of(name), []).append(column)
-    return columns
 
 
 def layer_norms(
@@ -39,7 +31,9 @@ def layer_norms(
         the layers' names (L), in the order of their first parameters; float64 (S, L), NaN where
         none of a layer's parameters had a gradient; bool (S, L), whether any had one.
     """
-    columns = columns_by_layer(parameters)
+    columns: dict[str, list[int]] = {}
+    for column, name in enumerate(parameters):
+        columns.setdefault(layer_of(name), []).append(column)
     shape = len(norms), len(columns)
     values, any_present = np.full(shape, np.nan), np.zeros(shape, bool)
     for layer, group in enumerate(columns.values()):

@@ -32,8 +32,8 @@ class AlarmHandler:
     """Passes each flush to the detector, and acts on its alarms.
 
     Args:
-        mode: ``warn`` logs an alarm; ``checkpoint`` also saves the state, before the step where
-            the trouble is found before it; ``stop`` ends the run; ``off`` detects nothing.
+        mode: ``warn`` logs an alarm; ``checkpoint`` also saves the state, before a step whose
+            gradients are not finite; ``stop`` ends the run; ``off`` detects nothing.
         run_dir: alarms are kept in its ``gradients/alarms.jsonl``.
     """
 
@@ -54,16 +54,11 @@ class AlarmHandler:
         if self.mode == "off":
             return
         images = [_indices(row.batches) if row.broken else [] for row in flushed.rows]
-        block = Block(
-            flushed.names, flushed.steps, flushed.norms, flushed.present, images, fingerprints,
-            zero_filters,
-        )  # fmt: skip
+        arrays = flushed.steps, flushed.norms, flushed.present
+        block = Block(flushed.names, *arrays, images, fingerprints, zero_filters)
         alarms = self._detector.look(block)
-        self._report(
-            alarm
-            for alarm in alarms
-            if alarm.kind != NONFINITE.name or alarm.step not in self._replayed
-        )
+        known = [a for a in alarms if a.kind == NONFINITE.name and a.step in self._replayed]
+        self._report([alarm for alarm in alarms if alarm not in known])
         self._broken = bool(flushed.steps["nonfinite"][-1])
 
     def look_at_broken_step(
@@ -75,7 +70,7 @@ class AlarmHandler:
         gradients: Sequence[Tensor],
         micro_batches: MicroBatches,
     ) -> None:
-        """Replay a step whose gradients are not finite, before the optimiser's step.
+        """Replay a step whose gradients are not finite, before the optimiser applies it.
 
         Of several such steps in a row only the first is replayed: after it, the weights are broken.
 
@@ -89,9 +84,8 @@ class AlarmHandler:
             return
         self._broken = True
         origin, images = "", _indices(row.batches)
-        if isinstance(module, Task) and all(
-            isinstance(batch, Batch) for batch, _ in micro_batches.batches
-        ):
+        batches = [batch for batch, _ in micro_batches.batches]
+        if isinstance(module, Task) and all(isinstance(batch, Batch) for batch in batches):
             step = dict(zip((names[column] for column in row.columns), gradients, strict=True))
             origin, images = self._replay(trainer, module, row, step, micro_batches)
         first = names[row.broken[0]]
@@ -118,11 +112,10 @@ class AlarmHandler:
         self._detector.load_state_dict(state["watch"])
         self._broken = state["broken"]
 
-    def _report(self, alarms: Iterable[Alarm]) -> None:
-        found = list(alarms)
-        self._to_act_on += found
-        if found:
-            self._write(found)
+    def _report(self, alarms: Sequence[Alarm]) -> None:
+        self._to_act_on += alarms
+        if alarms:
+            self._write(alarms)
 
     @rank_zero_only
     def _write(self, alarms: Sequence[Alarm]) -> None:
