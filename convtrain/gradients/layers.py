@@ -31,13 +31,12 @@ def layer_norms(
         the layers' names (L), in the order of their first parameters; float64 (S, L), NaN where
         none of a layer's parameters had a gradient; bool (S, L), whether any had one.
     """
-    columns: dict[str, list[int]] = {}
-    for column, name in enumerate(parameters):
-        columns.setdefault(layer_of(name), []).append(column)
-    shape = len(norms), len(columns)
-    values, any_present = np.full(shape, np.nan), np.zeros(shape, bool)
-    for layer, group in enumerate(columns.values()):
-        any_present[:, layer] = there = present[:, group].any(1)
-        known = np.where(present[:, group], norms[:, group], 0).astype(np.float64)
-        values[there, layer] = np.sqrt(np.square(known[there]).sum(1))
-    return tuple(columns), values, any_present
+    layers = [layer_of(name) for name in parameters]
+    names = tuple(dict.fromkeys(layers))
+    columns = np.array([names.index(layer) for layer in layers], int)
+    order = np.argsort(columns, kind="stable")
+    starts = np.searchsorted(columns[order], np.arange(len(names)))
+    squares = np.square(np.where(present, norms, 0)[:, order], dtype=np.float64)
+    any_present = np.logical_or.reduceat(present[:, order], starts, axis=1)
+    values = np.sqrt(np.add.reduceat(squares, starts, axis=1))
+    return names, np.where(any_present, values, np.nan), any_present

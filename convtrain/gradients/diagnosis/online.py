@@ -144,7 +144,8 @@ class Detector:
         layers, norms, _ = layer_norms(block.names, block.norms, counted)
         vanishing = rules.are_far(1 / rules.layer_ratios(norms))
         alive = counted & (block.norms > 0)
-        own_layer = norms[:, [layers.index(layer_of(name)) for name in block.names]]
+        columns = {layer: column for column, layer in enumerate(layers)}
+        own_layer = norms[:, [columns[layer_of(name)] for name in block.names]]
         negligible = rules.NEGLIGIBLE.holds(
             np.divide(block.norms, own_layer, out=np.ones_like(own_layer), where=alive)
         )
