@@ -36,7 +36,7 @@ from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_f
 from convtrain.training.callbacks.stopping import why_early
 from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.newest import Newest
-from convtrain.training.loggers.tensorboard import tensorboard_of
+from convtrain.training.loggers.tensorboard import compared_settings, tensorboard_of
 from convtrain.training.small_batches import check_smallest_batch
 from convtrain.training.task import Task
 from convtrain.training.trainer import Trainer, make_trainer
@@ -190,7 +190,7 @@ def _finish(config: Config, run: Run, trainer: Trainer, result: Result) -> None:
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         values = ((name, metric_of(result, name)) for name in EVALUATED)
         metrics = {name: value for name, value in values if value is not None}
-        tensorboard.log_results(config, metrics, trainer.global_step)
+        tensorboard.log_results(compared_settings(config), metrics, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("finished")
     run.finish(result)

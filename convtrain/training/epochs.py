@@ -1,4 +1,4 @@
-"""How many optimiser steps the training has that a trainer is about to do."""
+"""The optimiser steps of an epoch and of a training, of a trainer that is about to train."""
 
 import pytorch_lightning as pl
 
@@ -6,14 +6,14 @@ from convtrain.config.epochs import steps_of_epoch, steps_of_training
 
 
 def epoch_steps(trainer: pl.Trainer) -> int:
-    """Return the optimiser steps of an epoch, 0 where no batch is trained on."""
-    trainer.fit_loop.setup_data()  # reads the number of batches, once
+    """Return the optimiser steps of an epoch; 0 if it trains on no batch."""
+    trainer.fit_loop.setup_data()  # sets the number of batches; later calls do nothing
     if not trainer.limit_train_batches:
         return 0
     return steps_of_epoch(int(trainer.num_training_batches), trainer.accumulate_grad_batches)
 
 
 def training_steps(trainer: pl.Trainer) -> int:
-    """Return the optimiser steps of the training, as far as it is known before it begins."""
+    """Return the optimiser steps of a training that nothing ends early."""
     max_steps = None if trainer.max_steps == -1 else trainer.max_steps
     return steps_of_training(epoch_steps(trainer), trainer.max_epochs or 0, max_steps)

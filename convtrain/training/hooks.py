@@ -44,6 +44,14 @@ class TaskHooks(pl.LightningModule):
         self.gradient_norm: torch.Tensor | None = None
         self.is_sharded = False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets `_current_fx_name` about 40 times a step, and nn.Module.__setattr__ scans
+        # the module's registries on every assignment. Plain values that exist bypass it.
+        if name in self.__dict__ and not isinstance(value, torch.Tensor | nn.Module):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # --- before the training ----------------------------------------------------------------------
 
     def configure_model(self) -> None:

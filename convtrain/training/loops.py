@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
@@ -9,23 +10,22 @@ from convtrain.training.position import is_last_step
 
 
 class EpochLoop(_TrainingEpochLoop):
-    """Validates after the last step too, wherever in an epoch that is."""
+    """Validates after the last step as well, wherever in an epoch it is."""
 
-    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         due: bool = super()._should_check_val_fx(data_fetcher)
         return due or (self.trainer.enable_validation and is_last_step(self.trainer))
 
 
 class FitLoop(_FitLoop):
-    """Goes on with a training whose last validation was interrupted, its last step done."""
+    """Resumes a training whose steps are done but whose last validation was interrupted."""
 
     @property
     def done(self) -> bool:
         validation: Any = self.epoch_loop.val_loop.batch_progress.current
         epochs: Any = self.epoch_progress.current
         interrupted = self.restarting and validation.ready > validation.processed
-        within = epochs.ready > epochs.processed
-        if interrupted and within and self.trainer.enable_validation:
+        if interrupted and epochs.ready > epochs.processed and self.trainer.enable_validation:
             return False
         ended: bool = super().done
         return ended

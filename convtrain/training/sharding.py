@@ -1,4 +1,4 @@
-"""Tensors that ``fully_shard`` has divided over processes, as whole ones and back."""
+"""Tensors that ``fully_shard`` has sharded over processes: gather them, and shard whole ones."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return a whole tensor; all processes that hold a part of it must call."""
+    """Return the whole tensor; every process that holds a shard must call."""
     whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole
 
 
 def divided_like(parameter: Tensor, whole: Tensor) -> Tensor:
-    """Return a copy of a whole tensor on a parameter's device, divided as the parameter is.
+    """Return a copy of a whole tensor on the parameter's device, sharded as the parameter is.
 
     Args:
-        whole: of the parameter's shape, the same in all processes.
+        whole: of the parameter's shape, the same in every process.
     """
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None:
@@ -29,7 +29,7 @@ def divided_like(parameter: Tensor, whole: Tensor) -> Tensor:
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load whole weights and buffers into a module, whose own may be divided.
+    """Load whole weights and buffers into a module, which may be sharded.
 
     Raises:
         RuntimeError: names or shapes are not the module's.

@@ -1,4 +1,4 @@
-"""Batches that are smaller than the others, and models that cannot learn from one image."""
+"""Refuses batches that leave a device one image, from which batch norm cannot learn."""
 
 import torch
 from torch import nn
@@ -12,23 +12,21 @@ from convtrain.training.devices import device_count
 
 
 def batches_of_epoch(config: Config, data: ImageData) -> int:
-    """Return the batches that are trained on in an epoch."""
-    batches = batch_count(
-        len(data.splits.train), config.data.batch_size, drop_last=config.data.drop_last
-    )
-    chosen = config.trainer
+    """Return the number of batches that an epoch trains on."""
+    chosen, images = config.trainer, len(data.splits.train)
+    batches = batch_count(images, config.data.batch_size, drop_last=config.data.drop_last)
     return limited(batches, int(chosen.fast_dev_run) or chosen.limit_train_batches)
 
 
 def devices_of(config: Config) -> int:
-    """Return the number of devices that a training takes, over all machines."""
+    """Return the number of devices that a training uses, over all machines."""
     chosen = config.trainer
     here = chosen.devices if isinstance(chosen.devices, int) else device_count(chosen.accelerator)
     return max(here, 1) * chosen.num_nodes
 
 
 def check_smallest_batch(config: Config, data: ImageData, model: nn.Module) -> None:
-    """Refuse a batch that leaves a device one image, where batch norm has one value a channel.
+    """Refuse a batch that leaves a device one image, of which batch norm has one value a channel.
 
     Args:
         model: in training mode, on any device.
@@ -42,10 +40,10 @@ def check_smallest_batch(config: Config, data: ImageData, model: nn.Module) -> N
         return
     last = min(used * size, images) - (used - 1) * size
     max_steps = chosen.max_steps or steps_of_epoch(used, chosen.accumulate_grad_batches)
-    if max_steps * chosen.accumulate_grad_batches < used:  # the training ends before it
+    if max_steps * chosen.accumulate_grad_batches < used:  # the training ends before that batch
         last = size
-    together = devices if chosen.sync_batchnorm else 1  # devices that share their statistics
-    smallest = max(last // devices, 1) * together
+    sharing = devices if chosen.sync_batchnorm else 1  # devices that share their statistics
+    smallest = max(last // devices, 1) * sharing
     if smallest > 1 or not _refuses_one_image(model, config.data.shape):
         return
     if last == size:
@@ -61,7 +59,7 @@ def check_smallest_batch(config: Config, data: ImageData, model: nn.Module) -> N
 
 
 def _refuses_one_image(model: nn.Module, shape: list[int]) -> bool:
-    """Tell whether batch norm in a model has too little of one image; computes shapes alone."""
+    """Return whether a batch norm in the model refuses one image; computes shapes alone."""
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in own.items()}
     image = torch.empty(1, *shape, device="meta")
@@ -70,6 +68,6 @@ def _refuses_one_image(model: nn.Module, shape: list[int]) -> bool:
             functional_call(model, shapes, (image,))
     except ValueError as error:
         return "more than 1 value per channel" in str(error)
-    except Exception:  # a model that computes with values
+    except Exception:  # a model that computes with values cannot run on the meta device
         return False
     return False

@@ -1,9 +1,8 @@
-"""Before the first step, all processes make sure that they are about to train the same."""
+"""Before the first step, all processes check that they are about to train the same."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,19 +14,21 @@ from convtrain.config.schema import Config
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 
-HASHED_WHOLE = 64 * 2**20  # bytes of images; of larger splits, images spread evenly over them
+MAX_HASHED_BYTES = 64 * 2**20  # per split; of a larger one, images evenly spread over it
+
+Facts = Mapping[str, str]
 
 
 class SameEverywhere(pl.Callback):
-    """Compares configuration, code, data and directory with the other processes, and stops them.
+    """Compares configuration, code, data and directory with those of the other processes.
 
     Args:
-        config: as it was asked for.
+        config: the configuration as it was asked for.
         data: the fingerprint of the data.
-        run_dir: where the run is kept.
+        run_dir: the run's directory.
 
     Raises:
-        ConfigError: in all processes alike, what differs, and in which of them.
+        ConfigError: in all processes alike: what differs, and on which rank.
     """
 
     def __init__(self, config: Config, data: str, run_dir: Path) -> None:
@@ -42,15 +43,13 @@ class SameEverywhere(pl.Callback):
             "data": self.data,
             "run directory": str(self.run_dir.absolute()),
         }
-        gathered: list[Any] = [None] * trainer.world_size
+        gathered: list[tuple[Facts, Facts]] = [({}, {})] * trainer.world_size
         distributed.all_gather_object(gathered, (facts, identity(self.config)))
         if (line := difference(*zip(*gathered, strict=True))) is not None:
             raise ConfigError(line)
 
 
-def difference(
-    facts: Sequence[Mapping[str, str]], settings: Sequence[Mapping[str, str]]
-) -> str | None:
+def difference(facts: Sequence[Facts], settings: Sequence[Facts]) -> str | None:
     """Return a line on the first rank that differs from rank 0, or None.
 
     Args:
@@ -75,11 +74,11 @@ def difference(
 
 
 def code_version() -> str:
-    """Return convtrain's version, a short hash of its files as they are, and torch's version."""
+    """Return convtrain's version, a short hash of its files, and torch's version."""
     folder, code = Path(convtrain.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         code.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{convtrain.__version__}-{_short(code)} with torch {torch.__version__}"
+    return f"{convtrain.__version__}-{code.hexdigest()[:12]} with torch {torch.__version__}"
 
 
 def data_fingerprint(splits: Splits) -> str:
@@ -88,20 +87,16 @@ def data_fingerprint(splits: Splits) -> str:
     for images in (splits.train, splits.val, splits.test):
         data.update(str(len(images)).encode())
         data.update(images.labels.cpu().numpy().tobytes())
-        for pixels in _pixels(images):
+        for pixels in _pixels_to_hash(images):
             data.update(pixels.cpu().contiguous().numpy().data)
-    return _short(data)
+    return data.hexdigest()[:12]
 
 
-def _pixels(images: Images) -> Iterator[torch.Tensor]:
+def _pixels_to_hash(images: Images) -> Iterator[torch.Tensor]:
     if not len(images):
         return
     one = images.read(torch.tensor([0], device=images.indexed_on))
-    most = max(HASHED_WHOLE // max(one.numel(), 1), 1)
-    places = torch.arange(0, len(images), -(-len(images) // most), device=images.indexed_on)
-    for part in places.split(1024):
-        yield images.read(part)
-
-
-def _short(hashed: Any) -> str:
-    return str(hashed.hexdigest()[:12])
+    count = max(MAX_HASHED_BYTES // max(one.numel(), 1), 1)
+    step = -(-len(images) // count)
+    for indices in torch.arange(0, len(images), step, device=images.indexed_on).split(1024):
+        yield images.read(indices)

@@ -71,13 +71,14 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.add_text(tag, re.sub(r"^", "    ", text, flags=re.MULTILINE), step)
 
     @rank_zero_only
-    def log_results(self, config: Config, metrics: Mapping[str, float], step: int) -> None:
-        """Fill the HPARAMS page with the settings that people compare, and the final metrics.
+    def log_results(
+        self, settings: Mapping[str, object], metrics: Mapping[str, float], step: int
+    ) -> None:
+        """Fill the HPARAMS page with settings and final metrics.
 
         The metrics are not logged as curves, because their curves exist.
         """
-        settings = compared_settings(config).items()
-        shown = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in settings}
+        shown = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in settings.items()}
         for summary in hparams(shown, dict(metrics)):
             self._file.add_summary(summary, step)
 
