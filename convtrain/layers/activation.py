@@ -1,37 +1,17 @@
-"""Non-linear activations. Most take nothing but the input; ``F`` has them under the same names."""
+"""Non-linear activations. ``F`` has most of them under the same names."""
 
 from torch import nn
 from torch.nn import functional as F
 
-from convtrain.layers.entry import Entry
+from convtrain.layers.entry import Entry, by_position
 
 
 def gelu(input, *, approximate):
     return F.gelu(input, approximate=approximate)
 
 
-def hardshrink(input, *, lambd):
-    return F.hardshrink(input, lambd)
-
-
-def logsigmoid(input):
-    return F.logsigmoid(input)
-
-
-def prelu(input, weight):
-    return F.prelu(input, weight)
-
-
-def softplus(input, *, beta, threshold):
-    return F.softplus(input, beta, threshold)
-
-
-def softshrink(input, *, lambd):
-    return F.softshrink(input, lambd)
-
-
 def softmax2d(input):
-    """The softmax over channels, at each place of the image.
+    """Compute the softmax over channels, at each pixel of the image.
 
     Raises:
         ValueError: the input is not (N, C, H, W) or (C, H, W).
@@ -43,13 +23,13 @@ def softmax2d(input):
 
 LAYERS = (
     Entry(nn.ELU, F.elu),
-    Entry(nn.Hardshrink, hardshrink),
+    Entry(nn.Hardshrink, by_position(F.hardshrink, "input", "lambd")),
     Entry(nn.Hardsigmoid, F.hardsigmoid),
     Entry(nn.Hardtanh, F.hardtanh),
     Entry(nn.Hardswish, F.hardswish),
     Entry(nn.LeakyReLU, F.leaky_relu),
-    Entry(nn.LogSigmoid, logsigmoid),
-    Entry(nn.PReLU, prelu),
+    Entry(nn.LogSigmoid, by_position(F.logsigmoid, "input")),
+    Entry(nn.PReLU, by_position(F.prelu, "input", "weight")),
     Entry(nn.ReLU, F.relu),
     Entry(nn.ReLU6, F.relu6),
     Entry(nn.RReLU, F.rrelu),
@@ -59,8 +39,8 @@ LAYERS = (
     Entry(nn.Sigmoid, F.sigmoid),
     Entry(nn.SiLU, F.silu),
     Entry(nn.Mish, F.mish),
-    Entry(nn.Softplus, softplus),
-    Entry(nn.Softshrink, softshrink),
+    Entry(nn.Softplus, by_position(F.softplus, "input", "beta", "threshold")),
+    Entry(nn.Softshrink, by_position(F.softshrink, "input", "lambd")),
     Entry(nn.Softsign, F.softsign),
     Entry(nn.Tanh, F.tanh),
     Entry(nn.Tanhshrink, F.tanhshrink),

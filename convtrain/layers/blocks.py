@@ -1,8 +1,7 @@
-"""Blocks: the composite layers that networks are built from, and the small ones found inside them.
+"""Composite layers that networks are built from, and the small layers inside them.
 
-A composite block is computed by its twin, whoever asks: the module calls it with its children, the
-functional style with its own, shape inference with layers that are being resolved. The module only
-holds the children.
+The twin of a composite layer computes it in every case: the module calls it with its children, the
+functional style with functions, and shape inference with layers that are being resolved.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,7 +46,7 @@ class Residual(nn.Module):
 
 
 def gate(input: Tensor, *, body: Forward) -> Tensor:
-    """Multiply the input by the body's output, which is one number a channel or a value.
+    """Multiply the input by the body's output, which has one number for each channel or value.
 
     Raises:
         ValueError: the product would have another shape than the input.
@@ -76,7 +75,7 @@ class Gate(nn.Module):
 
 
 class _Branches(nn.Module):
-    """Holds layers, under their own names, that do not follow one another."""
+    """Holds layers under their own names, to be called in another way than in sequence."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
@@ -89,7 +88,7 @@ def concat_branches(input: Tensor, *, children: Iterable[Forward], dim: int) -> 
 
 
 class Concat(_Branches):
-    """Concatenates what each of its layers makes of the same input (Szegedy et al., 2015)."""
+    """Concatenates the outputs of layers that have the same input (Szegedy et al., 2015)."""
 
     def __init__(self, layers: nn.Sequential, dim: int = 1) -> None:
         super().__init__(layers)
@@ -100,7 +99,7 @@ class Concat(_Branches):
 
 
 def sum_branches(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
-    """Add what each layer makes of the input.
+    """Add the outputs of layers that have the same input.
 
     Raises:
         ValueError: the outputs have different shapes.
@@ -116,7 +115,7 @@ def sum_branches(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
 
 
 class Sum(_Branches):
-    """Adds up what each of its layers makes of the same input."""
+    """Adds the outputs of layers that have the same input."""
 
     def forward(self, input: Tensor) -> Tensor:
         return sum_branches(input, children=self.children())
@@ -130,7 +129,7 @@ def dense(input: Tensor, *, children: Iterable[Forward], dim: int) -> Tensor:
 
 
 class Dense(_Branches):
-    """Each layer sees the input and all outputs before its own, and so does what follows the block.
+    """Gives each layer the input and the outputs of all layers before it, concatenated.
 
     Huang et al., "Densely Connected Convolutional Networks", 2017.
     """
@@ -144,7 +143,7 @@ class Dense(_Branches):
 
 
 def stochastic_depth(input: Tensor, *, p: float, mode: str, training: bool) -> Tensor:
-    """In training, zero the whole of an example with probability ``p`` and scale up the others."""
+    """In training, zero whole examples with probability ``p`` and scale up the others."""
     if not training or p == 0:
         return input
     rows = input.shape[0] if mode == "row" else 1
@@ -158,7 +157,7 @@ def stochastic_depth(input: Tensor, *, p: float, mode: str, training: bool) -> T
 class StochasticDepth(nn.Module):
     """Drops a residual's body, for each example by itself (``row``) or for the batch (``batch``).
 
-    It stands last in the body. Huang et al., "Deep Networks with Stochastic Depth", 2016.
+    It is the last layer of the body. Huang et al., "Deep Networks with Stochastic Depth", 2016.
     """
 
     def __init__(self, p: float, mode: str = "row") -> None:
@@ -196,7 +195,7 @@ def permute(input: Tensor, *, dims: tuple[int, ...]) -> Tensor:
 
 
 class Permute(nn.Module):
-    """Puts the dimensions, the batch's included, into another order: [0, 2, 3, 1]."""
+    """Reorders the dimensions, with the batch as dimension 0: [0, 2, 3, 1]."""
 
     def __init__(self, dims: Iterable[int]) -> None:
         super().__init__()
@@ -227,16 +226,16 @@ class Select(nn.Module):
 
 
 def pick(input: Any, *, index: Sequence[int]) -> Any:
-    """Follow ``index`` into nested tuples.
+    """Return the tensor at ``index`` in nested tuples.
 
     Raises:
         ValueError: there is no tuple to pick from, or it is shorter.
     """
     for place in index:
         if not isinstance(input, (tuple, list)):
-            raise ValueError(f"index={list(index)}: what came in is one tensor, nothing to pick")
+            raise ValueError(f"index={list(index)}: the input is one tensor, nothing to pick")
         if not -len(input) <= place < len(input):
-            raise ValueError(f"index={list(index)}: what came in has {len(input)} parts")
+            raise ValueError(f"index={list(index)}: the input has {len(input)} parts")
         input = input[place]
     return input
 

@@ -1,4 +1,4 @@
-"""Torch's containers, and the layers that only change a tensor's shape."""
+"""Torch's containers, and the layers that change only a tensor's shape."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ def sequential(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
 
 
 def no_forward(*inputs, **keywords):
-    """These only hold what others use."""
+    """Raise: these classes only hold what others use."""
     raise NotImplementedError("a list or dictionary of layers or parameters has no forward")
 
 

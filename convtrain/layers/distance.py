@@ -3,18 +3,12 @@
 from torch import nn
 from torch.nn import functional as F
 
-from convtrain.layers.entry import Entry
-
-
-def cosine_similarity(x1, x2, *, dim, eps):
-    return F.cosine_similarity(x1, x2, dim, eps)
-
-
-def pairwise_distance(x1, x2, *, norm, eps, keepdim):
-    return F.pairwise_distance(x1, x2, norm, eps, keepdim)
-
+from convtrain.layers.entry import Entry, by_position
 
 LAYERS = (
-    Entry(nn.CosineSimilarity, cosine_similarity),
-    Entry(nn.PairwiseDistance, pairwise_distance),
+    Entry(nn.CosineSimilarity, by_position(F.cosine_similarity, "x1", "x2", "dim", "eps")),
+    Entry(
+        nn.PairwiseDistance,
+        by_position(F.pairwise_distance, "x1", "x2", "norm", "eps", "keepdim"),
+    ),
 )

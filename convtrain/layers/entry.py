@@ -1,5 +1,6 @@
 """A row of the catalogue: a layer's class, its functional twin, and what is inferred."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,9 @@ Its first parameters are the call's inputs. The others are filled by name from t
 parameter or buffer, a child layer, or a setting such as ``stride``; ``training`` is the layer's
 mode, ``parameters`` the list of all the layer's own, and ``children`` all its child layers. So a
 twin's signature says everything that the computation depends on.
+
+:func:`torch.func.functional_call` stands for a layer that torch computes by private functions
+alone: its module runs as it is, on the model's explicit tensors.
 """
 
 
@@ -57,8 +61,26 @@ class Entry:
         return twin.__name__
 
 
+def by_position(function: Callable[..., Any], *names: str) -> Twin:
+    """Return a twin that calls a function with the values of these names, by position.
+
+    Most functions of ``torch.nn.functional`` name their parameters as the layer names its settings,
+    and are twins as they are. This is for those with other names or without a Python signature.
+    """
+
+    def twin(*inputs: object, **values: object) -> object:
+        return function(*inputs, *(values[name] for name in names[len(inputs) :]))
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    twin.__name__ = function.__name__
+    twin.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in names]
+    )
+    return twin
+
+
 def channels(shape: Size) -> int:
-    """Size of dimension 1, as in (N, C, H, W)."""
+    """Return the size of dimension 1, as in (N, C, H, W)."""
     return shape[1]
 
 
@@ -68,5 +90,5 @@ def batch_first(shape: Size) -> bool:
 
 
 def features(shape: Size) -> int:
-    """Size of the last dimension, as in (N, F)."""
+    """Return the size of the last dimension, as in (N, F)."""
     return shape[-1]

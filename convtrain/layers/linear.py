@@ -2,27 +2,22 @@
 
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from convtrain.layers.entry import Entry, features
+from convtrain.layers.entry import Entry, by_position, features
 
 
 def identity(input):
     return input
 
 
-def linear(input, weight, bias):
-    return F.linear(input, weight, bias)
-
-
-def bilinear(input1, input2, weight, bias):
-    return F.bilinear(input1, input2, weight, bias)
-
-
 LAYERS = (
     Entry(nn.Identity, identity),
-    Entry(nn.Linear, linear, infer={"in_features": features}),
-    # Linear by another name: what MultiheadAttention projects its output with.
-    Entry(NonDynamicallyQuantizableLinear, linear),
-    Entry(nn.Bilinear, bilinear, infer={"in1_features": features}),
+    Entry(
+        nn.Linear, by_position(F.linear, "input", "weight", "bias"), infer={"in_features": features}
+    ),
+    Entry(
+        nn.Bilinear,
+        by_position(F.bilinear, "input1", "input2", "weight", "bias"),
+        infer={"in1_features": features},
+    ),
 )

@@ -1,10 +1,10 @@
-"""Normalization: subtract a mean, divide by a deviation, scale and shift by learned numbers."""
+"""Normalization: subtract a mean, divide by a standard deviation, scale and shift."""
 
 from functools import partial
 
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.modules import _functions
 
 from convtrain.layers.entry import Entry, channels, features
 
@@ -25,7 +25,7 @@ def batch_norm(
 ):
     """Normalize each channel over the batch; in evaluation, by the running statistics.
 
-    In training the running statistics are buffers that this call moves:
+    In training this call changes the running statistics, which are buffers:
     ``running = (1 - momentum) * running + momentum * batch``, or the plain mean of all batches so
     far where ``momentum`` is None.
 
@@ -33,79 +33,20 @@ def batch_norm(
         ValueError: the input's number of dimensions is not among ``ranks``.
     """
     _check_rank(input, ranks)
-    share = _count_batch(training and track_running_stats, num_batches_tracked, momentum)
+    factor = 0.0 if momentum is None else momentum
+    if training and track_running_stats and num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
+        if momentum is None:
+            factor = 1.0 / float(num_batches_tracked)
     by_batch = training or (running_mean is None and running_var is None)
     if training and not track_running_stats:
         running_mean = running_var = None
-    return F.batch_norm(input, running_mean, running_var, weight, bias, by_batch, share, eps)
+    return F.batch_norm(input, running_mean, running_var, weight, bias, by_batch, factor, eps)
 
 
-def sync_batch_norm(
-    input,
-    *,
-    weight,
-    bias,
-    running_mean,
-    running_var,
-    num_batches_tracked,
-    momentum,
-    eps,
-    track_running_stats,
-    training,
-    process_group,
-):
-    """Like :func:`batch_norm`, over the batches of all processes together.
-
-    Raises:
-        ValueError: the input has one dimension, or lies on the CPU while processes are to share.
-    """
-    _check_rank(input, range(2, 10))
-    alone = not (training and distributed.is_available() and distributed.is_initialized())
-    group = None if alone else process_group or distributed.group.WORLD
-    if alone or distributed.get_world_size(group) == 1:
-        return batch_norm(
-            (input.dim(),),
-            input,
-            weight=weight,
-            bias=bias,
-            running_mean=running_mean,
-            running_var=running_var,
-            num_batches_tracked=num_batches_tracked,
-            momentum=momentum,
-            eps=eps,
-            track_running_stats=track_running_stats,
-            training=training,
-        )
-    if input.device.type == "cpu":
-        raise ValueError("SyncBatchNorm synchronizes on accelerators; the input is on the CPU")
-    share = _count_batch(track_running_stats, num_batches_tracked, momentum)
-    if not track_running_stats:
-        running_mean = running_var = None
-    return _functions.SyncBatchNorm.apply(
-        input,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        eps,
-        share,
-        group,
-        distributed.get_world_size(group),
-    )
-
-
-def _count_batch(counts: bool, num_batches_tracked: Tensor | None, momentum: float | None) -> float:
-    """Count the batch if it counts, and return its share of the running statistics."""
-    if counts and num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
-        if momentum is None:
-            return 1.0 / float(num_batches_tracked)
-    return 0.0 if momentum is None else momentum
-
-
-def _check_rank(input: Tensor, ranks: tuple[int, ...] | range) -> None:
+def _check_rank(input: Tensor, ranks: tuple[int, ...]) -> None:
     if input.dim() not in ranks:
-        expected = " or ".join(map(str, ranks)) if isinstance(ranks, tuple) else "2 or more"
+        expected = " or ".join(map(str, ranks))
         raise ValueError(f"expected an input of {expected} dimensions, got {input.dim()}")
 
 
@@ -141,10 +82,6 @@ def instance_norm(
     return output if input.dim() == rank else output.squeeze(0)
 
 
-def cross_map_lrn2d(input: Tensor, *, size, alpha, beta, k) -> Tensor:
-    return _functions.CrossMapLRN2d.apply(input, size, alpha, beta, k)
-
-
 NUM = {"num_features": channels}
 SHAPE = {"normalized_shape": features}
 
@@ -152,7 +89,7 @@ LAYERS = (
     Entry(nn.BatchNorm1d, partial(batch_norm, (2, 3)), infer=NUM),
     Entry(nn.BatchNorm2d, partial(batch_norm, (4,)), infer=NUM),
     Entry(nn.BatchNorm3d, partial(batch_norm, (5,)), infer=NUM),
-    Entry(nn.SyncBatchNorm, sync_batch_norm, infer=NUM),
+    Entry(nn.SyncBatchNorm, functional_call, infer=NUM),
     Entry(nn.GroupNorm, F.group_norm, infer={"num_channels": channels}),
     Entry(nn.InstanceNorm1d, partial(instance_norm, 3), infer=NUM),
     Entry(nn.InstanceNorm2d, partial(instance_norm, 4), infer=NUM),
@@ -160,5 +97,5 @@ LAYERS = (
     Entry(nn.LayerNorm, F.layer_norm, infer=SHAPE),
     Entry(nn.RMSNorm, F.rms_norm, infer=SHAPE),
     Entry(nn.LocalResponseNorm, F.local_response_norm),
-    Entry(nn.CrossMapLRN2d, cross_map_lrn2d),
+    Entry(nn.CrossMapLRN2d, functional_call),
 )

@@ -1,4 +1,4 @@
-"""Padding: the image grows at its borders; the classes differ in what they put there."""
+"""Padding: the classes differ in the values that they put around the image."""
 
 from functools import partial
 

@@ -1,6 +1,6 @@
-"""Recurrent layers. ``torch.nn.functional`` has none; these call the operations that nn calls.
+"""Recurrent layers, by the operations that ``torch.nn`` calls; ``torch.nn.functional`` has none.
 
-L is the length of the sequence, N the batch, and a packed sequence is one of varying lengths.
+L is the length of the sequence, N the size of the batch. A packed sequence has varying lengths.
 """
 
 from functools import partial
@@ -30,15 +30,15 @@ def recurrent(
     bidirectional,
     training,
 ):
-    """Run a sequence through all layers, in both directions where asked for.
+    """Run a sequence through all layers, in both directions if ``bidirectional``.
 
     Args:
-        function: ``torch.lstm``, ``torch.gru``, or for each ``mode`` the one of a plain network.
+        function: ``torch.lstm``, ``torch.gru``, or for ``nn.RNN`` a function for each ``mode``.
         input: (L, N, features), with ``batch_first`` (N, L, features), (L, features), or packed.
-        hx: the states before the first step; zeros where it is None. LSTM has two.
+        hx: the states before the first step; zeros if None. An LSTM has two.
 
     Returns:
-        The output in the input's form, and the states after the last step.
+        The output, packed as the input is, and the states after the last step.
 
     Raises:
         RuntimeError: the input's features or the states' shapes do not fit.
@@ -89,7 +89,7 @@ def _permute(state: Tensor, order: Tensor | None) -> Tensor:
 
 
 def recurrent_cell(function, input: Tensor, hx: Any, weights: tuple[Tensor, ...], size: int):
-    """One step, of (N, features) or (features). LSTM's state is a pair, the others' a tensor."""
+    """Compute one step of (N, features) or (features). An LSTM's state is a pair of tensors."""
     alone, pair = input.dim() == 1, function is torch.lstm_cell
     if input.dim() not in (1, 2):
         raise ValueError(f"expected an input of 1 or 2 dimensions, got {input.dim()}")

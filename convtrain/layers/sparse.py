@@ -1,4 +1,4 @@
-"""Sparse layers: indices pick rows of a table of weights."""
+"""Sparse layers: indices select rows of a table of weights."""
 
 from torch import nn
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ def embedding_bag(
     include_last_offset,
     padding_idx,
 ):
-    """Sum, mean or maximum of the rows of each bag; ``offsets`` are where the bags start."""
+    """Compute the sum, mean or maximum of each bag's rows; a bag starts at each offset."""
     return F.embedding_bag(
         input,
         weight,

@@ -1,7 +1,7 @@
 """Vision: rearrange pixels, resize, sample along a grid.
 
-``torch.nn.functional`` has some that ``torch.nn`` has no class for; they get one here, whose
-forward calls the very function that is its twin.
+``torch.nn`` has no class for some functions of ``torch.nn.functional``. They have one here, whose
+forward calls the function.
 """
 
 from collections.abc import Sequence
@@ -9,27 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convtrain.layers.entry import Entry
-
-
-def pixel_shuffle(input, *, upscale_factor):
-    return F.pixel_shuffle(input, upscale_factor)
-
-
-def pixel_unshuffle(input, *, downscale_factor):
-    return F.pixel_unshuffle(input, downscale_factor)
-
-
-def channel_shuffle(input, *, groups):
-    return F.channel_shuffle(input, groups)
-
-
-def normalize(input, *, p, dim, eps):
-    return F.normalize(input, p, dim, eps)
-
-
-def one_hot(input, *, num_classes):
-    return F.one_hot(input, num_classes)
+from convtrain.layers.entry import Entry, by_position
 
 
 def affine_grid(theta, *, size, align_corners):
@@ -86,22 +66,22 @@ class Normalize(nn.Module):
         self.p, self.dim, self.eps = p, dim, eps
 
     def forward(self, input: Tensor) -> Tensor:
-        return normalize(input, p=self.p, dim=self.dim, eps=self.eps)
+        return F.normalize(input, self.p, self.dim, self.eps)
 
 
 class OneHot(nn.Module):
-    """``F.one_hot``: of whole numbers, as whole numbers, in a new last dimension."""
+    """``F.one_hot``: integers as vectors of integers in a new last dimension."""
 
     def __init__(self, num_classes: int = -1) -> None:
         super().__init__()
         self.num_classes = num_classes
 
     def forward(self, input: Tensor) -> Tensor:
-        return one_hot(input, num_classes=self.num_classes)
+        return F.one_hot(input, self.num_classes)
 
 
 class AffineGrid(nn.Module):
-    """``F.affine_grid``: where ``GridSample`` looks, for affine maps ``theta`` of (N, 2, 3)."""
+    """``F.affine_grid``: the grid of ``GridSample`` for affine maps of shape (N, 2, 3)."""
 
     def __init__(self, size: Sequence[int], align_corners: bool = False) -> None:
         super().__init__()
@@ -112,7 +92,7 @@ class AffineGrid(nn.Module):
 
 
 class GridSample(nn.Module):
-    """``F.grid_sample``: the input's values at the places that ``grid`` names."""
+    """``F.grid_sample``: the input's values at the points of ``grid``."""
 
     def __init__(
         self, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False
@@ -125,9 +105,9 @@ class GridSample(nn.Module):
 
 
 LAYERS = (
-    Entry(nn.PixelShuffle, pixel_shuffle),
-    Entry(nn.PixelUnshuffle, pixel_unshuffle),
-    Entry(nn.ChannelShuffle, channel_shuffle),
+    Entry(nn.PixelShuffle, by_position(F.pixel_shuffle, "input", "upscale_factor")),
+    Entry(nn.PixelUnshuffle, by_position(F.pixel_unshuffle, "input", "downscale_factor")),
+    Entry(nn.ChannelShuffle, by_position(F.channel_shuffle, "input", "groups")),
     Entry(nn.Upsample, F.interpolate),
     Entry(nn.UpsamplingNearest2d, F.interpolate),
     Entry(nn.UpsamplingBilinear2d, F.interpolate),
@@ -135,8 +115,8 @@ LAYERS = (
     Entry(nn.Fold, F.fold),
     Entry(Interpolate, F.interpolate),
     Entry(Pad, F.pad),
-    Entry(Normalize, normalize),
-    Entry(OneHot, one_hot),
+    Entry(Normalize, by_position(F.normalize, "input", "p", "dim", "eps")),
+    Entry(OneHot, by_position(F.one_hot, "input", "num_classes")),
     Entry(AffineGrid, affine_grid),
     Entry(GridSample, F.grid_sample),
 )

@@ -24,7 +24,9 @@ a dtype or a memory format, the functional style must raise too.
 
 Of the classes that `torch.nn` exports, {{catalogued}} are in the catalogue and {len(EXCEPTIONS)}
 are [exceptions](#exceptions). A twin without `F.` or `torch.` is defined in its family's file in
-`convtrain/layers/`.
+`convtrain/layers/`. `torch.func.functional_call` stands for a layer that torch computes by private
+functions alone: in the functional style, torch's own module computes it on the model's explicit
+tensors, and `functional_call` does so on tensors that are given by name.
 """
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from convtrain.layers.blocks import (
@@ -566,7 +565,6 @@ CASES: dict[type[nn.Module], list[Case]] = {
         Case([SEQUENCE], {"in_features": 6, "out_features": 4, "bias": False}),
         Case([floats(6)], {"in_features": 6, "out_features": 4}),
     ],
-    NonDynamicallyQuantizableLinear: [Case([VECTOR], {"in_features": 6, "out_features": 4})],
     nn.Bilinear: [
         Case([VECTOR, floats(3, 5)], {"in1_features": 6, "in2_features": 5, "out_features": 4}),
         Case(
