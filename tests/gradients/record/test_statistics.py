@@ -28,6 +28,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+EXACT = [NAMES.index(name) for name in ("minimum", "maximum", "zero_fraction")]
 TENSORS = {
     "normal": normal(7, 3, 5, 5),
     "large": normal(20_000, seed=1) * 1e-4 + 3e-5,
@@ -45,9 +46,10 @@ def test_a_statistic_is_what_its_definition_says(statistic: Statistic, tensor: T
     """The definition, which the documentation shows, is evaluated by NumPy in float64."""
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     x = real.double().numpy().ravel()
-    expected = eval(statistic.definition, {"np": np, "x": x})
+    with np.errstate(invalid="ignore"):  # such as a moment of one value, divided by its variance
+        expected = eval(statistic.definition, {"np": np, "x": x})
     found = describe([tensor])[0, NAMES.index(statistic.name)].item()
-    assert found == pytest.approx(expected, rel=3e-6, abs=1e-7 * abs(x).max())
+    assert found == pytest.approx(expected, rel=3e-6, abs=1e-7 * abs(x).max(), nan_ok=True)
 
 
 def test_an_empty_tensor_has_the_norm_zero_and_no_other_statistic() -> None:
@@ -85,8 +87,8 @@ def test_the_layout_does_not_matter(shape: tuple[int, ...]) -> None:
     plain, counts = describe([tensor])[0], histogram(tensor)
     for view in views.values():
         described = describe([view])[0]
-        assert torch.equal(described[3:], plain[3:])
-        torch.testing.assert_close(described, plain, rtol=2e-7, atol=2e-9)
+        assert torch.equal(described[EXACT], plain[EXACT])
+        torch.testing.assert_close(described, plain, rtol=5e-7, atol=2e-9)
         assert torch.equal(histogram(view), counts)
         torch.testing.assert_close(gradient_norms([view])[0], plain[0], rtol=2e-7, atol=0)
 
