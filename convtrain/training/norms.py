@@ -100,16 +100,11 @@ def is_small(parameter: Tensor) -> bool:
     return is_plain(parameter.detach()) and parameter.numel() < LARGE
 
 
-def is_dense(tensor: Tensor) -> bool:
-    """Tell whether the values lie side by side in memory, in whatever order."""
-    return tensor.is_contiguous() or (
-        tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def in_memory_order(tensor: Tensor) -> Tensor:
-    """Return a dense tensor's values as one vector, without a copy."""
-    return torch.as_strided(tensor, (tensor.numel(),), (1,))
+def as_vector(tensor: Tensor) -> Tensor:
+    """Return a tensor's values as one vector, in the order of memory if that saves a copy."""
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.as_strided(tensor, (tensor.numel(),), (1,))
+    return tensor.reshape(-1)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -122,7 +117,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def _norm_by_rows(gradient: Tensor) -> Tensor:
-    values = in_memory_order(gradient) if is_dense(gradient) else gradient.reshape(-1)
+    values = as_vector(gradient)
     rows = len(values) // ROW
     norms = torch.linalg.vector_norm(values[: rows * ROW].view(rows, ROW), dim=1)
     if rest := len(values) - rows * ROW:

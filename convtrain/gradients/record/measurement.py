@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -65,9 +64,13 @@ class Measurement:
         self._trainer, self._module, self._overhead = trainer, module, overhead
         self._parameters = parameters
         self.decides_at_once = flushes_each_step or all(map(is_on_cpu, parameters.tensors[:1]))
-        clipping = clipping_of(trainer, module)
-        self._clip_value = trainer.gradient_clip_val if clipping == "norm" else None
-        self._measures_clipping = clipping in ("value", "unknown")
+        own = type(module).configure_gradient_clipping  # which may clip in whatever way
+        known = (pl.LightningModule.configure_gradient_clipping, Task.configure_gradient_clipping)
+        limit = trainer.gradient_clip_val or None
+        by_norm = trainer.gradient_clip_algorithm != "value"
+        clips_unseen = not module.automatic_optimization or own not in known
+        self._clip_value = limit if by_norm and not clips_unseen else None
+        self._measures_clipping = clips_unseen or (limit is not None and not by_norm)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._scaler: GradScaler | None = scaler if scaler and scaler.is_enabled() else None
         self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
@@ -200,19 +203,6 @@ class Measurement:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         known = set(self._parameters.names)
         self._previous = {name: tensor for name, tensor in state.items() if name in known}
-
-
-def clipping_of(
-    trainer: pl.Trainer, module: pl.LightningModule
-) -> Literal["none", "norm", "value", "unknown"]:
-    """Return how gradients are clipped; ``unknown`` where the module's own code may do it."""
-    own = type(module).configure_gradient_clipping
-    known = (pl.LightningModule.configure_gradient_clipping, Task.configure_gradient_clipping)
-    if not module.automatic_optimization or own not in known:
-        return "unknown"
-    if not trainer.gradient_clip_val:
-        return "none"
-    return "value" if trainer.gradient_clip_algorithm == "value" else "norm"
 
 
 def _first_filters(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from convtrain.training.norms import gradient_norms, in_memory_order, is_dense, is_plain, whole
+from convtrain.training.norms import as_vector, gradient_norms, is_plain, whole
 
 MAX_EXACT_ONES = 1 << 24
 """Up to this many ones float32 adds up without rounding."""
@@ -98,12 +98,13 @@ def flat(tensor: Tensor) -> Tensor:
 
     The real and the imaginary part of a complex number follow one another.
     """
+    values = _as_real_vector(tensor)
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _as_real_vector(tensor: Tensor) -> Tensor:
     tensor = whole(tensor.detach())
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    if tensor.dtype not in (torch.float32, torch.float64):
-        tensor = tensor.float()
-    return in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
+    return as_vector(torch.view_as_real(tensor) if tensor.is_complex() else tensor)
 
 
 def largest(gradients: Sequence[Tensor]) -> Tensor:
@@ -135,15 +136,9 @@ def checksums(tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         float64 of shape (len(tensors),); the sum of all bit patterns, read as whole numbers.
     """
-    sums = [_bits(tensor).sum(dtype=torch.int64) for tensor in tensors]
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    values = [_as_real_vector(tensor) for tensor in tensors]
+    sums = [x.view(integers[x.itemsize]).sum(dtype=torch.int64) for x in values]
     if not sums:
         return torch.empty(0, dtype=torch.float64)
     return torch.stack(sums).bitwise_and(2**52 - 1).double()
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    tensor = whole(tensor.detach())
-    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    values = in_memory_order(tensor) if is_dense(tensor) else tensor.reshape(-1)
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return values.view(integers[values.itemsize])

@@ -57,7 +57,7 @@ class StepRecord:
     clip_value: float | None
     batches: list[Tensor]
     losses: list[Tensor] = field(default_factory=list)
-    norms: Tensor | Sequence[float] = ()
+    norms: Tensor | np.ndarray | Sequence[float] = ()
     largest: Tensor | None = None
     broken: list[int] | None = None
     statistics: Tensor | None = None
@@ -119,13 +119,12 @@ def flush_steps(
     """
     norms = np.full((len(rows), len(names)), np.nan)
     present = np.zeros(norms.shape, dtype=bool)
-    measured, start = _norms(rows), 0
+    broken, start = _decide_broken(rows), 0
     for columns, group in groupby(rows, lambda row: row.columns):  # usually one, of all rows
         stop = start + len(list(group))
-        norms[start:stop, columns] = measured[start:stop]
+        norms[start:stop, columns] = [row.norms for row in rows[start:stop]]
         present[start:stop, columns] = True
         start = stop
-    broken = _decide_broken(rows)
     nonfinite = np.array([len(columns) for columns in broken], dtype=np.int32)
     total = np.sqrt(np.where(present, norms, 0.0) ** 2 @ np.ones(len(names)))
     clipped, coefficient = _clipping(rows, total)
@@ -161,9 +160,12 @@ def _sum(losses: Sequence[Tensor]) -> Tensor:
 
 
 def _decide_broken(rows: Sequence[StepRecord]) -> list[list[int]]:
-    """Return the columns that are not finite, by the values and not by their norms."""
-    waiting = [row for row in rows if row.broken is None and row.largest is not None]
-    for row, largest in zip(waiting, _to_host(r.largest for r in waiting), strict=True):
+    """Move norms to the host; return the columns whose values, not their norms, are not finite."""
+    waiting = [row for row in rows if row.largest is not None]
+    all_norms = _to_host(row.norms for row in waiting)
+    all_largest = _to_host(row.largest for row in waiting)
+    for row, norms, largest in zip(waiting, all_norms, all_largest, strict=True):
+        row.norms = norms
         row.broken = [row.columns[i] for i in np.flatnonzero(~np.isfinite(largest))]
     return [row.broken or [] for row in rows]
 
@@ -181,14 +183,9 @@ def _clipping(rows: Sequence[StepRecord], total: np.ndarray) -> tuple[np.ndarray
     return clipped, coefficient
 
 
-def _norms(rows: Sequence[StepRecord]) -> list[np.ndarray | Sequence[float]]:
-    waiting = iter(_to_host(row.norms for row in rows if isinstance(row.norms, Tensor)))
-    return [next(waiting) if isinstance(row.norms, Tensor) else row.norms for row in rows]
-
-
-def _to_host(tensors: Iterable[Tensor | None]) -> list[np.ndarray]:
+def _to_host(vectors: Iterable[object]) -> list[np.ndarray]:
     """Move many small vectors in one copy."""
-    found = [tensor.double() for tensor in tensors if tensor is not None]
+    found = [vector.double() for vector in vectors if isinstance(vector, Tensor)]
     if not found:
         return []
     together = torch.cat(found).cpu().numpy()
