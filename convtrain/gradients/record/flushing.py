@@ -33,19 +33,8 @@ log = logging.getLogger("convtrain")
 class Flusher:
     """Keeps the records of a training's steps until they are flushed.
 
-    Args:
-        run_dir: the run's directory.
-        trainer, model: that train.
-        plan: what is to be recorded; it is thinned to keep within the limits.
-        alarms: looks at what is flushed.
-        overhead: counts the time of recording.
-        flush_every: rows between two flushes.
-        max_bytes, max_overhead: limits on disk and of the share of time.
-
     Attributes:
-        plan: what is recorded from now on.
-        parameters: those of the model.
-        filters: finds those with a gradient of exact zeros.
+        plan: what is recorded from now on; it is thinned to keep within the limits.
         has_news: whether a flush has shown what :meth:`settle` has not acted on yet.
     """
 
@@ -92,11 +81,7 @@ class Flusher:
         module: pl.LightningModule,
         micro_batches: MicroBatches,
     ) -> None:
-        """Add the record of a step that is about to be done, and look at it if it is on the host.
-
-        Raises:
-            TrainingError: an alarm stops the training.
-        """
+        """Add the record of a step that is about to be done, and act on it if it is broken."""
         if self._rows and self._rows[-1].step == row.step:  # an optimiser calls its closure again
             self._rows.pop()
         self._rows.append(row)
@@ -119,9 +104,6 @@ class Flusher:
 
         Args:
             all_processes: all of them flush now, so that they may exchange what they know.
-
-        Raises:
-            TrainingError: what was flushed before could not be written.
         """
         rows, self._rows = self._rows, []
         if not rows:
@@ -139,11 +121,7 @@ class Flusher:
         self.has_news = all_processes
 
     def settle(self) -> None:
-        """Act on what a flush has shown, before the next step is done.
-
-        Raises:
-            TrainingError: an alarm stops the training.
-        """
+        """Act on what a flush has shown, before the next step is done."""
         self.has_news = False
         self._alarms.act(self._trainer)
         before, plan = self.plan, self._budget.fit(self.plan, self._trainer.global_step)
@@ -158,11 +136,7 @@ class Flusher:
             )  # fmt: skip
 
     def flush_to_disk(self) -> int:
-        """Flush in all processes, and return the bytes of the record once they are on the disk.
-
-        Raises:
-            TrainingError: they could not be written.
-        """
+        """Flush in all processes, and return the bytes of the record once they are on the disk."""
         self.flush(all_processes=True)
         if self._writer is None:
             return 0

@@ -38,13 +38,6 @@ class Measurement:
     A step of which only norms are recorded makes few calls: it runs while the caches are full of
     the backward pass, and takes several times what it takes in a loop.
 
-    Args:
-        trainer, module: that train.
-        parameters: those that may be recorded.
-        overhead: counts the time of each detail.
-        has_statistics: whether there will be any.
-        flushes_each_step: the device is waited for at each step.
-
     Attributes:
         decides_at_once: whether it is decided before the optimiser's step, rather than when it is
             flushed, that all its gradients are finite.
@@ -86,10 +79,9 @@ class Measurement:
     def before_step(
         self, optimizer: Optimizer, step: int, plan: Plan, micro_batches: MicroBatches
     ) -> tuple[StepRecord, list[Tensor]] | None:
-        """Measure what is due of a step that is about to be done.
+        """Return what is due of a step that is about to be done, and the true gradients.
 
-        Returns:
-            the record and the true gradient of each of its columns; None where nothing is due.
+        The gradients are those of the record's columns. None is returned where nothing is due.
         """
         self.has_stepped = True
         due, statistics = plan.due(step), plan.statistics

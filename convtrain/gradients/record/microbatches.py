@@ -39,16 +39,10 @@ class Buffers:
 class MicroBatches:
     """Keeps batches, losses and what the layers returned, until the step is done.
 
-    Args:
-        model: that processes the batches.
-        overhead: counts the time that capturing takes.
-        keeps_buffers: the model's buffers are kept as they were before the first micro-batch, so
-            that the step can be replayed.
-
     Attributes:
         batches: each with its position in the epoch.
         losses: of those that are done; their mean is the step's.
-        buffers: by name, as they were before the step.
+        buffers: by name, as they were before the step, if that is to be replayed.
         layers, input_gradient: of the first micro-batch, if it was captured.
     """
 

@@ -14,13 +14,10 @@ class Parameters:
     """All parameters of a model, in its own order; a tied one is listed once.
 
     Args:
-        model: it may get more parameters while it trains.
-        plan: chooses by name.
-        before_change: is called before the columns change.
+        before_change: is called before the columns change, because the model has more parameters.
 
     Attributes:
-        names, tensors: of each column.
-        chosen: whether the column is recorded.
+        names, tensors, chosen: of each column; ``chosen`` ones are recorded.
         small: whether one fused kernel takes the gradients of all.
     """
 

@@ -125,16 +125,13 @@ def flush_steps(
         norms[start:stop, columns] = [row.norms for row in rows[start:stop]]
         present[start:stop, columns] = True
         start = stop
-    nonfinite = np.array([len(columns) for columns in broken], dtype=np.int32)
+    nonfinite = np.array([len(columns) for columns in broken])
     total = np.sqrt(np.where(present, norms, 0.0) ** 2 @ np.ones(len(names)))
     clipped, coefficient = _clipping(rows, total)
     scales = np.array([np.nan if r.loss_scale is None else float(r.loss_scale) for r in rows])
+    copied = ("step", "epoch", "time", "optimizer", "micro_batches")
     steps = {
-        "step": np.array([r.step for r in rows], dtype=np.int64),
-        "epoch": np.array([r.epoch for r in rows], dtype=np.int32),
-        "time": np.array([r.time for r in rows]),
-        "optimizer": np.array([r.optimizer for r in rows], dtype=np.int32),
-        "micro_batches": np.array([r.micro_batches for r in rows], dtype=np.int32),
+        **{name: np.array([getattr(row, name) for row in rows]) for name in copied},
         "loss": losses,
         "loss_known": np.array([bool(r.losses) for r in rows]),
         "loss_scale": scales,

@@ -30,9 +30,7 @@ def parameter_columns(
 ) -> dict[str, Column]:
     """Return the rows of the table of parameters: one for each step and chosen parameter.
 
-    Args:
-        statistics: whether the record has them at some steps, and so all its parts have the same
-            columns.
+    With ``statistics`` they have all columns, so that all parts of a record have the same.
     """
     kept = flushed.present & np.array(chosen, dtype=bool)
     row_index, column_index = np.nonzero(kept)

@@ -47,11 +47,7 @@ class TensorBoardView:
         self._image_every, self._next_image = math.ceil(steps / FILTER_IMAGES), 0
 
     def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
-        """Write the steps of a flush.
-
-        Args:
-            chosen: whether a parameter is recorded, for each name.
-        """
+        """Write the steps of a flush."""
         if self._writer is None:
             return
         events = self._writer._get_file_writer().event_writer

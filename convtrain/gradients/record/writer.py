@@ -20,14 +20,7 @@ from convtrain.gradients.record.tensorboard import TensorBoardView
 
 
 class Writer:
-    """Writes the record of a training, once it has deleted the steps that are trained again.
-
-    Args:
-        run_dir: the run's directory.
-        trainer, model: that train.
-        overhead: counts the time of each detail.
-        has_statistics: whether more than norms is recorded at some steps.
-    """
+    """Writes the record of a training, once it has deleted the steps that are trained again."""
 
     def __init__(
         self,
@@ -48,11 +41,7 @@ class Writer:
         self.store.start_writing()
 
     def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
-        """Write a flush, once the one before is on the disk.
-
-        Raises:
-            TrainingError: the flush before could not be written.
-        """
+        """Write a flush, once the one before is on the disk."""
         store, rows = self.store, flushed.rows
         store.wait()
         store.append("steps", step_columns(flushed))
