@@ -5,7 +5,6 @@ functional style with functions, and shape inference with layers that are being 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -225,7 +224,7 @@ class Select(nn.Module):
         return select(input, dim=self.dim, index=self.index)
 
 
-def pick(input: Any, *, index: Sequence[int]) -> Any:
+def pick(input: object, *, index: Sequence[int]) -> object:
     """Return the tensor at ``index`` in nested tuples.
 
     Raises:
@@ -250,7 +249,7 @@ class Pick(nn.Module):
         super().__init__()
         self.index = (index,) if isinstance(index, int) else tuple(index)
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: object) -> object:
         return pick(input, index=self.index)
 
 

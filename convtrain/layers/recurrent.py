@@ -4,7 +4,6 @@ L is the length of the sequence, N the size of the batch. A packed sequence has 
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from convtrain.layers.entry import Entry, batch_first, features
 def recurrent(
     function,
     input: Tensor | PackedSequence,
-    hx: Any = None,
+    hx=None,
     *,
     parameters,
     mode,
@@ -88,7 +87,7 @@ def _permute(state: Tensor, order: Tensor | None) -> Tensor:
     return state if order is None else state.index_select(1, order)
 
 
-def recurrent_cell(function, input: Tensor, hx: Any, weights: tuple[Tensor, ...], size: int):
+def recurrent_cell(function, input: Tensor, hx, weights: tuple[Tensor, ...], size: int):
     """Compute one step of (N, features) or (features). An LSTM's state is a pair of tensors."""
     alone, pair = input.dim() == 1, function is torch.lstm_cell
     if input.dim() not in (1, 2):
