@@ -23,10 +23,10 @@ lint: $(READY)  ## what pre-commit and CI check before the tests
 	$(BIN)/mypy
 
 same: $(READY)  ## do golden runs end with the same bits as before? make same BASE=COMMIT
-	$(BIN)/python -m refactoring.same --base "$(BASE)" $(ARGS)
+	$(BIN)/python -m tests.refactoring.same --base "$(BASE)" $(ARGS)
 
 moves: $(READY)  ## the functions and classes that changed: make moves BASE=COMMIT ARGS=--diff
-	$(BIN)/python -m refactoring.moves --base "$(BASE)" $(ARGS)
+	$(BIN)/python -m tests.refactoring.moves --base "$(BASE)" $(ARGS)
 
 bench: $(READY)  ## the table of comparisons: make bench ARGS="--root FOLDER" with MNIST's files
 	$(BIN)/python -m benchmarks $(ARGS)

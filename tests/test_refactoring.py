@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from convtrain.training.checkpoint_file import save_checkpoint
-from refactoring import golden, same, texts
-from refactoring.bits import differences
-from refactoring.checkout import REPOSITORY, Code
-from refactoring.moves import compare
 from tests.conftest import compose, slow_but
+from tests.refactoring import golden, same, texts
+from tests.refactoring.bits import differences
+from tests.refactoring.checkout import REPOSITORY, Code
+from tests.refactoring.moves import compare
 from tests.run.test_before import BEFORE as BEFORE_RUNS
 
 FINISHED = BEFORE_RUNS / "digits_functional"

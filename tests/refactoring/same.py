@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from refactoring import checkout, golden, texts
-from refactoring.bits import amount, differences
-from refactoring.checkout import BrokenCodeError, Code, appearing_whole
+from tests.refactoring import checkout, golden, texts
+from tests.refactoring.bits import amount, differences
+from tests.refactoring.checkout import BrokenCodeError, Code, appearing_whole
 
 AT_ONCE = min(2, os.cpu_count() or 1)
 SHOWN_LINES = 40
@@ -114,7 +114,7 @@ class Comparison:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m refactoring.same", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.refactoring.same", description=__doc__)
     parser.add_argument("--base", default="", help="a commit; where this branch left main")
     parser.add_argument("--new", default="", help="another one; the working tree if left out")
     parser.add_argument("--only", nargs="+", metavar="RUN", help=", ".join(golden.names()))

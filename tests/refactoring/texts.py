@@ -23,12 +23,12 @@ def commands() -> list[list[str]]:
 
     What names a file of this repository is left out, since another version is in another folder.
     """
-    here = str(Path(__file__).resolve().parents[1])
+    here = str(Path(__file__).resolve().parents[2])
     return [[word for word in words if here not in word] for words in (*_choices(), *_mistakes())]
 
 
 def _choices() -> Iterator[list[str]]:
-    folder = Path(__file__).resolve().parents[1] / "configs"
+    folder = Path(__file__).resolve().parents[2] / "configs"
     yield ["--cfg", "job"]
     for file in sorted(folder.glob("*/**/*.yaml")):
         if not file.name.startswith("_"):

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from refactoring.checkout import REPOSITORY, default_base, full_hash
+from tests.refactoring.checkout import REPOSITORY, default_base, full_hash
 
 Definition = tuple[str, str]
 """A name, such as ``Run.require``, and what it is, as source without docstrings."""
@@ -103,7 +103,7 @@ def compare(before: Iterable[str], after: Iterable[str]) -> Iterator[tuple[str, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m refactoring.moves", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.refactoring.moves", description=__doc__)
     parser.add_argument("--base", default="", help="a commit; where this branch left main")
     parser.add_argument("--new", default="", help="another one; the working tree if left out")
     parser.add_argument("--diff", action="store_true", help="show what is altered, line by line")
