@@ -114,8 +114,3 @@ def _report(original: Run, again: Run) -> bool:
         if not pair.is_equal:
             console.print(f"  {pair.key} was {pair.first}, is {pair.second}")
     return False
-
-
-def _beside(path: Path) -> Path:
-    resolved = path.absolute()
-    return resolved.with_name(f"{resolved.name}-rerun-{new_stamp()}")
