@@ -123,22 +123,13 @@ class GuardedLoader(FolderLoader):
     composed: DictConfig | None = None
     settings: Mapping[str, object] = {}
 
-    def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
-    ) -> DictConfig:
+    def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
         if not OmegaConf.has_resolver("run_dir"):  # in a launcher's process
             register_resolvers()
         try:
             composed, self.composed = self.composed, None
             if composed is None:
-                composed = super().load_configuration(
-                    config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-                )
+                composed = super().load_configuration(*args, **kwargs)  # type: ignore[arg-type]
             with flag_override(composed, ["struct", "readonly"], False):
                 for key, value in self.settings.items():
                     OmegaConf.update(composed, key, value, merge=False)

@@ -23,9 +23,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     """
     run = Run(run_dir)
     if not run.is_begun:
-        raise ConfigError(
-            f"resume={run_dir}: {run.config} does not exist; give the directory of a run"
-        )
+        raise ConfigError(_no_run(run_dir, run))
     _refuse_links(run.path)
     if run.is_finished and not run.is_resumable:
         raise ConfigError(
@@ -57,6 +55,10 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     if lines:
         raise ConfigError(*lines)
     return stored
+
+
+def _no_run(resume: str, run: Run) -> str:
+    return f"resume={resume}: {run.config} does not exist; give the directory of a run"
 
 
 def _refuse_links(folder: Path) -> None:
@@ -95,9 +97,7 @@ def refuse_resumed(config: Config, run: Run) -> None:
             f"a run that is resumed stays in its directory"
         )
     if not run.is_begun:
-        raise OccupiedError(
-            f"resume={config.resume}: {run.config} does not exist; give the directory of a run"
-        )
+        raise OccupiedError(_no_run(str(config.resume), run))
     if keys := run.differing(config, resumed=True):
         raise OccupiedError(
             f"resume={config.resume}: is a run with another {', another '.join(keys[:3])}; "

@@ -22,6 +22,7 @@ GROUPS = {
     for folder in CONFIGS.iterdir()
     if folder.is_dir() and folder.name != "hydra"
 }
+GROUPS_TYPED = tuple(f"{group}=" for group in GROUPS)
 KEYS = sorted({key for _, allowed in ROWS for key in allowed})
 VALUES = (
     "", "null", "true", "0", "1", "-1", "3", "1.5", "1e3", "1e400", "nan", "abc", "'1'", "[]",
@@ -66,7 +67,7 @@ def test_a_mistyped_command_line_is_refused_in_lines_or_does_what_it_says(
     outcomes = Counter[str]()
     for words in command_lines(150, seed):
         try:
-            arguments = check(words)
+            checked = check(words)
         except SystemExit as stopped:
             outcomes["refused"] += 1
             status, said = stopped.code, capsys.readouterr().err
@@ -76,18 +77,26 @@ def test_a_mistyped_command_line_is_refused_in_lines_or_does_what_it_says(
                 assert len(line) < 1500, (words, line)
         else:
             outcomes["accepted"] += 1
-            if "-m" not in arguments and not any(word.startswith("-") for word in words):
-                assert_does_what_it_says(arguments)
+            if not any(word.startswith("-") for word in words):
+                assert_does_what_it_says(checked.command.overrides, checked.config)
     assert outcomes["refused"] > 75
     assert outcomes["accepted"] > 10
     assert not list(tmp_path.iterdir())
 
 
-def assert_does_what_it_says(arguments: list[str]) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
-        composed = compose("train", arguments)
-    plain = resolve_config(composed).model_dump(by_alias=True)
+def assert_does_what_it_says(arguments: list[str], config: Config) -> None:
+    """Compare with what Hydra composes when it is made to add the keys that no file has."""
     overrides = OverridesParser.create().parse_overrides(arguments)
+    added = [
+        f"++{text}"
+        if text[0] not in "+~" and not text.startswith(("hydra", *GROUPS_TYPED))
+        else text
+        for text in arguments
+    ]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        composed = compose("train", added)
+    plain = config.model_dump(by_alias=True)
+    assert resolve_config(composed).model_dump(by_alias=True) == plain
     keys = [override.key_or_group for override in overrides]
     for index, override in enumerate(overrides):
         key, value = override.key_or_group, override.value()
