@@ -6,7 +6,7 @@ from convtrain.network.resolve import resolve_network
 from convtrain.network.summary import summarize, totals
 from convtrain.run.commands import CONFIGS
 from docs.generate import DOCS
-from tests.networks import MODES, NETWORKS, STYLES, declared, differences, known
+from tests.network.known import MODES, NETWORKS, STYLES, declared, differences, known
 
 PAGE = DOCS / "networks.md"
 HEAD = """# Known networks, declared
@@ -14,7 +14,7 @@ HEAD = """# Known networks, declared
 `python -m docs.generate networks` writes this page, and a test checks that it is up to date. Each
 network is a YAML file in `configs/network/`, without a line of Python. It is compared with
 torchvision's network of the same name; LeNet-5, which torchvision does not have, is compared with
-one built in `tests/networks.py`. Both get the same weights, buffers and random state, and run
+one built in `tests/network/known.py`. Both get the same weights, buffers and random state, and run
 forward and backward on two images of 64x64 (28x28 for LeNet-5). The table shows the largest
 absolute difference over the logits, the gradients of all parameters and the buffers after the
 step; `same bits` means that nothing differs. Parameters and multiply-adds are for 1,000 classes

@@ -164,7 +164,7 @@ def circle() -> Any:
     return layers
 
 
-WRITTEN = yaml.safe_load((Path(__file__).parent / "network_mistakes.yaml").read_text())
+WRITTEN = yaml.safe_load((Path(__file__).parent / "mistakes.yaml").read_text())
 BLOCK = {"takes": {"width": "required"}, "layers": ["ReLU"]}
 AGAIN = {"Repeat": {"times": 10**9, "layers": ["ReLU"]}}
 MANY = f"{MAX_LAYERS:,} layers"

@@ -10,7 +10,7 @@ from convtrain.network.resolve import resolve_network
 from convtrain.run.commands import CONFIGS
 from docs.generate.networks import PAGE, costs, known_parameters, page, row
 from tests.conftest import slow_but
-from tests.networks import (
+from tests.network.known import (
     NETWORKS,
     SHAPE,
     STYLES,
@@ -80,14 +80,14 @@ def test_repetition_is_declared_and_not_copied(name: str) -> None:
 
 def test_the_comparison_sees_a_small_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     """One batch norm of 62 with another epsilon, and every kind of number differs."""
-    import tests.networks
+    import tests.network.known
 
     def with_a_mistake(name: str) -> torch.nn.Module:
         model = known(name)
         model.get_submodule("layer3.1.bn2").eps = 2e-5  # type: ignore[assignment]
         return model
 
-    monkeypatch.setattr(tests.networks, "known", with_a_mistake)
+    monkeypatch.setattr(tests.network.known, "known", with_a_mistake)
     for difference in differences("resnet18").values():
         assert difference.scores > 0
         assert difference.gradients > 0
