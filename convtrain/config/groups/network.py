@@ -1,4 +1,4 @@
-"""The network: its layers, and how its weights begin."""
+"""The network: its layers, and how its weights are initialised."""
 
 from pydantic import Field
 
