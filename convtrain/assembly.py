@@ -23,8 +23,6 @@ from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling
 from convtrain.models.build import (
-    build_network,
-    build_torchvision_model,
     check_custom_output,
     check_output_shape,
     make_trusted,
@@ -96,7 +94,8 @@ def make_model(config: Config) -> nn.Module:
 def _build_model(config: Config) -> nn.Module:
     model, shape = config.model, config.data.shape
     if isinstance(model, TorchvisionModel):
-        return build_torchvision_model(model.name, shape, config.data.class_count)
+        built: nn.Module = model.build(input_shape=shape, num_classes=config.data.class_count)
+        return built
     if isinstance(model, CustomModel):
         arguments = model.model_extra or {}
         custom = make_trusted("model._target_", model.target, arguments, config.trust, MODULE)
@@ -114,16 +113,13 @@ def _build_model(config: Config) -> nn.Module:
     network = resolve_network(config.network.layers, shape, config.network.blocks)
     if config.loss.name != "sum":
         check_output_shape(network.output_shape, config.data.class_count, model_override(config))
-    declared = config.network
-    return build_network(
-        network,
-        style=model.style,
-        init=declared.init,
-        parametrize=declared.parametrize,
-        prune=declared.prune,
+    built = model.build(
+        network=network,
+        **config.network.model_dump(include={"init", "parametrize", "prune"}),
         sync_batchnorm=config.trainer.sync_batchnorm,
         in_place=True,
     )
+    return built
 
 
 def _device(config: Config) -> torch.device:

@@ -29,10 +29,12 @@ class Choice(Section):
     Attributes:
         builds: ``module:name`` of that function or class. :meth:`build` imports it, so that the
             schema does not import torch. Its arguments are the fields of the section, except for
-            ``name``, which selects the section.
+            the one that selects the section.
+        selected_by: that field, which the builder does not take.
     """
 
     builds: ClassVar[str]
+    selected_by: ClassVar[str | None] = "name"
 
     @property
     def builder(self) -> Callable[..., Any]:
@@ -42,7 +44,7 @@ class Choice(Section):
 
     @property
     def arguments(self) -> dict[str, object]:
-        return self.model_dump(exclude={"name"})
+        return self.model_dump(exclude={self.selected_by} if self.selected_by else None)
 
     def build(self, **runtime: object) -> Any:
         """Call the builder with the fields, and with arguments that only a training knows."""

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from convtrain.config.groups import augment, data, loss, optimizer, scheduler
+from convtrain.config.groups import augment, data, loss, model, optimizer, scheduler
 from convtrain.config.groups.data import BaseData
 from convtrain.config.section import Choice
 from convtrain.data.augment import MIXUP, OPERATIONS
@@ -18,13 +18,16 @@ SECTIONS: dict[str, tuple[type[Choice], ...]] = {
     "optimizer": get_args(get_args(optimizer.Optimizer)[0]),
     "scheduler": get_args(get_args(scheduler.Scheduler)[0]),
     "augment": (augment.Augment,),
+    "model": (model.DeclaredModel, model.TorchvisionModel),
 }
 """Group to its choices."""
 RUNTIME = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "epoch_steps"},
+    "nn": {"network", "init", "parametrize", "prune", "sync_batchnorm", "in_place"},
+    "torchvision": {"input_shape", "num_classes"},
 }
-"""What ``build`` is given in a training, beside the fields."""
+"""Arguments that ``build`` is given beside the fields, by group or by choice."""
 CALLED_WITH = {"loss": 2}
 """Positional arguments that what is built takes, when it is a function."""
 CHOICES = [
@@ -34,8 +37,10 @@ CHOICES = [
 ]
 
 
-def names(section: type[Choice]) -> set[str]:
-    return set(get_args(section.model_fields["name"].annotation))
+def names(group: str, section: type[Choice]) -> set[str]:
+    """Return the values of the field that tells the choices of a group apart."""
+    field = section.model_fields.get("style" if group == "model" else "name")
+    return set(get_args(field.annotation)) if field else set()
 
 
 @pytest.mark.parametrize(("group", "section"), CHOICES)
@@ -45,14 +50,14 @@ def test_the_fields_of_a_section_are_the_arguments_of_what_it_builds(
     builder = section.model_construct().builder
     parameters = list(inspect.signature(builder).parameters.values())[CALLED_WITH.get(group, 0) :]
     takes = {parameter.name for parameter in parameters}
-    own = set(section.model_fields) - {"name"}
+    own = set(section.model_fields) - {section.selected_by}
     if issubclass(section, BaseData):
         own -= set(BaseData.model_fields)
         assert takes - own <= {"name", *BaseData.model_fields}
     if group == "augment":
         takes = {*takes, *OPERATIONS, *(key for row in OPERATIONS.values() for key in row.options)}
         takes.remove("settings")
-    given = own | RUNTIME.get(group, set())
+    given = own.union(*(RUNTIME.get(key, set()) for key in (group, *names(group, section))))
     assert given <= takes, f"{section.builds} does not take {given - takes}"
     is_ours = section.builds.startswith("convtrain.") and not issubclass(section, BaseData)
     needed = {p.name for p in parameters if is_ours or p.default is p.empty} & takes
@@ -62,11 +67,9 @@ def test_the_fields_of_a_section_are_the_arguments_of_what_it_builds(
 
 @pytest.mark.parametrize("group", [group for group in SECTIONS if group != "augment"])
 def test_every_choice_has_a_yaml_and_every_yaml_a_choice(group: str) -> None:
-    declared = {
-        yaml.safe_load(path.read_text())["name"]
-        for path in (CONFIGS / group).glob("[!_]*.yaml")
-    }  # fmt: skip
-    assert declared == set().union(*map(names, SECTIONS[group]))
+    files = [yaml.safe_load(path.read_text()) for path in (CONFIGS / group).glob("[!_]*.yaml")]
+    declared = {file["style" if group == "model" else "name"] for file in files} - {"custom"}
+    assert declared == set().union(*(names(group, section) for section in SECTIONS[group]))
 
 
 def test_no_choice_is_left_out_here() -> None:

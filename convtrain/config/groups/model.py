@@ -4,14 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from convtrain.config.section import FileName, Section
+from convtrain.config.section import Choice, FileName
 
 
-class DeclaredModel(Section):
+class DeclaredModel(Choice):
+    builds = "convtrain.models.build:build_network"
+    selected_by = None
     style: Literal["functional", "nn"] = Field(description="how the model holds its weights")
 
 
-class TorchvisionModel(Section):
+class TorchvisionModel(Choice):
+    builds = "convtrain.models.build:build_torchvision_model"
+    selected_by = "style"
     style: Literal["torchvision"] = Field(description="how the model holds its weights")
     name: FileName = Field(description="name of a torchvision classification model")
 
