@@ -125,7 +125,6 @@ REASON = "one file because"
 
 LONG_FOR_NOW = (
     "config/schema.py",
-    "gradients/diagnosis/online.py",
     "training/task.py",
 )
 """Files that are still to be shortened. Remove yours; never add one."""
@@ -150,7 +149,7 @@ MOST_ANY = {
     "models": 8,
     "data": 4,
     "training": 123,
-    "gradients": 88,
+    "gradients": 16,
     "launch": 2,
 }
 """How often ``Any`` may be written in each room. Lower yours; it moves only with the code."""
