@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from convtrain.layers.entry import Entry, Forward, channels
+from convtrain.layers.entry import Entry, Forward, by_position, channels
 
 
 def _inside(tensor: Tensor) -> tuple[int, ...]:
@@ -171,10 +171,6 @@ class StochasticDepth(nn.Module):
         return stochastic_depth(input, p=self.p, mode=self.mode, training=self.training)
 
 
-def layer_scale(input: Tensor, weight: Tensor) -> Tensor:
-    return weight * input
-
-
 class LayerScale(nn.Module):
     """Multiplies each channel of (N, C, H, W) by a learned number that starts at ``value``.
 
@@ -186,11 +182,7 @@ class LayerScale(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_channels, 1, 1) * value)
 
     def forward(self, input: Tensor) -> Tensor:
-        return layer_scale(input, self.weight)
-
-
-def permute(input: Tensor, *, dims: tuple[int, ...]) -> Tensor:
-    return input.permute(dims)
+        return input * self.weight
 
 
 class Permute(nn.Module):
@@ -203,11 +195,7 @@ class Permute(nn.Module):
             raise ValueError(f"dims={list(self.dims)}: dimension 0, the batch, stays the first")
 
     def forward(self, input: Tensor) -> Tensor:
-        return permute(input, dims=self.dims)
-
-
-def select(input: Tensor, *, dim: int, index: int) -> Tensor:
-    return input.select(dim, index)
+        return input.permute(self.dims)
 
 
 class Select(nn.Module):
@@ -221,7 +209,7 @@ class Select(nn.Module):
         self.dim, self.index = dim, index
 
     def forward(self, input: Tensor) -> Tensor:
-        return select(input, dim=self.dim, index=self.index)
+        return input.select(self.dim, self.index)
 
 
 def pick(input: object, *, index: Sequence[int]) -> object:
@@ -260,8 +248,8 @@ LAYERS = (
     Entry(Sum, sum_branches, sublayers=("layers",)),
     Entry(Dense, dense, sublayers=("layers",)),
     Entry(StochasticDepth, stochastic_depth),
-    Entry(LayerScale, layer_scale, infer={"num_channels": channels}),
-    Entry(Permute, permute),
-    Entry(Select, select),
+    Entry(LayerScale, by_position(torch.mul, "input", "weight"), infer={"num_channels": channels}),
+    Entry(Permute, by_position(torch.permute, "input", "dims")),
+    Entry(Select, by_position(torch.select, "input", "dim", "index")),
     Entry(Pick, pick),
 )

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
-from convtrain.layers.entry import Entry, Forward
+from convtrain.layers.entry import Entry, Forward, by_position
 
 
 def sequential(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
@@ -18,20 +19,12 @@ def no_forward(*inputs, **keywords):
     raise NotImplementedError("a list or dictionary of layers or parameters has no forward")
 
 
-def flatten(input, *, start_dim, end_dim):
-    return input.flatten(start_dim, end_dim)
-
-
-def unflatten(input, *, dim, unflattened_size):
-    return input.unflatten(dim, unflattened_size)
-
-
 LAYERS = (
     Entry(nn.Sequential, sequential, sublayers=("layers",)),
     Entry(nn.ModuleList, no_forward),
     Entry(nn.ModuleDict, no_forward),
     Entry(nn.ParameterList, no_forward),
     Entry(nn.ParameterDict, no_forward),
-    Entry(nn.Flatten, flatten),
-    Entry(nn.Unflatten, unflatten),
+    Entry(nn.Flatten, by_position(torch.flatten, "input", "start_dim", "end_dim")),
+    Entry(nn.Unflatten, by_position(torch.unflatten, "input", "dim", "unflattened_size")),
 )
