@@ -14,7 +14,7 @@ from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks, Checkpoint, EarlyStopping
-from convtrain.config.groups.data import PUBLISHED, Data, ImageFolder, SplitSizes, Synthetic
+from convtrain.config.groups.data import GIB, PUBLISHED, Data, ImageFolder, SplitSizes, Synthetic
 from convtrain.config.groups.loss import Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import Plateau, Scheduler
@@ -26,8 +26,6 @@ from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, MissingDataError
 
 Mistakes = Iterator[Mistake]
-
-GIB = 1 << 30
 
 
 def disagreements(sections: Mapping[str, object]) -> Mistakes:

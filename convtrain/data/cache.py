@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from convtrain.config.groups.data import GIB
 from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write, remove_stale_temporaries
 from convtrain.process.lock import locked
 
-GIB = 1 << 30
 SUFFIX = ".uint8"
 
 

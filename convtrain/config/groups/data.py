@@ -11,6 +11,7 @@ from pydantic import Field
 
 from convtrain.config.section import Choice, Count, Seed, Text
 
+GIB = 1 << 30
 Level = Annotated[int, Field(ge=0, le=255)]
 
 

@@ -51,5 +51,5 @@ class Trainer(Section):
 
     @property
     def uses_cuda_graphs(self) -> bool:
-        """Whether a GPU replays the model, in memory that each replay overwrites."""
+        """Whether the model runs as CUDA graphs, of which each call overwrites the last output."""
         return self.compile in ("reduce-overhead", "max-autotune")

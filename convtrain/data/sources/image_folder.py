@@ -12,8 +12,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from convtrain.config.folders import SPLITS, read_layout
+from convtrain.config.groups.data import GIB
 from convtrain.config.image_files import images_in, loose_images
-from convtrain.data.cache import GIB, cache_key, cached, default_folder
+from convtrain.data.cache import cache_key, cached, default_folder
 from convtrain.data.decoding import Rules, decode_all
 from convtrain.data.images import Images, Splits, divide_labels, sample_stratified
 from convtrain.data.pixel_file import PixelFile
