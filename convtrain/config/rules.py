@@ -115,8 +115,6 @@ def _memory(data: Data) -> Mistakes:
     """Images that exceed the memory are read from a file only if they are in a folder."""
     if isinstance(data, Synthetic):
         images, less = data.train_size + data.test_size, "data.train_size"
-    elif (known := PUBLISHED.get(data.name)) is not None:
-        images, less = sum(known.training) + known.test, "another data"
     else:
         images, less = sum(data.full_sizes() or ()), "another data"
     needed = images * math.prod(data.shape) / GIB
