@@ -1,9 +1,9 @@
 """Where the time of a training goes: by stage of the pipeline, and by layer.
 
-``trainer.profiler=stages``, which ``debug=profiler`` sets. Lightning tells a profiler when each of
-its actions begins and ends; an action within another counts for itself alone, so that the stages
-add up to the whole. On a GPU the host waits at the end of each action, or the time would be that of
-launching kernels: the training is slower then, and its parts are true.
+``trainer.profiler=stages`` selects it, and ``debug=profiler`` sets it. Lightning reports the start
+and the end of each of its actions. The time of an action excludes the actions inside it, so that
+the stages add up to the whole. On a GPU the host waits at the end of each action, because otherwise
+it would measure the launches of kernels: the training is slower, but the parts are right.
 """
 
 import logging
@@ -11,7 +11,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from convtrain.models.compiled import is_compiled
 from convtrain.models.observe import observe_outputs
 from convtrain.text import make_console
+from convtrain.training.task import Task
 
 log = logging.getLogger("convtrain")
 
@@ -38,36 +38,38 @@ STAGES = (
     ("Task.optimizer_step", "compute", "weight update"),
     ("lr_scheduler_step", "compute", "weight update"),
     ("validation_step", "compute", "validation"),
-    ("[Callback]Recorder", "around it", "gradient record"),
-    ("[Callback]LayerClock", "around it", "this report"),
-    ("[Callback]RunProgress", "around it", "progress bar"),
-    ("Checkpoint", "around it", "checkpoints"),
-    ("save_checkpoint", "around it", "checkpoints"),
-    ("[Callback]", "around it", "other callbacks"),
-    ("on_validation", "around it", "logging and metrics"),
-    ("on_train", "around it", "logging and metrics"),
-    ("", "around it", "Lightning's loop"),
+    ("[Callback]Recorder", "overhead", "gradient record"),
+    ("[Callback]LayerClock", "overhead", "this report"),
+    ("[Callback]RunProgress", "overhead", "progress bar"),
+    ("Checkpoint", "overhead", "checkpoints"),
+    ("save_checkpoint", "overhead", "checkpoints"),
+    ("[Callback]", "overhead", "other callbacks"),
+    ("on_validation", "overhead", "logging and metrics"),
+    ("on_train", "overhead", "logging and metrics"),
+    ("", "overhead", "Lightning's loop"),
 )
-"""Part of an action's name, and what it belongs to; the first that fits."""
+"""A part of an action's name, and the side and the stage that it belongs to; the first match."""
 
-WHOLE = "run_training_epoch"
-FIRST, EVERY, MOST = 3, 5, 40
-"""Steps at which layers are timed: from the 3rd on, every 5th, 40 of them."""
+EPOCH = "run_training_epoch"
+FIRST_TIMED_BATCH, TIMED_EVERY_N_BATCHES, MAX_TIMED_BATCHES = 3, 5, 40
+"""The batches in which layers are timed."""
+
+Moment = float | torch.cuda.Event
 
 
 @dataclass
 class Spent:
-    """Time of one stage, in seconds."""
+    """The time of one stage, in seconds."""
 
     seconds: float = 0.0
     calls: int = 0
 
 
 class StageProfiler(Profiler):
-    """Adds up the time of each stage of the training, and writes the report when it ends.
+    """Adds up the time of each stage of the training, and writes a report at its end.
 
     Args:
-        folder: where ``profile.txt`` is written.
+        folder: for ``profile.txt``.
 
     Attributes:
         layers: the callback that times layers.
@@ -77,13 +79,12 @@ class StageProfiler(Profiler):
         super().__init__()
         self.folder, self.layers = folder, LayerClock()
         self.stages: dict[tuple[str, str], Spent] = {}
-        self._open: list[list[float]] = []  # of each action begun: when, and what its parts took
-        self._within = 0  # of how many epochs
+        self._open: list[list[float]] = []  # for each open action: its start, seconds of its parts
+        self._in_epoch = False
 
     def start(self, action_name: str) -> None:
-        if action_name == WHOLE:
-            self._within += 1
-        if self._within:
+        self._in_epoch = self._in_epoch or action_name == EPOCH
+        if self._in_epoch:
             _wait()
             self._open.append([time.perf_counter(), 0.0])
 
@@ -92,17 +93,17 @@ class StageProfiler(Profiler):
             return
         _wait()
         began, parts = self._open.pop()
-        whole = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         if self._open:
-            self._open[-1][1] += whole
-        spent = self.stages.setdefault(stage_of(action_name), Spent())
-        spent.seconds += whole - parts
+            self._open[-1][1] += seconds
+        side, stage = next((side, stage) for part, side, stage in STAGES if part in action_name)
+        spent = self.stages.setdefault((side, stage), Spent())
+        spent.seconds += seconds - parts
         spent.calls += 1
-        if action_name == WHOLE:
-            self._within -= 1
+        self._in_epoch = self._in_epoch and action_name != EPOCH
 
     def describe(self) -> None:
-        """Print the report of a training, and keep it in the run's directory."""
+        """Print the report of a training, and write it into the run's directory."""
         if self._stage != "fit" or self._local_rank or not self.stages:
             return
         tables = [stage_table(self.stages)]
@@ -115,17 +116,17 @@ class StageProfiler(Profiler):
 
 
 class LayerClock(pl.Callback):
-    """Takes the time of each layer, forward and backward, at some of the steps.
+    """Times each layer, forward and backward, in some of the batches.
 
-    A layer's forward time ends with its output; its backward time lies between the gradient of its
-    output and that of the output before it. In a compiled model there are none to be told apart.
+    The forward time of a layer ends with its output. Its backward time lies between the gradients
+    of its own output and of the output before it. The layers of a compiled model are not separate.
     """
 
     def __init__(self) -> None:
         self.forward: dict[str, list[float]] = {}
         self.backward: dict[str, list[float]] = {}
-        self._left, self._open = MOST, ExitStack()
-        self._marks: list[_Mark] = []
+        self._left, self._open = MAX_TIMED_BATCHES, ExitStack()
+        self._calls: list[_Call] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if is_compiled(pl_module):
@@ -133,12 +134,13 @@ class LayerClock(pl.Callback):
             self._left = 0
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        self._marks = []
-        if self._left and batch_idx >= FIRST and batch_idx % EVERY == 0:
+        self._calls = []
+        due = batch_idx >= FIRST_TIMED_BATCH and batch_idx % TIMED_EVERY_N_BATCHES == 0
+        if self._left and due and isinstance(pl_module, Task):
             self._left -= 1
-            self._open.enter_context(observe_outputs(pl_module.model, self._observe))  # type: ignore[arg-type]
+            self._open.enter_context(observe_outputs(pl_module.model, self._observe))
             self._began = _now(pl_module.device)
 
     def on_before_backward(
@@ -147,30 +149,29 @@ class LayerClock(pl.Callback):
         self._open.close()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._marks:
+        if not self._calls:
             return
-        end = _now(pl_module.device)
+        before, end = self._began, _now(pl_module.device)
         _wait()
-        before = self._began
-        for mark in self._marks:
-            self.forward.setdefault(mark.layer, []).append(_between(before, mark.returned))
-            before = mark.returned
-        seen = [mark for mark in self._marks if mark.gradient is not None]
-        for mark, earlier in zip(seen, [None, *seen[:-1]], strict=True):
-            stop = end if earlier is None else earlier.gradient
-            self.backward.setdefault(mark.layer, []).append(_between(mark.gradient, stop))
+        for call in self._calls:
+            self.forward.setdefault(call.layer, []).append(_seconds(before, call.returned))
+            before = call.returned
+        for call in self._calls:  # the backward pass of a layer ends where that before it begins
+            if call.gradient is not None:
+                self.backward.setdefault(call.layer, []).append(_seconds(call.gradient, end))
+                end = call.gradient
 
-    def _observe(self, layer: str, output: Any) -> None:
+    def _observe(self, layer: str, output: object) -> None:
         tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
         if not tensors:
             return
         state = id(tensors[0]), tensors[0]._version
-        if self._marks and self._marks[-1].state == state:
-            return  # a container, which hands on what its last layer returned
-        mark = _Mark(layer, state, _now(tensors[0].device), keep=tensors[0])
-        self._marks.append(mark)
+        if self._calls and self._calls[-1].state == state:
+            return  # a container, which returns the output of its last layer
+        call = _Call(layer, state, _now(tensors[0].device), output=tensors[0])
+        self._calls.append(call)
         if tensors[0].requires_grad:
-            tensors[0].register_hook(lambda _, mark=mark: mark.take_gradient())
+            tensors[0].register_hook(lambda _, call=call: call.take_gradient())
 
     def table(self) -> Table:
         """Return the layers in the order of their calls, with milliseconds a call."""
@@ -179,52 +180,49 @@ class LayerClock(pl.Callback):
             layer: (_mean_ms(times), _mean_ms(self.backward.get(layer, [])))
             for layer, times in self.forward.items()
         }
-        whole = sum(map(sum, means.values())) or 1.0
+        total = sum(map(sum, means.values())) or 1.0
         for layer, (forward, backward) in means.items():
-            share = f"{(forward + backward) / whole:.1%}"
+            share = f"{(forward + backward) / total:.1%}"
             table.add_row(layer, f"{forward:.3f}", f"{backward:.3f}", share)
         return table
 
 
 @dataclass
-class _Mark:
+class _Call:
+    """One call of a layer: when it returned, and when the gradient of its output was known."""
+
     layer: str
     state: tuple[int, int]
-    returned: Any
-    gradient: Any = None
-    keep: Tensor | None = field(default=None, repr=False)  # or another could have its id
+    returned: Moment
+    gradient: Moment | None = None
+    output: Tensor | None = field(default=None, repr=False)  # kept, so that its id stays its own
 
     def take_gradient(self) -> None:
-        assert self.keep is not None
-        self.gradient, self.keep = _now(self.keep.device), None
-
-
-def stage_of(action: str) -> tuple[str, str]:
-    """Return which side an action of Lightning's belongs to, and which stage."""
-    return next((side, stage) for part, side, stage in STAGES if part in action)
+        assert self.output is not None
+        self.gradient, self.output = _now(self.output.device), None
 
 
 def stage_table(stages: dict[tuple[str, str], Spent]) -> Table:
-    """Return the stages, those that took longest first, and the sum of each side."""
-    whole = sum(spent.seconds for spent in stages.values()) or 1.0
+    """Return the stages, the longest first, and the sum of each side."""
+    total = sum(spent.seconds for spent in stages.values()) or 1.0
     table = _table("stage", "side", "seconds", "share", "calls", "ms a call")
     for (side, stage), spent in sorted(stages.items(), key=lambda each: -each[1].seconds):
         table.add_row(
-            stage, side, f"{spent.seconds:.3f}", f"{spent.seconds / whole:.1%}",
+            stage, side, f"{spent.seconds:.3f}", f"{spent.seconds / total:.1%}",
             f"{spent.calls:,}", f"{spent.seconds / spent.calls * 1000:.3f}",
         )  # fmt: skip
     table.add_section()
-    for side in dict.fromkeys(side for _, side, _ in STAGES):
+    for side in ("data", "compute", "overhead"):
         seconds = sum(spent.seconds for key, spent in stages.items() if key[0] == side)
-        table.add_row(f"all {side}", "", f"{seconds:.3f}", f"{seconds / whole:.1%}", "", "")
+        table.add_row(f"all {side}", "", f"{seconds:.3f}", f"{seconds / total:.1%}", "", "")
     return table
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        text = name in ("stage", "side", "layer")
-        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+        is_text = name in ("stage", "side", "layer")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     return table
 
 
@@ -237,8 +235,8 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _now(device: torch.device) -> Any:
-    """Return this moment on the device, without waiting for it."""
+def _now(device: torch.device) -> Moment:
+    """Return this moment on the device, without waiting for the device."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -246,6 +244,8 @@ def _now(device: torch.device) -> Any:
     return event
 
 
-def _between(first: Any, second: Any) -> float:
-    """Return the seconds between two moments; of a GPU's, when it has passed both."""
-    return second - first if isinstance(first, float) else first.elapsed_time(second) / 1000
+def _seconds(first: Moment, second: Moment) -> float:
+    if isinstance(first, float) and isinstance(second, float):
+        return second - first
+    milliseconds: float = first.elapsed_time(second)  # type: ignore[union-attr,arg-type]
+    return milliseconds / 1000

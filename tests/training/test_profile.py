@@ -84,7 +84,7 @@ def test_the_layer_that_waits_is_named(style: str, monkeypatch: pytest.MonkeyPat
             time.sleep(WAIT)
 
     with profile.observe_outputs(model, delay), contextlib.redirect_stdout(io.StringIO()):
-        clock.on_train_batch_start(None, task, None, profile.FIRST + 2)  # type: ignore[arg-type]
+        clock.on_train_batch_start(None, task, None, profile.FIRST_TIMED_BATCH + 2)  # type: ignore[arg-type]
         loss = task(torch.randn(4, 3, 16, 16)).sum()
         clock.on_before_backward(None, task, loss)  # type: ignore[arg-type]
         loss.backward()
