@@ -13,6 +13,7 @@ from torch import nn
 from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.lightning_callbacks import base_refusal
+from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
 from convtrain.config.trust import CALLBACK, MODULE
@@ -36,7 +37,7 @@ from convtrain.run.directory import Run
 from convtrain.training.callbacks.checkpoints import make_checkpoints
 from convtrain.training.callbacks.pictures import Pictures
 from convtrain.training.callbacks.progress_bar import RunProgress
-from convtrain.training.callbacks.stopping import make_early_stopping
+from convtrain.training.callbacks.stopping import EarlyStopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
 from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
@@ -80,7 +81,11 @@ def model_override(config: Config) -> str:
 
 
 def make_model(config: Config) -> nn.Module:
-    """Make the model; NetworkError where it cannot be, or is too large, or has nothing to learn."""
+    """Make the model.
+
+    Raises:
+        NetworkError: it cannot be built, is larger than the memory, or has no parameters.
+    """
     with within_memory(model_override(config)):
         model = _build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -123,7 +128,7 @@ def _build_model(config: Config) -> nn.Module:
 
 
 def _device(config: Config) -> torch.device:
-    """Return the device that this process trains on; torch's meta device in a forecast."""
+    """Return the device that this process trains on, which is the meta device in a forecast."""
     if (default := torch.get_default_device()).type == "meta":
         return default
     kind = kind_of_device(config.trainer.accelerator)
@@ -131,13 +136,13 @@ def _device(config: Config) -> torch.device:
 
 
 def wants_channels_last(config: Config, model: nn.Module) -> bool:
-    """Decide the order in memory, from the configuration and the kind of device alone."""
+    """Choose the memory format by the configuration and the kind of device alone."""
     chosen = config.trainer.channels_last
     if chosen != "auto":
         return chosen
-    if config.trainer.strategy == "fsdp":  # fully_shard divides contiguous weights only
+    if config.trainer.strategy == "fsdp":  # fully_shard takes contiguous weights only
         return False
-    if isinstance(config.model, CustomModel):  # its code may use view(), which would refuse
+    if isinstance(config.model, CustomModel):  # its code may call view(), which would fail
         return False
     pixels = config.data.batch_size * math.prod(config.data.shape[1:])
     return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
@@ -148,11 +153,14 @@ def make_task(config: Config, model: nn.Module) -> Task:
         lay_channels_last(model)
     if mode := config.trainer.compile:
         compile_in_place(model, mode)
-    # A fused optimiser takes a scaler's factor off by itself, and Lightning then cannot clip; no
-    # fused one takes sparse gradients, or ones that are divided over processes.
-    sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
-    plain = config.trainer.precision != "16-mixed" and config.trainer.strategy != "fsdp"
-    fused = plain and not sparse
+    # A fused optimiser unscales gradients itself, so that Lightning cannot clip them, and it takes
+    # neither sparse nor sharded gradients.
+    is_sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
+    is_scaled, is_sharded = (
+        config.trainer.precision == "16-mixed",
+        config.trainer.strategy == "fsdp",
+    )
+    fused = not (is_sparse or is_scaled or is_sharded)
     return Task(
         model=model,
         loss=config.loss.build(),
@@ -172,7 +180,17 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
     callbacks: list[Callback] = []
     if not config.trainer.fast_dev_run:
         callbacks += make_checkpoints(run.checkpoints, validates=validates, **checkpoint)
-    callbacks += make_early_stopping(**chosen.early_stopping.model_dump())
+    early = chosen.early_stopping
+    if early.patience is not None:
+        callbacks.append(
+            EarlyStopping(
+                early.monitor,
+                min_delta=early.min_delta,
+                patience=early.patience,
+                mode=mode_of(early.monitor),
+                check_on_train_epoch_end=True,
+            )
+        )
     if chosen.progress_bar:
         callbacks.append(RunProgress())
     if chosen.walkthrough:

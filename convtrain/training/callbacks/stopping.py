@@ -3,7 +3,6 @@
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
-from convtrain.config.metrics import mode_of
 from convtrain.training.task import Task
 
 
@@ -28,23 +27,6 @@ class EarlyStopping(LightningEarlyStopping):
             f"{self.monitor} has not improved on {float(self.best_score):.4g} for {epochs} "
             f"(callbacks.early_stopping.patience={self.patience})"
         )
-
-
-def make_early_stopping(
-    *, monitor: str, mode: str, patience: int | None, min_delta: float
-) -> list[EarlyStopping]:
-    """Make the callback that ends a training which no longer improves, if patience is limited."""
-    if patience is None:
-        return []
-    return [
-        EarlyStopping(
-            monitor=monitor,
-            mode=mode_of(monitor),
-            patience=patience,
-            min_delta=min_delta,
-            check_on_train_epoch_end=True,
-        )
-    ]
 
 
 def why_early(trainer: pl.Trainer, epochs: int) -> str | None:

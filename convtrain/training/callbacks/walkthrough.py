@@ -1,7 +1,6 @@
-"""Print the six steps of one batch with every tensor: the worked examples, and any tiny network."""
+"""Print the six steps of one batch with every tensor, for the worked examples and tiny networks."""
 
 from contextlib import ExitStack
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,67 +11,73 @@ from convtrain.models.observe import observe_outputs
 from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.task import Task
 
-LARGEST = 1000  # values printed whole; torch abbreviates beyond
+MAX_VALUES = 1000  # torch abbreviates tensors with more values
 
 
 class Walkthrough(pl.Callback):
     """Shows input, weights, output, grad_fn and gradients of the first batch, step by step.
 
-    The input is asked for its gradient too. The same text goes to the terminal and to TensorBoard.
+    The gradient of the input is shown too. The text goes to the terminal and to TensorBoard.
     """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self._open = ExitStack()
+        self._observing = ExitStack()
         self._batch: Batch | None = None
         self._before: dict[str, Tensor] = {}
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.global_step or batch_idx:
+        if trainer.global_step or batch_idx or not isinstance(pl_module, Task):
             return
-        assert isinstance(pl_module, Task)
         self._batch = batch
         batch.images.requires_grad_(True)
-        self._say("1. A network with learnable weights is defined.")
+        self.lines.append("1. A network with learnable weights is defined.")
         for name, parameter in pl_module.model.named_parameters():
             self._show(f"   {name}", parameter)
             self._before[name] = parameter.detach().clone()
-        self._say("2. The dataset's batches are iterated; this is the first one.")
+        self.lines.append("2. The dataset's batches are iterated; this is the first one.")
         self._show("   input", batch.images)
-        self._say("3. The network processes it.")
-        self._open.enter_context(observe_outputs(pl_module.model, self._show_output))
+        self.lines.append("3. The network processes it.")
+        self._observing.enter_context(observe_outputs(pl_module.model, self._show_output))
 
-    def _show_output(self, name: str, output: Any) -> None:
+    def _show_output(self, name: str, output: Tensor) -> None:
         self._show(f"   output of {name}", output)
-        self._say(f"   grad_fn of {name}: {type(output.grad_fn).__name__}")
+        self.lines.append(f"   grad_fn of {name}: {type(output.grad_fn).__name__}")
 
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
         if self._batch is None:
             return
-        self._open.close()
-        self._say("4. The loss tells how far the output is from the answer.")
+        self._observing.close()
+        self.lines.append("4. The loss tells how far the output is from the answer.")
         self._show("   loss", loss)
-        self._say(f"   grad_fn of the loss: {type(loss.grad_fn).__name__}")
-        self._say(f"   gradient of the input before backward(): {self._batch.images.grad}")
+        self.lines.append(f"   grad_fn of the loss: {type(loss.grad_fn).__name__}")
+        self.lines.append(f"   gradient of the input before backward(): {self._batch.images.grad}")
 
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if self._batch is None:
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._batch is None or not isinstance(pl_module, Task):
             return
-        self._say("5. Gradients are propagated back.")
+        self.lines.append("5. Gradients are propagated back.")
         self._show("   gradient of the input", self._batch.images.grad)
         for name, parameter in pl_module.model.named_parameters():
             self._show(f"   gradient of {name}", parameter.grad)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
-        if self._batch is None:
+        if self._batch is None or not isinstance(pl_module, Task):
             return
         self._batch = None
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._say(f"6. The weights are updated; the learning rate is {rate:g}.")
+        self.lines.append(f"6. The weights are updated; the learning rate is {rate:g}.")
         for name, parameter in pl_module.model.named_parameters():
             self._show(f"   {name} before", self._before[name])
             self._show(f"   {name} after", parameter)
@@ -82,16 +87,13 @@ class Walkthrough(pl.Callback):
         if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
             tensorboard.log_text("walkthrough", text, trainer.global_step)
 
-    def _say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def _show(self, what: str, value: Any) -> None:
-        if not isinstance(value, Tensor):
-            self._say(f"{what}: {value}")
+    def _show(self, what: str, value: Tensor | None) -> None:
+        if value is None:
+            self.lines.append(f"{what}: {value}")
             return
         detached = value.detach().cpu()
-        torch.set_printoptions(precision=6, threshold=LARGEST)
+        torch.set_printoptions(precision=6, threshold=MAX_VALUES)
         text = str(detached.item()) if detached.ndim == 0 else str(detached)
         torch.set_printoptions(profile="default")
         indented = text.replace("\n", "\n      ")
-        self._say(f"{what}, shape {tuple(value.shape)}:\n      {indented}")
+        self.lines.append(f"{what}, shape {tuple(value.shape)}:\n      {indented}")
