@@ -156,11 +156,8 @@ def make_task(config: Config, model: nn.Module) -> Task:
     # A fused optimiser unscales gradients itself, so that Lightning cannot clip them, and it takes
     # neither sparse nor sharded gradients.
     is_sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
-    is_scaled, is_sharded = (
-        config.trainer.precision == "16-mixed",
-        config.trainer.strategy == "fsdp",
-    )
-    fused = not (is_sparse or is_scaled or is_sharded)
+    chosen = config.trainer
+    fused = not (is_sparse or chosen.precision == "16-mixed" or chosen.strategy == "fsdp")
     return Task(
         model=model,
         loss=config.loss.build(),
@@ -176,10 +173,9 @@ def make_task(config: Config, model: nn.Module) -> Task:
 
 def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
     chosen, validates = config.callbacks, config.trainer.limit_val_batches != 0
-    checkpoint = chosen.checkpoint.model_dump(exclude={"test_with"})
     callbacks: list[Callback] = []
     if not config.trainer.fast_dev_run:
-        callbacks += make_checkpoints(run.checkpoints, validates=validates, **checkpoint)
+        callbacks += make_checkpoints(chosen.checkpoint, run.checkpoints, validates=validates)
     early = chosen.early_stopping
     if early.patience is not None:
         callbacks.append(

@@ -1,4 +1,4 @@
-"""The L2 norm of every gradient: clipping needs what the record keeps, so it is read once."""
+"""The L2 norm of every gradient, which clipping and the gradient record share."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,18 @@ from torch.optim import Optimizer
 
 from convtrain.training.sharding import gathered
 
-ROW, LARGE = 1024, 16384
-"""A gradient of ``LARGE`` values or more is added up in rows, in float32. One long sum would lose
-digits: 4e-5 of the norm of 2 million values, against 4e-8. The CPU's cores share the rows besides,
-which halves the time."""
-
-_PLAIN = (torch.float32, torch.float64)
+ROW_LENGTH, LARGE = 1024, 16384
+"""On the CPU, a gradient of ``LARGE`` values or more is summed row by row in float32. One long sum
+loses digits: its relative error for 2 million values is 4e-5, that of rows 4e-8. The cores share
+the rows, which halves the time."""
 
 
 def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
     """Return the L2 norm of each gradient, without waiting for the device.
 
-    Sparse gradients are coalesced first, complex ones count by their absolute values, half
-    precision is added up in float32, and one that is sharded over processes counts as a whole, so
-    all of them must call.
+    Sparse gradients are coalesced, complex ones count by their absolute values, and those of half
+    precision are summed in float32. The norm of a sharded gradient is that of the whole one, so
+    every process must call.
 
     Args:
         gradients: of any shapes, types and layouts, on one device.
@@ -34,10 +32,10 @@ def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def norm_of_each(gradients: list[Tensor], *, small: bool = False) -> Sequence[Tensor]:
-    """Return the same as scalars, for who reads them one by one; there must be one at least.
+    """Return the norms of at least one gradient as scalars.
 
     Args:
-        small: the parameters of all these gradients are known to be small.
+        small: every parameter :func:`is_small`.
     """
     if small and not any(gradient.is_sparse for gradient in gradients):
         return torch._foreach_norm(gradients)
@@ -65,12 +63,12 @@ def total_norm(norms: Tensor) -> Tensor:
 def clip_gradients(
     optimizer: Optimizer, largest: float, algorithm: str | None, norm: Tensor | None = None
 ) -> None:
-    """Clip gradients that no scaler has scaled, those of a fused optimiser too.
+    """Clip gradients that no scaler has scaled.
 
     Args:
         largest: total norm, or absolute value.
         algorithm: ``norm`` or ``value``.
-        norm: the total norm, where it is known already.
+        norm: the total norm, if it is known already.
     """
     groups = optimizer.param_groups
     parameters = [p for group in groups for p in group["params"] if p.grad is not None]
@@ -83,20 +81,17 @@ def clip_gradients(
 
 
 def is_plain(gradient: Tensor) -> bool:
-    """Tell whether a fused kernel takes the gradient as it is."""
+    """Return whether a fused kernel takes the gradient as it is."""
     return (
         type(gradient) is Tensor
         and gradient.layout is torch.strided
-        and gradient.dtype in _PLAIN
+        and gradient.dtype in (torch.float32, torch.float64)
         and gradient.numel() > 0
     )
 
 
 def is_small(parameter: Tensor) -> bool:
-    """Tell whether a fused kernel takes the parameter's gradient as it is, and exactly enough.
-
-    That holds of all its gradients but sparse ones.
-    """
+    """Return whether a fused kernel takes the parameter's gradients, unless they are sparse."""
     return is_plain(parameter.detach()) and parameter.numel() < LARGE
 
 
@@ -108,19 +103,16 @@ def as_vector(tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that may be sparse or sharded as an ordinary one.
-
-    All processes that hold a part of it must call.
-    """
+    """Return a sparse or sharded tensor as a dense one; every process with a shard must call."""
     tensor = gathered(tensor)
     return tensor.to_dense() if tensor.is_sparse else tensor
 
 
 def _norm_by_rows(gradient: Tensor) -> Tensor:
     values = as_vector(gradient)
-    rows = len(values) // ROW
-    norms = torch.linalg.vector_norm(values[: rows * ROW].view(rows, ROW), dim=1)
-    if rest := len(values) - rows * ROW:
+    rows = len(values) // ROW_LENGTH
+    norms = torch.linalg.vector_norm(values[: rows * ROW_LENGTH].view(rows, ROW_LENGTH), dim=1)
+    if rest := len(values) - rows * ROW_LENGTH:
         norms = torch.cat([norms, torch.linalg.vector_norm(values[-rest:]).view(1)])
     return torch.linalg.vector_norm(norms)
 
@@ -130,6 +122,5 @@ def _norm(gradient: Tensor) -> Tensor:
         gradient = gradient.coalesce().values()
     local = gradient.dtype
     wide = torch.float64 if local in (torch.float64, torch.complex128) else torch.float32
-    # The absolute values of complex numbers are float32 and hold all of them.
     norm = torch.linalg.vector_norm(gradient.abs() if gradient.is_complex() else gradient.to(wide))
     return gathered(norm)

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import CheckpointIO
 from torch import Tensor
 
+from convtrain.config.groups import callbacks as section
 from convtrain.config.metrics import mode_of
 from convtrain.errors import TrainingError
 from convtrain.process.atomic import hard_link
@@ -212,16 +213,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def make_checkpoints(
-    folder: Path,
-    *,
-    monitor: str,
-    mode: str,
-    save_top_k: int,
-    every_n_epochs: int,
-    every_n_steps: int | None,
-    every_n_minutes: float | None,
-    keep_last: int,
-    validates: bool,
+    chosen: section.Checkpoint, folder: Path, *, validates: bool
 ) -> list[Checkpoint]:
     """Make the callbacks that keep the best and the newest checkpoints.
 
@@ -229,23 +221,23 @@ def make_checkpoints(
     """
     last = LastCheckpoint(
         folder,
-        every_n_epochs=every_n_epochs,
-        every_n_steps=every_n_steps,
-        every_n_minutes=every_n_minutes,
-        keep=keep_last,
+        every_n_epochs=chosen.every_n_epochs,
+        every_n_steps=chosen.every_n_steps,
+        every_n_minutes=chosen.every_n_minutes,
+        keep=chosen.keep_last,
     )
-    if not validates or not save_top_k:
+    if not validates or not chosen.save_top_k:
         return [last]
     best = BestCheckpoints(
         dirpath=folder,
         filename="best-epoch{epoch:03d}-step{step:06d}",
         auto_insert_metric_name=False,
         enable_version_counter=False,
-        monitor=monitor,
-        mode=mode_of(monitor),
-        save_top_k=save_top_k,
+        monitor=chosen.monitor,
+        mode=mode_of(chosen.monitor),
+        save_top_k=chosen.save_top_k,
         save_last=False,
-        every_n_epochs=every_n_epochs,
+        every_n_epochs=chosen.every_n_epochs,
     )
     return [best, last]
 

@@ -1,7 +1,7 @@
-"""One progress bar over the whole training; without a terminal, a line for each epoch."""
+"""A progress bar for the whole training; without a terminal, a line for each epoch."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
@@ -11,14 +11,11 @@ from convtrain.text import make_console
 from convtrain.training.epochs import training_steps
 from convtrain.training.task import Task
 
-SECONDS = 0.25  # between two drawings
+SECONDS_BETWEEN_UPDATES = 0.25  # an update of the bar takes a millisecond
 
 
 class RunProgress(ProgressBar):
-    """Loss, accuracy and images per second, as the task last logged them.
-
-    The bar is drawn when the task logs, and only a few times a second: drawing takes a millisecond.
-    """
+    """Shows the newest log entry: loss, accuracy and images per second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +48,13 @@ class RunProgress(ProgressBar):
         self._row = self._bar.add_task("", total=total, epoch="", metrics="")
         self._bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
+    ) -> None:
         assert isinstance(pl_module, Task)
         if self._bar is None or pl_module.entries.logged_step == self._shown:
             return
-        if time.monotonic() - self._drawn > SECONDS:
+        if time.monotonic() - self._drawn > SECONDS_BETWEEN_UPDATES:
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: pl.Trainer, task: Task) -> None:
@@ -81,7 +80,9 @@ class RunProgress(ProgressBar):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self._stop()
 
     def _stop(self) -> None:
@@ -90,7 +91,7 @@ class RunProgress(ProgressBar):
             self._bar = None
 
 
-def _shown(metrics: dict[str, float]) -> str:
+def _shown(metrics: Mapping[str, float]) -> str:
     wanted = (
         ("train/loss", "loss {:.4f}"),
         ("train/acc", "acc {:.2%}"),
