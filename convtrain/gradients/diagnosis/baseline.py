@@ -17,11 +17,10 @@ class NormBaseline:
     (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) and it is larger than the
     norms that training began with. During the warm-up, and wherever the norm grows little by
     little, only ``MAX_RATIO_TO_MEDIAN`` times the usual norm is an explosion. A norm that stays
-    high for ``warmup_steps`` is normal from then on.
+    high for as many steps as the warm-up is normal from then on.
     """
 
-    def __init__(self, warmup_steps: int = rules.BASELINE_WARMUP_STEPS) -> None:
-        self._warmup = max(1, min(warmup_steps, rules.BASELINE_STEPS))
+    def __init__(self) -> None:
         self._normal: list[float] = []
         self._start: list[float] = []  # the first normal steps
         self._high: list[float] = []  # since the last normal step
@@ -35,13 +34,13 @@ class NormBaseline:
             self._high = []
             self._normal.append(value)
             del self._normal[: -rules.BASELINE_STEPS]
-            if len(self._start) < self._warmup:
+            if len(self._start) < rules.BASELINE_WARMUP_STEPS:
                 self._start.append(value)
             return None
         usual = math.exp(median(self._normal))
         if math.isfinite(value):
             self._high.append(value)
-        if len(self._high) >= self._warmup:
+        if len(self._high) >= rules.BASELINE_WARMUP_STEPS:
             self._normal, self._high = self._high, []
         return usual
 
@@ -51,7 +50,7 @@ class NormBaseline:
         # Nearly all steps end here, without the median, which costs more than all the rest.
         if not sudden and value <= min(self._normal, default=value) + LARGE:
             return False
-        middle, trusted = median(self._normal), len(self._normal) >= self._warmup
+        middle, trusted = median(self._normal), len(self._normal) >= rules.BASELINE_WARMUP_STEPS
         if value <= median(self._start) or not (value > middle + LARGE or (sudden and trusted)):
             return False
         mad = max(rules.MIN_LOG_NORM_MAD, median(abs(known - middle) for known in self._normal))

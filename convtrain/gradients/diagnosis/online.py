@@ -8,6 +8,7 @@ leaves some out.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,15 +64,10 @@ class Detector:
         troubled_steps: in how many steps a rule on all gradients together, or the loss, held.
     """
 
-    def __init__(
-        self,
-        *,
-        warmup_steps: int = rules.BASELINE_WARMUP_STEPS,
-        patience_steps: int = rules.PATIENCE_STEPS,
-    ) -> None:
+    def __init__(self, *, patience_steps: int = rules.PATIENCE_STEPS) -> None:
         self.troubled_steps: Counter[Rule] = Counter()
         self._patience = patience_steps
-        self._baseline = NormBaseline(warmup_steps)
+        self._baseline = NormBaseline()
         # By rule and name: the last step in trouble, when the next alarm is due, and the wait.
         self._reports: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._runs: dict[str, dict[str, int]] = {}  # by rule and name, for how many steps it held
@@ -92,19 +88,19 @@ class Detector:
 
     def state_dict(self) -> dict[str, object]:
         """Return what the detector remembers, as dicts, lists, strings and numbers."""
-        return {
+        state: dict[str, object] = {
             "usual": self._baseline.state_dict(),
             "reports": [[*key, *value] for key, value in self._reports.items()],
-            "runs": {rule: dict(runs) for rule, runs in self._runs.items()},
-            "filter_runs": {name: list(runs) for name, runs in self._filter_runs.items()},
-            "fingerprints": dict(self._fingerprints),
+            "runs": self._runs,
+            "filter_runs": self._filter_runs,
+            "fingerprints": self._fingerprints,
         }
+        return deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._baseline.load_state_dict(state["usual"])
         self._reports = {(rule, name): (*told,) for rule, name, *told in state["reports"]}
-        self._runs = {rule: dict(runs) for rule, runs in state["runs"].items()}
-        self._filter_runs = {name: list(runs) for name, runs in state["filter_runs"].items()}
+        self._runs, self._filter_runs = deepcopy((state["runs"], state["filter_runs"]))
         self._fingerprints = dict(state["fingerprints"])
 
     # --- rules on all gradients of a step ---------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convtrain.gradients.diagnosis import rules
 from convtrain.gradients.diagnosis.online import Alarm, Block, Detector
 
 NAMES = ("conv1.weight", "conv1.bias", "fc.weight", "fc.bias")
@@ -114,12 +115,16 @@ def test_a_hard_batch_late_in_training_is_no_explosion_where_the_start_was_large
     assert look([record(norm)]) == []
 
 
-def test_what_goes_on_is_told_again_after_ever_longer_waits_until_it_is_the_usual() -> None:
+@pytest.mark.parametrize(
+    ("warmup", "expected"), [(50, [101, 111, 131]), (100, [101, 111, 131, 171])]
+)
+def test_an_explosion_that_lasts_is_repeated_after_ever_longer_waits_until_it_is_the_usual(
+    warmup: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "BASELINE_WARMUP_STEPS", warmup)
     norm = np.concatenate([np.ones(100), np.full(400, 1e3)])
-    alarms = look(cut(record(norm), 50), warmup_steps=50, patience_steps=10)
-    assert [alarm.step for alarm in alarms] == [101, 111, 131]
-    alarms = look(cut(record(norm), 50), warmup_steps=100, patience_steps=10)
-    assert [alarm.step for alarm in alarms] == [101, 111, 131, 171]
+    alarms = look(cut(record(norm), 50), patience_steps=10)
+    assert [alarm.step for alarm in alarms] == expected
 
 
 def test_nan_is_told_with_step_parameter_number_and_images() -> None:
