@@ -37,11 +37,7 @@ class CommandLine:
 
     @classmethod
     def parse(cls, arguments: Sequence[str], *others: str) -> "CommandLine":
-        """Read arguments.
-
-        Args:
-            arguments: what was typed.
-            others: options that the caller has read, one of which may be meant.
+        """Read what was typed; ``others`` are options of the caller, one of which may be meant.
 
         Raises:
             ConfigError: an option is unknown or incomplete, a folder does not exist, a pickled job

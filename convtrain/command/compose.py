@@ -94,12 +94,9 @@ def _mentions(path: Path, key: str) -> bool:
 def compose_command(command: CommandLine, mistakes: list[str] | None = None) -> Iterator[Composed]:
     """Compose what ``command`` asks for, once for each value of a sweep.
 
-    Unknown keys are let through, so that the schema can report all mistakes together.
-
-    Args:
-        command: what was typed.
-        mistakes: gains a line for each override that cannot be carried out, and the others are
-            composed without it; where it is None, such a line is raised.
+    Unknown keys are let through, so that the schema can report all mistakes together. ``mistakes``
+    gains a line for each override that cannot be carried out, and the others are composed without
+    it; where it is None, such a line is raised.
 
     Raises:
         ConfigError: a file cannot be read, or an override cannot be carried out.

@@ -20,36 +20,26 @@ def to_plain(config: DictConfig) -> tuple[Plain, list[Mistake]]:
     Raises:
         ConfigError: it is too deep or too large, as when interpolations unfold without end.
     """
-    reader = _Reader()
-    plain = reader.read(config, "", 0)
-    assert isinstance(plain, dict)
-    return plain, reader.mistakes
+    mistakes: list[Mistake] = []
+    count = 0  # an interpolation may stand for a whole section, many times
 
-
-class _Reader:
-    """Counts what it has read, for an interpolation may stand for a whole section, many times."""
-
-    def __init__(self) -> None:
-        self.mistakes: list[Mistake] = []
-        self._values = 0
-
-    def read(self, node: object, key: str, depth: int) -> object:
-        self._values += 1
+    def read(node: object, key: str, depth: int) -> object:
+        nonlocal count
+        count += 1
         shortened = ".".join(key.split(".")[:3])
         if depth > MAX_DEPTH:
             raise ConfigError(f"{shortened}: values are nested more than {MAX_DEPTH} deep")
-        if self._values > MAX_VALUES:
+        if count > MAX_VALUES:
             raise ConfigError(
                 f"{shortened}: its interpolations unfold into more than {MAX_VALUES:,} values"
             )
         if isinstance(node, DictConfig):
-            return {k: self.read(v, k_, depth + 1) for k, k_, v in self._items(node, key)}
+            return {k: read(v, k_, depth + 1) for k, k_, v in items(node, key)}
         if isinstance(node, ListConfig):
-            return [self.read(v, k_, depth + 1) for _, k_, v in self._items(node, key)]
+            return [read(v, k_, depth + 1) for _, k_, v in items(node, key)]
         return node
 
-    def _items(self, node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, str, object]]:
-        """Yield name, dotted key and value of what a node holds and can be resolved."""
+    def items(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, str, object]]:
         is_list = isinstance(node, ListConfig)
         for name in range(len(node)) if is_list else list(node.keys()):
             inner = f"{key}.{name}" if key else str(name)
@@ -63,4 +53,8 @@ class _Reader:
                     continue
             except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
                 text = first_line(error)
-            self.mistakes.append(Mistake(inner, text))
+            mistakes.append(Mistake(inner, text))
+
+    plain = read(config, "", 0)
+    assert isinstance(plain, dict)
+    return plain, mistakes

@@ -57,12 +57,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def train_job(composed: DictConfig, config: "Config | None" = None) -> float | None:
-    """Train as the job that Hydra has just begun.
-
-    Args:
-        composed: the job's configuration.
-        config: the same, if it was checked already.
-    """
+    """Train as the job that Hydra has just begun; ``config`` is its configuration if checked."""
     from convtrain.command.job_config import resolve_config
     from convtrain.launch.job import run_job
 
@@ -81,13 +76,8 @@ def join_ranks(multirun: bool, composed: DictConfig) -> dict[str, object]:
     """Join the other processes that a launcher has started, in one run directory.
 
     Each of them has composed the configuration by itself, and a new directory's name must be the
-    same for all. Ranks other than 0 log to files of their own.
-
-    Returns:
-        What this rank sets in Hydra's node, by dotted key.
-
-    Raises:
-        ConvtrainError: the processes cannot train together.
+    same for all. Ranks other than 0 log to files of their own. Returns what this rank sets in
+    Hydra's node, by dotted key; raises ConvtrainError if the processes cannot train together.
     """
     from convtrain.process.ranks import settle_rank
 

@@ -63,10 +63,9 @@ and CUBLAS_LOGDEST_DBG name files to write."""
 def check_hydra(
     hydra: DictConfig, trust: Sequence[str], imports: bool = False
 ) -> tuple[Plain, list[Mistake], list[Mistake]]:
-    """Resolve Hydra's node and look for what is wrong in it.
+    """Resolve Hydra's node, which is part of its configuration, and look for what is wrong in it.
 
     Args:
-        hydra: the node, part of its configuration, so that it can be resolved.
         trust: packages whose classes may be named.
         imports: whether trusted packages of the user's own, and Optuna, are imported to look at the
             classes themselves. Hydra's plugins and convtrain's callback always are.

@@ -1,7 +1,7 @@
 """Hydra's nodes for logging: the classes and files they may name, and what Python would refuse."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from logging.config import DictConfigurator
 
 from convtrain.command.hydra_node.paths import leaves_folder
@@ -91,20 +91,15 @@ def _section_mistakes(key: str, node: dict[str, object]) -> Iterator[Mistake]:
                 reason = first_line(error.__cause__ or error)
                 yield Mistake(f"{key}.{part}.{name}", f"cannot be built: {reason}")
     named = node.get("loggers") or {}
-    loggers = {f"loggers.{name}": logger for name, logger in named.items()}  # type: ignore[attr-defined]
-    for name, logger in {"root": node.get("root"), **loggers}.items():
-        yield from _logger_mistakes(f"{key}.{name}", logger, parts["handlers"])
-
-
-def _logger_mistakes(key: str, logger: object, handlers: Collection[str]) -> Iterator[Mistake]:
-    if logger is None:
-        return
-    if not isinstance(logger, dict):
-        yield Mistake(key, "must hold level and handlers")
-        return
-    if any(name not in handlers for name in logger.get("handlers") or ()):
-        yield Mistake(f"{key}.handlers", f"must be of {', '.join(map(str, handlers))}")
-    try:
-        logging.Logger("tried").setLevel(logger.get("level") or 0)
-    except (ValueError, TypeError) as error:
-        yield Mistake(f"{key}.level", str(error))
+    loggers = {f"loggers.{name}": logger or {} for name, logger in named.items()}  # type: ignore[attr-defined]
+    for name, logger in {"root": node.get("root") or {}, **loggers}.items():
+        if not isinstance(logger, dict):
+            yield Mistake(f"{key}.{name}", "must hold level and handlers")
+            continue
+        handlers = parts["handlers"]
+        if any(handler not in handlers for handler in logger.get("handlers") or ()):
+            yield Mistake(f"{key}.{name}.handlers", f"must be of {', '.join(map(str, handlers))}")
+        try:
+            logging.Logger("tried").setLevel(logger.get("level") or 0)
+        except (ValueError, TypeError) as error:
+            yield Mistake(f"{key}.{name}.level", str(error))
