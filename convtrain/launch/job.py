@@ -122,7 +122,7 @@ def _report_interruption(interrupted: Interrupted, run_dir: Path, multirun: bool
     if Run(run_dir).is_resumable:
         command = read_sweep(run_dir.parent).command if multirun else ""
         again = command or resume_command(run_dir)
-        log.warning("stopped by %s; to go on: %s", interrupted, again)
+        log.warning("stopped by %s; to resume: %s", interrupted, again)
     else:
         log.warning("stopped by %s before anything was saved", interrupted)
 

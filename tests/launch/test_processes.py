@@ -443,7 +443,7 @@ def test_sigterm_to_any_process_saves_and_ends_all_with_143(
     assert command.gone_within(LIMIT)
     status, _, err = command.end()
     assert status == 143, err
-    assert err.splitlines()[-1].endswith(f"to go on: python train.py resume={tmp_path / 'run'}")
+    assert err.splitlines()[-1].endswith(f"to resume: python train.py resume={tmp_path / 'run'}")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns > before
 
 
@@ -460,5 +460,5 @@ def test_sigterm_under_torchrun_saves_and_each_rank_ends_with_143(
     assert command.gone_within(LIMIT)
     status, _, err = command.end()
     assert status == 1
-    assert f"to go on: python train.py resume={tmp_path / 'run'}" in err
+    assert f"to resume: python train.py resume={tmp_path / 'run'}" in err
     assert "exitcode  : 143" in err

@@ -119,7 +119,7 @@ def test_a_signal_ends_a_sweep_and_the_other_jobs_are_not_started(
     assert not (tmp_path / "1").exists()
     assert not (tmp_path / "0" / "result.json").exists()
     assert "unfinished" in (tmp_path / "results.csv").read_text()
-    (advice,) = [line for line in err.splitlines() if "; to go on: " in line]
+    (advice,) = [line for line in err.splitlines() if "; to resume: " in line]
     assert "python train.py -m " in advice
     assert " 'hydra.sweep.subdir=${hydra.job.num}' " in advice
     assert f" hydra.sweep.dir={tmp_path} " in advice
@@ -182,7 +182,7 @@ def test_asked_to_stop_at_moments_that_nobody_chose_it_ends_as_if_never_asked(
         time.sleep(moments.uniform(0.2, 1))
         status, _, err = end(process, signal.Signals[name])
         assert status == 128 + signal.Signals[name], err
-        assert err.splitlines()[-1].endswith(f"to go on: python train.py resume={run}")
+        assert err.splitlines()[-1].endswith(f"to resume: python train.py resume={run}")
     assert start(*settings, f"hydra.run.dir={run}", "resume=auto").wait() == 0
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, run))
     for key in ("train/loss_epoch", "val/loss", "test/loss", "test/acc", "steps", "epochs"):
