@@ -86,7 +86,7 @@ class AlarmHandler:
         origin, images = "", _indices(row.batches)
         batches = [batch for batch, _ in micro_batches.batches]
         if isinstance(module, Task) and all(isinstance(batch, Batch) for batch in batches):
-            step = dict(zip((names[column] for column in row.columns), gradients, strict=True))
+            step = {names[c]: gradient for c, gradient in zip(row.columns, gradients, strict=True)}
             origin, images = self._replay(trainer, module, row, step, micro_batches)
         first = names[row.broken[0]]
         who = f"{and_others(first, len(row.broken))}{origin}; images {listed(images) or 'unknown'}"
