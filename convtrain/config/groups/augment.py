@@ -9,9 +9,7 @@ from convtrain.config.section import Choice, Fraction, Whole
 
 class Augment(Choice):
     builds = "convtrain.data.augment:Augmentation"
-    random_crop: Whole = Field(
-        description="padding on each side before the crop, in pixels; 0 is off"
-    )
+    random_crop: Whole = Field(description="padding before the crop, in pixels; 0 is off")
     padding_mode: Literal["constant", "reflect"] = Field(
         description="padding of an image: black, or its mirror image"
     )

@@ -18,19 +18,15 @@ class Checkpoint(Section):
         description="minutes between two checkpoints"
     )
     keep_last: Count = Field(description="number of newest checkpoints that are kept")
-    test_with: Literal["best", "last"] = Field(
-        description="checkpoint that the final test evaluates"
-    )
+    test_with: Literal["best", "last"] = Field(description="checkpoint that the final test loads")
 
 
 class EarlyStopping(Section):
     monitor: Metric = Field(description="monitored metric")
     mode: Mode = Field(description="whether less or more is better; auto follows from monitor")
-    patience: Count | None = Field(
-        description="epochs without improvement, after which the training stops"
-    )
+    patience: Count | None = Field(description="epochs without improvement before the stop")
     min_delta: float = Field(
-        ge=0, le=1e9, description="smallest improvement that counts, in units of the metric"
+        ge=0, le=1e9, description="smallest improvement, in units of the metric"
     )
 
 

@@ -59,23 +59,15 @@ class BaseData(Choice):
 
     root: Text = Field(description="folder of the dataset's files")
     download: bool = Field(description="download missing files")
-    allow_change: bool = Field(
-        default=False, description="resume a run although its data has changed"
-    )
+    allow_change: bool = Field(default=False, description="resume a run although its data changed")
     batch_size: Count = Field(description="images per batch over all devices")
     eval_batch_size: Count = Field(description="images per validation and test batch")
     val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
     split_seed: Seed = Field(description="seed of the splits")
-    limit: Count | None = Field(
-        description="images of each split that are used, the classes in proportion"
-    )
+    limit: Count | None = Field(description="images used of each split, the classes in proportion")
     drop_last: bool = Field(description="leave out the last batch of an epoch if it is smaller")
-    overfit_batches: Count | None = Field(
-        description="train and validate on the images of N batches alone"
-    )
-    memory_gib: float = Field(
-        gt=0, le=1e6, description="largest size of the images in memory, in GiB"
-    )
+    overfit_batches: Count | None = Field(description="train and validate on N batches alone")
+    memory_gib: float = Field(gt=0, le=1e6, description="largest size of images in memory, in GiB")
     shape: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
         min_length=3, max_length=3, description="channels, height and width in pixels"
     )
@@ -144,9 +136,7 @@ class TorchvisionData(BaseData):
 class ImageFolder(BaseData):
     builds = "convtrain.data.sources.image_folder:load"
     name: Literal["image_folder"] = Field(description="dataset")
-    resize: Literal["crop", "stretch"] = Field(
-        description="how an image gets the size of data.shape"
-    )
+    resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
     background: Level | Annotated[list[Level], Field(min_length=3, max_length=3)] = Field(
@@ -159,12 +149,8 @@ class ImageFolder(BaseData):
         max_length=2,
         description="values that become black and white in images of more than 8 bits a channel",
     )
-    cache_dir: Text | None = Field(
-        description="folder of the decoded images that exceed data.memory_gib"
-    )
-    cache_gib: float = Field(
-        gt=0, le=1e6, description="largest size of the decoded images on disk, in GiB"
-    )
+    cache_dir: Text | None = Field(description="folder of decoded images beyond data.memory_gib")
+    cache_gib: float = Field(gt=0, le=1e6, description="most disk space of decoded images, in GiB")
 
 
 class Synthetic(BaseData):

@@ -10,6 +10,4 @@ from convtrain.config.section import Section
 class Logger(Section):
     tensorboard: bool = Field(description="write TensorBoard events")
     csv: bool = Field(description="write metrics.csv")
-    images: Annotated[int, Field(ge=0, le=1024)] = Field(
-        description="number of test images in TensorBoard"
-    )
+    images: Annotated[int, Field(ge=0, le=1024)] = Field(description="test images in TensorBoard")

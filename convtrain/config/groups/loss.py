@@ -18,9 +18,7 @@ class LossChoice(Choice):
 class CrossEntropy(LossChoice):
     builds = "torch.nn.functional:cross_entropy"
     name: Literal["cross_entropy"] = Field(description="loss function")
-    label_smoothing: Fraction = Field(
-        description="part of the target that is spread over all classes, 0-1"
-    )
+    label_smoothing: Fraction = Field(description="part of the target spread over all classes, 0-1")
 
 
 class MultiMargin(LossChoice):

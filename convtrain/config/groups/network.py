@@ -12,9 +12,7 @@ class Network(Section):
     layers: list[object] = Field(
         min_length=1, description="list of layers, each named by its torch.nn class"
     )
-    blocks: dict[str, object] = Field(
-        default_factory=dict, description="block name: its layers and parameters"
-    )
+    blocks: dict[str, object] = Field(default={}, description="block name: layers and parameters")
     init: dict[str, object] = Field(
         description="parameter name pattern: function of torch.nn.init, with arguments"
     )

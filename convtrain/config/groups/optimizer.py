@@ -67,9 +67,7 @@ class RMSprop(OptimizerChoice):
     builds = "torch.optim:RMSprop"
     name: Literal["rmsprop"] = Field(description="optimiser of torch.optim")
     lr: LearningRate
-    alpha: float = Field(
-        ge=0, lt=1, description="decay of the average of the squared gradient, 0-1"
-    )
+    alpha: float = Field(ge=0, lt=1, description="decay of the averaged squared gradient, 0-1")
     eps: Epsilon
     momentum: Momentum
     weight_decay: WeightDecay

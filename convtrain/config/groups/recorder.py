@@ -20,13 +20,9 @@ class Recorder(Section):
     statistics: Sampling | None = Field(description="when statistics are recorded")
     distributions: Sampling | None = Field(description="when distributions are recorded")
     tensors: Sampling | None = Field(description="when whole gradients are recorded")
-    tensor_names: list[Text] = Field(
-        description="globs over parameter names, whose whole gradients are recorded"
-    )
+    tensor_names: list[Text] = Field(description="globs over tensors that are recorded whole")
     include: list[Text] = Field(description="globs over parameter names that are recorded")
     exclude: list[Text] = Field(description="globs over parameter names that are not recorded")
     flush_every_n_steps: Count = Field(description="recorded steps between two writes to disk")
     max_mib: float = Field(gt=0, le=1e9, description="largest size of the record on disk, in MiB")
-    max_overhead: float = Field(
-        gt=0, le=1, description="largest part of the training time that recording takes"
-    )
+    max_overhead: float = Field(gt=0, le=1, description="largest part of the training time")

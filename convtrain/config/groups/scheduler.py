@@ -27,9 +27,7 @@ class Step(Choice):
 class Cosine(Choice):
     builds = "convtrain.training.schedules:cosine"
     name: Literal["cosine"] = Field(description="schedule of the learning rate")
-    final_fraction: Fraction = Field(
-        description="last learning rate as a part of optimizer.lr, 0-1"
-    )
+    final_fraction: Fraction = Field(description="last rate as a part of optimizer.lr, 0-1")
     warmup_epochs: WarmUp
 
 
@@ -37,15 +35,9 @@ class OneCycle(Choice):
     builds = "convtrain.training.schedules:onecycle"
     name: Literal["onecycle"] = Field(description="schedule of the learning rate")
     pct_start: Fraction = Field(description="part of the training in which the rate rises, 0-1")
-    div_factor: float = Field(
-        ge=1, le=1e12, description="optimizer.lr as a factor of the first learning rate"
-    )
-    final_div_factor: float = Field(
-        ge=1, le=1e12, description="first learning rate as a factor of the last"
-    )
-    anneal_strategy: Literal["cos", "linear"] = Field(
-        description="shape of the rise and of the fall"
-    )
+    div_factor: float = Field(ge=1, le=1e12, description="factor: optimizer.lr / first rate")
+    final_div_factor: float = Field(ge=1, le=1e12, description="factor: first rate / last rate")
+    anneal_strategy: Literal["cos", "linear"] = Field(description="shape of the rise and the fall")
 
 
 class Plateau(Choice):

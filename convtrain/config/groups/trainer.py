@@ -10,9 +10,7 @@ from convtrain.config.section import PART_OR_BATCHES, BatchLimit, Count, Section
 class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(description="kind of device")
     devices: Count | Literal["auto"] = Field(description="number of devices, or auto for all")
-    strategy: Literal["auto", "ddp", "fsdp"] = Field(
-        description="how several devices train together"
-    )
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(description="how devices train together")
     num_nodes: Count = Field(description="number of machines")
     max_epochs: Count = Field(description="epochs of training")
     max_steps: Count | None = Field(description="largest number of optimiser steps")
@@ -37,9 +35,7 @@ class Trainer(Section):
     )
     log_every_n_steps: Count = Field(description="optimiser steps between two log entries")
     deterministic: bool = Field(description="deterministic GPU kernels")
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        description="number of CPU threads for torch"
-    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(description="CPU threads of torch")
     sync_batchnorm: bool = Field(description="batch norm statistics over all devices")
     limit_train_batches: BatchLimit = Field(description=PART_OR_BATCHES)
     limit_val_batches: BatchLimit = Field(description=PART_OR_BATCHES)
