@@ -26,8 +26,8 @@ def choose_run(config: Config, typed: list[Override]) -> Path | None:
     run = newest_unfinished(config, place)
     if run is None and place and Run(place).is_finished:
         run = place if Run(place).same_as(config, resumed=True) else None
-    told = f"resumes {run}" if run else "no unfinished run of this configuration; a new one begins"
-    print(f"{AUTO}: {told}", file=sys.stderr)
+    found = f"resumes {run}" if run else "no unfinished run of this configuration; a new one starts"
+    print(f"{AUTO}: {found}", file=sys.stderr)
     return run
 
 
@@ -35,7 +35,7 @@ def newest_unfinished(config: Config, place: Path | None = None) -> Path | None:
     """Return the directory of the newest unfinished run of a configuration, if there is one.
 
     A run that another process trains counts as well: joining it is refused later. Ranks other than
-    0 must choose as rank 0 does, whatever it has begun since.
+    0 must choose as rank 0 does, even if rank 0 has started a run since.
     """
     runs = [run for folder in Path(LOGS, "runs").glob("*") for run in runs_in(folder)]
     runs += [Run(place)] if place is not None else []

@@ -180,7 +180,7 @@ def _with_value(
 def _compose(
     loader: GuardedLoader, name: str, chosen: Chosen, folders: list[Path], mistakes: list[str]
 ) -> DictConfig:
-    """Compose with overrides of one value each; one that stands in the way is left out."""
+    """Compose with overrides of one value each; one that fails is left out."""
     while True:
         try:
             return loader.compose(name, [text for _, text in chosen])

@@ -39,13 +39,13 @@ def resolve_config(
     origin: Origin | None = None,
     cwd: Path | None = None,
 ) -> Config:
-    """Resolve interpolations, fill in what the data's folders tell, and validate.
+    """Resolve interpolations, fill in the classes that the data's folders name, and validate.
 
     Args:
         composed: what Hydra composed, without its ``hydra`` node. Where it names a run to resume,
             that run's own configuration takes its place.
         overrides: what was typed on the command line.
-        origin: tells what set a key; shown behind each mistake.
+        origin: returns what set a key, which is shown after each mistake.
         cwd: the folder that relative paths start from, if not the working directory.
 
     Raises:

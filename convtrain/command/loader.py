@@ -96,7 +96,7 @@ def _searched(
 ) -> list[Path]:
     try:
         primary = repository.load_config(config_name) if config_name else None
-    except Exception:  # whoever composes next says what is wrong with the file
+    except Exception:  # composing reports what is wrong with the file
         return []
     searched: object = None
     if primary is not None and OmegaConf.is_dict(primary.config):

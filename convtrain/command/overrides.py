@@ -26,7 +26,7 @@ from convtrain.text import quoted
 MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
 
 Chosen = list[tuple[Override, str]]
-"""Overrides, each with the one value that a job gets of it, as text: ``key=value``."""
+"""Overrides, each with the one value that a job uses, as text: ``key=value``."""
 
 
 # --- one override ---------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def readable(text: str) -> str:
     """Return an override as Hydra's grammar reads it, with ``~`` for the user's folder resolved.
 
     The grammar knows ASCII letters and a few signs; a value with others is put in quotes. A comma
-    separates values, alone or in a list; whoever means the character quotes the value.
+    separates values, alone or in a list; to mean the character, quote the value.
     """
     key, equals, value = text.partition("=")
     override = parse_override(text)
@@ -73,7 +73,7 @@ def readable(text: str) -> str:
         or inside.startswith(("=", "'", '"', "{"))
         or (has_parts and re.search(r"[\[\]{}()'\"]", inside))
     ):
-        return text  # whoever types quotes or brackets has to finish them
+        return text  # quotes and brackets have to be closed by the user
     parts = [part.strip() for part in inside.split(",")] if has_parts else [inside]
     plain = [parse_override(f"key={part}") is not None for part in parts]
     items = ",".join(

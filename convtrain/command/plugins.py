@@ -19,7 +19,7 @@ CHANGES: dict[str, dict[str, dict[str, object]]] = {
             "max_failure_rate": 1.0,  # a trial that fails stops no other; sweep.fail_fast does
         },
     },
-    "launcher": {"submitit_local": {"timeout_min": 10_000}},  # nobody waits for this machine
+    "launcher": {"submitit_local": {"timeout_min": 10_000}},  # jobs on this machine need no limit
 }
 OURS = ("submitit_slurm",)  # files of configs/hydra/launcher, on top of the plugin's _NAME
 KNOWN = {"launcher": ("joblib", "submitit_local", "_submitit_slurm"), "sweeper": ("optuna",)}

@@ -21,7 +21,7 @@ def to_plain(config: DictConfig) -> tuple[Plain, list[Mistake]]:
         ConfigError: it is too deep or too large, as when interpolations unfold without end.
     """
     mistakes: list[Mistake] = []
-    count = 0  # an interpolation may stand for a whole section, many times
+    count = 0  # an interpolation may expand to a whole section, many times
 
     def read(node: object, key: str, depth: int) -> object:
         nonlocal count

@@ -11,7 +11,9 @@ from convtrain.process.stamp import new_stamp
 from convtrain.run.directory import LOGS
 
 MAX_JOB_CHARACTERS = 48  # of the readable part of a job's directory
-IDENTITY = "{identity}"  # stands for a sweep's, which is known once all its values are composed
+IDENTITY = (
+    "{identity}"  # placeholder for a sweep's, which is known once all its values are composed
+)
 
 
 def register_resolvers(stamp: str | None = None) -> None:
@@ -34,7 +36,7 @@ def register_resolvers(stamp: str | None = None) -> None:
 def run_name(*candidates: object) -> str:
     """Return the first name given: the experiment's, else the model's, else the network's.
 
-    It becomes a folder's name, so what could lead elsewhere is left out of it.
+    It becomes the name of a folder, so characters that could lead elsewhere are replaced.
 
     Args:
         candidates: names, or the section of a model, which names its class or torchvision's model.

@@ -75,7 +75,7 @@ def _refuse_links(folder: Path) -> None:
 
 
 def why_not_anew(run: Run) -> str | None:
-    """Return why no new run may begin in a directory, or None: what another has left stays."""
+    """Return why no new run may start in a directory, or None; it must not overwrite another."""
     if run.is_finished:
         return "holds a finished run; choose another directory, or leave this key out"
     if run.saved():

@@ -1,4 +1,4 @@
-"""A sweep before it begins: what it is, where it is stored, how many jobs it has."""
+"""What identifies a sweep, where it is stored, and how many jobs it has."""
 
 import json
 import math
@@ -61,10 +61,10 @@ def sweep_settings(
 
 
 def _identity(shared: Mapping[str, object], hydra: DictConfig, overrides: list[Override]) -> str:
-    """Return what tells one sweep from another: which keys are swept, and all that is not.
+    """Return what identifies a sweep: the names of the swept keys, and the values of all others.
 
-    Their values are not part of it, so that a sweep can be extended. An interval is, because
-    another one is another search.
+    The swept values are not part of it, so that a sweep can be extended. An interval is, because
+    another interval is another search.
     """
     intervals = sorted(str(o.input_line) for o in overrides if o.is_interval_sweep())
     sweeper = OmegaConf.to_container(hydra.sweeper, resolve=True, enum_to_str=True)
@@ -75,7 +75,7 @@ def _identity(shared: Mapping[str, object], hydra: DictConfig, overrides: list[O
 
 
 def _refuse_another(folder: Path, identity: str) -> None:
-    """A directory that somebody named may hold another sweep, whose results would be lost."""
+    """Refuse a directory that holds another sweep, whose results would be lost."""
     try:
         there = json.loads((folder / RECORD).read_text())["identity"]
     except (OSError, ValueError, KeyError, TypeError):

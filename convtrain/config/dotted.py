@@ -1,4 +1,4 @@
-"""Dotted keys: one walk through nested containers, for everyone who looks at a configuration."""
+"""Dotted keys, and the paths of values in nested containers."""
 
 from collections.abc import Iterator, Mapping
 
@@ -37,5 +37,5 @@ def leaves(node: Mapping[str, object], above: str = "") -> Iterator[tuple[str, o
 
 
 def is_below(key: str, above: str) -> bool:
-    """Tell whether a dotted key is another one, or lies below it."""
+    """Tell whether a dotted key is another one, or is below it."""
     return f"{key}.".startswith(f"{above}.")

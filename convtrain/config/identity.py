@@ -1,7 +1,8 @@
-"""Whether two configurations are the same training: one table of keys, asked by everybody.
+"""Whether two configurations are the same training: the one table of keys that decides it.
 
-It is applied to configurations as they were asked for, which is what ``config.yaml`` holds. What
-the launcher made of one (the devices that it found, the strategy) is in ``provenance.json``.
+It compares configurations as the user asked for them, which is what ``config.yaml`` holds. The
+values that the launcher put in (the devices that it found, the strategy) are in
+``provenance.json``.
 """
 
 import hashlib
@@ -41,14 +42,14 @@ ROLES = {
     "data.cache_dir": NEUTRAL,
     "data.cache_gib": NEUTRAL,
 }
-"""Keys, with all below them, that are not part of what makes a run the run that it is.
+"""Keys, with all keys below them, that are not part of a run's identity.
 
-Every other key is: another value of it is another run. Both kinds may be typed on resume.
+Another value of any other key makes another run. Both kinds may be changed when a run is resumed.
 """
 
 SYNONYMS: dict[str, dict[object, str]] = {
     "trainer.precision": {32: "32-true", 64: "64-true"},
-    "trainer.strategy": {"ddp": "auto"},  # what auto stands for with several devices
+    "trainer.strategy": {"ddp": "auto"},  # which auto becomes with several devices
 }
 
 Configuration: TypeAlias = "Config | Mapping[str, object]"
@@ -60,7 +61,7 @@ def role_of(key: str) -> str | None:
 
 
 def identity(config: Configuration, *, resumed: bool = False) -> dict[str, str]:
-    """Return what makes a configuration the training that it is: JSON text by dotted key.
+    """Return the identity of a configuration: JSON text by dotted key.
 
     Args:
         config: validated, or plain containers as ``config.yaml`` holds them. Keys that an older

@@ -16,7 +16,7 @@ from convtrain.errors import closest
 
 Model = type[BaseModel]
 
-TAGS = ("name", "style")  # keys that tell which section of several is meant
+TAGS = ("name", "style")  # keys that select one section of several
 
 
 def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
@@ -94,7 +94,7 @@ def _key(location: tuple[int | str, ...], plain: object) -> str:
 
 @cache
 def schema() -> dict[str, list[tuple[Model, FieldInfo]]]:
-    """Return the sections that know each dotted key, with what they know of it."""
+    """Return the sections that have each dotted key, and the key's field in each of them."""
     found: dict[str, list[tuple[Model, FieldInfo]]] = {}
 
     def collect(section: Model, above: str) -> None:
@@ -138,7 +138,7 @@ def section_of(annotation: object, value: object) -> Model | None:
 
 
 def _tags(section: Model) -> tuple[object, ...]:
-    """Return the values of the field that tells a union's branches apart."""
+    """Return the values of the field that selects this section of a union."""
     fields = [section.model_fields[name] for name in TAGS if name in section.model_fields]
     return next((tags for info in fields if (tags := get_args(info.annotation))), ())
 

@@ -48,7 +48,9 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
         "wandb", "mlflow", "neptune", "comet", "report_to", "use_wandb",
     ),
     "type debug=fast_dev_run": ("dry_run",),
-    "the weights are drawn anew; leave it out": ("pretrained", "weights", "pretrained_weights"),
+    "the weights are initialised at random; leave it out": (
+        "pretrained", "weights", "pretrained_weights",
+    ),
     "images are decoded once, without workers; leave it out": (
         "num_workers", "workers", "n_workers", "dataloader_num_workers", "pin_memory",
         "persistent_workers", "prefetch_factor",

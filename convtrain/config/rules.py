@@ -1,7 +1,7 @@
 """What keys must agree on with one another and with the data, where each alone is in its range.
 
-The parameters of a rule are the sections that it compares. One file because whoever adds a key
-reads all rules to see which of them apply.
+The parameters of a rule are the sections that it compares. One file because adding a key
+means reading all rules to see which of them apply.
 """
 
 import contextlib
@@ -267,7 +267,7 @@ def _nesterov(optimizer: Optimizer) -> Mistakes:
 
 
 def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
-    """Only one mode suits a metric; the key exists for those who know it from Lightning."""
+    """Each metric has one right mode; the key exists because Lightning has it."""
     watching: list[tuple[str, Checkpoint | EarlyStopping | Plateau]] = [
         ("callbacks.checkpoint", callbacks.checkpoint),
         ("callbacks.early_stopping", callbacks.early_stopping),

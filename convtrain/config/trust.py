@@ -1,9 +1,9 @@
 """May this dotted name be used here, and as what?
 
-Every ``_target_`` is code. Two checks stand before it is called. ``refusal`` decides by the name
-alone and imports nothing: the name must lead through modules of a trusted package, one below the
-other, to one name in the last of them. ``load`` then imports that module and looks at the object:
-it must be a class, defined where the name says, of the kind that belongs where the name stands.
+Every ``_target_`` is code, and two checks precede its call. ``refusal`` looks at the name alone and
+imports nothing: all parts of the name but the last must be nested modules of a trusted package.
+``load`` then imports the module and looks at the object: it must be a class, defined in that
+module, of the kind that its key accepts.
 """
 
 import re
@@ -58,7 +58,7 @@ LIBRARIES = frozenset(
         "colorlog", "cffi", "sympy", "networkx", "jinja2", "filelock", "pytest", "IPython", "ray",
     )
 )  # fmt: skip
-"""Libraries that convtrain stands on or meets: much of them runs or loads whatever it is given."""
+"""Libraries that convtrain uses or that are often installed; much of them runs what it is given."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -164,7 +164,7 @@ def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 
 def untrustworthy(package: object) -> str | None:
-    """Return why a package cannot be trusted, whoever asks for it, or None."""
+    """Return why a package cannot be trusted, whatever ``trust`` says, or None."""
     if not isinstance(package, str) or not _DOTTED.fullmatch(package):
         return "must be the name of a package, such as mypackage"
     root = package.split(".", maxsplit=1)[0]

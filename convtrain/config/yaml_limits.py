@@ -1,4 +1,4 @@
-"""A small YAML file can stand for a huge configuration by its anchors: it is refused unread."""
+"""A small YAML file can expand to a huge configuration by its anchors; such a file is refused."""
 
 import math
 from collections.abc import Iterable

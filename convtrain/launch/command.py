@@ -57,7 +57,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def train_job(composed: DictConfig, config: "Config | None" = None) -> float | None:
-    """Train as the job that Hydra has just begun; ``config`` is its configuration if checked."""
+    """Train as the job that Hydra has started; ``config`` is its configuration if checked."""
     from convtrain.command.job_config import resolve_config
     from convtrain.launch.job import run_job
 

@@ -131,7 +131,7 @@ def test_words_are_looked_up_in_their_section_alone() -> None:
 
 NOT_ACROSS = {
     "augment.cutmix=1": "augment.mixup=ALPHA",
-    "model.pretrained=true": "the weights are drawn anew; leave it out",
+    "model.pretrained=true": "the weights are initialised at random; leave it out",
     "data.image_size=32": "data.shape=[CHANNELS,HEIGHT,WIDTH]",
     "loss.weight=1": "the loss has no weights for classes; leave it out",
     "trainer.epochs=3": "did you mean trainer.max_epochs?",

@@ -1,7 +1,7 @@
 """Hydra's own node: what in it names code, leads out of a folder, or cannot be carried out.
 
-It is checked resolved, because an interpolation may stand for a word, a class or a whole node. What
-a job fills in later (its number, its directory) is represented by markers meanwhile.
+The checks look at resolved values, because an interpolation may expand to a word, a class or a
+whole node. Markers take the place of what a job fills in later: its number and its directory.
 """
 
 import os

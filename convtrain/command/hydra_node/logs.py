@@ -9,7 +9,7 @@ from convtrain.config.dotted import value_at
 from convtrain.config.mistakes import Mistake
 from convtrain.errors import first_line
 
-OUTPUT_DIR = "/<the run's directory>"  # stands for it until a job begins
+OUTPUT_DIR = "/<the run's directory>"  # its placeholder until a job starts
 LOGGING_CLASSES = {
     "formatters": ("logging.Formatter", "colorlog.ColoredFormatter"),
     "filters": ("logging.Filter",),
