@@ -1,1 +1,1 @@
-"""The six steps, and what stands around them: losses, optimisers, schedules, trainer, callbacks."""
+"""The six steps of a training and what surrounds them: trainer, losses, schedules, callbacks."""

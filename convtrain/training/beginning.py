@@ -3,7 +3,6 @@
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -90,8 +89,9 @@ def begin(
         "strategy": config.trainer.strategy,
     }
 
-    def listed(settings: Mapping[str, object]) -> str:
-        return ", ".join(f"{key}={value}" for key, value in settings.items())
+    def listed(settings: object) -> str:
+        items = settings.items() if isinstance(settings, Mapping) else ()
+        return ", ".join(f"{key}={value}" for key, value in items)
 
     before = _provenance_of(run) if resumes else {}
     if (previous := before.get("launched", launched)) != launched:
@@ -114,7 +114,7 @@ def begin(
     return run_id
 
 
-def _provenance_of(run: Run) -> dict[str, Any]:
+def _provenance_of(run: Run) -> Mapping[str, object]:
     try:
         return run.read_provenance()
     except CorruptDataError as error:

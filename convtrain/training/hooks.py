@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.utilities.types import LRSchedulerTypeUnion
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -108,7 +109,7 @@ class TaskHooks(pl.LightningModule):
         """Whether all batches of the epoch are done; a training may end within an epoch."""
         return self.progress.batch >= self.trainer.num_training_batches
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: object) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):  # on_train_epoch_end steps that one
             super().lr_scheduler_step(scheduler, metric)
 

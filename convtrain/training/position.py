@@ -7,13 +7,11 @@ loops, which is plain containers, is written anew: always after a whole batch, o
 epochs.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 
-LoopState = Mapping[str, Any]
-"""The state of Lightning's fit loop, as a checkpoint holds it."""
+from convtrain.training.checkpoint_file import Checkpoint
 
 
 class Position(NamedTuple):
@@ -35,11 +33,12 @@ class Position(NamedTuple):
 
 
 def position_in(
-    loops: LoopState, *, epoch: int, batches: int | float, validated: tuple[int, int] | None
+    loops: Checkpoint, *, epoch: int, batches: int | float, validated: tuple[int, int] | None
 ) -> Position:
     """Return the position of a training that is being saved.
 
     Args:
+        loops: the state of Lightning's fit loop.
         epoch: the epoch that is under way.
         batches: number of batches in an epoch.
         validated: epoch and batch of the last validation.
@@ -51,13 +50,13 @@ def position_in(
     return Position(epoch, batch, complete, validated == (epoch, batch), ended)
 
 
-def saved_position(checkpoint: Mapping[str, Any]) -> Position | None:
+def saved_position(checkpoint: Checkpoint) -> Position | None:
     """Return the position that a checkpoint holds; None if it holds none."""
     saved = checkpoint.get("position")
     return None if saved is None else Position(**saved)
 
 
-def loops_at(position: Position, loops: LoopState) -> dict[str, object]:
+def loops_at(position: Position, loops: Checkpoint) -> dict[str, object]:
     """Return the state with which Lightning's fit loop continues from a position."""
     epochs, batch = position.epoch + 1, 0 if position.ended else position.batch
     total = loops["epoch_loop.batch_progress"]["total"]["processed"]

@@ -5,10 +5,12 @@ Lightning calls, and the objects that log, save and resume.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from convtrain.data.batches import Batch
 from convtrain.data.randomness import derive_seed, seed_device
@@ -91,13 +93,13 @@ class Task(TaskHooks):
         self,
         epoch: int,
         batch_idx: int,
-        optimizer: Any,
-        optimizer_closure: Callable[[], object] | None = None,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], float] | None = None,
     ) -> None:
         # Step 6: the weights are updated. The closure does steps 3 to 5 first.
         optimizer.step(closure=optimizer_closure)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser of step 6, and the schedule of its learning rate."""
         optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
         schedule = self.make_schedule(

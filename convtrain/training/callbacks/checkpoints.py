@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import CheckpointIO
 from torch import Tensor
@@ -25,6 +25,7 @@ from convtrain.training.checkpoint_file import (
     save_checkpoint,
     step_of,
 )
+from convtrain.training.checkpoint_file import Checkpoint as Content
 from convtrain.training.position import validation_follows
 from convtrain.training.sharding import load_weights
 from convtrain.training.task import Task
@@ -48,17 +49,20 @@ class CheckpointFiles(CheckpointIO):
         self.found: Found | None = None
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | PathLike[str], storage_options: object = None
+        self, checkpoint: Content, path: str | PathLike[str], storage_options: object = None
     ) -> None:
         save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
-        self, path: str | PathLike[str], map_location: Any = None, weights_only: bool | None = True
-    ) -> dict[str, Any]:
+        self,
+        path: str | PathLike[str],
+        map_location: str | torch.device | None = None,
+        weights_only: bool | None = True,
+    ) -> Content:
         found, self.found = self.found, None
         if found is not None and str(found.path) == str(path):
             return found.content
-        return load_checkpoint(str(path), "cpu" if map_location is None else map_location)
+        return load_checkpoint(str(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: str | PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
@@ -75,7 +79,7 @@ class BestCheckpoints(ModelCheckpoint):
     def state_key(self) -> str:
         return RANKING
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         folder = Path(str(self.dirpath))
         moved = {folder / Path(p).name: s for p, s in state_dict["best_k_models"].items()}
         found = {str(path): score for path, score in moved.items() if path.is_file()}
