@@ -71,7 +71,8 @@ class SweepTable(Callback):
         )  # fmt: skip
         _line = LiveLine(folder, metric, self.jobs)
         _line.start()
-        atexit.register(_close_after_exception, folder)
+        # An exception in the sweeper or launcher ends the command without on_multirun_end.
+        atexit.register(lambda: is_under_way() and close_sweep(folder))
         in_queue = str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
         listen(folder, elsewhere=in_queue, close=lambda: close_sweep(folder))
         if not in_queue:
@@ -110,12 +111,6 @@ def _exits_on_error(config: DictConfig) -> Iterator[None]:
 def _print_error(error: Exception, folder: Path) -> None:
     line = line_on_full_disk(error, folder) or (isinstance(error, ConvtrainError) and str(error))
     print(line or "".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
-
-
-def _close_after_exception(folder: Path) -> None:
-    """Show the table of a sweep that an exception in its sweeper or launcher has ended."""
-    if is_under_way():
-        close_sweep(folder)
 
 
 def is_under_way() -> bool:
