@@ -135,7 +135,7 @@ MOST_ANY = {
     "layers": 4,
     "models": 8,
     "data": 4,
-    "training": 43,
+    "training": 7,
     "gradients": 16,
     "launch": 2,
 }
