@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from convtrain.gradients.record.flushing import Flusher
 from convtrain.gradients.record.histograms import histogram
 from convtrain.gradients.record.microbatches import MicroBatches
 from convtrain.gradients.record.overhead import Overhead
-from convtrain.gradients.record.parameters import Parameters, parameters_of
+from convtrain.gradients.record.parameters import parameters_of
 from convtrain.gradients.record.schedule import Plan
 from convtrain.gradients.record.statistics import (
     COMPARISONS,
@@ -48,15 +49,13 @@ class Measurement:
         self,
         trainer: pl.Trainer,
         module: pl.LightningModule,
-        parameters: Parameters,
+        flusher: Flusher,
         overhead: Overhead,
-        *,
-        has_statistics: bool,
-        flushes_each_step: bool,
     ) -> None:
         self._trainer, self._module, self._overhead = trainer, module, overhead
-        self._parameters = parameters
-        self.decides_at_once = flushes_each_step or all(map(is_on_cpu, parameters.tensors[:1]))
+        self._flusher, self._parameters = flusher, flusher.parameters
+        on_cpu = all(map(is_on_cpu, self._parameters.tensors[:1]))
+        self.decides_at_once = on_cpu or flusher.flush_every == 1
         own = type(module).configure_gradient_clipping  # which may clip in whatever way
         known = (pl.LightningModule.configure_gradient_clipping, Task.configure_gradient_clipping)
         limit = trainer.gradient_clip_val or None
@@ -71,19 +70,20 @@ class Measurement:
         self._rows: list[StepRecord] = []  # of the current step, one for each optimiser
         self.has_stepped = False
         self._before: tuple[StepRecord, list[Tensor], list[Tensor]] | None = None
-        if self._measures_clipping or has_statistics:
+        if self._measures_clipping or flusher.plan.statistics is not None:
             for optimizer in trainer.optimizers:
                 optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer))
 
     @torch.no_grad()
     def before_step(
-        self, optimizer: Optimizer, step: int, plan: Plan, micro_batches: MicroBatches
+        self, optimizer: Optimizer, step: int, micro_batches: MicroBatches
     ) -> tuple[StepRecord, list[Tensor]] | None:
         """Return what is due of a step that is about to be done, and the true gradients.
 
         The gradients are those of the record's columns. None is returned where nothing is due.
         """
         self.has_stepped = True
+        plan = self._flusher.plan
         due, statistics = plan.due(step), plan.statistics
         is_compared = statistics is not None and statistics(step + len(self._optimizers))
         if not (due or is_compared):

@@ -66,13 +66,9 @@ class Recorder(pl.Callback):
         model = pl_module.model if isinstance(pl_module, Task) else pl_module
         self._can_capture = not is_compiled(model)
         self._flusher = flusher = self._make_flusher(trainer=trainer, model=model)
-        self._measurement = Measurement(
-            trainer, pl_module, flusher.parameters, self.overhead,
-            has_statistics=flusher.plan.statistics is not None,
-            flushes_each_step=flusher.flush_every == 1,
-        )  # fmt: skip
-        replays = self._measurement.decides_at_once and self._alarms.mode != "off"
-        self._micro_batches = MicroBatches(model, self.overhead, keeps_buffers=replays)
+        self._measurement = Measurement(trainer, pl_module, flusher, self.overhead)
+        can_replay = self._measurement.decides_at_once and self._alarms.mode != "off"
+        self._micro_batches = MicroBatches(model, self.overhead, keeps_buffers=can_replay)
         self._parts: dict[str, Any] = {
             "watcher": self._alarms,
             "previous": self._measurement,
@@ -100,7 +96,7 @@ class Recorder(pl.Callback):
     ) -> None:
         began = time.perf_counter()
         found = self._measurement.before_step(
-            optimizer, trainer.global_step + 1, self._flusher.plan, self._micro_batches
+            optimizer, trainer.global_step + 1, self._micro_batches
         )
         if found is not None:
             self._flusher.add(*found, pl_module, self._micro_batches)
