@@ -182,7 +182,8 @@ def test_asked_to_stop_at_moments_that_nobody_chose_it_ends_as_if_never_asked(
         time.sleep(moments.uniform(0.2, 1))
         status, _, err = end(process, signal.Signals[name])
         assert status == 128 + signal.Signals[name], err
-        assert err.splitlines()[-1].endswith(f"to resume: python train.py resume={run}")
+        said = f"to resume: python train.py resume={run}", "before anything was saved"
+        assert err.splitlines()[-1].endswith(said)  # the latter on a busy machine
     assert start(*settings, f"hydra.run.dir={run}", "resume=auto").wait() == 0
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, run))
     for key in ("train/loss_epoch", "val/loss", "test/loss", "test/acc", "steps", "epochs"):
