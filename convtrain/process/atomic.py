@@ -1,4 +1,4 @@
-"""Files that hold the old content or the new one, whatever happens while they are written."""
+"""Atomic writes: a file holds its old content or all of the new, even after a crash."""
 
 import errno
 import os
@@ -17,14 +17,9 @@ TOO_LARGE = (*FULL, errno.EFBIG)
 
 
 class Writer:
-    """Writes to a file, and only counts bytes once the disk is full.
+    """Stores its first error instead of raising it, because torch's zip writer loses exceptions.
 
-    So the message can say how much space is needed, and callers need not handle errors: torch's zip
-    writer loses an exception that is raised inside it.
-
-    Attributes:
-        size: bytes that the caller has written so far.
-        error: what has stopped the writing, or None.
+    After the error it only counts bytes in ``size``, so that a message can say how many are needed.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -44,10 +39,9 @@ class Writer:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Writer]:
-    """Open a file that appears under its name once all its content is on the disk, or never.
+    """Open a file for writing that replaces ``path`` once all its content is on the disk.
 
-    A temporary file in the same folder is renamed, because a rename is atomic only within a file
-    system; TMPDIR may be on another one.
+    The temporary file is in the same folder, because a rename is atomic only within a file system.
 
     Raises:
         TrainingError: the disk is full or cannot be written to. The old content is intact.
@@ -73,21 +67,13 @@ def atomic_write(path: Path) -> Iterator[Writer]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write text so that a reader finds the old text or the new one at any moment.
-
-    Raises:
-        TrainingError: the disk is full or cannot be written to.
-    """
+    """Write text atomically; raise TrainingError if the disk is full or cannot be written to."""
     with atomic_write(path) as writer:
         writer.write(text.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
 
 
 def hard_link(path: Path, name: str) -> None:
-    """Give a file a second name in its folder; copy it where the file system has no hard links.
-
-    Raises:
-        TrainingError: the disk is full or cannot be written to.
-    """
+    """Give a file a second name in its folder; copy it where the file system has no hard links."""
     temporary, target = path.with_name(f".{name}.{os.getpid()}.tmp"), path.with_name(name)
     try:
         os.link(path, temporary)
@@ -96,15 +82,13 @@ def hard_link(path: Path, name: str) -> None:
         with path.open("rb") as file, atomic_write(target) as writer:
             shutil.copyfileobj(file, writer)
     finally:
-        _remove(temporary)  # a rename does nothing if both names are one file already
+        _remove(temporary)  # a rename leaves both names if they are the same file already
 
 
 def remove_stale_temporaries(folder: Path, suffix: str = "", *, deep: bool = False) -> None:
-    """Remove the temporary files of a killed process.
+    """Remove the temporary files that a killed process left behind.
 
-    Args:
-        suffix: of the files that were to be written.
-        deep: search the folders below as well; no other process may be writing there.
+    With ``deep`` it searches the subfolders as well; no other process may be writing there.
     """
     pattern = f".*{suffix}.*.tmp"
     for path in folder.rglob(pattern) if deep else folder.glob(pattern):
@@ -113,10 +97,7 @@ def remove_stale_temporaries(folder: Path, suffix: str = "", *, deep: bool = Fal
 
 
 def line_on_full_disk(error: BaseException, folder: Path) -> str | None:
-    """Return the message if a full disk caused this error, directly or through others.
-
-    Loggers fail too when they are closed after a checkpoint could not be written.
-    """
+    """Return the message if a full disk caused this error, directly or through others."""
     line = None
     for each in _with_causes(error):
         if isinstance(each, TrainingError):
@@ -134,7 +115,7 @@ def comes_from_full_disk(error: BaseException) -> bool:
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:  # one that is raised twice causes itself
+    while cause is not None and id(cause) not in seen:  # an error that is raised twice is a cycle
         yield cause
         seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
@@ -162,12 +143,11 @@ def _remove(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync the rename itself to the disk; Windows cannot open a folder, and need not."""
-    if os.name != "posix":
+    if os.name != "posix":  # Windows cannot open a folder, and need not sync it
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some file systems cannot sync a folder; the file is whole anyway
+        with suppress(OSError):  # some file systems cannot sync a folder; the file is complete
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -13,16 +13,15 @@ def cores() -> int:
 
 
 def gpus_of(chosen: Sequence[int | str] | str | None) -> list[str]:
-    """Return the names of GPUs, in the form that ``CUDA_VISIBLE_DEVICES`` has.
+    """Return the chosen GPUs, or all that this process may use, as CUDA_VISIBLE_DEVICES names them.
 
-    Args:
-        chosen: their names; ``auto`` or None for all GPUs that this process may use.
+    ``auto`` and None mean all.
     """
     if chosen is not None and not isinstance(chosen, str):
         return [str(name) for name in chosen]
     if (given := os.environ.get(VARIABLE)) is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
-    import subprocess  # which takes a while
+    import subprocess  # slow to import
 
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)

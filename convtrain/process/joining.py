@@ -1,4 +1,4 @@
-"""How the ranks that torchrun or srun has started find one another, and agree on a time stamp."""
+"""Ranks that torchrun or srun started: how they find one another and agree on a time stamp."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 JOIN_SECONDS = 300.0  # for the ranks to find one another
 AGENT_SECONDS = 10.0  # for torchrun's agent, which listens before it starts a rank
-PATIENCE_SECONDS = 10.0  # of waiting before it is reported
+PATIENCE_SECONDS = 10.0  # before a rank reports that it waits
 
 _kept: "list[Store]" = []  # rank 0 serves the store to the others as long as it lives
 
@@ -26,11 +26,11 @@ _kept: "list[Store]" = []  # rank 0 serves the store to the others as long as it
 def join(here: RankInfo) -> str:
     """Wait for all ranks; return the stamp of a new run directory, the same on every rank.
 
-    All waiting happens in Python, so that a signal ends it at once.
+    It waits in Python, so that a signal ends it at once.
 
     Raises:
-        ConfigError: torchrun's variables are set, and torchrun does not answer.
-        TrainingError: not all ranks have come in time.
+        ConfigError: torchrun's variables are set, but no torchrun answers.
+        TrainingError: a rank is missing after ``JOIN_SECONDS``.
     """
     from torch.distributed import TCPStore
 
@@ -57,12 +57,11 @@ def _name(here: RankInfo) -> str:
 
 
 def _key(name: str) -> str:
-    """Return a key of the store, another one after each restart by torchrun."""
+    # torchrun keeps the store when it restarts the ranks
     return f"convtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}"
 
 
 def _wait_for_server(here: RankInfo, agent_serves: bool) -> None:
-    """Wait until a process listens at the address where the ranks meet."""
     patience = min(AGENT_SECONDS, JOIN_SECONDS) if agent_serves else JOIN_SECONDS
     deadline = time.monotonic() + patience
     while True:
@@ -112,11 +111,11 @@ def _stamp(store: "Store", here: RankInfo) -> str:
 
 
 def in_time(connect: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that connects this rank with the others, and ends the process if it hangs.
+    """Wrap ``connect`` so that the process exits if it hangs for ``JOIN_SECONDS``.
 
-    The ranks may take as long as they need to get ready, for example to decode images; then they
-    have ``JOIN_SECONDS``. A library that waits for a dead rank cannot be stopped in another way.
-    Ranks of convtrain's own launcher need no limit, because the launcher watches them.
+    The limit starts once all ranks are ready, for example have decoded their images. Only an exit
+    stops a library that waits for a dead rank. Ranks of convtrain's own launcher have no limit,
+    because the launcher watches them.
     """
 
     def limited() -> None:

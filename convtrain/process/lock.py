@@ -1,7 +1,7 @@
-"""Locks between processes, which the kernel releases when their holder ends, however it ends.
+"""Locks of run directories. The kernel releases a lock when the last process that holds it ends.
 
-Whoever writes a run's directory (train, resume, rerun, a job of a sweep) holds its lock. Started
-processes that were given the file hold it as well.
+A process that trains holds the lock of its run directory, and so do child processes that inherit
+the open file.
 """
 
 import contextlib
@@ -19,26 +19,25 @@ from convtrain.errors import OccupiedError
 
 try:
     import fcntl
-except ImportError:  # Windows has none, and no second process is kept out there
+except ImportError:  # Windows has no flock, so a second process is not refused there
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("convtrain")
 
 NAME = ".lock"
 PATIENCE_SECONDS = 2.0  # a process that was killed takes a moment to end
-_held: dict[Path, BinaryIO] = {}  # by this process
+_held: dict[Path, BinaryIO] = {}
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, waits: bool = False) -> Iterator[BinaryIO]:
-    """Keep all other processes out of a directory while the block runs.
+    """Lock a directory, which is created if necessary, while the block runs.
 
     Args:
-        folder: the directory, which is created if it does not exist.
-        waits: wait until another process has left it.
+        waits: wait for the process that holds the lock instead of raising.
 
     Raises:
-        OccupiedError: another process is in the directory; the message names it.
+        OccupiedError: another process holds the lock; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / NAME).open("a+b") as file:
@@ -71,12 +70,12 @@ def take(file: BinaryIO, *, shared: bool = False) -> bool:
 
 
 def held(folder: Path) -> BinaryIO | None:
-    """Return the file that holds the lock of a directory, if this process has it."""
+    """Return the open lock file of a directory that this process has locked, or None."""
     return _held.get(folder)
 
 
 def holder(folder: Path) -> str | None:
-    """Return the process that works in a directory, as a message names it, or None."""
+    """Return a description of the process that has locked a directory, or None."""
     try:
         with (folder / NAME).open("rb") as file:
             return None if take(file, shared=True) else _described(file)
@@ -85,7 +84,7 @@ def holder(folder: Path) -> str | None:
 
 
 def entered_at(folder: Path) -> float | None:
-    """Return when a process last locked a directory, in seconds since 1970, if that is known."""
+    """Return when a process last locked a directory, in seconds since 1970, or None."""
     try:
         return float(json.loads((folder / NAME).read_text())["time"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -93,7 +92,7 @@ def entered_at(folder: Path) -> float | None:
 
 
 def stays_locked(folder: Path) -> str | None:
-    """Return the process that works in a directory and does not end in ``PATIENCE_SECONDS``."""
+    """Return the holder of a directory's lock if it keeps it for ``PATIENCE_SECONDS``, or None."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (who := holder(folder)) is not None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -101,7 +100,6 @@ def stays_locked(folder: Path) -> str | None:
 
 
 def refusal(who: str) -> str:
-    """Return what to tell a process that may not enter a directory."""
     return f"{who} is at work there; wait until it has ended, or give another directory"
 
 
@@ -120,12 +118,11 @@ def _described(file: BinaryIO) -> str:
     try:
         found = json.loads(file.read())
         return f"process {found['pid']} on {found['host']} since {found['since']}"
-    except (ValueError, KeyError, TypeError):  # it has just entered, or is an older version
+    except (ValueError, KeyError, TypeError):  # it has not written the file yet, or is older
         return "another process"
 
 
 def _wait(file: BinaryIO, folder: Path, waits: bool) -> None:
-    """Wait for the lock in short intervals, between which signals are answered."""
     deadline, warned = time.monotonic() + PATIENCE_SECONDS, False
     while not take(file):
         if not warned and time.monotonic() > deadline:

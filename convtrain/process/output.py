@@ -1,4 +1,4 @@
-"""Where a command prints and draws: streams that never end a training, figures in files."""
+"""Output of a command: standard streams whose failure ends no training, and figures in files."""
 
 import io
 import os
@@ -9,24 +9,22 @@ from convtrain.errors import ConvtrainError
 
 
 def prepare_output() -> None:
-    """Prepare this process to print and to draw, whatever has started it."""
     keep_output_open()
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's is often not installed for the command
+    os.environ["MPLBACKEND"] = "agg"  # a backend that a notebook set may not be installed
 
 
 def keep_output_open() -> None:
-    """Let no training fail because nobody reads what it prints.
+    """Replace stdout and stderr by streams that drop output which they cannot write.
 
-    Once a pipe has lost its reader, a terminal is closed or a disk is full, later output is
-    dropped. A stream that was closed before the process started goes to ``/dev/null``; otherwise
-    the next file that is opened would take its place. Characters that the encoding lacks are
-    escaped. Streams that other code has replaced stay as they are.
+    Writes fail when a pipe's reader has ended, a terminal is closed or a disk is full. A descriptor
+    that was closed before the process started is opened to ``/dev/null``; otherwise the next file
+    that is opened would get its number. Streams that other code has replaced are left alone.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     for number, name in enumerate(("stdout", "stderr"), start=1):
         stream = getattr(sys, name)
         replaced = stream is not getattr(sys, f"__{name}__")
@@ -46,8 +44,6 @@ def keep_output_open() -> None:
 
 
 class _Lasting(io.FileIO):
-    """Accepts every write, and drops what it cannot write."""
-
     def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
         try:
             return super().write(data) or 0
@@ -59,7 +55,7 @@ class _Lasting(io.FileIO):
 
 
 def print_error(error: ConvtrainError) -> None:
-    """Show an error's lines, or its traceback if ``HYDRA_FULL_ERROR=1`` asks for it."""
+    """Print an error's message, or its traceback if ``HYDRA_FULL_ERROR=1`` is set."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     else:

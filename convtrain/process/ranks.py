@@ -1,8 +1,7 @@
-"""Which rank this process has, and which launcher has started the ranks.
+"""The rank of this process, from the variables that torchrun, srun or convtrain's launcher sets.
 
-torchrun, SLURM's ``srun`` and convtrain's own launcher set environment variables. Shells, notebooks
-and batch scripts inherit such variables, which then mean nothing. This module alone decides what
-they mean, and removes the meaningless ones before torch and Lightning read them.
+A shell, notebook or batch script may have inherited such variables, and then the process trains
+alone. This module removes inherited ones before torch and Lightning read them.
 """
 
 import os
@@ -25,7 +24,7 @@ LEFT_OVER = re.compile(
     r"|TORCHELASTIC_.*|CONVTRAIN_STARTER"
 )
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM numbers batch and interactive steps from here on
+FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM's ids of batch and interactive steps start here
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,8 @@ class RankInfo:
     """One of the processes that train together; by default, a process that trains alone.
 
     Attributes:
-        rank: among all processes, from 0; rank 0 writes.
-        local_rank: among the processes of this machine.
-        world_size: number of processes.
-        local_world_size: number of processes on each machine.
-        num_nodes: number of machines.
-        launcher: what has started them, as an error names it; None for a process that trains alone.
-        address: host and port where they find one another.
+        launcher: the name of what started the processes; None for a process that trains alone.
+        address: host and port where the ranks meet.
     """
 
     rank: int = 0
@@ -52,12 +46,10 @@ class RankInfo:
 
 
 def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
-    """Return which of several processes this one is.
-
-    A launcher counts only if all its variables are set; an incomplete set is left over.
+    """Return this process's rank; a launcher counts only if all its variables are set.
 
     Raises:
-        ConfigError: several processes were started in a way that convtrain does not support.
+        ConfigError: something started several processes in a way that convtrain does not support.
     """
     torchrun = _numbers(environ, TORCHRUN)
     if torchrun and "TORCHELASTIC_RUN_ID" in environ and (address := _address(environ)):
@@ -82,19 +74,18 @@ def rank_info(environ: Mapping[str, str] = os.environ) -> RankInfo:
 
 
 def _of_srun(environ: Mapping[str, str]) -> RankInfo | None:
-    """Return what ``srun`` has set, unless this is a batch script or a shell within a job."""
     srun = _numbers(environ, SRUN)
     if not srun:
         return None
     step, job, tasks, rank, local_rank = srun
     (of_step,) = _numbers(environ, ("SLURM_STEP_NUM_TASKS",)) or (None,)
     named_shell = environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if of_step is None and named_shell:  # Lightning's rule; a real step has both variables
+    if of_step is None and named_shell:  # Lightning's rule; a step of srun has both variables
         return None
     if step >= FIRST_SPECIAL_STEP or min(tasks, of_step or tasks) < 2:
         return None
     if "SLURM_PTY_PORT" in environ and os.isatty(0):
-        return None  # `srun --pty bash`, at whose prompt the command was typed
+        return None  # the command was typed in the shell of `srun --pty bash`
     nodes = _numbers(environ, ("SLURM_STEP_NUM_NODES",)) or _numbers(environ, ("SLURM_NNODES",))
     (count,) = nodes or (1,)
     if not (rank < tasks and count and tasks % count == 0 and local_rank < tasks // count):
@@ -112,7 +103,7 @@ def _of_srun(environ: Mapping[str, str]) -> RankInfo | None:
 
 
 def _numbers(environ: Mapping[str, str], names: Sequence[str]) -> list[int] | None:
-    """Return these variables as numbers, or None if one is missing or is no number."""
+    """Return variables as numbers; None if one is missing or is not a number."""
     values = [environ.get(name, "") for name in names]
     return [int(v) for v in values] if all(v.isascii() and v.isdigit() for v in values) else None
 
@@ -123,7 +114,7 @@ def _address(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def _refuse_several(environ: Mapping[str, str], sizes: Sequence[str], who: str) -> None:
-    """Refuse processes that do not know one another, which would all write one directory."""
+    # each process would train alone, and all would write into one directory
     for name in sizes:
         if (size := _numbers(environ, (name,))) and size[0] > 1:
             raise ConfigError(
@@ -137,13 +128,10 @@ def unset_command(names: Sequence[str]) -> str:
 
 
 def settle_rank() -> RankInfo:
-    """Decide which rank this process has, and remove the variables that are left over.
+    """Return ``rank_info()``, and remove inherited variables from the environment.
 
     torch waits for torchrun's agent whenever ``TORCHELASTIC_USE_AGENT_STORE`` is set, and Lightning
     believes any ``LOCAL_RANK``.
-
-    Raises:
-        ConfigError: as ``rank_info`` does.
     """
     here = rank_info()
     if here.launcher in (None, "srun"):
@@ -155,15 +143,15 @@ def settle_rank() -> RankInfo:
 
 
 def is_main_process() -> bool:
-    """Tell whether this is rank 0, which writes the run's directory."""
+    """Tell whether this is rank 0, which writes the run directory."""
     return rank_info().rank == 0
 
 
 def as_launched(config: "Config") -> "Config":
-    """Return the configuration with the devices that the launcher has started processes for.
+    """Return the configuration with the launcher's numbers of devices and nodes.
 
     Raises:
-        ConfigError: the configuration asks for other devices.
+        ConfigError: the configuration asks for other numbers.
     """
     here, trainer = rank_info(), config.trainer
     if here.launcher is None:

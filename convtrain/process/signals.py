@@ -1,5 +1,5 @@
 """The signals that stop a run: SIGTERM (preemption), SIGINT (Ctrl-C), SIGHUP (the terminal is
-closed), SIGUSR1 (before SLURM's limit, as docs/devices.md asks for) and SIGUSR2 (submitit's)."""
+closed), SIGUSR1 (SLURM, before the time limit) and SIGUSR2 (submitit, before the time limit)."""
 
 import logging
 import os
@@ -18,16 +18,12 @@ Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = [s for s in signal.Signals if s.name in NAMES]  # Windows has the first two
 LIMIT_SIGNALS = [signum for signum in STOP_SIGNALS if signum.name.startswith("SIGUSR")]
-PATIENCE_SECONDS = 15.0  # that a signal may wait for its handler
+PATIENCE_SECONDS = 15.0  # for a handler to run after its signal
 REQUEUE_STATUS = 144  # exit status by which submitit's local mode requeues a job
 
 
 class Interrupted(BaseException):
-    """A signal has stopped the run. Code that catches every ``Exception`` does not catch this.
-
-    Attributes:
-        signum: the signal's number.
-    """
+    """A signal has stopped the run. ``except Exception`` does not catch this."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -39,14 +35,14 @@ class Interrupted(BaseException):
 
     @property
     def is_limit(self) -> bool:
-        """Whether the scheduler's time limit has stopped the run, and it may be resumed."""
+        """Whether the signal announces the scheduler's time limit."""
         return self.signum in LIMIT_SIGNALS
 
 
 def answer(handler: Handler) -> dict[int, Handler]:
-    """Install a handler for all these signals, and return the handlers of before.
+    """Install a handler for all stop signals; return the old handlers, by signal number.
 
-    SIGHUP stays ignored if ``nohup`` ignores it.
+    SIGHUP stays ignored under ``nohup``.
     """
     before: dict[int, Handler] = {}
     for signum in STOP_SIGNALS:
@@ -57,15 +53,11 @@ def answer(handler: Handler) -> dict[int, Handler]:
 
 
 class Signals:
-    """Catches the signals that stop a run, while it is entered.
+    """A context manager that handles the signals that stop a run.
 
-    While the run is busy, the first signal is only stored: the run checks ``received`` often, and
-    stops where it can be resumed. Otherwise the first signal raises ``Interrupted`` at once. A
-    second signal ends the process at once. A handler never saves anything.
-
-    Attributes:
-        received: the number of the first signal, or None.
-        busy: whether the run checks ``received``.
+    While ``busy``, the handler stores the first signal in ``received``; the run checks it often and
+    stops where it can be resumed. Otherwise the first signal raises ``Interrupted``. A second
+    signal ends the process at once. A handler saves nothing.
     """
 
     def __init__(self) -> None:
@@ -83,15 +75,15 @@ class Signals:
         self._before = {}
 
     def install(self) -> None:
-        """Install the handlers, again if a library has replaced them."""
+        """Install the handlers; call it again after a library has replaced them."""
         if threading.current_thread() is threading.main_thread():
             self._before = {**answer(self._handle), **self._before}
 
     def end_when_stuck(self) -> None:
-        """End this process if the handler of a signal cannot run.
+        """End this process ``PATIENCE_SECONDS`` after a signal whose handler has not run.
 
-        Python runs a handler between two of its own instructions, so not while a library waits, for
-        example for a dead rank. The kernel writes to the wake-up pipe at once, and a thread reads.
+        Python runs handlers only between bytecodes, so not while a library waits for a dead rank.
+        Its C handler writes to the wake-up pipe at once, and a thread reads the pipe.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -109,7 +101,7 @@ class Signals:
         threading.Thread(target=watch, daemon=True, name="signals").start()
 
     def end_with_parent(self) -> None:
-        """Stop as by SIGTERM when the launcher that started this process has died."""
+        """Send SIGTERM to this process when its parent, the launcher, has ended."""
         parent = os.getppid()
 
         def watch() -> None:
@@ -131,11 +123,7 @@ class Signals:
 
 
 def requeue() -> int | None:
-    """Put this job back into its scheduler's queue; log whether that succeeded.
-
-    Returns:
-        The exit status that requeues the job, or None if any status will do.
-    """
+    """Requeue this job in its scheduler; return the exit status that this needs, or None."""
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         return REQUEUE_STATUS
     if (job := os.environ.get("SLURM_JOB_ID")) is None:

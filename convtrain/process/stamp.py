@@ -5,5 +5,5 @@ import secrets
 
 
 def new_stamp() -> str:
-    """Return the time and a random suffix, which tells two jobs of one second apart."""
+    """Return the time with a random suffix, so that jobs of the same second differ."""
     return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"

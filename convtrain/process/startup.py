@@ -1,4 +1,4 @@
-"""How a command starts and ends: heavy imports, Ctrl-C, the environment, the last collection."""
+"""Start and end of a command: Ctrl-C before the training, the environment, garbage collection."""
 
 import atexit
 import gc
@@ -12,33 +12,27 @@ from convtrain.process.output import prepare_output
 
 @contextmanager
 def running_as_command() -> Iterator[None]:
-    """Prepare this process for a command, and end it with one line if Ctrl-C comes early."""
+    """Prepare this process to run a command; exit with one line at a Ctrl-C before the training."""
     prepare_output()
     skip_last_collection()
     try:
         yield
-    except KeyboardInterrupt:  # a training that has started answers the signal itself
+    except KeyboardInterrupt:  # a training that has started handles the signal itself
         print("stopped by SIGINT", file=sys.stderr)
         sys.exit(130)
 
 
 def skip_last_collection() -> None:
-    """Let the interpreter end without a garbage collection.
+    """Skip the garbage collection at the interpreter's exit, which takes 1.1 s after a training.
 
-    After a training it searches the million objects of torch and Lightning, which takes 1.1 s of
-    CPU time, and finds nothing that the end of the process does not free. Everything else that
-    belongs to the end, such as the exit handlers of coverage and profilers, happens as usual.
+    Exit handlers still run, such as those of coverage and profilers.
     """
     atexit.register(gc.freeze)
 
 
 @contextmanager
 def imports_without_gc() -> Iterator[None]:
-    """Import inside the block without garbage collections.
-
-    The objects that torch and Lightning create live as long as the process, and searching them
-    again and again takes a quarter of the import time.
-    """
+    """Switch off garbage collection in the block, where it takes a quarter of the import time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -50,7 +44,7 @@ def imports_without_gc() -> Iterator[None]:
 
 @contextmanager
 def environment_restored() -> Iterator[None]:
-    """Undo after the block what it has changed in the environment."""
+    """Restore ``os.environ`` after the block."""
     before = dict(os.environ)
     try:
         yield
