@@ -1,6 +1,6 @@
-"""convtrain: a declarative training pipeline for convolutional networks.
+"""convtrain: a declarative training pipeline for image models.
 
-The public names below are imported when first used, so that ``import convtrain`` costs nothing.
+The public names are imported at first use, so that ``import convtrain`` is fast.
 """
 
 from importlib import import_module

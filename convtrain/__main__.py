@@ -1,7 +1,4 @@
-"""``python -m convtrain VERB``: check a configuration; look at layers, networks, runs and sweeps.
-
-Each verb is a file of ``convtrain/verbs``, and only the one that was typed is imported.
-"""
+"""``python -m convtrain VERB``. Each verb is a file of ``convtrain/verbs``."""
 
 import argparse
 import ast
@@ -23,7 +20,7 @@ PROGRAM = "python -m convtrain"
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises its errors, where argparse prints a usage and exits."""
+    """Raises ConfigError where argparse prints the usage and exits."""
 
     def error(self, message: str) -> NoReturn:
         text = re.sub(r"^argument (\S+): ", r"\1: ", message)
@@ -42,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_verb(arguments: Sequence[str]) -> int:
-    """Run a verb; return the exit status, or raise what went wrong."""
+    """Run a verb; return the exit status. It raises the errors that ``main`` prints."""
     verbs = verbs_by_name()
     if not arguments or arguments[0] not in verbs:
         return _without_verb(arguments, verbs)
@@ -54,7 +51,7 @@ def run_verb(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     verb.add_arguments(parser)
     chosen, rest = parser.parse_known_args(typed)
-    if "overrides" in chosen:  # the verb takes what train.py takes
+    if "overrides" in chosen:  # the verb accepts the arguments of train.py
         chosen.overrides = rest
     elif rest:
         near = did_you_mean(rest[0], parser._option_string_actions)
@@ -64,7 +61,7 @@ def run_verb(arguments: Sequence[str]) -> int:
 
 
 def verbs_by_name() -> dict[str, str]:
-    """Return the first line of each verb's docstring, read without importing the verb."""
+    """Return the first line of each verb's docstring, without importing the verbs."""
     folder = Path(str(convtrain.verbs.__file__)).parent
     found = {}
     for module in pkgutil.iter_modules([str(folder)]):

@@ -1,4 +1,4 @@
-"""Every error that convtrain raises on purpose, with its exit status, and parts of their messages.
+"""The errors that convtrain raises on purpose, and functions that write their messages.
 
 A message is one line: the key, its value, what is allowed, and what to type next.
 """
@@ -8,17 +8,17 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-LONGEST_WORD = 100  # characters; comparing spellings takes the square of it
+LONGEST_WORD = 100  # characters; the time to compare spellings grows with its square
 
 
 class ConvtrainError(Exception):
-    """An error that a user can mend; shown as one line, without a traceback."""
+    """An error that the user can correct; printed as one line, without a traceback."""
 
     exit_status = 1
 
 
 class ConfigError(ConvtrainError, ValueError):
-    """The configuration is wrong. The message has one line for each mistake."""
+    """The configuration is wrong; the message has one line for each mistake."""
 
     exit_status = 2
 
@@ -32,11 +32,11 @@ class NetworkError(ConfigError):
 
 
 class MissingDataError(ConfigError):
-    """A file or folder does not exist where the configuration or the command says."""
+    """A file or folder that the configuration or the command names does not exist."""
 
 
 class OccupiedError(ConfigError):
-    """The directory belongs to another run or process, so nothing may be written there."""
+    """The directory belongs to another run or process; nothing was written there."""
 
 
 class CorruptDataError(ConvtrainError):
@@ -44,39 +44,36 @@ class CorruptDataError(ConvtrainError):
 
 
 class TrainingError(ConvtrainError):
-    """A training has failed."""
+    """The training has failed."""
 
 
 def one_line(text: str) -> str:
-    """Return a text with line breaks and other unprintable characters replaced."""
+    """Replace line breaks by blanks, and escape other unprintable characters."""
     text = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def message_lines(error: BaseException) -> list[str]:
-    """Return the lines of an error's message, or its class's name if the message is empty."""
+    """Return the lines of an error's message that are not empty, or else the name of its class."""
     lines = (line.strip() for line in str(error).splitlines())
     return [line for line in lines if line] or [type(error).__name__]
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class's name if the message is empty."""
+    """Return the first of ``message_lines``."""
     return message_lines(error)[0]
 
 
 def few(names: Iterable[str], most: int = 10) -> str:
-    """Return the first names of a list, and how many more it has."""
+    """Join the first names of a list, and count the others."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
 
 def error_line(error: BaseException) -> str:
-    """Return an error's class, the first line of its message, and where it was raised.
-
-    If a library raised it, the place is the line of the user's own code that called the library.
-    """
-    if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
+    """Return an error's class, its first line, and the innermost line outside of libraries."""
+    if isinstance(error.__context__, KeyboardInterrupt):  # Lightning raises SystemExit instead
         error = error.__context__
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename]
@@ -87,13 +84,13 @@ def error_line(error: BaseException) -> str:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean X?"`` for the closest known spelling, or an empty string."""
+    """Return ``"; did you mean X?"`` for the closest known name, or an empty string."""
     near = closest(wrong, known)
     return "" if near is None else f"; did you mean {near}?"
 
 
 def closest(wrong: str, known: Iterable[str]) -> str | None:
-    """Return the known spelling that is closest to a wrong one, or None if none is close."""
+    """Return the known name with the closest spelling, or None if none is close."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(wrong.lower()[:LONGEST_WORD], by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None

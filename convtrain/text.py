@@ -1,8 +1,7 @@
-"""Text for people: numbers, and names that a library shows as they are.
+"""Formatted numbers, and user-chosen names escaped for the library that shows them.
 
-Users choose the names of runs, classes, layers, experiments and folders, so a name may contain any
-character. Each library below would interpret some of them; whoever passes a name to a library uses
-the function here.
+The names of runs, classes, layers, experiments and folders may contain any character, and rich,
+matplotlib, Markdown, OmegaConf and Hydra each interpret some of them.
 """
 
 import html
@@ -19,20 +18,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH_OF_FILES = 160  # characters per line if the output is no terminal
+WIDTH_OF_FILES = 160  # characters per line if the output is not a terminal
 
 
 def make_console(
     *, file: TextIO | None = None, width: int | None = None, stderr: bool = False
 ) -> "Console":
-    """Return a rich console without markup, emoji codes and highlighting, also inside tables.
+    """Return a rich console that prints text as it is: no markup, emoji codes or highlighting.
 
-    It does not break lines of text, so that a path or a command can be copied.
-
-    Args:
-        file: where to print; by default standard output, or standard error.
-        width: characters per line; by default the terminal's, or ``WIDTH_OF_FILES``.
-        stderr: print to standard error.
+    It does not break lines, so that a path or a command can be copied.
     """
     from rich.console import Console
 
@@ -48,7 +42,7 @@ def make_console(
 
 
 def format_bytes(count: float) -> str:
-    """Return a number of bytes with three digits: ``1.23 MB``."""
+    """Format a number of bytes: ``1.23 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"
@@ -57,7 +51,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_scientific(value: float) -> str:
-    """Return a number with two digits in scientific notation, without padding: ``1.2e-3``."""
+    """Format a number with two digits, without padding of the exponent: ``1.2e-3``."""
     if not math.isfinite(value):
         return str(float(value))
     mantissa, exponent = f"{value:.1e}".split("e")
@@ -65,31 +59,31 @@ def format_scientific(value: float) -> str:
 
 
 def as_mathtext(text: str) -> str:
-    """Return what matplotlib draws as ``text``: a ``$`` in it begins no formula."""
+    """Escape ``$``, which begins a formula in matplotlib."""
     return text.replace("$", r"\$")
 
 
 @contextmanager
 def boxes_for_missing_letters() -> Iterator[None]:
-    """Draw a box, without a warning, for each letter that matplotlib's font does not have."""
+    """Silence matplotlib's warning where it draws a box for a letter that its font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 
 
 def as_markdown(text: str) -> str:
-    """Return Markdown that shows ``text`` within a line, also in a cell of a table."""
+    """Escape text for a line of Markdown or a cell of a table."""
     escaped = html.escape(text, quote=False)
     return re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)
 
 
 def as_omegaconf(text: str) -> str:
-    """Return what OmegaConf resolves to ``text``: a ``${`` in it is no interpolation."""
+    """Escape ``${``, which begins an interpolation in OmegaConf."""
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
 
 
 def plain_as_omegaconf(value: Any) -> Any:
-    """Return plain containers in which every text is what OmegaConf resolves to it."""
+    """Apply ``as_omegaconf`` to every string in nested containers."""
     if isinstance(value, dict):
         return {key: plain_as_omegaconf(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -98,12 +92,12 @@ def plain_as_omegaconf(value: Any) -> Any:
 
 
 def as_hydra_value(text: str) -> str:
-    """Return what Hydra reads as the value ``text`` after ``key=``."""
+    """Quote and escape ``text`` so that Hydra reads it as the value after ``key=``."""
     return quoted(as_omegaconf(text))
 
 
 def quoted(value: str) -> str:
-    """Return a text, in quotes where Hydra's grammar needs them; interpolations stay such."""
+    """Quote a value where Hydra's grammar requires it; an interpolation in it still resolves."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
@@ -118,5 +112,5 @@ def quoted(value: str) -> str:
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
-    """Tell whether a name is one of the globs, letter by letter, or matches one."""
+    """Tell whether a name equals one of the globs or matches it; a name may contain ``[``."""
     return any(name == glob or fnmatchcase(name, glob) for glob in globs)

@@ -1,1 +1,1 @@
-"""A run on disk: its directory, its provenance, what is printed of it. Imports no torch."""
+"""A run on disk: its directory, its provenance and its printed report. Imports no torch."""

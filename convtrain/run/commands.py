@@ -1,7 +1,6 @@
-"""The commands that convtrain prints, each of which works when it is pasted where it is printed.
+"""The commands that convtrain prints. A user can paste each into the shell that printed it.
 
-So a command names script, interpreter and folders relative to the directory in which the user typed
-the first command, keeps options such as ``--config-dir``, and quotes for the shell and for Hydra.
+Paths are relative to that shell's directory; values are quoted for Hydra and for the shell.
 """
 
 import shlex
@@ -18,15 +17,13 @@ from convtrain.text import as_hydra_value
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
-HOME = Path(__file__).resolve().parents[2]
-"""The folder of train.py."""
-
+HOME = Path(__file__).resolve().parents[2]  # the folder of train.py
 CONFIGS = HOME / "configs"
 PATH_OPTIONS = ("--config-dir=", "--config-path=")
 
 
 def train_command(*arguments: str) -> str:
-    """Return ``python train.py ARGUMENTS`` for the shell; paths in options are absolute."""
+    """Return ``python train.py ARGUMENTS``; the paths in the given options are absolute."""
     shown = []
     for argument in arguments:
         option, _, value = argument.partition("=")
@@ -36,7 +33,7 @@ def train_command(*arguments: str) -> str:
 
 
 def resume_command(run_dir: Path, *overrides: str) -> str:
-    """Return the command that resumes a run, with more overrides."""
+    """Return the command that resumes a run, with additional overrides."""
     return train_command(override("resume", relative(run_dir)), *overrides)
 
 
@@ -53,12 +50,12 @@ def tensorboard_command(folder: Path) -> str:
 
 
 def override(key: str, value: str) -> str:
-    """Return ``key=value``, quoted for Hydra; the command as a whole is quoted for the shell."""
+    """Return ``key=value``, quoted for Hydra but not for the shell."""
     return f"{key}={as_hydra_value(value)}"
 
 
 def relative(path: Path) -> str:
-    """Return a path as one types it in the directory in which the command was typed."""
+    """Return a path relative to ``typed_in()``, or the absolute path if it is outside."""
     here = typed_in()
     path = here / path
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
@@ -73,11 +70,11 @@ def typed_in() -> Path:
 
 
 def _as_argument(path: str) -> str:
-    return f"./{path}" if path.startswith("-") else path  # no program takes it for an option
+    return f"./{path}" if path.startswith("-") else path  # or a program reads it as an option
 
 
 def _program(name: str) -> str:
-    """Return a program's name if the shell finds this interpreter's; its path otherwise."""
+    """Return a program's name if the shell finds it beside this interpreter, or else its path."""
     own = Path(sys.executable).with_name(name)
     found = shutil.which(name)
     if not own.exists() or (found and Path(found).parent.resolve() == own.parent.resolve()):
@@ -86,7 +83,7 @@ def _program(name: str) -> str:
 
 
 def _is_installed() -> bool:
-    from importlib import metadata  # which takes a while
+    from importlib import metadata  # slow to import
 
     try:
         return metadata.distribution("convtrain") is not None
@@ -94,7 +91,7 @@ def _is_installed() -> bool:
         return False
 
 
-# --- the arguments that were typed ----------------------------------------------------------------
+# --- arguments that the user typed ----------------------------------------------------------------
 
 
 def key_of(argument: str) -> str:
@@ -103,16 +100,12 @@ def key_of(argument: str) -> str:
 
 
 def is_option(argument: str) -> bool:
-    """Tell whether an argument, rather than to override the job, names folders of configs."""
+    """Tell whether an argument names folders of configs and does not override the job."""
     return argument.startswith("--") or key_of(argument).startswith("hydra.searchpath")
 
 
 def options_of(hydra: "HydraConf") -> list[str]:
-    """Return the arguments, besides the job's overrides, with which a command finds its configs.
-
-    Args:
-        hydra: Hydra's own node, in a job or in a sweep.
-    """
+    """Return the options with which the command finds its configs, from Hydra's own node."""
     found = []
     flags = {"main": "--config-path", "command-line": "--config-dir"}
     for source in hydra.runtime.config_sources:
@@ -125,25 +118,20 @@ def options_of(hydra: "HydraConf") -> list[str]:
 
 
 def overrides_in(typed: object) -> list[str]:
-    """Return the overrides in Hydra's list as they were typed; the list would resolve them."""
+    """Return the overrides in Hydra's list as the user typed them, without interpolation."""
     plain = OmegaConf.to_container(typed, resolve=False)
     assert isinstance(plain, list)
     return plain
 
 
 def of_resumed(stored: Iterable[str], typed: Iterable[str]) -> list[str]:
-    """Return the arguments of a resumed run: the stored ones, with the typed ones in their place.
-
-    Args:
-        stored: the arguments that started the run, from its ``overrides.yaml``.
-        typed: the arguments that resume it.
-    """
+    """Return the stored arguments, with the overrides typed for ``resume`` in place of theirs."""
     changed = [text for text in typed if not is_option(text) and key_of(text) != "resume"]
     keys = {key_of(text) for text in changed}
     return [text for text in stored if key_of(text) not in keys] + changed
 
 
 def without(arguments: Iterable[str], *groups: str) -> list[str]:
-    """Return arguments without those that set a group, a key, or anything below it."""
+    """Remove the arguments that set one of these groups or keys, or a key below them."""
     prefixes = tuple(f"{group}." for group in groups)
     return [text for text in arguments if not f"{key_of(text)}.".startswith(prefixes)]

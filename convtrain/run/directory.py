@@ -1,7 +1,6 @@
-"""A run as its directory tells it: what was asked for, how far it has come, what the result is.
+"""A run's directory: its files, and the state of the run that follows from them.
 
-``result.json`` is written last: where it exists, the run is finished. Everybody who wants to know
-the state of a run asks :class:`Run`, and nothing here imports torch.
+``result.json`` is written last, so a run that has one is finished.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +21,12 @@ from convtrain.run.commands import resume_command
 from convtrain.run.result import Result
 from convtrain.run.strict_json import from_json, to_json
 
-LOGS = "logs"
-"""The folder of runs and sweeps, below the working directory."""
-
-LAST = "last.ckpt"
-"""The newest checkpoint in a run's ``checkpoints``."""
+LOGS = "logs"  # the folder of runs and sweeps, in the working directory
+LAST = "last.ckpt"  # the newest checkpoint
 
 
 class Run:
-    """A run's directory: its files, how each of them is read and written, and the run's state."""
+    """A run's directory: its files, how they are read and written, and the run's state."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -42,16 +38,16 @@ class Run:
         self.result = self.path / "result.json"
         self.error = self.path / "error.txt"
 
-    # --- its state --------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------
 
     @property
     def is_begun(self) -> bool:
-        """Whether the directory is a run's."""
+        """Whether the directory holds a run."""
         return _exists(self.config)
 
     @property
     def is_entered(self) -> bool:
-        """Whether a process has ever worked in the directory, even if it came to no run."""
+        """Whether a process has ever locked or written the directory, even if no run began."""
         return any(map(_exists, (self.config, self.overrides, self.path / LOCK)))
 
     @property
@@ -64,41 +60,37 @@ class Run:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether there is a checkpoint to resume from; an alarm's checkpoints do not count."""
+        """Whether there is a checkpoint to resume from; those of alarms do not count."""
         return any(not name.startswith("alarm") for name in self.saved())
 
     @property
     def is_locked(self) -> bool:
-        """Whether a process is working in the directory."""
         return self.holder() is not None
 
     def holder(self) -> str | None:
-        """Return the process that is working in the directory, as a message names it, or None."""
+        """Return a description of the process that has locked the directory, or None."""
         return holder(self.path)
 
     def saved(self) -> list[str]:
-        """Return the names of all checkpoints."""
         with suppress(OSError):  # such as a name that is too long
             return sorted(path.name for path in self.checkpoints.glob("*.ckpt"))
         return []
 
     def same_as(self, config: Configuration, *, resumed: bool = False) -> bool:
-        """Tell whether this is a run of a configuration; False if its own cannot be read.
-
-        Args:
-            config: as it was asked for.
-            resumed: ignore keys that may change when a run is resumed.
-        """
+        """Tell whether a configuration is the same training; False if the run's is unreadable."""
         try:
             return not self.differing(config, resumed=resumed)
         except (CorruptDataError, MissingDataError):
             return False
 
     def differing(self, config: Configuration, *, resumed: bool = False) -> list[str]:
-        """Return the keys in which a configuration asks for another training than this run's.
+        """Return the keys by which a configuration is another training than this run's.
+
+        Args:
+            resumed: ignore keys that may change when a run is resumed.
 
         Raises:
-            MissingDataError: the directory is not a run's.
+            MissingDataError: the directory holds no run.
             CorruptDataError: the run's configuration cannot be read.
         """
         stored = self.read_config()
@@ -110,7 +102,7 @@ class Run:
         return keys
 
     def _holds_what_was_launched(self) -> bool:
-        """Whether an older version stored the launched configuration, not the one asked for."""
+        # older versions stored in config.yaml the devices that the launcher had found
         with suppress(CorruptDataError):
             provenance = self.read_provenance()
             return bool(provenance) and "launched" not in provenance
@@ -119,10 +111,7 @@ class Run:
     # --- writing ----------------------------------------------------------------------------------
 
     def announce(self, config: Configuration, overrides: Sequence[str]) -> None:
-        """Store the configuration before anything can fail.
-
-        The result and the error of an earlier training are deleted; its checkpoints stay.
-        """
+        """Store the configuration before anything can fail; delete an earlier result and error."""
         for stale in (self.result, self.error):
             stale.unlink(missing_ok=True)
         plain = dict(config) if isinstance(config, Mapping) else config.model_dump(by_alias=True)
@@ -141,23 +130,23 @@ class Run:
         write_atomically(self.result, to_json(result))
 
     def fail(self, message: str, overrides: Sequence[str] = ()) -> None:
-        with suppress(TrainingError):  # a full disk may be the very reason
+        with suppress(TrainingError):  # a full disk may be what failed
             if not self.overrides.is_file():
                 write_atomically(self.overrides, yaml.safe_dump(list(overrides)))
             write_atomically(self.error, message.rstrip() + "\n")
 
     # --- reading ----------------------------------------------------------------------------------
-    # Each of these raises CorruptDataError if the file exists and cannot be read.
+    # Each raises CorruptDataError if the file exists but cannot be read.
 
     def require(self) -> None:
-        """Raise MissingDataError if the directory is not a run's."""
+        """Raise MissingDataError if the directory holds no run."""
         if not self.is_begun:
             raise MissingDataError(
                 f"{self.path}: not a run; give a directory that contains config.yaml"
             )
 
     def read_config(self) -> dict[str, Any]:
-        """Return the configuration that was asked for; MissingDataError if this is not a run."""
+        """Return the configuration that was asked for; MissingDataError if there is no run."""
         self.require()
         refuse_explosion(self.config)
         return _mapping(self.config, _yaml(self.config))
@@ -178,13 +167,13 @@ class Run:
         return result
 
     def read_provenance(self) -> dict[str, Any]:
-        """Return the versions, machine and devices of the run; empty if they were not stored."""
+        """Return the run's versions, machine and devices; empty if they were not stored."""
         if not _exists(self.provenance):
             return {}
         return _mapping(self.provenance, _json(self.provenance))
 
     def read_error(self) -> str | None:
-        """Return why the run failed, or None if it did not."""
+        """Return why the run failed, or None."""
         return self.error.read_text(errors="replace").strip() if self.has_failed else None
 
     def read_overrides(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is printed when a run is over: a short table, and the commands that come next."""
+"""The report at the end of a run: a short table, and commands to type next."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,7 @@ OTHER_STYLE = {"functional": "nn", "nn": "functional"}
 def print_report(
     result: Result, *, config: Config, run_dir: Path, overrides: Sequence[str]
 ) -> None:
-    """Print the result of a run and what to type next.
-
-    Args:
-        overrides: what was typed for the run, options included.
-    """
+    """Print the result of a run and commands to type next; ``overrides`` includes options."""
     console = make_console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if "test/acc" in result:
@@ -72,6 +68,6 @@ def print_line(result: Result, overrides: Sequence[str]) -> None:
     """Print the result of one job of a sweep."""
     accuracy = f"test accuracy {result['test/acc']:.2%}, " if "test/acc" in result else ""
     if sys.stdout.isatty():
-        print(ERASE, end="")  # the line on the whole sweep, which is printed again
+        print(ERASE, end="")  # erases the sweep's progress line, which is printed again
     typed = " ".join(text for text in overrides if not commands.is_option(text))
     make_console().print(f"{typed}: {accuracy}{result['wall_time_seconds']:.1f} s")

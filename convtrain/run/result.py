@@ -1,4 +1,4 @@
-"""The result of a finished run: what ``result.json`` holds."""
+"""The content of ``result.json``, the result of a finished run."""
 
 from collections.abc import Mapping
 from typing import TypedDict, cast
@@ -11,22 +11,21 @@ Metrics = TypedDict(
     },
     total=False,
 )  # fmt: skip
-"""Every metric of a run. A training without validation or test lacks theirs."""
+"""Every metric of a run. A training without validation or test lacks its metrics."""
 
 METRICS = tuple(Metrics.__annotations__)
-EVALUATED = METRICS[2:]
-"""The metrics of the validation and the test."""
+EVALUATED = METRICS[2:]  # of the validation and the test
 
 
 class RecorderCost(TypedDict):
-    """What the gradient recorder cost: part of the training time, and bytes on disk."""
+    """The cost of the gradient recorder: its fraction of the training time, and bytes on disk."""
 
     share_of_time: float
     bytes: int
 
 
 class Diagnosed(Metrics, total=False):
-    """What only a run with a gradient recorder has: its cost, and the diagnosis in lines."""
+    """The keys that only a run with a gradient recorder has; ``gradients`` is the diagnosis."""
 
     recorder: RecorderCost
     gradients: list[str]
@@ -37,14 +36,13 @@ class Result(Diagnosed):
 
     Attributes:
         steps: optimiser steps.
-        epochs: epochs that were begun.
-        parameters: numbers in all parameters.
+        epochs: epochs that began.
+        parameters: elements of all parameters.
         stopped_early: why the training ended before its limits, or None.
-        tested_checkpoint: name of the checkpoint that was tested; None for the last weights.
-        tested_split: the split that was tested: ``test``, or ``val`` where there is no other.
-        images_per_second: during training, without validation.
-        data_share_of_time: part of the training time that was spent on waiting for batches.
-        wall_time_seconds: of the whole run.
+        tested_checkpoint: name of the tested checkpoint; None for the last weights.
+        tested_split: ``test``, or ``val`` if the data has no test split.
+        images_per_second: speed of training, without validation.
+        data_share_of_time: fraction of the training time in which the loop waited for batches.
         callback_metrics: last values of metrics that the user's callbacks logged.
     """
 
@@ -61,10 +59,10 @@ class Result(Diagnosed):
 
 
 def metrics_in(values: Mapping[str, object]) -> Metrics:
-    """Return the metrics among some values, such as those of a result, in one order."""
+    """Return the metrics in a result or another mapping, in the order of ``METRICS``."""
     return cast(Metrics, {name: values[name] for name in METRICS if name in values})
 
 
 def metric_of(result: Result, name: str) -> float | None:
-    """Return a metric of a result by its name, or None if it was not measured."""
+    """Return a metric of a result, or None if it was not measured."""
     return cast("float | None", result.get(name))

@@ -1,6 +1,6 @@
-"""JSON as the standard has it: a non-finite number is null, and is listed beside it.
+"""JSON without Python's ``Infinity`` and ``NaN``, which other readers of JSON refuse.
 
-Python writes ``Infinity`` and ``NaN``, which other readers of JSON refuse.
+A non-finite number becomes null, and a list beside the content keeps its value.
 """
 
 import json
@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 NOT_FINITE = "not_finite"
-"""Key of a list with an entry for each non-finite number: its keys, then its value as text."""
+"""Key of the list; an entry holds the keys that lead to the number, then its value as text."""
 
 
 def to_json(content: Mapping[str, object]) -> str:
-    """Return a mapping as text, on several lines."""
+    """Return a mapping as indented JSON."""
     listed = [[*keys, str(value)] for keys, value in _not_finite(content)]
     finite = {key: _with_null(value) for key, value in content.items()}
     whole = {**finite, NOT_FINITE: listed} if listed else finite
@@ -20,11 +20,11 @@ def to_json(content: Mapping[str, object]) -> str:
 
 
 def from_json(text: str) -> object:
-    """Return what :func:`to_json` was given.
+    """Parse the text of :func:`to_json`.
 
     Raises:
-        ValueError: it is no JSON.
-        LookupError, TypeError: the list of non-finite numbers does not fit the rest.
+        ValueError: the text is not JSON.
+        LookupError, TypeError: an entry of the list of non-finite numbers has no place in the rest.
     """
     content = json.loads(text)
     if isinstance(content, dict):
