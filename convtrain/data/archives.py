@@ -1,4 +1,4 @@
-"""Archives that write nothing outside of the folder they are extracted into, by any library."""
+"""Archive extraction that writes nothing outside the target folder."""
 
 import stat
 import tarfile
@@ -14,12 +14,10 @@ Archive = tarfile.TarFile | zipfile.ZipFile
 
 @contextmanager
 def contained_extraction() -> Iterator[None]:
-    """Check every archive that any library extracts meanwhile, before its first member is written.
+    """Refuse unsafe archives that any library extracts in this context, before a member is written.
 
-    What ``tarfile`` itself refuses depends on the versions of Python and of the calling library.
-
-    Raises:
-        CorruptDataError: a member has an absolute path, a ``..``, or is no file or folder.
+    A CorruptDataError names a member that has an absolute path or a ``..``, or is a link or device.
+    ``tarfile``'s own checks depend on the versions of Python and of the calling library.
     """
     with ExitStack() as originals:
         for kind in (tarfile.TarFile, zipfile.ZipFile):
@@ -42,14 +40,14 @@ def _checked(extract: Callable[..., object]) -> Callable[..., object]:
                     f"nothing was extracted, delete it"
                 )
         if isinstance(archive, tarfile.TarFile) and hasattr(tarfile, "data_filter"):
-            options["filter"] = "data"  # which Python 3.10.12 and 3.11.4 brought
+            options["filter"] = "data"  # since Python 3.10.12 and 3.11.4
         return extract(archive, *args, **options)
 
     return checked
 
 
 def _members(archive: Archive) -> Iterator[tuple[str, bool]]:
-    """Yield each member's name, and whether it is a file or folder rather than a link or device."""
+    """Yield each member's name, and whether it is a regular file or a folder."""
     if isinstance(archive, tarfile.TarFile):
         for member in archive.getmembers():
             yield member.name, member.isreg() or member.isdir()

@@ -1,9 +1,8 @@
 """Augmentation of whole batches, drawn from (seed, epoch, image index).
 
-Each operation is a function of the images and of uniform numbers, one or two for each image, so
-that what happens to an image does not depend on its batch. ``OPERATIONS`` lists them. Only mixup
-combines the images of a batch; its weight is drawn from (seed, epoch, batch). Nothing here waits
-for the device.
+Each operation takes uniform numbers per image, so an image's result does not depend on its batch.
+Only mixup combines images; its weight depends on (seed, epoch, batch). Nothing here synchronizes
+with the GPU.
 """
 
 import random
@@ -17,16 +16,11 @@ from torch.nn import functional as F
 from convtrain.data.randomness import derive_seed, uniforms
 
 PaddingMode = Literal["constant", "reflect"]
-MIXUP = 6  # a number of a draw, as those in OPERATIONS
+MIXUP = 6  # a draw number like those in OPERATIONS
 
 
 class Draws:
-    """The numbers in [0, 1) that are drawn for each image of a batch, float64 of shape (N,).
-
-    Args:
-        indices: of the images in their split, int64 of shape (N,).
-        numbers: of the draws, by name, as in ``OPERATIONS``.
-    """
+    """Uniform numbers in [0, 1) for each image of a batch, float64 of shape (N,), by draw name."""
 
     def __init__(self, indices: Tensor, seed: int, epoch: int, numbers: Mapping[str, int]) -> None:
         keys = [(seed, at, number) for at in (epoch, 0) for number in numbers.values()]
@@ -41,18 +35,15 @@ class Draws:
 def random_crop(
     pixels: Tensor, padding: int, draw: Draws, *, padding_mode: PaddingMode = "constant"
 ) -> Tensor:
-    """Pad and cut out the original size at a random place.
+    """Pad the images (N, C, H, W), and cut out the original size at a random position.
 
-    Args:
-        pixels: (N, C, H, W).
-        padding: on each side, in pixels; all (2 * padding + 1)^2 places are equally likely.
-        padding_mode: ``constant`` pads with black, ``reflect`` with the image's mirror image.
+    All (2 * padding + 1)^2 positions are equally likely. ``constant`` pads with black.
     """
     count, channels, height, width = pixels.shape
     padded = _pad(pixels, padding, padding_mode)
     tall, wide = padded.shape[2:]
     row, column = ((draw(f"crop {way}") * (2 * padding + 1)).long() for way in ("row", "column"))
-    # A row of a window is ``width`` adjacent values in memory, and is copied as a whole.
+    # Each window row is ``width`` adjacent values in memory, so one index copies a whole row.
     image = torch.arange(count * channels, device=pixels.device).view(count, channels, 1)
     line = image * tall + row.view(-1, 1, 1) + torch.arange(height, device=pixels.device)
     start = line * wide + column.view(-1, 1, 1)
@@ -63,7 +54,7 @@ def random_crop(
 def _pad(pixels: Tensor, padding: int, mode: PaddingMode) -> Tensor:
     if mode == "constant":
         return F.pad(pixels, (padding,) * 4)
-    for dim in (2, 3):  # F.pad reflects no integers
+    for dim in (2, 3):  # F.pad cannot reflect integers
         last = pixels.shape[dim] - 1
         place = torch.arange(-padding, last + padding + 1, device=pixels.device).abs()
         pixels = pixels.index_select(dim, last - (last - place).abs())
@@ -73,17 +64,15 @@ def _pad(pixels: Tensor, padding: int, mode: PaddingMode) -> Tensor:
 def horizontal_flip(
     pixels: Tensor, probability: float, draw: Draws, *, flip_alternates: bool = False
 ) -> Tensor:
-    """Mirror left and right with the given probability.
+    """Mirror integer images (N, C, H, W) with the given probability.
 
-    Args:
-        pixels: integers, (N, C, H, W).
-        flip_alternates: mirror an image as often, but regularly: with 0.5 in every other epoch
-            (Jordan, 2024). Which images begin is drawn.
+    ``flip_alternates`` flips each image at that fixed rate instead, with 0.5 in every other epoch
+    (Jordan, 2024). A random draw selects the images that are flipped first.
     """
     number = draw("flip")
     if flip_alternates:
         number = (draw("flip in epoch 0") + draw.epoch * (1 - probability) % 1) % 1
-    # Selecting bits with a mask takes a third of the time of torch.where on bytes.
+    # A bit mask takes a third of the time of torch.where on bytes.
     mask = (number < probability).to(pixels.dtype).neg_().view(-1, 1, 1, 1)
     return pixels.flip(-1).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
 
@@ -91,9 +80,7 @@ def horizontal_flip(
 def cutout_(images: Tensor, side: int, draw: Draws) -> Tensor:
     """Blank a square around a random pixel, in place (DeVries and Taylor, 2017).
 
-    Args:
-        images: normalised, (N, C, H, W); zero is the mean colour.
-        side: of the square, in pixels; near a border part of it falls outside.
+    The images (N, C, H, W) are normalised, so zero is the mean colour. Borders clip the square.
     """
 
     def inside(purpose: str, length: int) -> Tensor:
@@ -106,7 +93,7 @@ def cutout_(images: Tensor, side: int, draw: Draws) -> Tensor:
 
 
 def mixup_weight(alpha: float, seed: int, epoch: int, batch: int) -> float:
-    """Draw the weight of each image of a batch in its own mixture, from Beta(alpha, alpha)."""
+    """Draw from Beta(alpha, alpha) the weight of each image of a batch in its own mixture."""
     return random.Random(derive_seed(seed, epoch, batch, MIXUP)).betavariate(alpha, alpha)
 
 
@@ -123,19 +110,12 @@ def mixed_targets(labels: Tensor, partners: Tensor, weight: float, classes: int)
 
 
 class Operation(NamedTuple):
-    """A row of ``OPERATIONS``.
+    """A row of ``OPERATIONS``."""
 
-    Attributes:
-        function: of the images, the value of the key, the draws and the options.
-        draws: the number of each draw, by name. No two draws have the same number.
-        options: further keys of the group that the function takes.
-        on_images: it needs normalised images and changes them in place; else uint8 pixels.
-    """
-
-    function: Callable[..., Tensor]
-    draws: dict[str, int]
-    options: tuple[str, ...] = ()
-    on_images: bool = False
+    function: Callable[..., Tensor]  # (images, value of the key, draws, **options)
+    draws: dict[str, int]  # name to number, unique among all operations
+    options: tuple[str, ...] = ()  # further keys of the group that the function takes
+    on_images: bool = False  # changes normalised images in place; else takes uint8 pixels
 
 
 OPERATIONS = {
@@ -143,18 +123,15 @@ OPERATIONS = {
     "horizontal_flip": Operation(horizontal_flip, {"flip": 3}, ("flip_alternates",)),
     "cutout": Operation(cutout_, {"cutout row": 4, "cutout column": 5}, on_images=True),
 }
-"""By the key of the group ``augment`` that switches an operation on, in the order of execution."""
+"""Key of the group ``augment`` to its operation, in the order of execution."""
 
 
 class Augmentation:
-    """The operations that are switched on.
+    """The enabled operations.
 
     Args:
-        mixup: alpha of the distribution of a batch's weight; 0 switches it off.
-        settings: the keys of ``OPERATIONS``, of which 0 switches one off, and their options.
-
-    Raises:
-        TypeError: there is no such setting.
+        mixup: alpha of the Beta distribution; 0 disables mixup.
+        settings: keys of ``OPERATIONS``, of which 0 disables one, and their options.
     """
 
     def __init__(self, *, mixup: float = 0.0, **settings: float | bool | str) -> None:
@@ -175,12 +152,7 @@ class Augmentation:
         epoch: int,
         normalise: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Augment and normalise a batch.
-
-        Args:
-            pixels: uint8 of shape (N, C, H, W).
-            indices: of the images in their split, int64 of shape (N,), on the same device.
-        """
+        """Augment and normalise uint8 pixels (N, C, H, W); ``indices`` are on the same device."""
         if not self._chosen:
             return normalise(pixels)
         draw = Draws(indices, seed, epoch, self._draws)

@@ -1,4 +1,4 @@
-"""Batches of resident images: an index into one tensor, augmented and normalised as a batch."""
+"""Batches of resident images, indexed, augmented and normalised as tensors."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,21 +15,16 @@ from convtrain.data.randomness import permutation
 
 
 class Batch(NamedTuple):
-    """What a training step sees.
+    """The input of a training step.
 
-    Attributes:
-        images: float32 of shape (n, channels, height, width), normalised.
-        targets: int64 of shape (n,); under mixup float32 of shape (n, classes), the fraction of
-            each class.
-        indices: int64 of shape (n,), the images' indices in their split.
-        loss_weight: a factor of this batch's mean loss, so that the mean over all devices and all
-            accumulated batches is the mean over the images of the optimiser step. It is 1 where
-            each of them has as many images, and 0 where the image belongs to another device.
+    ``loss_weight`` scales this batch's mean loss, so that the mean over devices and accumulated
+    batches is the mean over the images of the optimiser step. It is 1 where all batches are equally
+    large, and 0 where the image belongs to another device.
     """
 
-    images: Tensor
-    targets: Tensor
-    indices: Tensor
+    images: Tensor  # float32 of shape (n, channels, height, width), normalised
+    targets: Tensor  # int64 (n,); with mixup float32 (n, classes), the fraction of each class
+    indices: Tensor  # int64 (n,), in the split
     loss_weight: float
 
 
@@ -49,33 +44,24 @@ class Normalisation:
 
 @dataclass(eq=False)
 class Batches:
-    """An epoch's batches, in an order that follows from (seed, epoch).
+    """An epoch's batches, in an order that depends on (seed, epoch) alone.
 
-    Lightning keeps ``state_dict`` in its checkpoints, and a resumed epoch starts at its position.
-
-    Attributes:
-        images: the split.
-        batch_size: over all devices together.
-        classes: their number, which mixup needs.
-        shuffle: a new order each epoch, else the order of the split.
-        rank, world_size: this device takes every ``world_size``-th image of a batch.
-        accumulate: batches of an optimiser step.
-        limit: the batches of an epoch that are used, as in ``trainer.limit_train_batches``.
-        seconds: the time that the training thread has spent on making batches.
+    Lightning stores ``state_dict`` in its checkpoints, and a resumed epoch starts at its position.
+    ``seconds`` is the time that the training thread has spent on making batches.
     """
 
     images: Images
-    batch_size: int
+    batch_size: int  # over all devices together
     normalise: Normalisation
     augmentation: Augmentation = field(default_factory=Augmentation)
-    classes: int | None = None
+    classes: int | None = None  # required by mixup
     shuffle: bool = False
     seed: int = 0
     drop_last: bool = False
-    rank: int = 0
+    rank: int = 0  # this device takes every ``world_size``-th image of a batch
     world_size: int = 1
-    accumulate: int = 1
-    limit: float = 1.0
+    accumulate: int = 1  # batches of an optimiser step
+    limit: float = 1.0  # as in ``trainer.limit_train_batches``
 
     def __post_init__(self) -> None:
         self.epoch = self.position = self._start = 0
@@ -90,7 +76,7 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
-        self._start = self.position  # of the next epoch alone
+        self._start = self.position  # applies to the next epoch only
 
     def __len__(self) -> int:
         return batch_count(len(self.images), self.batch_size, drop_last=self.drop_last)
@@ -109,11 +95,10 @@ class Batches:
             yield batch
 
     def at(self, position: int) -> Batch:
-        """Make one batch of this epoch, without advancing."""
+        """Make one batch of this epoch without advancing."""
         return self._batch(self._in_order()[position], position)
 
     def _in_order(self) -> Sequence[Tensor]:
-        """Return the indices of each batch of this epoch, over all devices."""
         count = len(self.images)
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         return order.to(self.images.indexed_on).split(self.batch_size)
@@ -121,8 +106,8 @@ class Batches:
     def _mine(self, whole: Tensor) -> Tensor:
         """Return this device's part of a batch.
 
-        All devices must take part in every training step. A device without an image takes the
-        first image of another device, with loss weight 0.
+        Every device must take part in every training step, so a device without an image takes the
+        first one of the batch, with loss weight 0.
         """
         mine = whole[self.rank :: self.world_size]
         return whole[:1] if self.shuffle and not len(mine) else mine
@@ -132,7 +117,7 @@ class Batches:
         weight = len(mine) * self.world_size * self.accumulate / self._images_of_step(position)
         images, targets, indices = self._augmented(mine)
         if alpha := self.augmentation.mixup:
-            # Each image's partner precedes it in the whole batch, on whichever device that is.
+            # Each image's partner precedes it in the whole batch, maybe on another device.
             if self.world_size == 1:
                 partners, their_targets = images.roll(1, 0), targets.roll(1)
             else:
@@ -144,13 +129,11 @@ class Batches:
         return Batch(images, targets, indices, weight if self.rank < len(whole) else 0.0)
 
     def _images_of_step(self, position: int) -> int:
-        """Count the images, over all devices, of the optimiser step that a batch belongs to."""
         first = position - position % self.accumulate
         last = min(first + self.accumulate, max(limited(len(self), self.limit), position + 1))
         return min(last * self.batch_size, len(self.images)) - first * self.batch_size
 
     def _augmented(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and indices on the device that trains."""
         pixels = self.images.read(indices)
         indices = indices.to(pixels.device, non_blocking=True)
         labels = self.images.labels.index_select(0, indices)

@@ -1,4 +1,4 @@
-"""Files of decoded images, kept from run to run within a declared size."""
+"""A cache of decoded images, limited in size."""
 
 import hashlib
 import os
@@ -18,11 +18,7 @@ SUFFIX = ".uint8"
 
 
 def default_folder() -> Path:
-    """Return ``convtrain`` in the user's cache folder.
-
-    Raises:
-        ConfigError: the user has no home directory.
-    """
+    """Return ``convtrain`` in the user's cache folder; ConfigError without a home directory."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convtrain"
     except RuntimeError as error:
@@ -32,16 +28,11 @@ def default_folder() -> Path:
 
 
 def cache_key(files: Sequence[Path], *settings: object) -> str:
-    """Return a name for what files decode to: a hash of their names, sizes, times and settings.
-
-    Args:
-        files: in the order in which they are decoded.
-        settings: whatever else the pixels depend on.
-    """
+    """Hash the files' paths, sizes and times, in order, and the settings that affect decoding."""
     digest = hashlib.sha256(repr((PIL.__version__, *settings)).encode())
     for path in files:
         found = path.stat()
-        digest.update(os.fsencode(path.absolute()))  # a name need not be UTF-8
+        digest.update(os.fsencode(path.absolute()))  # a path need not be UTF-8
         digest.update(f"\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
 
@@ -54,20 +45,13 @@ def cached(
     folder: Path,
     max_gib: float,
 ) -> Path:
-    """Return the file of this key, and make it if it does not exist.
+    """Return the cache file of this key, and write it first if it does not exist.
 
-    The file appears whole or not at all. One of several processes makes it, and the others wait.
-    The files that were used longest ago are deleted to make room.
-
-    Args:
-        key: of the content, a :func:`cache_key`.
-        blocks: makes the content.
-        size: of the content in bytes.
-        folder: of the cache.
-        max_gib: the most that all files of the cache take together.
+    The file appears whole or not at all. One process writes it while the others wait. The least
+    recently used files are deleted to make room. ``size`` is in bytes.
 
     Raises:
-        ConfigError: the content is larger than the cache or the disk.
+        ConfigError: the content is larger than the cache or the free disk space.
         TrainingError: the disk is full or cannot be written to.
     """
     path = folder / f"{key}{SUFFIX}"

@@ -1,4 +1,4 @@
-"""From image files to pixels, on all cores: what Pillow reads, brought to one shape."""
+"""Decode image files with Pillow to one shape, on all cores."""
 
 import contextlib
 import logging
@@ -22,31 +22,24 @@ from convtrain.process.signals import STOP_SIGNALS
 
 log = logging.getLogger("convtrain")
 
-BLOCK = 1 << 20  # bytes that a worker hands over at once
+BLOCK = 1 << 20  # bytes that a worker returns at once
 MIN_BLOCKS_FOR_WORKERS = 5
-DRAFT_SCALE = 2  # a JPEG is decoded to no less than twice its final size, and resized from there
+DRAFT_SCALE = 2  # a JPEG is decoded at no less than twice its final size, then resized
 MAX_NAMED = 10  # files in one message
 
 
 class Rules(NamedTuple):
-    """What files decode to.
+    """How to decode files; see :func:`~convtrain.data.pixels.to_eight_bits`."""
 
-    Attributes:
-        shape: channels (1 for grey, 3 for colour), height and width of every image.
-        resize: ``crop`` keeps the proportions and cuts the middle, ``stretch`` distorts.
-        max_pixels: an image that would decode to more is refused.
-        background, value_range: see :func:`~convtrain.data.pixels.to_eight_bits`.
-    """
-
-    shape: Sequence[int]
-    resize: Literal["crop", "stretch"]
-    max_pixels: int
+    shape: Sequence[int]  # channels (1 for grey, 3 for colour), height, width
+    resize: Literal["crop", "stretch"]  # crop keeps the proportions and cuts the middle
+    max_pixels: int  # larger images are refused
     background: int | Sequence[int] = 255
     value_range: Sequence[float] | None = None
 
 
 class Refused(NamedTuple):
-    """A file that cannot be used, and why."""
+    """A file that cannot be used."""
 
     path: Path
     reason: str
@@ -56,17 +49,17 @@ Block = np.ndarray | list[Refused]
 
 
 def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
-    """Decode files in their order, with as many processes as there are cores.
+    """Decode files in order, with one process per core.
 
-    Once a file is refused nothing more is yielded, but the remaining files are still checked, so
-    that one message names all that are wrong.
+    After the first refused file, the rest are checked but not yielded, so that the error names all
+    unusable files.
 
     Yields:
-        The next images, uint8 of shape (n, channels, height, width), about a megabyte of them.
+        About a megabyte of images, uint8 of shape (n, channels, height, width).
 
     Raises:
-        CorruptDataError: files cannot be decoded, are too large, or follow no rule; names them.
-        TrainingError: one of the processes was killed.
+        CorruptDataError: files cannot be decoded, are too large, or have an unsupported mode.
+        TrainingError: a worker process was killed.
     """
     blocks = _Blocks(files, rules)
     workers = min(cores(), len(blocks)) if len(blocks) >= MIN_BLOCKS_FOR_WORKERS else 0
@@ -76,8 +69,8 @@ def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
         num_workers=workers,
         collate_fn=_unchanged,
         worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # torch's own generator draws the weights, and stays unused
-        # The other start methods would run a user's script again in each worker.
+        generator=torch.Generator(),  # torch's default generator draws the weights
+        # The other start methods run the user's script again in each worker.
         multiprocessing_context="fork" if sys.platform == "linux" and workers else None,
     )
     done, refused = 0, list[Refused]()
@@ -102,7 +95,6 @@ def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
 
 
 def _complaint(refused: Sequence[Refused]) -> str:
-    """Return a line that names the first of these files, by reason, and counts the others."""
     reasons: dict[str, list[str]] = {}
     for path, reason in refused[:MAX_NAMED]:
         reasons.setdefault(reason, []).append(str(path))
@@ -114,7 +106,7 @@ def _complaint(refused: Sequence[Refused]) -> str:
 
 
 class _Blocks(Dataset[Block]):
-    """Files in blocks. Refused files are items too: torch would change an error of a worker."""
+    """Blocks of files. A refused file is an item, because DataLoader rewraps a worker's errors."""
 
     def __init__(self, files: Sequence[Path], rules: Rules) -> None:
         self.files, self.rules = files, rules
@@ -139,11 +131,8 @@ class _Blocks(Dataset[Block]):
 def decode(path: Path, rules: Rules) -> np.ndarray:
     """Return one image as uint8 (channels, height, width).
 
-    A JPEG that is several times larger is decoded at a half, a quarter or an eighth of its size,
-    and resized from there.
-
-    Raises:
-        CorruptDataError: the image cannot be used; says why, without its name.
+    Pillow decodes a JPEG that is several times larger at a half, a quarter or an eighth of its
+    size. A CorruptDataError says why an image cannot be used, without naming the file.
     """
     channels, height, width = rules.shape
     try:
@@ -161,7 +150,7 @@ def decode(path: Path, rules: Rules) -> np.ndarray:
             )
     except CorruptDataError:
         raise
-    except Exception as error:  # Pillow's readers raise errors of many kinds on a damaged file
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
         raise CorruptDataError(f"cannot be decoded: {reason}; remove or replace it") from error
     if picture.size != (width, height):
@@ -173,7 +162,7 @@ def decode(path: Path, rules: Rules) -> np.ndarray:
 
 @contextlib.contextmanager
 def _by_our_rules() -> Iterator[None]:
-    """Let ``max_pixels`` alone limit the size of an image, and hide Pillow's warnings."""
+    """Make ``max_pixels`` the only limit on an image's size, and hide Pillow's warnings."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
@@ -188,7 +177,7 @@ def _unchanged(block: Block) -> Block:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal, and the parent's message is enough."""
+    """Leave Ctrl-C to the parent: the terminal sends it to every process."""
     for signum in STOP_SIGNALS:
         ended_by_parent = signum == signal.SIGTERM
         signal.signal(signum, signal.SIG_DFL if ended_by_parent else signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Labelled images, in memory or in a file, and how they are divided into splits."""
+"""Labelled images in memory or in a file, and functions that divide them into splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,39 +13,30 @@ from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
 from convtrain.errors import ConfigError, few
 
-BLOCK_BYTES = 1 << 20  # moved at once
+BLOCK_BYTES = 1 << 20  # moved at a time
 
 
 @dataclass(frozen=True)
 class Images:
-    """A set of labelled images.
+    """A set of labelled images."""
 
-    Attributes:
-        pixels: uint8 of shape (N, channels, height, width), in memory or in a file.
-        labels: int64 of shape (N,), each a class index.
-    """
-
-    pixels: Tensor | PixelFile
-    labels: Tensor
+    pixels: Tensor | PixelFile  # uint8 of shape (N, channels, height, width)
+    labels: Tensor  # int64 class indices of shape (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return the pixels of some images, uint8, on the device of the labels.
-
-        Args:
-            indices: int64, in the order wanted, on the device ``indexed_on``.
-        """
+        """Return pixels, uint8 on the labels' device; ``indices`` are int64 on ``indexed_on``."""
         if isinstance(self.pixels, Tensor):
             return self.pixels.index_select(0, indices)
         pixels, device = self.pixels.read(indices), self.labels.device
         if device.type == "cuda":
-            pixels = pixels.pin_memory()  # or the copy would wait for the device
+            pixels = pixels.pin_memory()  # makes the copy asynchronous
         return pixels.to(device, non_blocking=True)
 
     def expect(self, indices: Tensor) -> None:
-        """Announce which images are read next, so that the disk can fetch them meanwhile."""
+        """Announce the next indices, so that the disk fetches these images in the background."""
         if isinstance(self.pixels, PixelFile):
             self.pixels.expect(indices)
 
@@ -56,7 +47,6 @@ class Images:
 
     @property
     def resident_bytes(self) -> int:
-        """The memory that the pixels take."""
         return self.pixels.numel() if isinstance(self.pixels, Tensor) else 0
 
     def pick(self, indices: Tensor) -> "Images":
@@ -75,23 +65,19 @@ class Images:
         return self.pick(sample_stratified(self.labels, count, seed).to(self.indexed_on))
 
     def to(self, device: torch.device) -> "Images":
-        """Move labels, and pixels that are in memory."""
+        """Move the labels, and the pixels unless they are in a file."""
         pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else self.pixels
         return Images(pixels, self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The images of a run.
-
-    Attributes:
-        tested: the split that ``test`` holds: ``val`` where a dataset has no images to test with.
-    """
+    """The images of a run."""
 
     train: Images
     val: Images
     test: Images
-    tested: Literal["test", "val"] = "test"
+    tested: Literal["test", "val"] = "test"  # ``val`` where a dataset has no test images
 
     @property
     def images(self) -> tuple[Images, Images, Images]:
@@ -99,18 +85,10 @@ class Splits:
 
 
 def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide images so that both parts have the classes in the same proportions.
+    """Return the sorted indices, int64, of two parts with the classes in the same proportions.
 
-    Args:
-        labels: int64 of shape (N,).
-        fraction: of the images that goes into the second part, at least one of every class.
-        seed: of the split alone.
-
-    Returns:
-        The sorted indices of both parts, int64.
-
-    Raises:
-        ConfigError: a class has too few images for both parts.
+    ``fraction`` is the size of the second part, which has at least one image of every class. A
+    ConfigError names a class that has too few images for both.
     """
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -125,16 +103,9 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
 
 def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Choose images so that the classes keep their proportions, and none is lost while it can be.
+    """Choose images in the proportions of the classes, with one of each class if possible.
 
-    A larger sample holds the smaller ones of the same seed.
-
-    Args:
-        labels: int64 of shape (N,).
-        count: of images, at most N.
-
-    Returns:
-        The sorted indices, int64 of shape (count,).
+    A larger sample contains the smaller ones of the same seed. The indices are sorted, int64.
     """
     turn = torch.empty(len(labels), dtype=torch.float64)
     classes = labels.unique().tolist()
@@ -143,7 +114,7 @@ def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
         order = permutation(len(members), seed, label)
         position = torch.arange(len(members), dtype=torch.float64) + (tie + 0.5) / len(classes)
         turn[members[order]] = position / len(members)
-        turn[members[order[0]]] = position[0] / len(members) - 1  # one of each comes first
+        turn[members[order[0]]] = position[0] / len(members) - 1  # one of each class comes first
     return turn.argsort(stable=True)[:count].sort().values
 
 
@@ -157,15 +128,8 @@ def divide_labels(
 ) -> dict[str, Tensor]:
     """Return the indices of ``train``, and of ``val`` and ``test`` where a fraction is given.
 
-    Args:
-        labels: int64 of shape (N,).
-        val_fraction: of the images that remain once ``test`` is split off.
-        test_fraction: of all images.
-        seed: of the split alone.
-        names: of the classes, for the message.
-
-    Raises:
-        ConfigError: classes have too few images for all parts; names them.
+    ``val_fraction`` applies to the images that remain after ``test`` is split off. A ConfigError
+    names the classes that have too few images for all parts.
     """
     needed = 1 + (val_fraction is not None) + (test_fraction is not None)
     present, counts = (found.tolist() for found in labels.unique(return_counts=True))
@@ -198,7 +162,7 @@ def divide(
 ) -> Splits:
     """Divide into train, validation and test; either ``test`` or ``test_fraction`` is given.
 
-    The pixels are reordered in place, so that no second copy of them is needed.
+    The pixels are reordered in place, which avoids a second copy in memory.
     """
     parts = divide_labels(
         everything.labels, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
@@ -212,12 +176,7 @@ def divide(
 
 
 def move_to_end(rows: Tensor, chosen: Tensor) -> None:
-    """Move some rows of a tensor behind all others, in place; both keep their order.
-
-    Args:
-        rows: of shape (N, ...).
-        chosen: indices, int64. These rows are copied at once, the others block by block.
-    """
+    """Move the chosen rows behind all others, in place; both keep their order."""
     stay = torch.ones(len(rows), dtype=torch.bool)
     stay[chosen] = False
     moved, start = rows[chosen], 0

@@ -1,4 +1,4 @@
-"""The data of a run, as Lightning asks for it."""
+"""The LightningDataModule of a run."""
 
 from functools import partial
 
@@ -12,19 +12,14 @@ from convtrain.errors import ConfigError
 
 
 class ImageData(pl.LightningDataModule):
-    """The splits, moved once to the device that trains.
+    """The splits, moved to the training device once.
 
     Args:
-        splits: the images.
         batch_size, eval_batch_size: over all devices together.
-        seed: of the order and of the augmentation.
-        split_seed: of the images that ``limit`` and ``overfit_batches`` choose.
-        classes: their number, which mixup needs.
-        limit: use only N images of each split, the classes in proportion.
-        overfit_batches: train and validate on as many training images as N batches have.
-
-    Raises:
-        ConfigError: a batch is larger than the training data.
+        split_seed: chooses the images of ``limit`` and ``overfit_batches``.
+        classes: required by mixup.
+        limit: use N images of each split, in the proportions of the classes.
+        overfit_batches: train and validate on the same N batches of training images.
     """
 
     def __init__(
@@ -43,7 +38,7 @@ class ImageData(pl.LightningDataModule):
         overfit_batches: int | None = None,
     ) -> None:
         super().__init__()
-        # Splits of the same images stay one object, which is held and moved once.
+        # Splits that share one Images object keep sharing it, so it is moved once.
         sampled = {id(images): images.sample(limit, split_seed) for images in splits.images}
         train, val, test = (sampled[id(images)] for images in splits.images)
         if overfit_batches is not None:
@@ -80,7 +75,7 @@ class ImageData(pl.LightningDataModule):
         self, batch: object, device: torch.device, dataloader_idx: int
     ) -> object:
         if isinstance(batch, Batch) and batch.images.device == device:
-            return batch  # resident; Lightning would call .to() on each tensor of it
+            return batch  # Lightning would call .to() on each of its tensors
         moved: object = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved
 

@@ -1,4 +1,4 @@
-"""Decoded images that do not fit into memory: a file of uint8, read image by image."""
+"""Decoded images that do not fit into memory, in a file of uint8."""
 
 import math
 import os
@@ -11,17 +11,9 @@ from convtrain.errors import CorruptDataError
 
 
 class PixelFile:
-    """Images in a file, one after the other; a batch is read when it is asked for.
+    """Consecutive images of (channels, height, width) in a file, read on demand.
 
-    Nothing stays in memory except what the operating system caches of the file. The file may be
-    deleted while it is open.
-
-    Args:
-        path: of the file, which holds nothing but the images' bytes.
-        image_shape: channels, height and width.
-
-    Attributes:
-        shape: number of images, channels, height, width.
+    Only the operating system's page cache holds them in memory. The file may be deleted while open.
     """
 
     def __init__(self, path: Path, image_shape: tuple[int, ...]) -> None:
@@ -29,13 +21,12 @@ class PixelFile:
         self._file = path.open("rb", buffering=0)
         self._image_bytes = math.prod(image_shape)
         self._positions = range(path.stat().st_size // self._image_bytes)
-        self.shape = (len(self._positions), *image_shape)
+        self.shape = (len(self._positions), *image_shape)  # as of a tensor of all images
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __getitem__(self, part: slice) -> "PixelFile":
-        """Return some of the images, without reading them."""
         chosen = object.__new__(PixelFile)
         chosen.__dict__.update(self.__dict__)
         chosen._positions = self._positions[part]
@@ -43,11 +34,7 @@ class PixelFile:
         return chosen
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return the images with these indices, uint8 of shape (n, channels, height, width).
-
-        Raises:
-            CorruptDataError: the file has become shorter.
-        """
+        """Return images, uint8; CorruptDataError if the file has become shorter."""
         pixels = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
         for image, index in zip(pixels.numpy(), indices.tolist(), strict=True):
             self._file.seek(self._positions[index] * self._image_bytes)
@@ -58,7 +45,7 @@ class PixelFile:
         return pixels
 
     def expect(self, indices: Tensor) -> None:
-        """Announce what is read next, so that the operating system fetches it meanwhile."""
+        """Tell the operating system to fetch these images in the background."""
         if hasattr(os, "posix_fadvise"):
             for index in indices.tolist():
                 start = self._positions[index] * self._image_bytes

@@ -1,7 +1,4 @@
-"""From an image as Pillow opens it to 8 bits a channel: one rule for each of Pillow's modes.
-
-docs/data.md states the rules.
-"""
+"""Conversion of Pillow's image modes to 8 bits a channel; docs/data.md states the rules."""
 
 from collections.abc import Sequence
 
@@ -11,7 +8,7 @@ from PIL import Image
 from convtrain.errors import CorruptDataError
 
 PIXEL_RULES = 2
-"""Version of the rules. Raise it when one changes, and cached images are decoded again."""
+"""Version of the rules; raising it invalidates the cache of decoded images."""
 
 EIGHT_BITS = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 WITH_ALPHA = {"LA", "PA", "RGBA", "RGBa"}
@@ -28,7 +25,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation: what brings the image upright."""
+"""EXIF orientation to the transpose that turns the image upright."""
 SIDEWAYS = {5, 6, 7, 8}
 
 
@@ -43,12 +40,11 @@ def to_eight_bits(
 
     Args:
         channels: 1 for grey, 3 for colour.
-        background: what shows through transparent pixels, 0-255: a grey level, or red, green, blue.
-        value_range: the values that become 0 and 255, for images of more than 8 bits a channel;
-            without it they are refused.
+        background: colour behind transparent pixels, 0-255: a grey level, or red, green, blue.
+        value_range: values that become 0 and 255 in images of more than 8 bits a channel.
 
     Raises:
-        CorruptDataError: the image follows no rule; says why and what to do, without its name.
+        CorruptDataError: the mode is unsupported, or needs a ``value_range``.
     """
     if is_deep(image):
         _refuse_unscaled(image, value_range)
@@ -80,7 +76,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8; damaged metadata counts as none."""
+    """Return the EXIF orientation, 1 to 8; damaged metadata counts as 1."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:
@@ -88,7 +84,6 @@ def orientation(image: Image.Image) -> int:
 
 
 def _tag(image: Image.Image, tag: int) -> tuple[int, ...]:
-    """Return the values of a tag of a TIFF file; none for another file."""
     value = getattr(image, "tag_v2", {}).get(tag, ())
     return value if isinstance(value, tuple) else (value,)
 
@@ -111,7 +106,7 @@ def _refuse_unscaled(image: Image.Image, value_range: Sequence[float] | None) ->
 
 
 def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
-    """Return an image of levels 0-255: ``low`` becomes 0, ``high`` 255, values outside are cut."""
+    """Map ``low`` to 0 and ``high`` to 255, and clip the values outside."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise CorruptDataError("holds values that are no numbers (NaN or infinite); replace them")

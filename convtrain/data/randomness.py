@@ -1,11 +1,8 @@
-"""Randomness without memory: every draw is a function of what it is for.
+"""Stateless randomness: every random number is a hash of its seed, epoch, image and purpose.
 
-With a generator that has state, a result depends on everything drawn before. Here a number follows
-from (seed, epoch, image index, purpose) or (seed, epoch, batch, rank) alone. So a resumed run,
-another number of workers or another validation schedule changes nothing.
-
-The mixing function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", 2014).
+A number depends on no draw before it, so resuming, another number of workers or another validation
+schedule changes nothing. The mixing function is SplitMix64's (Steele, Lea and Flood, "Fast
+splittable pseudorandom number generators", 2014).
 """
 
 from collections.abc import Sequence
@@ -18,7 +15,7 @@ _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB13311
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mix integers into one of 63 bits; the order matters."""
+    """Hash integers, in order, to one of 63 bits."""
     state = 0
     for number in numbers:
         state = (state ^ (number & _MASK)) + _STEP & _MASK
@@ -29,10 +26,10 @@ def derive_seed(*numbers: int) -> int:
 
 
 def seed_device(device: torch.device, seed: int) -> None:
-    """Seed the generators that work on ``device`` draws from: the CPU's, and the device's own.
+    """Seed the CPU's generator and the one of ``device``.
 
-    ``torch.manual_seed`` also seeds all other devices. For a device that is not initialised it
-    stores the call stack, which takes a tenth of a small network's step.
+    ``torch.manual_seed`` also seeds all other devices. For an uninitialised one it stores the call
+    stack, which takes a tenth of a small network's step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -49,14 +46,11 @@ def permutation(count: int, *numbers: int) -> Tensor:
 
 
 def uniforms(keys: Tensor, *draws: Sequence[int]) -> Tensor:
-    """Return numbers in [0, 1), one for each draw and key.
+    """Return numbers in [0, 1), float64 of shape (draws, *keys.shape), equal on every device.
 
     Args:
-        keys: int64, any shape, such as the indices of images.
+        keys: int64 of any shape, such as the indices of images.
         draws: integers that a draw depends on besides the key, such as seed, epoch and purpose.
-
-    Returns:
-        float64 of shape (draws, *keys.shape) on the device of ``keys``; the same on every device.
     """
     spread = keys * _signed(_STEP)
     state = torch.stack([spread + derive_seed(*numbers) for numbers in draws])

@@ -1,1 +1,1 @@
-"""Where images come from: a file for each kind of dataset, with ``load(...) -> Splits``."""
+"""Image sources: one file for each kind of dataset, with ``load(...) -> Splits``."""

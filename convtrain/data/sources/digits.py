@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which are installed with it."""
+"""scikit-learn's handwritten digits, from its installed files."""
 
 import gzip
 import importlib.util
@@ -11,7 +11,7 @@ from convtrain.data.images import Images, Splits, divide
 
 
 def load(*, val_fraction: float, test_fraction: float, split_seed: int) -> Splits:
-    """Return 1,797 digits of 8x8 pixels, their 17 grey levels spread over 0-255."""
+    """Return 1,797 digits of 8x8 pixels, their 17 grey levels scaled to 0-255."""
     rows = _read()
     pixels = torch.from_numpy(np.round(rows[:, :-1] * (255 / 16)).astype(np.uint8))
     everything = Images(pixels.view(-1, 1, 8, 8), torch.from_numpy(rows[:, -1]).long())
@@ -21,10 +21,7 @@ def load(*, val_fraction: float, test_fraction: float, split_seed: int) -> Split
 
 
 def _read() -> np.ndarray:
-    """Return a row for each digit: 64 grey levels, and the label.
-
-    The file is read without importing scikit-learn, which takes longer than everything else here.
-    """
+    """Return rows of 64 grey levels and a label, without the slow import of scikit-learn."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or ():
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"

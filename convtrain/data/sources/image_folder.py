@@ -1,4 +1,4 @@
-"""Your own images, in folders named by class, decoded once."""
+"""A folder of images with one subfolder for each class, decoded once."""
 
 import logging
 import math
@@ -42,24 +42,21 @@ def load(
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
 ) -> Splits:
-    """Decode a folder of images: ``root`` itself, which is split, or its train, val and test.
+    """Decode ``root``, which is either split, or has folders train, val and test.
 
     Without a test folder, the images of a val folder are the test images.
 
     Args:
-        shape: channels (1 for grey, 3 for colour), height and width of every image.
-        resize: ``crop`` keeps the proportions and cuts the middle, ``stretch`` distorts.
-        memory_gib: where all splits together decode to no more, they are kept in memory; else in
-            a file, from which batches are read. Several processes of one machine decode into that
-            file in any case, once for all.
-        max_pixels, background, value_range: see :class:`~convtrain.data.decoding.Rules`.
-        limit: decode only N images of each split, the classes in proportion.
-        cache_dir: folder of these files; null for one in the user's cache folder.
-        cache_gib: the most that they take together.
+        shape, resize, max_pixels, background, value_range: see :mod:`convtrain.data.decoding`.
+        memory_gib: limit of all splits together, above which batches are read from a file. Several
+            processes of one machine always decode into such a file, once for all of them.
+        limit: decode N images of each split, in the proportions of the classes.
+        cache_dir: folder of these files; None selects the user's cache folder.
+        cache_gib: limit of these files together.
 
     Raises:
         MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
-        CorruptDataError: an image cannot be decoded or is too large; names the file.
+        CorruptDataError: an image cannot be decoded or is too large.
         ConfigError: the images fit neither into memory nor into the cache.
     """
     found = _find(Path(root), classes)
@@ -75,7 +72,7 @@ def load(
         for name, part in splits.items():
             splits[name] = part[sample_stratified(found.labels[part], limit, split_seed)]
 
-    # In the order of the splits, so that each is a slice of one tensor or file.
+    # Ordered by split, so that each split is a slice of one tensor or file.
     parts = {name: splits[name] for name in SPLITS if name in splits}
     order = torch.cat(list(parts.values()))
     files = [found.files[index] for index in order.tolist()]
@@ -85,7 +82,7 @@ def load(
     pixels: Tensor | PixelFile
     if in_memory and rank_info().local_world_size == 1:
         pixels = _gather(decode_all(files, rules), (len(files), *shape))
-    else:  # of several processes on a machine, one decodes with all cores, and the others wait
+    else:  # one process of a machine decodes with all cores while the others wait
         path = cached(
             cache_key(files, PIXEL_RULES, *rules._asdict().items()),
             lambda: decode_all(files, rules),
@@ -118,7 +115,6 @@ class _Found(NamedTuple):
 
 
 def _find(root: Path, classes: list[str]) -> _Found:
-    """List the images, and warn of files that are left out."""
     files, labels, splits = list[Path](), list[int](), dict[str, Tensor]()
     others, loose = list[Path](), list[Path]()
     for split, folder in read_layout(root, classes).splits.items():

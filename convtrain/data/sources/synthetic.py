@@ -1,4 +1,4 @@
-"""Images that are made up: white ones, or noise in which each class has a pattern."""
+"""Generated images: white ones, or noise with a pattern for each class."""
 
 import math
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def load(
     val_fraction: float,
     split_seed: int,
 ) -> Splits:
-    """Return images: ``ones`` are white; ``noise`` has a pattern for each class in it."""
+    """Return white images for ``ones``; for ``noise``, noise over a pattern for each class."""
     labels = torch.arange(train_size) % num_classes
     if fill == "ones":
         white = Images(torch.full((train_size, *shape), 255, dtype=torch.uint8), labels)
@@ -31,7 +31,7 @@ def load(
     rows = max(BLOCK_PIXELS // math.prod(shape), 1)
 
     def drawn(low: int, high: int, count: int) -> Iterator[Tensor]:
-        """Draw images block by block, because torch draws integers of 64 bits."""
+        """Draw images in blocks, because torch draws int64, eight times the final size."""
         for start in range(0, count, rows):
             size = (min(rows, count - start), *shape)
             yield torch.randint(low, high, size, generator=generator)
@@ -41,7 +41,6 @@ def load(
         part.copy_(block)
 
     def draw(count: int, positions: Tensor) -> Images:
-        """Draw images, each at the position given for it."""
         labels = torch.arange(count) % num_classes
         pixels = torch.empty((count, *shape), dtype=torch.uint8)
         blocks = zip(labels.split(rows), positions.split(rows), drawn(-48, 49, count), strict=True)

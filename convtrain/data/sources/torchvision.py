@@ -24,7 +24,7 @@ CLASSES = {
     "cifar100": "CIFAR100",
     "svhn": "SVHN",
 }
-"""The class in torchvision of each dataset."""
+"""Name of a dataset to its class in torchvision."""
 
 
 def load(*, name: str, root: str, download: bool, val_fraction: float, split_seed: int) -> Splits:
@@ -32,7 +32,7 @@ def load(*, name: str, root: str, download: bool, val_fraction: float, split_see
 
     Raises:
         MissingDataError: files are missing and ``download`` is off.
-        CorruptDataError: a file is there but cannot be read; names it.
+        CorruptDataError: a file cannot be read.
         TrainingError: the download failed.
     """
     folder = Path(root)
@@ -53,9 +53,9 @@ def load(*, name: str, root: str, download: bool, val_fraction: float, split_see
 
 
 def checksums(name: str) -> dict[str, str | None]:
-    """Return the files that torchvision reads, below the root, and their MD5 sums.
+    """Return the files that torchvision reads, relative to the root, with their MD5 sums.
 
-    MNIST and its like are published compressed, so that the sums of their files are not known.
+    The sum is None for MNIST and its variants: only those of the compressed files are published.
     """
     dataset = _dataset(name)
     if hasattr(dataset, "resources"):
@@ -92,7 +92,6 @@ def _download(name: str, root: Path) -> None:
 
 
 def _read(dataset: Any) -> Images:
-    """Bring a torchvision dataset's arrays to uint8 (N, C, H, W) and int64 labels."""
     pixels = torch.as_tensor(dataset.data)
     labels = torch.as_tensor(dataset.labels if hasattr(dataset, "labels") else dataset.targets)
     if pixels.ndim == 3:
@@ -103,7 +102,7 @@ def _read(dataset: Any) -> Images:
 
 
 def _check(path: Path, checksum: str | None) -> None:
-    """Raise an error unless the file has its checksum, or an IDX file the size that it declares."""
+    """Compare the file's checksum, or an IDX file's size with the one in its header."""
     from torchvision.datasets.utils import calculate_md5
 
     if checksum is not None:
@@ -123,7 +122,6 @@ def _check(path: Path, checksum: str | None) -> None:
 
 @contextlib.contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Turn what a library raises over a broken file into one line with the file's name."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, struct.error) as error:
