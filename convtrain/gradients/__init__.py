@@ -1,4 +1,4 @@
-"""The gradient record: one row for each optimiser step, kept in the run's directory."""
+"""The gradient record: one row for each optimiser step, stored in the run's directory."""
 
 from convtrain.gradients.record.store import load
 

@@ -1,4 +1,4 @@
-"""Long names in little space: shortened in the middle, as far as they stay distinct."""
+"""Shorten long names in the middle, as far as they stay distinct."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ MAX_TRIED = 12
 
 
 def abbreviate(names: Sequence[str], width: int) -> list[str]:
-    """Return names of at most ``width`` characters, as distinct as one cut position allows."""
+    """Return names of at most ``width`` characters, cut where most of them stay distinct."""
     room, best = max(width - len(ELLIPSIS), 2), list[str]()
     heads = range(1, room, max(1, room // MAX_TRIED))
     for head in sorted(heads, key=lambda head: abs(head - room // 2)):
@@ -18,7 +18,7 @@ def abbreviate(names: Sequence[str], width: int) -> list[str]:
 
 
 def narrowest(names: Sequence[str], widths: Sequence[int]) -> tuple[int, list[str]]:
-    """Return the first width at which all names are distinct, or the last, and the short names."""
+    """Return the first width that keeps all names distinct, or the last, and the short names."""
     for width in widths:
         short = abbreviate(names, width)
         if len(set(short)) == len(set(names)):

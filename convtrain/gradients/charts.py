@@ -1,4 +1,4 @@
-"""A run's gradient norms as charts: layers by steps, and their flow through the network."""
+"""Charts of a run's gradient norms: a heatmap of layers by steps, and the flow over layers."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -20,7 +20,7 @@ from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 DOTS_PER_INCH = 110
 INCHES_PER_LABEL, MAX_NAME_LENGTH = 0.135, 44
-BINS = 400  # of steps: each is two dots wide, so that one bad step among thousands is seen
+BINS = 400  # each is over two dots wide, so one bad step among thousands is visible
 KINDS = (("no gradient", "#d4d4d4"), ("exactly zero", "#000000"), ("NaN or infinity", "#ff1f5b"))
 ABSENT, ZERO, NONFINITE = range(len(KINDS))
 
@@ -28,8 +28,7 @@ ABSENT, ZERO, NONFINITE = range(len(KINDS))
 def draw_heatmap(norms: Norms) -> Figure:
     """Draw the norm of each layer (down) at each step (across), the largest in each bin of steps.
 
-    A norm without a logarithm has a colour of its own, which the legend explains; a mark above the
-    chart shows the bins in which any norm is not finite.
+    Norms without a logarithm have their own colours; triangles mark the bins with NaN or infinity.
     """
     logarithms, kinds = _binned(norms)
     rows, bins = kinds.shape
@@ -79,7 +78,7 @@ def draw_flow(norms: Norms) -> Figure:
     ):
         drawn = np.where(values > 0, values, np.nan)
         axes.plot(columns, drawn, f"{marker}-", label=name, lw=1.2, ms=size)
-    edge = axes.get_xaxis_transform()  # layers across, and from 0 at the bottom to 1 at the top
+    edge = axes.get_xaxis_transform()  # y runs from 0 (bottom) to 1 (top)
     for name, marker, kind, at, where in (
         ("always exactly zero", "v", ZERO, 0.02, largest == 0),
         ("NaN or infinity in some step", "X", NONFINITE, 0.98, norms.nonfinite.any(0)),
@@ -99,11 +98,7 @@ def draw_flow(norms: Norms) -> Figure:
 
 
 def write_chart(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and return its path.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
+    """Write a figure as PNG, or raise ConfigError."""
     content = BytesIO()
     with boxes_for_missing_letters():
         figure.savefig(content, format="png")
@@ -116,7 +111,7 @@ def write_chart(figure: Figure, path: Path) -> Path:
 
 
 def _binned(norms: Norms) -> tuple[np.ndarray, np.ndarray]:
-    """Return logarithms and kinds (P, bins), NaN where the other holds."""
+    """Return log10 of the norms and the kinds (P, bins); each is NaN where the other is set."""
     starts = np.unique(np.linspace(0, len(norms.steps), BINS + 1).astype(int)[:-1])
     largest = np.maximum.reduceat(np.where(norms.finite, norms.values, -1), starts).T
     present = np.logical_or.reduceat(norms.present, starts).T
@@ -129,7 +124,7 @@ def _binned(norms: Norms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Leave out a few outliers, which would take the colours from all others."""
+    """Return the range of colours without a few outliers, which would compress it."""
     if not len(values):
         return -1.0, 1.0
     low, high = np.percentile(values, [0.5, 99.5])

@@ -1,4 +1,4 @@
-"""A table of the record as comma-separated values, for programs that do not read Parquet."""
+"""Export a table of the record as CSV."""
 
 import json
 import os
@@ -15,11 +15,9 @@ STDOUT = "-"
 
 
 def write_csv(table: pa.Table, destination: str) -> None:
-    """Write a table with a header. An absent value is an empty field, and lists are JSON.
+    """Write a table with a header as CSV to a file, or to standard output for ``-``.
 
-    Args:
-        table: of a record, as :func:`convtrain.gradients.load` returns it.
-        destination: a file, or ``-`` for standard output.
+    A null becomes an empty field, and a list becomes JSON.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -32,7 +30,7 @@ def write_csv(table: pa.Table, destination: str) -> None:
             return
         _write(flat, sys.stdout.buffer)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed its end, as head does
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise ConfigError(f"--csv {destination}: cannot be written ({error.strerror})") from None

@@ -1,7 +1,4 @@
-"""What a layer is in a gradient record: the module that owns a parameter.
-
-The recorder, the diagnosis, the report and the comparison of runs all use this definition.
-"""
+"""The layer of a parameter, as the recorder, the diagnosis and all reports define it."""
 
 from collections.abc import Sequence
 
@@ -9,10 +6,7 @@ import numpy as np
 
 
 def layer_of(parameter: str) -> str:
-    """Return the layer that owns a parameter: ``stem`` for ``stem.weight``.
-
-    The parameters of a parametrization belong to the layer that is parametrized.
-    """
+    """Return the module that owns a parameter; for a parametrization, the parametrized module."""
     owner, parametrized, _ = parameter.partition(".parametrizations.")
     return owner if parametrized else parameter.rpartition(".")[0] or parameter
 
@@ -20,12 +14,10 @@ def layer_of(parameter: str) -> str:
 def layer_norms(
     parameters: Sequence[str], norms: np.ndarray, present: np.ndarray
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Return the gradient norms of layers: the root of the sum of squares over its parameters.
+    """Return each layer's gradient norm: the root of the sum of squares over its parameters.
 
     Args:
-        parameters: names (P).
-        norms: float (S, P), one row for each step.
-        present: bool (S, P), whether the parameter had a gradient.
+        norms, present: float and bool (S, P), one row for each step.
 
     Returns:
         the layers' names (L), in the order of their first parameters; float64 (S, L), NaN where

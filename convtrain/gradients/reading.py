@@ -1,4 +1,4 @@
-"""Reading a record: which run, which rows of it, and the norms as one array."""
+"""Read a record: find the run, select rows, and arrange the norms as one array."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,22 +15,20 @@ from convtrain.run.directory import Run
 from convtrain.text import matches
 
 MAX_SAMPLED_STEPS = 4096
-"""A median of more steps than these is that of an evenly spread sample of them."""
+"""A median over more steps uses an evenly spread sample of at most this many."""
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Gradient norms of a run.
+    """Gradient norms of a run, by step (S) and by parameter or layer (P).
 
     Attributes:
-        names: of P parameters or layers, in the order of the network.
-        steps: int64 (S,), the recorded steps.
-        values: float (S, P), NaN where there was no gradient; ``present`` tells it from a
-            gradient that is NaN.
-        present: bool (S, P).
-        skipped: bool (S,), the steps that the loss scaler skipped, unless it skipped all.
-        counted: bool (S,), the steps that count in a median: those that were not skipped and in
-            which any parameter had a gradient other than zero; all where there is no such step.
+        names: (P), in the order of the network.
+        steps: int64 (S,).
+        values: float (S, P), NaN without a gradient; ``present`` tells that from a NaN gradient.
+        skipped: bool (S,), the steps that the loss scaler skipped; all False if it skipped all.
+        counted: bool (S,), the steps that enter a median: those that were not skipped and have a
+            nonzero gradient; all True if there is no such step.
     """
 
     names: tuple[str, ...]
@@ -49,10 +47,9 @@ class Norms:
         return self.present & ~np.isfinite(self.values)
 
     def matching(self, globs: Sequence[str]) -> "Norms":
-        """Return the columns whose name matches any of the globs; all without a glob.
+        """Return the columns that match any of the globs; all without a glob.
 
-        Raises:
-            ConfigError: a glob matches nothing.
+        A glob that matches nothing raises ConfigError.
         """
         names = _matching(self.names, globs, "parameter")
         columns = [self.names.index(name) for name in names]
@@ -60,18 +57,17 @@ class Norms:
         return replace(self, names=tuple(names), values=values, present=present)
 
     def by_layer(self) -> "Norms":
-        """Return the norms of layers; see :func:`convtrain.gradients.layers.layer_norms`."""
         names, values, present = layer_norms(self.names, self.values, self.present)
         return replace(self, names=names, values=values, present=present)
 
     def medians(self) -> dict[str, float]:
-        """Return the median of each name's finite norms in the steps that count, or NaN."""
+        """Return the median of each name's finite norms in the counted steps, or NaN."""
         steps = len(self.steps)
         rows = (np.arange(steps) % _sampled_every(steps) == 0) & self.counted
         return dict(zip(self.names, self._over(rows, np.median).tolist(), strict=True))
 
     def over_steps(self, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
-        """Return a statistic of each name's finite norms that were not skipped: float64 (P,)."""
+        """Return a statistic of each name's finite norms in unskipped steps: float64 (P,)."""
         return self._over(~self.skipped, statistic)
 
     def _over(self, rows: np.ndarray, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
@@ -82,11 +78,7 @@ class Norms:
 
 
 def require_run(path: Path | str) -> Path:
-    """Return a run's directory as a path.
-
-    Raises:
-        MissingDataError: it does not exist, or is something else.
-    """
+    """Return the path of a run's directory, or raise MissingDataError."""
     run = Path(path)
     if not run.exists():
         siblings = [other.name for other in run.parent.glob("*")]
@@ -105,8 +97,7 @@ def require_run(path: Path | str) -> Path:
 def select_rows(table: pa.Table, globs: Sequence[str]) -> pa.Table:
     """Return the rows whose parameter, or layer, matches any of the globs; all without a glob.
 
-    Raises:
-        ConfigError: a glob matches nothing, or the table has no names.
+    A glob that matches nothing, or a table without names, raises ConfigError.
     """
     if not globs:
         return table
@@ -119,7 +110,7 @@ def select_rows(table: pa.Table, globs: Sequence[str]) -> pa.Table:
 
 
 def load_steps(run: Path | str) -> pa.Table:
-    """Return a record's table of steps, an empty one where it is missing or cannot be read."""
+    """Return a record's table of steps, an empty one where it is missing or unreadable."""
     try:
         return load(run, "steps")
     except MissingDataError:
@@ -127,7 +118,7 @@ def load_steps(run: Path | str) -> pa.Table:
 
 
 def skipped_steps(steps: pa.Table) -> np.ndarray:
-    """Return the numbers of the steps that the loss scaler of mixed precision skipped."""
+    """Return the steps that the loss scaler skipped."""
     if "skipped" not in steps.column_names:
         return np.empty(0, np.int64)
     return np.asarray(steps.filter(pc.fill_null(steps["skipped"], False))["step"].to_numpy())
@@ -136,20 +127,18 @@ def skipped_steps(steps: pa.Table) -> np.ndarray:
 def gather_norms(
     parameters: pa.Table, skipped: np.ndarray | Sequence[int] = (), column: str = "norm"
 ) -> Norms:
-    """Arrange a record's table of parameters, as ``load(run)`` returns it, by step and parameter.
+    """Arrange a column of a record's table of parameters by step and parameter.
 
     Args:
-        parameters: the table.
         skipped: the steps that the loss scaler skipped.
-        column: which statistic; the norm by default.
 
     Raises:
-        MissingDataError: the table has no such column.
+        MissingDataError: the table has no such column, or no rows.
     """
     if column not in parameters.column_names or not parameters.num_rows:
         raise MissingDataError("the record has no gradient norms")
     steps, rows = np.unique(parameters["step"].to_numpy(), return_inverse=True)
-    # Each part of a record has a dictionary of its own.
+    # Each part of a record has its own dictionary.
     encoded = parameters["parameter"].cast(pa.large_string()).combine_chunks().dictionary_encode()
     codes, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
     known = ~np.asarray(parameters[column].is_null())
@@ -157,7 +146,7 @@ def gather_norms(
     present = np.zeros(values.shape, bool)
     values[rows[known], codes[known]] = parameters[column].to_numpy()[known]
     present[rows[known], codes[known]] = True
-    # A parameter that is thawed later is met last; its place is where all are present.
+    # A parameter that is unfrozen later comes last; the fullest step has the network's order.
     fullest = int(np.argmax(present.sum(1)))
     order = list(dict.fromkeys([*codes[rows == fullest].tolist(), *range(len(names))]))
     was_skipped = np.isin(steps, skipped)
@@ -170,16 +159,12 @@ def gather_norms(
 
 
 def read_norms(run: Path | str) -> Norms:
-    """Return the norms of a run's record.
-
-    Raises:
-        MissingDataError: it has none.
-    """
+    """Return the norms of a run's record, or raise MissingDataError."""
     return gather_norms(load(run), skipped_steps(load_steps(run)))
 
 
 def sampled(pieces: Iterable[pa.Table]) -> pa.Table:
-    """Return the rows of an evenly spread sample of steps: those that count in a median."""
+    """Return the rows of the steps that :meth:`Norms.medians` samples, spread evenly."""
     seen, sample = 0, pa.table({})
     for piece in pieces:
         if piece.num_rows:
@@ -194,7 +179,7 @@ def sampled(pieces: Iterable[pa.Table]) -> pa.Table:
 
 
 def _sampled_every(steps: int) -> int:
-    """Return the power of two that takes at most ``MAX_SAMPLED_STEPS`` out of so many steps."""
+    """Return a power of two, so that a growing record can be sampled piece by piece."""
     return 1 << max(0, (steps - 1) // MAX_SAMPLED_STEPS).bit_length()
 
 
@@ -206,7 +191,7 @@ def _matching(names: Sequence[str], globs: Sequence[str], key: str) -> list[str]
     for glob in globs:
         if not any(matches(name, [glob]) for name in names):
             parts = [name.split(".") for name in names]
-            # Globs that somebody may have meant: stem.*, *.weight.
+            # Globs to suggest: stem.*, *.weight.
             meant = [".".join([*p[:i], "*"]) for p in parts for i in range(1, len(p))]
             meant += [".".join(["*", *p[i:]]) for p in parts for i in range(1, len(p))]
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""A run's gradients in the terminal: the diagnosis, a table of norms, and two charts."""
+"""The terminal report of a run's gradients: the diagnosis, a table of norms, and two charts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,22 +22,17 @@ GAP = 2
 MIN_NAME_WIDTH, PREFERRED_NAME_WIDTH = 12, 24
 HIGH = ((100.0, "bold red"), (10.0, "yellow"))
 LOW = ((100.0, "bold blue"), (10.0, "cyan"))
-"""Styles of norms that are so many times the usual, or that part of it."""
+"""Styles of norms by their factor above, or below, the usual norm."""
 NONFINITE_STYLE = "bold red"
 
 
 def show_report(
     console: Console, run: Path, *, globs: Sequence[str] = (), layers: bool = False, out: Path
 ) -> None:
-    """Print what a run's gradients were like, and draw ``heatmap.png`` and ``flow.png``.
+    """Print a run's diagnosis and norms, and draw ``heatmap.png`` and ``flow.png`` in ``out``.
 
-    Args:
-        globs: which parameters; all without any.
-        layers: rows are layers rather than parameters. The charts always show layers.
-        out: the folder of the charts.
-
-    Raises:
-        ConfigError: there is no record, nothing matches a glob, or a chart cannot be written.
+    ``layers`` prints a row for each layer, not each parameter; the charts always show layers.
+    Raises ConfigError if there is no record, a glob matches nothing, or a chart cannot be written.
     """
     parameters, steps = load(run), load_steps(run)
     norms = gather_norms(parameters, skipped_steps(steps)).matching(globs)
@@ -65,8 +60,8 @@ def show_report(
 def norm_table(norms: Norms, width: int) -> Table:
     """Return a table of norms, a row for each name, that fits ``width`` characters.
 
-    The columns are some steps, spread evenly over the run, then the median and the maximum of
-    finite norms, then in how many steps the gradient was not finite, where any was.
+    The columns are evenly spread steps, the median and maximum of finite norms and, if any norm is
+    not finite, the number of such steps.
     """
     rows = np.flatnonzero(~norms.skipped)
     nonfinite, finite = norms.nonfinite[rows].sum(0), np.asarray(norms.finite[rows].any(0))

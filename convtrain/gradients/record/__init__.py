@@ -1,1 +1,1 @@
-"""What is recorded of gradients: when, what, and where it is stored."""
+"""Record gradients: the plan, the measurements, and the files."""

@@ -1,4 +1,4 @@
-"""What passes through every layer, forward and backward: values, gradients, and the graph."""
+"""Observe every layer's output, its gradient, and the autograd graph in one pass."""
 
 import time
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ class Output:
 
 @dataclass
 class LayerRecord:
-    """What one forward and backward pass showed.
+    """The outputs of all layers in one forward and backward pass.
 
     Attributes:
-        names: the layers in the order of their calls, ``input`` first; the calls of a layer that
-            was called twice are ``relu#0`` and ``relu#1``, a second output is ``lstm[1]``.
-        values: (L, len(STATISTICS)), by :func:`convtrain.gradients.record.statistics.describe`.
-        gradients: the same of the loss's gradient with respect to the output; NaN without one.
-        graph: by name, the output's grad_fn and the functions that follow it in the backward pass.
+        names: (L), in the order of the calls, ``input`` first; two calls of a layer are ``relu#0``
+            and ``relu#1``, a second output is ``lstm[1]``.
+        values: (L, len(STATISTICS)), the statistics of the outputs.
+        gradients: the same of the loss's gradients by the outputs; NaN without a gradient.
+        graph: by name, the output's grad_fn and its next functions.
     """
 
     names: list[str]
@@ -44,25 +44,23 @@ class LayerRecord:
 
 
 class Capture:
-    """Observes one forward and backward pass.
+    """Observes one forward and backward pass; the only change is that the input gets a gradient.
 
-    It describes values at the moment a layer returns them, because the next layer may overwrite
-    them in place, and gradients in a hook on the output itself, which in-place operations do not
-    disturb. All hooks are removed. The only change to the pass is that the gradient of the input is
-    computed too.
+    It describes an output when the layer returns it, because the next layer may overwrite it in
+    place, and a gradient in a hook on the tensor, which in-place operations do not disturb.
 
     Args:
-        model: in either style, or any module; the layers of a compiled one cannot be observed.
+        model: not compiled, since a compiled model's layers cannot be observed.
         batch: its first floating tensor is the input.
 
     Attributes:
-        seconds: how long describing took.
+        seconds: the time that describing took.
     """
 
     def __init__(self, model: nn.Module, batch: object) -> None:
         self.seconds = 0.0
         self._outputs: list[Output] = []
-        self._last: tuple[Tensor | None, int] = None, 0  # kept, so that no other takes its place
+        self._last: tuple[Tensor | None, int] = None, 0  # kept alive, so its id is not reused
         self._input = next(iter(floating_tensors(batch)), None)
         self._requires_grad_for_now = self._input is not None and not self._input.requires_grad
         if self._input is not None:
@@ -81,7 +79,7 @@ class Capture:
         for index, tensor in enumerate(floating_tensors(output)):
             last, version = self._last
             if tensor is last and tensor._version == version:
-                continue  # a container, which returns what its last layer returned
+                continue  # a container returned its last layer's output
             self._last = tensor, tensor._version
             seen = Output(f"{layer}[{index}]" if index else layer, _describe(tensor))
             self._outputs.append(seen)
@@ -92,7 +90,7 @@ class Capture:
         self.seconds += time.perf_counter() - start
 
     def _take(self, seen: Output, gradient: Tensor | None) -> None:
-        if gradient is None:  # for example of an LSTM's last state, if unused, on a GPU
+        if gradient is None:  # e.g. an LSTM's unused last state on a GPU
             return
         start = time.perf_counter()
         seen.gradient = _describe(gradient)
@@ -137,7 +135,6 @@ def floating_tensors(values: object) -> Iterator[Tensor]:
 
 
 def _number_calls(layers: list[str]) -> list[str]:
-    """Tell the calls of a layer apart, where there are several."""
     calls: dict[str, int] = {}
     names = []
     for layer in layers:

@@ -1,4 +1,4 @@
-"""How many bytes a record takes on disk, and a plan that keeps within a limit."""
+"""Forecast the bytes of a record on disk, and thin its plan to fit a limit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,26 +8,24 @@ from torch import nn
 from convtrain.gradients.record.schedule import Plan
 from convtrain.text import matches
 
-# Measured bytes of a compressed part: a constant for the part, and an amount for each row.
+# Measured bytes of a compressed part: for the part, and for each row.
 STEPS = 1670, 31
-NAME = 10.0  # a parameter's or layer's name, in each part
+NAME = 10.0  # for the name of a parameter or layer, in each part
 NORM = 540, 4.3
-STATISTICS = 970, 23.5  # in addition to the norm's
+STATISTICS = 970, 23.5  # in addition to NORM
 LAYERS = 1650, 41
 HISTOGRAMS = 1600, 29
-DESCRIPTION = 100  # of a parameter in parameters.json, or of a layer in the graph of grad_fns
+DESCRIPTION = 100  # for a parameter in parameters.json, or a layer in the graph of grad_fns
 
 
 @dataclass(frozen=True)
 class RecordSize:
-    """What the size of a record depends on.
+    """The numbers that determine the size of a record.
 
     Attributes:
         steps: optimiser steps of the run.
-        values: the number of values of each recorded parameter, by name.
-        layers: how many layers the model has.
-        rows_per_flush: steps that are kept in memory before they are written.
-        saves: checkpoints; the steps in memory are written before each.
+        values: elements of each recorded parameter.
+        saves: checkpoints; each flushes the rows in memory.
     """
 
     steps: int
@@ -37,7 +35,7 @@ class RecordSize:
     saves: int = 0
 
     def of_model(self, model: nn.Module, plan: Plan) -> "RecordSize":
-        """Return the size with the parameters and layers of a model that train and are chosen."""
+        """Return the size with a model's layers and the trainable parameters of the plan."""
         trained = ((name, p.numel()) for name, p in model.named_parameters() if p.requires_grad)
         values = {name: count for name, count in trained if plan.selects(name)}
         layers = sum(not any(module.children()) for module in model.modules())
@@ -67,11 +65,7 @@ def forecast_bytes(plan: Plan, size: RecordSize) -> int:
 
 
 def fit_on_disk(plan: Plan, size: RecordSize, *, max_bytes: int) -> tuple[Plan, int]:
-    """Halve the samples of the most expensive detail until the forecast is within ``max_bytes``.
-
-    Returns:
-        the plan and its forecast in bytes.
-    """
+    """Halve the most expensive detail until the forecast fits; return the plan and the forecast."""
     forecast = forecast_bytes(plan, size)
     while forecast > max_bytes and plan.samplings:
         *_, (detail, sampling) = plan.samplings.items()

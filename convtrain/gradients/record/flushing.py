@@ -1,4 +1,4 @@
-"""Flushing: from records of steps on the device to the alarms and to the disk, within limits."""
+"""Flush records of steps from the device to the alarms and to the disk, within the limits."""
 
 import logging
 import math
@@ -31,11 +31,11 @@ log = logging.getLogger("convtrain")
 
 
 class Flusher:
-    """Keeps the records of a training's steps until they are flushed.
+    """Buffers the records of steps between flushes.
 
     Attributes:
-        plan: what is recorded from now on; it is thinned to keep within the limits.
-        has_news: whether a flush has shown what :meth:`settle` has not acted on yet.
+        plan: what is recorded from now on, thinned to keep within the limits.
+        has_news: :meth:`settle` has not yet acted on the last flush.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Flusher:
         module: pl.LightningModule,
         micro_batches: MicroBatches,
     ) -> None:
-        """Add the record of a step that is about to be done, and act on it if it is broken."""
-        if self._rows and self._rows[-1].step == row.step:  # an optimiser calls its closure again
+        """Buffer the record of a step before the optimiser takes it, and alarm if it is broken."""
+        if self._rows and self._rows[-1].step == row.step:  # an optimiser called its closure again
             self._rows.pop()
         self._rows.append(row)
         names = self.parameters.names
@@ -100,10 +100,9 @@ class Flusher:
 
     @torch.no_grad()
     def flush(self, *, all_processes: bool) -> None:
-        """Move the records to the host, look for trouble, and hand them to the writer.
+        """Move the records to the host, check them for alarms, and write them.
 
-        Args:
-            all_processes: all of them flush now, so that they may exchange what they know.
+        With ``all_processes``, all processes flush now, so they may run collectives.
         """
         rows, self._rows = self._rows, []
         if not rows:
@@ -121,7 +120,7 @@ class Flusher:
         self.has_news = all_processes
 
     def settle(self) -> None:
-        """Act on what a flush has shown, before the next step is done."""
+        """Act on the alarms and the overhead of a flush, before the next step."""
         self.has_news = False
         self._alarms.act(self._trainer)
         before, plan = self.plan, self._budget.fit(self.plan, self._trainer.global_step)
@@ -136,7 +135,7 @@ class Flusher:
             )  # fmt: skip
 
     def flush_to_disk(self) -> int:
-        """Flush in all processes, and return the bytes of the record once they are on the disk."""
+        """Flush in all processes, wait for the disk, and return the bytes of the record."""
         self.flush(all_processes=True)
         if self._writer is None:
             return 0
@@ -144,13 +143,13 @@ class Flusher:
         return self._writer.store.bytes_written
 
     def flush_after(self, error: BaseException) -> None:
-        """Flush in this process, whose training ends with an error."""
+        """Flush in this process alone, because its training ends with an error."""
         try:
             self.flush(all_processes=False)
             if self._writer is not None:
                 self._writer.store.wait()
         except TrainingError as second:
-            if not comes_from_full_disk(error):  # which is reported already
+            if not comes_from_full_disk(error):  # already reported
                 log.error("%s", second)
 
     def close(self) -> None:

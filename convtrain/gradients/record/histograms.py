@@ -6,22 +6,18 @@ from torch import Tensor
 from convtrain.gradients.record.statistics import count_equal, flat, is_on_cpu
 
 LOWEST, HIGHEST = -40, 12
-"""A histogram counts magnitudes from 2**LOWEST up to, but not including, 2**HIGHEST, in one bin for
-each power of two; smaller and larger ones are counted as underflow and overflow."""
+"""The bins cover magnitudes in [2**LOWEST, 2**HIGHEST); others count as underflow or overflow."""
 
 BINS = HIGHEST - LOWEST
 KINDS = ("nan", "posinf", "neginf", "zero", "underflow", "overflow")
 _EXPONENTS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
-"""By type: the integer type of its size, the bits of the fraction, the bias of the exponent."""
+"""By dtype: the integer of its size, the bits of the fraction, the bias of the exponent."""
 
 
 def histogram(tensor: Tensor) -> Tensor:
-    """Count values by magnitude: a bin for each power of two, then :data:`KINDS`.
+    """Count values in a bin for each power of two, then by :data:`KINDS`: int64 (BINS + 6).
 
-    The exponent is read from the bits of each number, so that the edges of the bins are exact.
-
-    Returns:
-        int64 of shape (BINS + 6,), on the tensor's device.
+    The exponent is read from the bits of each number, so the edges of the bins are exact.
     """
     values = flat(tensor)
     integer, fraction, bias = _EXPONENTS[values.dtype]
@@ -43,7 +39,7 @@ def histogram(tensor: Tensor) -> Tensor:
 
 
 def _count(exponents: Tensor, length: int) -> Tensor:
-    if is_on_cpu(exponents):  # on a GPU bincount waits for the largest value
+    if is_on_cpu(exponents):  # on a GPU, bincount waits for the largest value
         return torch.bincount(exponents, minlength=length)
     counts = torch.zeros(length, dtype=torch.int64, device=exponents.device)
     return counts.scatter_add_(0, exponents.long(), torch.ones_like(exponents, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""What is measured of the gradients of a step: before the optimiser's step, and after it."""
+"""Measure gradients before the optimiser's step, and the update of the weights after it."""
 
 import time
 from collections.abc import Sequence
@@ -30,19 +30,18 @@ from convtrain.training.task import Task
 
 ONLY_NORMS = frozenset({"norms"})
 CONVOLUTIONS_SHOWN = 4
-FILTERS, CHANNELS = 16, 4  # of each
+FILTERS, CHANNELS = 16, 4  # per convolution
 
 
 class Measurement:
-    """Measures the gradients that an optimiser is about to use, and how far it moves the weights.
+    """Measures the gradients that an optimiser is about to use, and its update of the weights.
 
-    A step of which only norms are recorded makes few calls: it runs while the caches are full of
-    the backward pass, and takes several times what it takes in a loop.
+    A step that records only norms makes few calls: the backward pass has just filled the caches,
+    and each call takes several times what it takes in a loop.
 
     Attributes:
-        decides_at_once: whether it is decided before the optimiser's step, rather than when it is
-            flushed, that all its gradients are finite.
-        has_stepped: whether the optimiser has done the current step, or is about to.
+        decides_at_once: finiteness is decided before the optimiser's step, not at the flush.
+        has_stepped: the optimiser has taken the current step, or is about to.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Measurement:
         self._flusher, self._parameters = flusher, flusher.parameters
         on_cpu = all(map(is_on_cpu, self._parameters.tensors[:1]))
         self.decides_at_once = on_cpu or flusher.flush_every == 1
-        own = type(module).configure_gradient_clipping  # which may clip in whatever way
+        own = type(module).configure_gradient_clipping  # may clip in any way
         known = (pl.LightningModule.configure_gradient_clipping, Task.configure_gradient_clipping)
         limit = trainer.gradient_clip_val or None
         by_norm = trainer.gradient_clip_algorithm != "value"
@@ -66,8 +65,8 @@ class Measurement:
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._scaler: GradScaler | None = scaler if scaler and scaler.is_enabled() else None
         self._optimizers = {id(opt): index for index, opt in enumerate(trainer.optimizers)}
-        self._previous: dict[str, Tensor] = {}  # gradients that the next step is compared with
-        self._rows: list[StepRecord] = []  # of the current step, one for each optimiser
+        self._previous: dict[str, Tensor] = {}  # gradients to compare the next step's with
+        self._rows: list[StepRecord] = []  # the current step's, one for each optimiser
         self.has_stepped = False
         self._before: tuple[StepRecord, list[Tensor], list[Tensor]] | None = None
         if self._measures_clipping or flusher.plan.statistics is not None:
@@ -78,10 +77,7 @@ class Measurement:
     def before_step(
         self, optimizer: Optimizer, step: int, micro_batches: MicroBatches
     ) -> tuple[StepRecord, list[Tensor]] | None:
-        """Return what is due of a step that is about to be done, and the true gradients.
-
-        The gradients are those of the record's columns. None is returned where nothing is due.
-        """
+        """Return a step's record and its unscaled gradients by column; None if nothing is due."""
         self.has_stepped = True
         plan = self._flusher.plan
         due, statistics = plan.due(step), plan.statistics
@@ -108,7 +104,7 @@ class Measurement:
             time=time.time(),
             optimizer=self._number_of(optimizer),
             micro_batches=len(micro_batches.batches) or 1,
-            # A rate that is a tensor changes in place, and so does the scale.
+            # Tensor rates and the scale change in place.
             lr=[rate.clone() if isinstance(rate, Tensor) else rate for rate in rates],
             columns=columns,
             loss_scale=None if scale is None else scale.clone(),
@@ -137,7 +133,7 @@ class Measurement:
         names = [self._parameters.names[column] for column in row.columns]
         parameters: list[Tensor] = [self._parameters.tensors[column] for column in row.columns]
         with self._overhead.of("statistics"):
-            none = torch.zeros(1, device=gradients[0].device)  # whose cosine is NaN
+            none = torch.zeros(1, device=gradients[0].device)  # its cosine is NaN
             previous = [self._previous.pop(name, none) for name in names]
             if "statistics" in due:
                 shape = len(names), len(MEASURED)
@@ -163,7 +159,6 @@ class Measurement:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer) -> None:
-        """Measure what the optimiser's step has done to gradients and weights."""
         with self._overhead:
             self._measure_update()
             measured = [row for row in self._rows if row.optimizer == self._number_of(optimizer)]
@@ -173,7 +168,7 @@ class Measurement:
 
     @torch.no_grad()
     def end_step(self) -> list[StepRecord]:
-        """Return what was measured of the current step, which is done or skipped by the scaler."""
+        """Return the records of a step that the optimiser took or the scaler skipped."""
         self._measure_update()
         rows, self._rows, self.has_stepped = self._rows, [], False
         return rows
@@ -200,7 +195,6 @@ class Measurement:
 def _first_filters(
     names: Sequence[str], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return some filters, and their gradients, of the first convolutions."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
         if parameter.ndim == 4 and parameter.shape[-1] > 1 and len(found) < CONVOLUTIONS_SHOWN:

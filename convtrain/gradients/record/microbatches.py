@@ -1,4 +1,4 @@
-"""The micro-batches of the current step: what a record or a replay needs once the step is done."""
+"""The micro-batches of the current step, kept for its record or a replay."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from convtrain.gradients.record.steps import StepRecord
 
 
 class Buffers:
-    """A model's buffers by name. A forward pass may replace the tensors."""
+    """A model's buffers by name; a forward pass may replace the tensors."""
 
     def __init__(self, model: nn.Module) -> None:
         self._owners = {
@@ -30,31 +30,29 @@ class Buffers:
         return {k: None if t is None else t.detach().clone() for k, t in self.tensors().items()}
 
     def put(self, tensors: Mapping[str, Tensor | None]) -> None:
-        """Replace buffers, by name."""
         for key, tensor in tensors.items():
             owner, name = self._owners[key]
             owner[name] = tensor
 
 
 class MicroBatches:
-    """Keeps batches, losses and what the layers returned, until the step is done.
+    """Keeps the batches, losses and layer outputs of a step until it is done.
 
     Attributes:
-        batches: each with its position in the epoch.
-        losses: of those that are done; their mean is the step's.
-        buffers: by name, as they were before the step, if that is to be replayed.
-        layers, input_gradient: of the first micro-batch, if it was captured.
+        batches: each with its ``batch_idx`` in the epoch.
+        losses: one for each backward pass that is done.
+        buffers: from before the step, if it may be replayed.
+        layers, input_gradient: from the first micro-batch, if it was captured.
     """
 
     def __init__(self, model: nn.Module, overhead: Overhead, *, keeps_buffers: bool) -> None:
         self._model, self._buffers = model, Buffers(model) if keeps_buffers else None
         self._capture: Capture | None = None
-        self._done_before: list[int] = []  # positions of those before the checkpoint
+        self._done_before: list[int] = []  # batch_idx before the checkpoint
         self._overhead = overhead
         self.clear()
 
     def clear(self) -> None:
-        """Forget them: the next one belongs to another step."""
         self.batches: list[tuple[Any, int]] = []
         self.losses: list[Tensor] = []
         self.buffers: dict[str, Tensor | None] = {}
@@ -62,7 +60,7 @@ class MicroBatches:
         self.input_gradient: Tensor | None = None
 
     def begin(self, trainer: pl.Trainer, batch: object, batch_idx: int, *, captures: bool) -> None:
-        """Note a batch that is about to be processed."""
+        """Add a batch before its forward pass."""
         if self._done_before:
             self.batches = [(_load_again(trainer, index), index) for index in self._done_before]
             self._done_before = []
@@ -74,7 +72,7 @@ class MicroBatches:
         self.batches.append((batch, batch_idx))
 
     def end(self, loss: object = None) -> None:
-        """Note what is known after a backward pass."""
+        """Add what is known after a backward pass."""
         if isinstance(loss, Tensor):
             self.losses.append(loss.detach())
         if self._capture is not None:
@@ -85,7 +83,10 @@ class MicroBatches:
             self._overhead.add("distributions", capture.seconds)
 
     def complete(self, rows: Sequence[StepRecord], *, losses_are_weighted: bool) -> None:
-        """Add to the records of a step what its micro-batches showed, and forget them."""
+        """Add losses and layer outputs to the records of the step, and clear them.
+
+        Weighted losses add up to the step's loss; others are averaged.
+        """
         losses = self.losses
         if len(losses) > 1 and not losses_are_weighted:
             losses = [torch.stack(losses).float().mean()]
@@ -123,7 +124,7 @@ class MicroBatches:
 
 
 def _load_again(trainer: pl.Trainer, index: int) -> object:
-    """Return a batch of this epoch as the training saw it; None if the loader cannot tell."""
+    """Return a batch as training saw it; None if the loader has no random access."""
     loader = trainer.train_dataloader
     if not isinstance(loader, Batches):
         return None

@@ -1,4 +1,4 @@
-"""What recording costs, measured by the recorder itself, and how often it may record for that."""
+"""Measure what recording costs, and thin the plan to keep within a limit."""
 
 import math
 import time
@@ -9,20 +9,20 @@ from dataclasses import replace
 
 from convtrain.gradients.record.schedule import DETAILS, Plan
 
-ALWAYS_ALLOWED_SECONDS = 1.0  # of recording, however short the training is
+ALWAYS_ALLOWED_SECONDS = 1.0  # recording time, however short the training is
 SECONDS_BETWEEN_DECISIONS = 0.5
-COLD_START_SECONDS = 5.0  # of recording, up to which the first flush says nothing of the others
-TOLERANCE = 1.1  # of the allowed share; estimates are no better
+COLD_START_SECONDS = 5.0  # recording time; a first flush below it predicts nothing
+TOLERANCE = 1.1  # times the share, since costs are estimates
 
 
 class Overhead:
-    """A stopwatch for the training thread: ``with overhead: ...`` around all that recording does.
+    """A stopwatch for the training thread: ``with overhead:`` encloses all recording.
 
     Work on an accelerator counts only while the host waits for it, which recording avoids.
 
     Attributes:
         seconds: since the start.
-        by_detail: the part of these that statistics, distributions and tensors took.
+        by_detail: the part of ``seconds`` for statistics, distributions and tensors.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class Overhead:
 
     @contextmanager
     def of(self, detail: str) -> Iterator[None]:
-        """Attribute the time inside the block, which is counted already, to a detail."""
+        """Attribute the block's time, which ``seconds`` already counts, to a detail."""
         began = time.perf_counter()
         yield
         self.by_detail[detail] += time.perf_counter() - began
 
     def add(self, detail: str, seconds: float) -> None:
-        """Count time that a detail took outside of all blocks."""
+        """Count time that a detail took outside of ``with overhead:``."""
         self.seconds += seconds
         self.by_detail[detail] += seconds
 
@@ -55,18 +55,18 @@ class Overhead:
         return time.perf_counter() - self.began
 
     def share(self) -> float:
-        """Return the recording's share of all the time since the start, in 0-1."""
+        """Return the fraction of the time since the start that recording took."""
         return self.seconds / max(self.elapsed(), 1e-9)
 
 
 class Budget:
-    """Decides how often to record, so that recording keeps within a share of the training time.
+    """Thins a plan so that recording keeps within a share of the training time.
 
     If recording took too much before a decision, the remaining steps make up for it.
 
     Args:
         share: of the whole time, recording included, in 0-1.
-        first, last: the step before the training's first, and its last one.
+        first, last: the step before the training's first, and its last step.
     """
 
     def __init__(self, share: float, overhead: Overhead, first: int, last: int) -> None:
@@ -75,10 +75,7 @@ class Budget:
         self._by_detail: dict[str, float] = {}
 
     def fit(self, plan: Plan, step: int) -> Plan:
-        """Return the plan for the steps after this one; the same one if it keeps within.
-
-        The most expensive details are thinned first, and dropped if that does not suffice.
-        """
+        """Return the plan for the next steps, with the most expensive details thinned first."""
         overhead, elapsed = self._overhead, self._overhead.elapsed()
         if not self._elapsed and overhead.seconds < COLD_START_SECONDS:
             self._mark(step, elapsed)  # the first steps take longer than all others
@@ -100,7 +97,7 @@ class Budget:
         if recording <= TOLERANCE * self.share * total:
             return plan
         for detail in reversed(DETAILS):
-            if detail == "norms":  # all alarms need them: they do not pay for other details
+            if detail == "norms":  # alarms need them; they do not pay for other details
                 allowed = max(allowed, self.share * training / (1 - self.share))
             excess = sum(costs.values()) - allowed
             if excess <= 0:
@@ -116,7 +113,6 @@ class Budget:
         self._by_detail = dict(self._overhead.by_detail)
 
     def _costs_ahead(self, plan: Plan, step: int, spent: float) -> dict[str, float]:
-        """Return the seconds that each detail will take in the remaining steps."""
         by_detail = self._overhead.by_detail
         recent = {d: by_detail[d] - self._by_detail.get(d, 0.0) for d in DETAILS if d != "norms"}
         recent["norms"] = max(spent - sum(recent.values()), 0.0)  # all that no other detail took
@@ -129,7 +125,7 @@ class Budget:
 
 
 def _thinned(plan: Plan, detail: str, kept: float, step: int, last_step: int) -> Plan:
-    """Return the plan with a part of a detail's samples, in 0-1; without it if none is left."""
+    """Return the plan with a fraction of a detail's samples; without the detail if none is left."""
     sampling = plan.samplings[detail]
     every = math.ceil(sampling.every_n_steps / kept) if kept else 0
     thinner = replace(sampling, every_n_steps=every, first_n_steps=0) if every else None

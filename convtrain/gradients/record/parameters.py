@@ -1,4 +1,4 @@
-"""The parameters of a model, by their columns in the record."""
+"""A model's parameters as columns of the record."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,11 +14,11 @@ class Parameters:
     """All parameters of a model, in its own order; a tied one is listed once.
 
     Args:
-        before_change: is called before the columns change, because the model has more parameters.
+        before_change: called before the columns change because the model has a new parameter.
 
     Attributes:
-        names, tensors, chosen: of each column; ``chosen`` ones are recorded.
-        small: whether one fused kernel takes the gradients of all.
+        names, tensors, chosen: one entry for each column; the record keeps ``chosen`` ones.
+        small: one fused kernel takes all gradients.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, before_change: Callable[[], None]) -> None:
@@ -33,11 +33,11 @@ class Parameters:
         self._column = {id(parameter): column for column, parameter in enumerate(self.tensors)}
 
     def with_gradient(self, optimizer: Optimizer) -> tuple[list[int], list[Tensor]]:
-        """Return the columns of the optimiser's parameters that have a gradient, and these."""
+        """Return the columns and gradients of the optimiser's parameters that have a gradient."""
         parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
         try:
             columns = [self._column[id(parameter)] for parameter in parameters]
-        except KeyError:  # the model has got a parameter
+        except KeyError:  # the model has a new parameter
             self._before_change()
             self._list_columns()
             columns = [self._column[id(parameter)] for parameter in parameters]
@@ -51,7 +51,7 @@ def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 def without_optimizer(trainer: pl.Trainer, model: nn.Module) -> list[str]:
-    """Return the names of parameters that require a gradient and belong to no optimiser."""
+    """Return the names of trainable parameters that belong to no optimiser."""
     owned = {id(p) for optimizer in trainer.optimizers for p in parameters_of(optimizer)}
     named = model.named_parameters()
     return [name for name, p in named if p.requires_grad and id(p) not in owned]

@@ -1,8 +1,7 @@
 """The gradient recorder: a row for every optimiser step, at the cost of a kernel or two.
 
-It reads ``p.grad`` in ``on_before_optimizer_step``: after the last backward pass of a step, after
-the scaler has unscaled, after devices have been averaged, and before clipping. Its results stay on
-the device until they are flushed, by default every 50 rows.
+It reads ``p.grad`` in ``on_before_optimizer_step``: after the last backward pass, the scaler's
+unscaling and the all-reduce, and before clipping. Results stay on the device until a flush.
 """
 
 import time
@@ -26,18 +25,15 @@ from convtrain.training.task import Task
 
 
 class Recorder(pl.Callback):
-    """Records the gradients of a run; :mod:`convtrain.gradients.record.store` says what is kept.
+    """Records a run's gradients; :mod:`convtrain.gradients.record.store` describes the files.
 
-    It works on any LightningModule, under automatic and manual optimisation, with one optimiser or
-    several. It changes nothing: weights, optimiser and random state are the same bits without it.
+    It works on any LightningModule, under automatic and manual optimisation, with any number of
+    optimisers. Weights, optimiser and random state have the same bits without it.
 
     Args:
-        run_dir: the run's directory.
-        plan: what is recorded, and when.
-        flush_every_n_steps: rows between two flushes. A process that is killed loses no more.
-        max_bytes: of the record on disk; the plan is thinned until its forecast keeps within.
-        max_overhead: share of the whole time, in 0-1; the plan is thinned to keep within it.
-        alarm: what is done when gradients are in trouble.
+        flush_every_n_steps: rows between two flushes; a killed process loses no more.
+        max_bytes: limit of the record on disk; the plan is thinned until its forecast fits.
+        max_overhead: largest share of the total time, in 0-1; the plan is thinned to fit.
 
     Attributes:
         overhead, overhead_share: seconds of recording, and their share of the training time.
@@ -108,7 +104,7 @@ class Recorder(pl.Callback):
         is_task = isinstance(pl_module, Task)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if pl_module.automatic_optimization and not is_task and isinstance(loss, Tensor):
-            loss = loss * trainer.accumulate_grad_batches  # by which Lightning has divided it
+            loss = loss * trainer.accumulate_grad_batches  # Lightning divided it by this
         with self.overhead:
             self._micro_batches.end(loss)
             if self._measurement.has_stepped:
@@ -136,7 +132,7 @@ class Recorder(pl.Callback):
             self._flusher.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Flush, so that all steps up to the checkpoint are on disk, and return what resumes."""
+        """Flush first, so that all steps up to the checkpoint are on disk."""
         if not self._is_recording:
             return self._state
         with self.overhead:

@@ -1,4 +1,4 @@
-"""When to record what."""
+"""The plan of a record: what to record, and at which steps."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -6,7 +6,7 @@ from functools import cached_property
 from convtrain.text import matches
 
 DETAILS = ("norms", "statistics", "distributions", "tensors")
-"""What may be recorded, from the cheapest to the most expensive."""
+"""The details of a record, from the cheapest to the most expensive."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is recorded of which parameters, and when; None stands for never.
+    """What to record of which parameters, and when; None means never.
 
     Attributes:
         norms: the L2 norm of each gradient.
-        statistics: those of :mod:`convtrain.gradients.record.statistics`, of each gradient.
+        statistics: the statistics of each gradient.
         distributions: histograms, the gradient of the input, values and gradients of each layer's
             output, filters, and the graph of grad_fns.
         tensors: whole gradients, of the parameters that match ``tensor_names``.
-        include, exclude: globs over parameter names. The total norm counts all parameters.
+        include, exclude: globs over parameter names; the total norm counts all parameters.
     """
 
     norms: Sampling | None = field(default_factory=Sampling)
@@ -48,12 +48,12 @@ class Plan:
 
     @cached_property
     def samplings(self) -> dict[str, Sampling]:
-        """The details that are recorded at some steps, from the cheapest on."""
+        """The details that are ever recorded, from the cheapest to the most expensive."""
         found = {name: getattr(self, name) for name in DETAILS}
         return {name: sampling for name, sampling in found.items() if sampling is not None}
 
     def due(self, step: int) -> frozenset[str]:
-        """Return the details that are recorded at a step."""
+        """Return the details to record at a step."""
         return frozenset([name for name, is_due in self.samplings.items() if is_due(step)])
 
     def selects(self, name: str) -> bool:
@@ -66,9 +66,7 @@ class Plan:
 def describe_plan(plan: Plan, original: Plan | None = None) -> str:
     """Describe a plan: ``norms every step, distributions every 50 steps``.
 
-    Args:
-        original: the plan before it was thinned; a detail that only this one has is recorded
-            ``never``.
+    A detail that only ``original``, the plan before thinning, has is recorded ``never``.
     """
     numbers = {name: sampling.every_n_steps for name, sampling in plan.samplings.items()}
     when = {name: "every step" if n == 1 else f"every {n} steps" for name, n in numbers.items()}

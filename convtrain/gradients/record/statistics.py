@@ -1,8 +1,8 @@
-"""The statistics of a tensor, and other numbers on gradients, none of which waits for the device.
+"""Statistics of a tensor, and other numbers on gradients; only ``is_finite`` waits for the device.
 
-:data:`STATISTICS` is the table of them. A row added to it has a column in the tables of parameters
-and layers, a line in docs/gradients.md (``python -m docs.generate``), a test against its definition
-and, if its ``in_tensorboard`` is set, a curve for each parameter.
+A row of :data:`STATISTICS` becomes a column in the tables of parameters and layers, a line in
+docs/gradients.md (``python -m docs.generate``), a test against its definition and, with
+``in_tensorboard``, a curve for each parameter.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +14,17 @@ from torch import Tensor
 from convtrain.training.norms import as_vector, gradient_norms, is_plain, whole
 
 MAX_EXACT_ONES = 1 << 24
-"""Up to this many ones float32 adds up without rounding."""
+"""Float32 adds up to this many ones without rounding."""
 
 
 class Statistic(NamedTuple):
     """One number that describes a tensor.
 
     Attributes:
-        name: of the column.
-        compute: from the tensor's values, a real vector x of at least one element, and their mean,
-            to a scalar on the same device.
-        definition: of the same in NumPy, as the documentation shows it.
-        in_tensorboard: whether ``grad_NAME/PARAMETER`` is shown for each sampled step.
+        compute: maps a real vector x of at least one element, and its mean, to a scalar on
+            the same device.
+        definition: the same in NumPy, for the documentation and its test.
+        in_tensorboard: show ``grad_NAME/PARAMETER`` for each sampled step.
     """
 
     name: str
@@ -57,18 +56,14 @@ def _cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 
 COMPARISONS = {"update_ratio": _update_ratios, "cosine": _cosines}
-"""Numbers that compare two tensors of each parameter, NaN where they are not defined: the norm of
-the weights' change in a step against their norm before it, and the cosine of the gradient with
-that of the step before."""
+"""Numbers that compare two tensors of each parameter, NaN where undefined: the norm of the weights'
+update over their norm before it, and the cosine of the gradients of successive steps."""
 
 
 def describe(tensors: Sequence[Tensor]) -> Tensor:
-    """Return all statistics of each tensor.
+    """Return all statistics of each tensor: (len(tensors), len(STATISTICS)).
 
-    A tensor without elements has the norm 0 and no other number.
-
-    Returns:
-        of shape (len(tensors), len(STATISTICS)), NaN where there is no number.
+    An empty tensor has the norm 0 and NaN for all others.
     """
     if not tensors:
         return torch.empty(0, len(STATISTICS))
@@ -87,16 +82,16 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def count_equal(x: Tensor, number: float) -> Tensor:
-    """Count the values of a real vector that equal a number, exactly: an int64 scalar."""
-    # On the CPU, float32 ones are made and added up in a quarter of the time that a mask takes.
+    """Count the values of a real vector that equal a number: an int64 scalar."""
+    # On the CPU, making and adding float32 ones takes a quarter of a mask's time.
     parts = [torch.eq(p, number, out=torch.empty_like(p)).sum() for p in x.split(MAX_EXACT_ONES)]
     return torch.stack(parts).to(torch.int64).sum()
 
 
 def flat(tensor: Tensor) -> Tensor:
-    """Return a tensor's values as a real vector of float32 or float64, without a copy if possible.
+    """Return a tensor's values as a real vector of float32 or float64, copied only if necessary.
 
-    The real and the imaginary part of a complex number follow one another.
+    A complex number becomes its real and then its imaginary part.
     """
     values = _as_real_vector(tensor)
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
@@ -108,7 +103,7 @@ def _as_real_vector(tensor: Tensor) -> Tensor:
 
 
 def largest(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the largest absolute value of each gradient, finite where all values are. (P,)"""
+    """Return the largest absolute value of each gradient (P,), finite where all values are."""
     if all(is_plain(gradient) for gradient in gradients):
         return torch.stack(torch._foreach_norm(list(gradients), torch.inf))
     values = [flat(gradient) for gradient in gradients]
@@ -116,12 +111,12 @@ def largest(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def is_finite(gradient: Tensor) -> bool:
-    """Decide from the values; this waits for the device."""
+    """Tell whether all values are finite; this waits for the device."""
     return bool(torch.isfinite(flat(gradient)).all())
 
 
 def exact_norm(gradient: Tensor) -> Tensor:
-    """Return the L2 norm of values whose squares float32 cannot hold, in float64."""
+    """Return the L2 norm in float64, for values whose squares float32 cannot hold."""
     return torch.linalg.vector_norm(flat(gradient).double())
 
 
@@ -131,11 +126,7 @@ def is_on_cpu(tensor: Tensor) -> bool:
 
 
 def checksums(tensors: Sequence[Tensor]) -> Tensor:
-    """Return a number for each tensor that changes when any of its bits does.
-
-    Returns:
-        float64 of shape (len(tensors),); the sum of all bit patterns, read as whole numbers.
-    """
+    """Sum the bit patterns of each tensor, float64 (len(tensors),); any changed bit changes it."""
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     values = [_as_real_vector(tensor) for tensor in tensors]
     sums = [x.view(integers[x.itemsize]).sum(dtype=torch.int64) for x in values]

@@ -1,4 +1,4 @@
-"""What was measured of optimiser steps: on the device, and on the host once it is flushed."""
+"""Records of optimiser steps: on the device, and on the host once they are flushed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,21 +29,19 @@ class StepRecord:
     """One step of one optimiser. Tensors stay on the device until they are flushed.
 
     Attributes:
-        columns: the parameters that had a gradient, by their position among all; the tensors below
-            have an entry for each, in this order.
-        loss_scale: of mixed precision.
+        columns: the P parameters that had a gradient, by position; tensors (P, ...) follow it.
         clip_value: the largest total norm allowed; None without clipping by norm.
         batches: the dataset indices of each micro-batch.
-        losses: of the micro-batches, each with its weight in the step's; they add up to that.
-        norms: (P,) of the true gradients, unscaled and unclipped; numbers if the host has them.
-        largest: (P,) absolute values, where it is not decided at once what is finite.
+        losses: one for each micro-batch, weighted; they add up to the step's loss.
+        norms: (P), of the unscaled and unclipped gradients; numbers if the host has them.
+        largest: (P), absolute values, if the flush decides what is finite.
         broken: the columns whose gradient is not finite, once that is decided.
         statistics: (P, len(MEASURED)), NaN where there is no number.
-        clipped: the total norm measured after the step, where it does not follow from the value.
+        clipped: the total norm measured after the step, if ``clip_value`` does not determine it.
         histograms: (P, BINS + 6).
-        layers: of the first micro-batch.
+        layers: from the first micro-batch.
         filters: by parameter name, some of a convolution's filters and their gradients.
-        tensors: whole gradients by name.
+        tensors: whole gradients.
     """
 
     step: int
@@ -68,7 +66,7 @@ class StepRecord:
     tensors: dict[str, Tensor] | None = None
 
     def decide_finiteness(self, norms: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Find out which gradients are not finite; this waits for the device."""
+        """Find the gradients that are not finite; this waits for the device."""
         self.norms, self.broken = [norm.item() for norm in norms], []
         if not math.isfinite(sum(self.norms)):
             pairs = zip(self.columns, gradients, strict=True)
@@ -78,14 +76,11 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class FlushedSteps:
-    """Steps (S) on the host, as arrays.
+    """Steps (S) of all parameters (P) on the host, as arrays.
 
     Attributes:
-        names: of all parameters (P).
-        rows: one for each step.
         steps: columns of the table of steps (S,), and ``loss_known``.
-        norms: float64 (S, P), NaN where there was no gradient; ``present`` tells this from a
-            gradient that is NaN.
+        norms: float64 (S, P), NaN without a gradient; ``present`` tells that from a NaN gradient.
     """
 
     names: tuple[str, ...]
@@ -111,16 +106,11 @@ class FlushedSteps:
 def flush_steps(
     rows: Sequence[StepRecord], names: Sequence[str], losses: np.ndarray
 ) -> FlushedSteps:
-    """Move what was measured to the host.
-
-    Args:
-        names: of all parameters, by column.
-        losses: (S,), of all images of each step on all devices.
-    """
+    """Move records to the host; ``losses`` (S,) are those of all devices together."""
     norms = np.full((len(rows), len(names)), np.nan)
     present = np.zeros(norms.shape, dtype=bool)
     broken, start = _decide_broken(rows), 0
-    for columns, group in groupby(rows, lambda row: row.columns):  # usually one, of all rows
+    for columns, group in groupby(rows, lambda row: row.columns):  # usually one of all rows
         stop = start + len(list(group))
         norms[start:stop, columns] = [row.norms for row in rows[start:stop]]
         present[start:stop, columns] = True
@@ -146,7 +136,7 @@ def flush_steps(
 
 
 def step_losses(rows: Sequence[StepRecord]) -> Tensor:
-    """Return the loss of each step's images, NaN where it is not known. (S,)"""
+    """Return the loss of each step (S,), NaN where it is not known."""
     device = next((r.losses[0].device for r in rows if r.losses), torch.device("cpu"))
     unknown = torch.full((), torch.nan, device=device)
     return torch.stack([_sum(r.losses) if r.losses else unknown for r in rows]).float()
@@ -168,7 +158,6 @@ def _decide_broken(rows: Sequence[StepRecord]) -> list[list[int]]:
 
 
 def _clipping(rows: Sequence[StepRecord], total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the norms after clipping and the coefficients."""
     clipped, coefficient = total.copy(), np.ones(len(rows))
     for index, row in enumerate(rows):
         if row.clip_value is not None:

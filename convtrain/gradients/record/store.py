@@ -7,12 +7,12 @@ In the run's directory, each table is a folder of parts, which are written once:
     gradients/layers/...                                     sampled steps: outputs of each layer
     gradients/histograms/...                                 sampled steps: log-magnitude histograms
     gradients/tensors/000000000001.safetensors               chosen steps: whole gradients
-    gradients/graph-000000000001.json                        each layer's grad_fn, and what follows
-    gradients/parameters.json                                shapes, types, names of tied parameters
-    gradients/alarms.jsonl                                   what went wrong, and when
+    gradients/graph-000000000001.json                        each layer's grad_fn, next functions
+    gradients/parameters.json                                shapes, dtypes, tied parameters
+    gradients/alarms.jsonl                                   one alarm a line
 
-A part is named by its first and last step. It appears under that name when all of it is on the
-disk, so a process that is killed loses only what it had not written yet.
+A part is named by its first and last step. It gets that name once it is whole on the disk, so a
+killed process loses only what it had not written yet.
 """
 
 import json
@@ -45,17 +45,17 @@ STRINGS = pa.dictionary(pa.int32(), pa.string())
 
 TABLES: dict[str, dict[str, pa.DataType]] = {
     "steps": {
-        "step": pa.int64(),  # counted from 1: the steps that the optimiser has done
+        "step": pa.int64(),  # optimiser steps, counted from 1
         "epoch": pa.int32(),
         "time": pa.float64(),  # seconds since 1970
         "optimizer": pa.int32(),
         "micro_batches": pa.int32(),
-        "lr": pa.list_(pa.float64()),  # of each parameter group
+        "lr": pa.list_(pa.float64()),  # one for each parameter group
         "loss": pa.float32(),
         "loss_scale": pa.float32(),
         "skipped": pa.bool_(),  # by the scaler of mixed precision
-        "norm": pa.float32(),  # of all gradients together, before clipping
-        "clipped_norm": pa.float32(),  # after it
+        "norm": pa.float32(),  # all gradients together, before clipping
+        "clipped_norm": pa.float32(),  # after clipping
         "clip_coefficient": pa.float32(),
         "nonfinite": pa.int32(),  # parameters whose gradient holds NaN or infinity
         "first_nonfinite": STRINGS,
@@ -71,12 +71,12 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
 }
 """The tables, and their columns that are not statistics.
 
-Statistics are float32: one column each in the table of parameters, and two in that of layers, with
-``value_`` and ``gradient_`` before the name. What a tier does not record has no column.
+A statistic is a float32 column of parameters, and ``value_`` and ``gradient_`` columns of layers.
+A detail that a tier does not record has no column.
 """
 
 FORMER_NAMES = {"deviation": "std", "zeros": "zero_fraction"}
-"""Names that statistics had in records of before: :func:`load` returns the present ones."""
+"""Names of statistics in older records; :func:`load` returns the current ones."""
 
 KEYS = ("step", "parameter", "layer")
 PART = re.compile(r"[0-9]+-[0-9]+\.parquet")
@@ -86,12 +86,8 @@ class Store:
     """Writes the parts of a run's record.
 
     Args:
-        run_dir: the run's directory; the record is its sub-folder ``gradients``.
-        in_thread: only encode the files, until :meth:`start_writing`. The thread then waits for the
-            disk and does nothing else: two threads that run Python would wait for each other.
-
-    Attributes:
-        bytes_written: to the disk.
+        in_thread: only encode the files, until :meth:`start_writing`. The thread then only waits
+            for the disk: two threads that run Python would contend for the GIL.
     """
 
     def __init__(self, run_dir: Path | str, *, in_thread: bool = False) -> None:
@@ -102,7 +98,7 @@ class Store:
         self.bytes_written = 0
 
     def append(self, table: str, columns: Mapping[str, Column]) -> None:
-        """Write one part. ``columns`` maps names to values, rows in the order of their steps."""
+        """Write one part; its rows are in the order of their steps."""
         types = dict(TABLES[table])
         for statistic in columns:
             types.setdefault(statistic, pa.float32())
@@ -139,10 +135,7 @@ class Store:
         return dict(json.loads(paths[-1].read_text())) if paths else {}
 
     def write_tensors(self, step: int, tensors: Mapping[str, "Tensor"]) -> None:
-        """Write dense tensors of a step, by name, as ``tensors/STEP.safetensors``.
-
-        A complex one is written as pairs of real and imaginary parts.
-        """
+        """Write dense tensors of a step; complex numbers become (real, imaginary) pairs."""
         from safetensors.torch import save
         from torch import view_as_real
 
@@ -155,16 +148,12 @@ class Store:
         self._write(self.folder / name, text.encode())
 
     def start_writing(self) -> None:
-        """Let the thread put the encoded files on the disk; :meth:`wait` must come before more."""
+        """Let the thread write the encoded files; call :meth:`wait` before adding more."""
         if self._thread is not None:
             self._writing = self._thread.submit(self._write_files)
 
     def wait(self) -> None:
-        """Return when all files are on the disk.
-
-        Raises:
-            TrainingError: one of them could not be written.
-        """
+        """Wait until all files are on the disk; raise TrainingError if one cannot be written."""
         writing, self._writing = self._writing, None
         try:
             if writing is not None:
@@ -208,8 +197,7 @@ def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
     Each step is there once. A part that cannot be read is left out, with a warning that names it.
 
     Args:
-        run_dir: the run's directory.
-        table: ``steps``, ``parameters``, ``layers`` or ``histograms``; see :data:`TABLES`.
+        table: ``steps``, ``parameters``, ``layers`` or ``histograms``.
 
     Raises:
         MissingDataError: there is no record, or no such table in it.
@@ -220,11 +208,7 @@ def load(run_dir: Path | str, table: str = "parameters") -> pa.Table:
 
 
 def load_in_pieces(run_dir: Path | str, table: str) -> Iterator[pa.Table]:
-    """Yield what :func:`load` returns, in pieces of whole steps that take little memory.
-
-    Raises:
-        MissingDataError: there is no such table.
-    """
+    """Yield the table that :func:`load` returns, in pieces of whole steps, to save memory."""
     pieces: list[pa.Table] = []
     rows = last = 0
     for path in parts_of(Path(run_dir) / FOLDER / table):
@@ -290,7 +274,7 @@ def _step_of_alarm(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return math.inf  # a line that a kill has cut off
+        return math.inf  # a kill cut the line off
 
 
 def _as_array(values: Column, kind: pa.DataType) -> pa.Array:

@@ -12,7 +12,7 @@ from convtrain.gradients.record.store import Column
 
 
 def step_columns(flushed: FlushedSteps) -> dict[str, Column]:
-    """Return the rows of the table of steps."""
+    """Return the table of steps."""
     steps, norm = flushed.steps, flushed.steps["norm"]
     known = {
         "loss": steps["loss_known"],
@@ -28,9 +28,9 @@ def step_columns(flushed: FlushedSteps) -> dict[str, Column]:
 def parameter_columns(
     flushed: FlushedSteps, chosen: Sequence[bool], *, statistics: bool
 ) -> dict[str, Column]:
-    """Return the rows of the table of parameters: one for each step and chosen parameter.
+    """Return the table of parameters: one row for each step and chosen parameter.
 
-    With ``statistics`` they have all columns, so that all parts of a record have the same.
+    ``statistics`` adds all their columns even to an unsampled flush, so that all parts are alike.
     """
     kept = flushed.present & np.array(chosen, dtype=bool)
     row_index, column_index = np.nonzero(kept)
@@ -50,7 +50,7 @@ def parameter_columns(
 
 
 def histogram_columns(flushed: FlushedSteps, chosen: Sequence[bool]) -> dict[str, Column]:
-    """Return the rows of the table of histograms: one for each sampled step and parameter."""
+    """Return the table of histograms: one row for each sampled step and chosen parameter."""
     rows = [
         (row.step, column, counts)
         for row in flushed.rows
@@ -68,7 +68,7 @@ def histogram_columns(flushed: FlushedSteps, chosen: Sequence[bool]) -> dict[str
 
 
 def layer_columns(flushed: FlushedSteps) -> dict[str, Column]:
-    """Return the rows of the table of layers: one for each sampled step and layer."""
+    """Return the table of layers: one row for each sampled step and layer."""
     sampled = [(row.step, row.layers) for row in flushed.rows if row.layers is not None]
     columns: dict[str, Column] = {
         "step": [step for step, layers in sampled for _ in layers.names],

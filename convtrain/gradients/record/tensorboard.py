@@ -1,4 +1,4 @@
-"""The record in TensorBoard: a view of what the store holds, written when steps are flushed."""
+"""Show the record in TensorBoard, at each flush."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +30,10 @@ STEP_TAGS = {
     "nonfinite": "nonfinite",
     "loss_scale": "loss_scale",
 }
-"""Columns of the table of steps, by the name in their tag ``gradients/NAME``."""
+"""From a column of the table of steps to NAME in its tag ``gradients/NAME``."""
 
-CURVE_POINTS = 250  # the record has every step; this bounds what a long run writes
-FILTER_IMAGES = 20  # of each convolution; TensorBoard itself shows ten
+CURVE_POINTS = 250  # per run; the record has every step
+FILTER_IMAGES = 20  # per convolution; TensorBoard shows ten
 
 
 class TensorBoardView:
@@ -47,7 +47,6 @@ class TensorBoardView:
         self._image_every, self._next_image = math.ceil(steps / FILTER_IMAGES), 0
 
     def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
-        """Write the steps of a flush."""
         if self._writer is None:
             return
         events = self._writer._get_file_writer().event_writer
@@ -65,7 +64,6 @@ class TensorBoardView:
                 events.add_event(event)
 
     def write_graph(self, row: StepRecord, graph: Mapping[str, list[str]]) -> None:
-        """Show each layer's grad_fn and those that follow it in the backward pass, as a table."""
         if self._writer is not None:
             text = graph_as_markdown(graph)
             self._writer.add_text("gradients/graph", text, row.step, row.time)
@@ -142,7 +140,7 @@ def image_value(tag: str, pixels: Tensor) -> Summary.Value:
     channels, height, width = pixels.shape
     png = BytesIO()
     image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy())
-    image.save(png, "PNG", compress_level=1)  # takes a third of the default's time, and more space
+    image.save(png, "PNG", compress_level=1)  # a third of the default's time, but larger
     encoded = Summary.Image(
         height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
     )
@@ -150,7 +148,7 @@ def image_value(tag: str, pixels: Tensor) -> Summary.Value:
 
 
 def graph_as_markdown(graph: Mapping[str, list[str]]) -> str:
-    """Return a table of each layer's grad_fn and those that follow it in the backward pass."""
+    """Return a table of each layer's grad_fn and its next functions."""
     lines = ["| layer | grad_fn | next functions |", "| --- | --- | --- |"]
     for layer, (grad_fn, *following) in graph.items():
         cells = map(as_markdown, (layer, grad_fn, ", ".join(following)))

@@ -1,4 +1,4 @@
-"""Writing what was flushed: to the store, and to TensorBoard."""
+"""Write each flush to the store and to TensorBoard."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from convtrain.gradients.record.tensorboard import TensorBoardView
 
 
 class Writer:
-    """Writes the record of a training, once it has deleted the steps that are trained again."""
+    """Writes a training's record, after it has deleted the steps that will be trained again."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Which filters of a convolution have a gradient of exact zeros, step after step."""
+"""Find convolution filters whose gradient is exactly zero, step after step."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,8 +17,8 @@ class ZeroFilters:
     """Finds the filters whose gradient is exactly zero at every step between two flushes.
 
     Testing every filter at every step would cost as much as the norms. Instead every 50th recorded
-    step scans all filters, and those that are zero there are followed from the next flush on, at
-    every recorded step. A filter may have been zero for longer than it is followed.
+    step scans all filters, and from the next flush on, every recorded step tests those that were
+    zero. A filter may have been zero for longer than it is followed.
 
     Only :meth:`flush` waits for the device.
     """
@@ -26,11 +26,10 @@ class ZeroFilters:
     def __init__(self, device: torch.device) -> None:
         self._device, self._rows = device, 0
         self._zero: dict[str, Tensor] = {}  # bool (filters,), at the last scan
-        self._followed: dict[str, tuple[Tensor, Tensor]] = {}  # numbers, and whether still zero
+        self._followed: dict[str, tuple[Tensor, Tensor]] = {}  # indices, and whether still zero
         self._sizes: dict[str, int] = {}
 
     def look(self, names: Iterable[str], gradients: Iterable[Tensor]) -> None:
-        """Look at the gradients of a recorded step."""
         scan = self._rows % SCAN_EVERY_N_STEPS == 0
         self._rows += 1
         if not (scan or self._followed):
