@@ -1,7 +1,7 @@
-"""The catalogue: each ``torch.nn`` class beside its functional twin, one file for each family.
+"""The catalogue of layers: each ``torch.nn`` class with its functional twin, one file per family.
 
-To add a layer, write its row (and, where ``torch.nn.functional`` needs help, its twin) into the
-family's ``LAYERS``.
+To add a layer, append its row to the family's ``LAYERS``, and write a twin where no function of
+``torch.nn.functional`` fits.
 """
 
 from torch import nn

@@ -11,11 +11,7 @@ def gelu(input, *, approximate):
 
 
 def softmax2d(input):
-    """Compute the softmax over channels, at each pixel of the image.
-
-    Raises:
-        ValueError: the input is not (N, C, H, W) or (C, H, W).
-    """
+    """Compute the softmax over channels at each pixel; ValueError unless the input is 3d or 4d."""
     if input.dim() not in (3, 4):
         raise ValueError(f"expected an input of 3 or 4 dimensions, got {input.dim()}")
     return F.softmax(input, -3)

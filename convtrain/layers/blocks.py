@@ -1,6 +1,6 @@
 """Composite layers that networks are built from, and the small layers inside them.
 
-The twin of a composite layer computes it in every case: the module calls it with its children, the
+A composite layer's twin is its only computation: the module calls it with child modules, the
 functional style with functions, and shape inference with layers that are being resolved.
 """
 
@@ -17,11 +17,7 @@ def _inside(tensor: Tensor) -> tuple[int, ...]:
 
 
 def residual(input: Tensor, *, body: Forward, shortcut: Forward) -> Tensor:
-    """Add the body's output to the shortcut's (He et al., 2015).
-
-    Raises:
-        ValueError: the two have different shapes, which an addition would hide by broadcasting.
-    """
+    """Add the outputs of body and shortcut (He et al., 2015), which must have equal shapes."""
     through, around = body(input), shortcut(input)
     if through.shape != around.shape:
         raise ValueError(
@@ -45,11 +41,7 @@ class Residual(nn.Module):
 
 
 def gate(input: Tensor, *, body: Forward) -> Tensor:
-    """Multiply the input by the body's output, which has one number for each channel or value.
-
-    Raises:
-        ValueError: the product would have another shape than the input.
-    """
+    """Multiply the input by the body's output, which must broadcast to the input's shape."""
     factor = body(input)
     fits = factor.ndim == input.ndim and all(
         f in (1, i) for f, i in zip(factor.shape, input.shape, strict=True)
@@ -74,7 +66,7 @@ class Gate(nn.Module):
 
 
 class _Branches(nn.Module):
-    """Holds layers under their own names, to be called in another way than in sequence."""
+    """Holds layers under their own names without calling them in sequence."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
@@ -98,11 +90,7 @@ class Concat(_Branches):
 
 
 def sum_branches(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
-    """Add the outputs of layers that have the same input.
-
-    Raises:
-        ValueError: the outputs have different shapes.
-    """
+    """Add the outputs of layers that have the same input; ValueError if their shapes differ."""
     outputs = [layer(input) for layer in children]
     if any(output.shape != outputs[0].shape for output in outputs):
         ends = ", ".join(str(_inside(output)) for output in outputs)
@@ -213,11 +201,7 @@ class Select(nn.Module):
 
 
 def pick(input: object, *, index: Sequence[int]) -> object:
-    """Return the tensor at ``index`` in nested tuples.
-
-    Raises:
-        ValueError: there is no tuple to pick from, or it is shorter.
-    """
+    """Return the tensor at ``index`` in nested tuples; ValueError if there is none."""
     for place in index:
         if not isinstance(input, (tuple, list)):
             raise ValueError(f"index={list(index)}: the input is one tensor, nothing to pick")

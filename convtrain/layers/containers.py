@@ -15,7 +15,6 @@ def sequential(input: Tensor, *, children: Iterable[Forward]) -> Tensor:
 
 
 def no_forward(*inputs, **keywords):
-    """Raise: these classes only hold what others use."""
     raise NotImplementedError("a list or dictionary of layers or parameters has no forward")
 
 

@@ -1,4 +1,4 @@
-"""Convolutions: the filter is a tensor of shape (out, in / groups, height, width)."""
+"""Convolutions; a filter has shape (out, in / groups, height, width)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from convtrain.layers.entry import Entry, channels
 def conv(
     function, input, weight, bias, *, stride, padding, dilation, groups, padding_mode, kernel_size
 ):
-    """Pad first in the modes that ``F.conv*d`` lacks: it pads with zeros only."""
+    """Pad first in the modes that ``F.conv*d`` lacks, because it pads with zeros only."""
     if padding_mode != "zeros":
         input = F.pad(input, _sides(padding, kernel_size, dilation), mode=padding_mode)
         padding = 0
@@ -22,7 +22,7 @@ def conv(
 def _sides(
     padding: tuple[int, ...] | str, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
 ) -> list[int]:
-    """Return how much to pad before and after, from the last dimension to the first."""
+    """Return the padding before and after, from the last dimension to the first."""
     sides: list[int] = []
     for position in reversed(range(len(kernel_size))):
         if padding == "same":
@@ -47,12 +47,10 @@ def conv_transpose(
     groups,
     dilation,
 ):
-    """Compute a transposed convolution, of ``output_size`` if that is given.
+    """Compute a transposed convolution.
 
-    A strided convolution maps several input sizes to one output size, so its transpose may choose.
-
-    Raises:
-        ValueError: a convolution does not map ``output_size`` to the input's size.
+    A strided convolution maps several input sizes to one output size, so ``output_size`` chooses
+    among them. A ValueError names the allowed ones.
     """
     if output_size is not None:
         sizes, given = input.shape[-len(kernel_size) :], list(output_size[-len(kernel_size) :])

@@ -1,4 +1,4 @@
-"""A row of the catalogue: a layer's class, its functional twin, and what is inferred."""
+"""A row of the catalogue: a layer's class, its functional twin, and its inferred arguments."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,43 +11,33 @@ from torch import Size, nn
 from torch.nn import functional as F
 
 Forward = Callable[..., Any]
-"""A layer as it is called: with a tensor or several, for a tensor or several."""
+"""A layer as a callable of one or more tensors."""
 
 Twin = Callable[..., Any]
-"""The functional counterpart of a layer.
+"""The functional counterpart of a layer: its signature names all that the computation depends on.
 
-Its first parameters are the call's inputs. The others are filled by name from the layer: a
-parameter or buffer, a child layer, or a setting such as ``stride``; ``training`` is the layer's
-mode, ``parameters`` the list of all the layer's own, and ``children`` all its child layers. So a
-twin's signature says everything that the computation depends on.
+Its first parameters are the inputs. The others are filled by name from the layer: a parameter or
+buffer, a child layer, or a setting such as ``stride``; ``training`` is the layer's mode,
+``parameters`` the list of its own parameters, ``children`` its child layers.
 
-:func:`torch.func.functional_call` stands for a layer that torch computes by private functions
-alone: its module runs as it is, on the model's explicit tensors.
+:func:`torch.func.functional_call` marks a layer that torch computes by private functions alone:
+its module runs on the model's explicit tensors.
 """
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the catalogue.
+    """A row of the catalogue."""
 
-    Attributes:
-        module: the ``torch.nn`` class, or a composite block of convtrain's.
-        twin: the same computation as a function of explicit tensors.
-        infer: constructor argument: how it follows from the input's shape, batch included.
-        sublayers: constructor arguments that are lists of layers.
-    """
-
-    module: type[nn.Module]
+    module: type[nn.Module]  # of ``torch.nn`` or of convtrain
     twin: Twin
+    # Constructor argument to its value, as a function of the input's shape with the batch.
     infer: Mapping[str, Callable[[Size], int]] = field(default_factory=dict)
-    sublayers: tuple[str, ...] = ()
+    sublayers: tuple[str, ...] = ()  # constructor arguments that are lists of layers
 
     @property
     def function_name(self) -> str:
-        """The function that computes the layer, as ``F.conv2d`` or ``torch.lstm``.
-
-        Where neither has one, it is the twin's own name in the family's file.
-        """
+        """The function that computes the layer, such as ``F.conv2d``, or the twin's own name."""
         twin = self.twin
         if isinstance(twin, partial):  # partial(conv, F.conv2d): one twin for several dimensions
             first = twin.args[0]
@@ -62,10 +52,10 @@ class Entry:
 
 
 def by_position(function: Callable[..., Any], *names: str) -> Twin:
-    """Return a twin that calls a function with the values of these names, by position.
+    """Return a twin that passes the values of these names by position.
 
-    Most functions of ``torch.nn.functional`` name their parameters as the layer names its settings,
-    and are twins as they are. This is for those with other names or without a Python signature.
+    A function of ``torch.nn.functional`` needs it if it has no Python signature, or if its
+    parameters have other names than the layer's settings.
     """
 
     def twin(*inputs: object, **values: object) -> object:
@@ -80,15 +70,13 @@ def by_position(function: Callable[..., Any], *names: str) -> Twin:
 
 
 def channels(shape: Size) -> int:
-    """Return the size of dimension 1, as in (N, C, H, W)."""
     return shape[1]
 
 
 def batch_first(shape: Size) -> bool:
-    """In a declared network the batch is dimension 0, whatever the class takes by default."""
+    """In a declared network the batch is dimension 0, against torch's default."""
     return True
 
 
 def features(shape: Size) -> int:
-    """Return the size of the last dimension, as in (N, F)."""
     return shape[-1]

@@ -1,4 +1,4 @@
-"""The classes of ``torch.nn`` that the catalogue leaves out, and why."""
+"""The classes of ``torch.nn`` that the catalogue omits, with the reasons."""
 
 _BASE = "a base for other classes, with no computation of its own"
 _LAZY = "its sizes are inferred: declare {0}; once it has seen an input, it is a {0}"

@@ -1,4 +1,4 @@
-"""Losses: how far the output is from the answer. The last two have weights of their own."""
+"""Losses. The last two have weights of their own."""
 
 from torch import nn
 from torch.func import functional_call
@@ -67,7 +67,7 @@ LAYERS = (
     Entry(nn.TripletMarginLoss, F.triplet_margin_loss),
     Entry(nn.TripletMarginWithDistanceLoss, F.triplet_margin_with_distance_loss),
     Entry(nn.AdaptiveLogSoftmaxWithLoss, functional_call, infer=IN),
-    # Newer than the oldest torch supported.
+    # Absent from the oldest supported torch.
     *(
         (Entry(nn.LinearCrossEntropyLoss, linear_cross_entropy, infer=IN),)
         if hasattr(nn, "LinearCrossEntropyLoss")

@@ -25,12 +25,9 @@ def batch_norm(
 ):
     """Normalize each channel over the batch; in evaluation, by the running statistics.
 
-    In training this call changes the running statistics, which are buffers:
-    ``running = (1 - momentum) * running + momentum * batch``, or the plain mean of all batches so
-    far where ``momentum`` is None.
-
-    Raises:
-        ValueError: the input's number of dimensions is not among ``ranks``.
+    In training, it updates the running statistics in place:
+    ``running = (1 - momentum) * running + momentum * batch``, or the mean over all batches so far
+    if ``momentum`` is None.
     """
     _check_rank(input, ranks)
     factor = 0.0 if momentum is None else momentum
@@ -63,11 +60,7 @@ def instance_norm(
     track_running_stats,
     training,
 ):
-    """Normalize each channel of each example by itself.
-
-    Raises:
-        ValueError: the input has neither ``rank`` dimensions nor, without a batch, one less.
-    """
+    """Normalize each channel of each example; an input of ``rank - 1`` has no batch."""
     _check_rank(input, (rank - 1, rank))
     output = F.instance_norm(
         input if input.dim() == rank else input.unsqueeze(0),

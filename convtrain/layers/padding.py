@@ -1,4 +1,4 @@
-"""Padding: the classes differ in the values that they put around the image."""
+"""Padding; the classes differ in the values that they add around the image."""
 
 from functools import partial
 

@@ -15,14 +15,14 @@ def max_pool(function, input, *, kernel_size, stride, padding, dilation, ceil_mo
 
 
 def max_unpool(function, input, indices, output_size=None, *, kernel_size, stride, padding):
-    """Put each value back where ``MaxPool(return_indices=True)`` found it, zeros elsewhere."""
+    """Put each value back where ``MaxPool(return_indices=True)`` found it, with zeros elsewhere."""
     return function(input, indices, kernel_size, stride, padding, output_size)
 
 
 def fractional_max_pool(
     function, input, *, kernel_size, output_size, output_ratio, return_indices, _random_samples
 ):
-    """Draw the windows' positions, unless the layer was given ``_random_samples``."""
+    """Draw the windows' positions, unless the layer has ``_random_samples``."""
     return function(
         input,
         kernel_size,

@@ -29,18 +29,12 @@ def recurrent(
     bidirectional,
     training,
 ):
-    """Run a sequence through all layers, in both directions if ``bidirectional``.
+    """Return the output of all layers, packed if the input is, and the states after the last step.
 
     Args:
         function: ``torch.lstm``, ``torch.gru``, or for ``nn.RNN`` a function for each ``mode``.
         input: (L, N, features), with ``batch_first`` (N, L, features), (L, features), or packed.
-        hx: the states before the first step; zeros if None. An LSTM has two.
-
-    Returns:
-        The output, packed as the input is, and the states after the last step.
-
-    Raises:
-        RuntimeError: the input's features or the states' shapes do not fit.
+        hx: the initial state, for an LSTM a pair; zeros if None.
     """
     function = function[mode] if isinstance(function, dict) else function
     batch_sizes = order = back = None

@@ -1,4 +1,4 @@
-"""Sparse layers: indices select rows of a table of weights."""
+"""Embeddings: indices select rows of a table of weights."""
 
 from torch import nn
 from torch.nn import functional as F

@@ -1,9 +1,9 @@
 """Attention and the transformer's layers (Vaswani et al., 2017), computed by torch's own modules.
 
-``torch.nn.functional`` has no function for these layers. In evaluation without gradients their
-modules take a fused path, whose last bits differ and whose conditions are private to torch, so a
-twin would have to copy them. Instead the functional style calls the module itself on the model's
-explicit tensors; with tensors given by name it calls :func:`torch.func.functional_call`.
+``torch.nn.functional`` has no function for them. In evaluation without gradients the modules take a
+fused path with other last bits, under conditions private to torch that a twin would have to copy.
+So the functional style calls the module itself on the model's explicit tensors, or
+:func:`torch.func.functional_call` on tensors that are given by name.
 """
 
 from torch import nn

@@ -1,7 +1,6 @@
 """Vision: rearrange pixels, resize, sample along a grid.
 
-``torch.nn`` has no class for some functions of ``torch.nn.functional``. They have one here, whose
-forward calls the function.
+Some functions of ``torch.nn.functional`` have no class in ``torch.nn``; the classes here call them.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""From a network's YAML to resolved layers with names, arguments and shapes; no tensor is made."""
+"""Resolves a network's YAML to layers with names, arguments and shapes, without tensors."""

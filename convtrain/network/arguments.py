@@ -17,7 +17,7 @@ _TYPES: dict[object, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     str: ((str,), "a word"),
 }
-"""Annotation of an argument: the types that YAML may give it, and how an error names them."""
+"""Annotation of an argument to the types allowed in YAML, and their name in errors."""
 
 
 def signature_of(entry: Entry) -> Signature:
@@ -27,14 +27,14 @@ def signature_of(entry: Entry) -> Signature:
         return {"layers": inspect.Parameter("layers", keyword)}
     hidden: tuple[str, ...] = ("self", "args", "kwargs", "device", "dtype")
     if issubclass(entry.module, nn.RNNBase):
-        hidden = (*hidden, "mode")  # which of the recurrent layers it is
+        hidden = (*hidden, "mode")  # set by the subclass
     known: dict[str, inspect.Parameter] = {}
-    for kind in entry.module.__mro__:  # nn.LSTM takes *args and passes them on to nn.RNNBase
+    for kind in entry.module.__mro__:  # nn.LSTM passes *args to nn.RNNBase
         declared = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
         known = {name: declared[name] for name in declared if name not in hidden}
         if known or "kwargs" not in declared:
             break
-    if entry.module is nn.RNN:  # takes it out of **kwargs, so that no signature names it
+    if entry.module is nn.RNN:  # reads it from **kwargs, so no signature names it
         known["nonlinearity"] = inspect.Parameter(
             "nonlinearity", keyword, default="tanh", annotation=str
         )
@@ -64,10 +64,7 @@ def check_arguments(
 
 
 def check_types(known: Signature, declared: Mapping[str, object], where: str) -> None:
-    """Raise NetworkError for a value of the wrong type, which torch may accept.
-
-    Where torch refuses one, its message names neither key nor value.
-    """
+    """Raise NetworkError for a value of the wrong type, even if torch would accept it."""
     for argument, value in declared.items():
         annotation = known[argument].annotation
         if annotation not in _TYPES or value is known[argument].default:

@@ -1,4 +1,4 @@
-"""The catalogue of layers as a reader sees it: all of them in a table, or one in full."""
+"""Descriptions of the catalogue's layers, for ``python -m convtrain layers``."""
 
 import inspect
 import math
@@ -26,23 +26,17 @@ EXAMPLES: dict[str, object] = {
     "value": 0.5,
     "p": 0.1,
 }
-"""A value to show for an argument that has no default."""
+"""Values shown for arguments that have no default."""
 
 
 class LayerDescription(NamedTuple):
-    """A layer of the catalogue in words.
-
-    Attributes:
-        twin: the function that the functional style calls, with its parameters.
-        inferred: arguments that follow from the input.
-        arguments: those that may be declared, with their defaults.
-    """
+    """A layer of the catalogue in words."""
 
     name: str
     family: str
-    twin: str
-    inferred: tuple[str, ...]
-    arguments: tuple[str, ...]
+    twin: str  # the function that the functional style calls, with its parameters
+    inferred: tuple[str, ...]  # arguments that follow from the input
+    arguments: tuple[str, ...]  # that may be declared, with their defaults
     purpose: str
     example: str
 
@@ -53,11 +47,7 @@ def describe_all() -> list[LayerDescription]:
 
 
 def describe_named(name: str) -> LayerDescription:
-    """Describe one layer.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """Describe one layer; ConfigError if there is none of that name."""
     for described in describe_all():
         if described.name.lower() == name.lower():
             return described
@@ -94,7 +84,7 @@ def _argument(entry: Entry, parameter: inspect.Parameter) -> str:
 
 
 def _example(entry: Entry) -> str:
-    """Return an entry as a network's YAML holds it, with the arguments that must be given."""
+    """Return the layer's YAML with its required arguments."""
     name, given = entry.module.__name__, dict[str, object]()
     if entry.sublayers:
         conv = {"Conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}

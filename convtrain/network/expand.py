@@ -1,6 +1,6 @@
-"""Expand a declared network: every block and repetition becomes the layers that it stands for.
+"""Expand a declared network: replace every block and repetition by its layers.
 
-:mod:`convtrain.network.resolve` explains the language. Nothing here knows a tensor or a shape.
+:mod:`convtrain.network.resolve` explains the language. No code here handles tensors or shapes.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from convtrain.layers.entry import Entry
 from convtrain.network.arguments import check_arguments, check_types, signature_of
 from convtrain.network.expressions import Values, brief, evaluate, is_expression
 
-MAX_LAYERS = 10_000  # counted while expanding, so that anchors and repetitions cannot explode
+MAX_LAYERS = 10_000  # counted while expanding, so anchors and repetitions cannot exhaust memory
 MAX_VALUES = 100_000
 MAX_DEPTH = 32
 REPEAT, SEQUENTIAL, REQUIRED = "Repeat", "Sequential", "required"
@@ -25,28 +25,18 @@ IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class ExpandedLayer:
-    """One layer of an expanded network.
+    """One layer of an expanded network."""
 
-    Attributes:
-        name: unique among the layers beside it; ``path`` is the name from the network's root.
-        where: the place in the YAML, the path and the class, as errors show them.
-        arguments: those declared, without ``sublayers``, the arguments that are lists of layers.
-    """
-
-    name: str
-    path: str
-    where: str
+    name: str  # unique among its siblings
+    path: str  # the name from the network's root
+    where: str  # the place in the YAML, the path and the class, for errors
     entry: Entry
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, object]  # as declared, without ``sublayers``
     sublayers: Mapping[str, tuple["ExpandedLayer", ...]]
 
 
 def expand(layers: object, blocks: object) -> tuple[ExpandedLayer, ...]:
-    """Expand a network's list of layers.
-
-    Raises:
-        NetworkError: names the entry and what is wrong with it.
-    """
+    """Expand a network's list of layers; a NetworkError names the entry and its mistake."""
     return _Expander(blocks).layers(layers, _Scope("network.layers", "", {}, ()))
 
 
@@ -56,12 +46,12 @@ class _Block(NamedTuple):
 
 
 class _Scope(NamedTuple):
-    """What is known where a layer is declared."""
+    """The context in which a layer is declared."""
 
-    where: str  # the place in the YAML, for messages
-    prefix: str  # of the paths of the layers
-    values: Values  # of ``$name``
-    blocks: tuple[str, ...]  # that are around it, outermost first
+    where: str  # the place in the YAML, for errors
+    prefix: str  # of the layers' paths
+    values: Values
+    blocks: tuple[str, ...]  # the enclosing ones, outermost first
 
 
 class _Declared(NamedTuple):
@@ -72,7 +62,7 @@ class _Declared(NamedTuple):
 
 
 class _Expander:
-    """Knows the blocks, and counts what it has read."""
+    """Holds the blocks, and counts the layers and values that it has read."""
 
     def __init__(self, blocks: object) -> None:
         if not isinstance(blocks, Mapping):
@@ -205,7 +195,6 @@ class _Expander:
         return layers
 
     def _substitute(self, value: object, values: Values, where: str, depth: int = 0) -> object:
-        """Return ``value`` with every ``$name`` in it replaced."""
         self._count("values", MAX_VALUES, where)
         if depth > MAX_DEPTH:
             raise NetworkError(f"{where}: values are nested more than {MAX_DEPTH} deep")

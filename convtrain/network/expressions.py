@@ -1,4 +1,4 @@
-"""``$width`` and ``$width * 4``: the values that a block is used with, and arithmetic of them."""
+"""Expressions of a block's parameters: ``$width`` and ``$width * 4``."""
 
 import ast
 import operator
@@ -24,11 +24,7 @@ _OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 def evaluate(text: str, values: Values, where: str) -> object:
-    """Return the value of ``$width``, or the number that ``4 * ($width + 1)`` is.
-
-    Raises:
-        NetworkError: a name is unknown, or the text is no arithmetic of numbers.
-    """
+    """Return the value of ``$width`` or ``4 * ($width + 1)``; NetworkError for anything else."""
     for name in _NAME.findall(text):
         if name not in values:
             known = ", ".join(f"${known}" for known in values) or "none"
@@ -69,7 +65,6 @@ def _number(node: ast.AST, values: Values) -> float:
 
 
 def is_expression(value: object) -> bool:
-    """Tell whether a value is a text with a ``$`` in it."""
     return isinstance(value, str) and "$" in value
 
 
@@ -78,6 +73,6 @@ _REPR.maxlevel = 3
 
 
 def brief(value: object) -> str:
-    """Show a value in one short line, however large or deep it is."""
+    """Show a value in one short line, at any size or depth."""
     shown = "null" if value is None else _REPR.repr(value)
     return " ".join(shown.split())

@@ -1,9 +1,9 @@
-"""From a declared network to resolved layers: names, inferred arguments, shapes.
+"""Resolve a declared network: layer names, inferred arguments, shapes.
 
 A network is declared as a list of layers. An entry is one of::
 
     - ReLU                                      # a layer, by the name of its torch.nn class
-    - Conv2d: {out_channels: 8, kernel_size: 3} # with arguments; in_channels follows from the input
+    - Conv2d: {out_channels: 8, kernel_size: 3} # with arguments; in_channels is inferred
     - Linear: {out_features: 10}
       name: head                                # a name of your own; linear_1 otherwise
     - [Flatten, Linear: {out_features: 10}]     # a list is a Sequential
@@ -11,7 +11,7 @@ A network is declared as a list of layers. An entry is one of::
     - Repeat: {times: 3, layers: [...]}         # the layers, three times; $index counts 0, 1, 2
     - bottleneck: {width: 64}                   # a block of your own, declared under blocks
 
-The blocks stand beside the layers::
+Blocks are declared beside the layers::
 
     blocks:
       bottleneck:
@@ -20,16 +20,15 @@ The blocks stand beside the layers::
           - Conv2d: {out_channels: $width, kernel_size: 1}
           - Conv2d: {out_channels: $out, kernel_size: 3, stride: $stride, padding: 1}
 
-A used block is a Sequential named after it; with ``name: stage2`` beside it, a named stage. Inside
-the block, ``$width`` is the value that was given: a number, a word, or a list of layers. It may be
-part of arithmetic (``+ - * / //`` and brackets).
+A use of a block is a Sequential named after the block, or as ``name:`` beside it says. Inside the
+block, ``$width`` is the given value: a number, a word, or a list of layers. Numbers allow
+arithmetic (``+ - * / //`` and brackets).
 
-Composite layers: ``Sequential``; ``Residual`` (body + shortcut); ``Concat`` and ``Sum`` (each of
-their layers has the same input); ``Dense`` (each has the outputs of all before it); ``Gate`` (body
-times input). A layer that returns several tensors, such as ``LSTM``, is followed by a ``Pick`` of
-one of them.
+Composite layers: ``Sequential``; ``Residual`` (body + shortcut); ``Concat`` and ``Sum`` (all layers
+have the same input); ``Dense`` (each has the outputs of all before it); ``Gate`` (body times
+input). After a layer that returns several tensors, such as ``LSTM``, a ``Pick`` selects one.
 
-Nothing here holds a weight: torch's meta device computes shapes and no values.
+Shapes are computed on torch's meta device, without values.
 """
 
 import inspect
@@ -49,32 +48,27 @@ from convtrain.layers.entry import Entry
 from convtrain.network.expand import ExpandedLayer, expand
 from convtrain.network.expressions import brief
 
-PROBE_BATCH = 2  # batch norm refuses a single image in training
+PROBE_BATCH = 2  # in training, batch norm refuses a single image
 
 
 @dataclass(frozen=True)
 class ResolvedLayer:
     """A layer whose arguments and shapes are known.
 
-    Attributes:
-        name: unique among the layers beside it; ``path`` is the name from the network's root.
-        entry: its row of the catalogue.
-        arguments: those declared and those inferred, as the class takes them.
-        sublayers: the layers inside a composite one, by constructor argument.
-        input_shape, output_shape: of one example, without the batch dimension; where there are
-            several tensors, of the first.
+    ``input_shape`` and ``output_shape`` exclude the batch dimension. Where there are several
+    tensors, they describe the first.
     """
 
-    name: str
-    path: str
+    name: str  # unique among its siblings
+    path: str  # the name from the network's root
     entry: Entry
-    arguments: Mapping[str, object]
-    sublayers: Mapping[str, tuple["ResolvedLayer", ...]]
+    arguments: Mapping[str, object]  # declared and inferred, as the class takes them
+    sublayers: Mapping[str, tuple["ResolvedLayer", ...]]  # by constructor argument
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
 
     def make(self) -> nn.Module:
-        """Make the ``torch.nn`` module, with freshly drawn weights."""
+        """Make the ``torch.nn`` module, with fresh weights."""
         return self._around({arg: make_sequential(inner) for arg, inner in self.sublayers.items()})
 
     def make_empty(self) -> nn.Module:
@@ -87,7 +81,7 @@ class ResolvedLayer:
         return self.entry.module(**self.arguments, **children)
 
     def leaves(self) -> Iterator["ResolvedLayer"]:
-        """Yield the layers that compute by themselves: this one, or those inside it, in order."""
+        """Yield the layers without sublayers: this one, or those inside it, in order."""
         if not self.sublayers:
             yield self
         for layers in self.sublayers.values():
@@ -110,8 +104,7 @@ def resolve_network(
 ) -> ResolvedNetwork:
     """Resolve a declared network for inputs of ``input_shape`` (without the batch dimension).
 
-    Raises:
-        NetworkError: names the layer, its input and what is wrong with it.
+    A NetworkError names the layer, its input and the mistake.
     """
     if not layers:
         raise NetworkError("network.layers is empty; declare at least one layer, such as Flatten")
@@ -120,7 +113,7 @@ def resolve_network(
         raise NetworkError("network.layers expands to nothing; declare at least one layer")
     resolved: list[ResolvedLayer] = []
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about sizes that are refused below
+        warnings.simplefilter("ignore")  # torch warns of sizes that are refused below
         output: object = torch.empty((PROBE_BATCH, *input_shape), device="meta")
         for layer in declared:
             output = _resolve(layer, resolved, output)
@@ -161,7 +154,7 @@ def _resolve(declared: ExpandedLayer, resolved: list[ResolvedLayer], input: obje
         if 0 in first_output.shape:
             raise ValueError(f"the output is empty: {_shown(first_output)}")
     except NetworkError:
-        raise  # by a layer inside this one
+        raise  # from a sublayer
     except Exception as error:
         given = f", {brief(declared.arguments)}" if declared.arguments else ""
         raise NetworkError(
@@ -186,8 +179,8 @@ def _compute_composite(
 ) -> object:
     """Run a composite layer's twin over layers that are resolved as it calls them.
 
-    So the shapes inside a block follow from the very function that both styles compute, and each
-    layer is computed once, however deep it is nested.
+    So both styles and shape inference share one function, and each layer is computed once,
+    however deep it is nested.
     """
     entry = declared.entry
     calls = {

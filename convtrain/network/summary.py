@@ -1,4 +1,4 @@
-"""What each layer of a resolved network costs: output, parameters and multiply-adds."""
+"""The cost of each layer of a resolved network: output, parameters and multiply-adds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,29 +11,22 @@ from convtrain.network.resolve import ResolvedLayer, ResolvedNetwork
 
 
 class LayerCost(NamedTuple):
-    """What one layer costs for one example.
+    """The cost of one layer for one example."""
 
-    Attributes:
-        path: its name from the network's root, with dots; ``kind`` is its class.
-        output_shape: without the batch dimension.
-        parameters: the number of learned values.
-        multiply_adds: of convolutions and matrix products; nothing else is counted.
-    """
-
-    path: str
-    kind: str
-    output_shape: tuple[int, ...]
+    path: str  # its name from the network's root, with dots
+    kind: str  # its class
+    output_shape: tuple[int, ...]  # without the batch dimension
     parameters: int
-    multiply_adds: int
+    multiply_adds: int  # of convolutions and matrix products only
 
 
 def summarize(network: ResolvedNetwork) -> list[LayerCost]:
-    """Return the cost of each layer that computes by itself, in the order of the declaration."""
+    """Return the cost of each layer without sublayers, in the order of the declaration."""
     return [_cost(leaf) for layer in network.layers for leaf in layer.leaves()]
 
 
 def totals(costs: Sequence[LayerCost]) -> tuple[int, int]:
-    """Return all parameters and all multiply-adds."""
+    """Return the sums of parameters and multiply-adds."""
     return sum(cost.parameters for cost in costs), sum(cost.multiply_adds for cost in costs)
 
 
@@ -41,7 +34,7 @@ def _cost(layer: ResolvedLayer) -> LayerCost:
     with torch.device("meta"), torch.no_grad():
         module = layer.make().eval()
         counter = FlopCounterMode(display=False)
-        if not isinstance(module, Pick):  # it computes nothing, and takes more than one tensor
+        if not isinstance(module, Pick):  # computes nothing, and takes several tensors
             with counter:
                 module(torch.empty(1, *layer.input_shape))
     return LayerCost(
@@ -49,5 +42,5 @@ def _cost(layer: ResolvedLayer) -> LayerCost:
         kind=layer.entry.module.__name__,
         output_shape=layer.output_shape,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
-        multiply_adds=counter.get_total_flops() // 2,  # a multiplication and an addition are two
+        multiply_adds=counter.get_total_flops() // 2,  # FLOPs count a multiply-add as two
     )
