@@ -1,1 +1,1 @@
-"""The six steps of a training and what surrounds them: trainer, losses, schedules, callbacks."""
+"""The task of six steps, and the trainer, losses, schedules, callbacks and loggers around it."""

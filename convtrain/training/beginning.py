@@ -1,4 +1,4 @@
-"""What a run does in its directory before it trains: find its checkpoint, record what it is."""
+"""Before the training: find the checkpoint to resume from, and record the run's provenance."""
 
 import logging
 import uuid
@@ -25,12 +25,10 @@ def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
     """Return the checkpoint to resume from; None if the run has not saved one yet.
 
     Args:
-        config: the configuration with which the run resumes.
-        run: the run.
-        data: the fingerprint of the data that are loaded.
+        data: the fingerprint of the loaded data.
 
     Raises:
-        CorruptDataError: none of its checkpoints can be used.
+        CorruptDataError: no checkpoint can be used.
         ConfigError: a limit is below what is done already, or the data have changed.
     """
     if not run.is_resumable:
@@ -40,7 +38,7 @@ def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
         )
         return None
     before = _provenance_of(run)
-    # FSDP reads the file again, one part for each process, so the tensors are left out here.
+    # With FSDP, each process reads its part of the file later, so the tensors are left out here.
     device = "meta" if config.trainer.strategy == "fsdp" else "cpu"
     found = newest_good(run.checkpoints, before.get(RUN_ID), map_location=device)
     if found.damaged:
@@ -69,16 +67,12 @@ def begin(
     data: str,
     resumes: bool,
 ) -> str:
-    """Record what is trained, and what the launcher made of it; return the run's id.
+    """Record configuration and provenance on rank 0; return the run's id.
 
     Args:
-        asked: the configuration as it was asked for.
-        config: the configuration as it was launched.
-        run: the run.
-        overrides: what was typed.
-        trainer: the trainer, before it trains.
+        asked: the configuration as requested, which is what the run records.
+        config: the configuration with the devices and the strategy that were launched.
         data: the fingerprint of the data.
-        resumes: whether the run resumes from a checkpoint.
     """
     device = str(trainer.strategy.root_device)
     if device.startswith("cuda"):

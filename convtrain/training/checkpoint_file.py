@@ -1,8 +1,7 @@
-"""A checkpoint as a file: torch's archive of tensors and plain containers, with its checksum.
+"""A checkpoint file: the zip archive that ``torch.save`` writes, with its SHA-256 as the comment.
 
-The file is the zip archive that ``torch.save`` writes, and ``torch.load(path, weights_only=True)``
-reads it. The archive's comment, which is the end of the file, holds its SHA-256, so that content
-and checksum appear together in one rename. ``unzip -z last.ckpt`` shows the checksum.
+The comment is the end of the file, so content and checksum appear together in one rename.
+``torch.load(path, weights_only=True)`` reads the file; ``unzip -z`` shows the checksum.
 """
 
 import hashlib
@@ -39,7 +38,7 @@ RUN_ID = "run_id"
 NEEDED_TO_RESUME = (
     "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch",
 )  # fmt: skip
-RANKING = "BestCheckpoints"  # Lightning's key of the state of the callback that keeps the best
+RANKING = "BestCheckpoints"  # state_key of the callback that keeps the best checkpoints
 
 SCALARS = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 CONTAINERS = (dict, OrderedDict, list, tuple, set, torch.Size)
@@ -47,14 +46,10 @@ TENSORS = (torch.Tensor, nn.Parameter)
 
 
 def save_checkpoint(checkpoint: Mapping[str, object], path: Path | str) -> None:
-    """Write a checkpoint; a reader sees the complete file or none.
-
-    Args:
-        checkpoint: tensors and plain containers.
-        path: a local file. Its folder is created if it does not exist.
+    """Write a checkpoint into a local file; a reader sees the complete file or none.
 
     Raises:
-        TrainingError: the checkpoint holds something else, or the disk is full.
+        TrainingError: it holds more than tensors and plain containers, or the disk is full.
         ConfigError: ``path`` is not local.
     """
     if _is_remote(path):
@@ -71,11 +66,11 @@ def save_checkpoint(checkpoint: Mapping[str, object], path: Path | str) -> None:
 
 
 def load_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") -> Checkpoint:
-    """Read and verify a checkpoint. Nothing in it is executed.
+    """Read and verify a checkpoint without executing anything in it.
 
     Args:
         path: a local file, or an address that fsspec can read.
-        map_location: as for ``torch.load``. With ``"meta"`` the tensors' data are not read.
+        map_location: as for ``torch.load``; ``"meta"`` leaves the tensors' data unread.
 
     Raises:
         MissingDataError: there is no such file.
@@ -97,13 +92,7 @@ def load_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") 
 
 
 class Found(NamedTuple):
-    """A checkpoint to resume from.
-
-    Attributes:
-        path: its file.
-        content: what it holds.
-        damaged: for each newer checkpoint, why it cannot be used.
-    """
+    """A checkpoint to resume from; ``damaged`` says why each newer one cannot be used."""
 
     path: Path
     content: Checkpoint
@@ -111,15 +100,9 @@ class Found(NamedTuple):
 
 
 def newest_good(folder: Path, run_id: object = None, map_location: str = "cpu") -> Found:
-    """Return the newest checkpoint that a run can resume from.
+    """Return ``last.ckpt`` or, if it cannot be used, the usable checkpoint with the most steps.
 
-    This is ``last.ckpt`` or, if it cannot be used, the one with the most steps in its name.
     Checkpoints that an alarm saved are left out, because their gradients were in trouble.
-
-    Args:
-        folder: of the checkpoints.
-        run_id: id of the run; None if it is not known.
-        map_location: as for :func:`load_checkpoint`.
 
     Raises:
         CorruptDataError: none can be used; the message says why for each.
@@ -139,7 +122,6 @@ def newest_good(folder: Path, run_id: object = None, map_location: str = "cpu") 
 
 
 def _refuse_unfit(content: Checkpoint, path: Path, run_id: object) -> None:
-    """Refuse a checkpoint that is complete as a file but would resume another training."""
     if content.get(RUN_ID) not in (None, run_id) and run_id is not None:
         raise CorruptDataError(f"{path}: is a checkpoint of another run")
     if missing := [name for name in NEEDED_TO_RESUME if name not in content]:
@@ -153,14 +135,12 @@ def _refuse_unfit(content: Checkpoint, path: Path, run_id: object) -> None:
 
 
 def _has_state(group: Mapping[str, object]) -> bool:
-    """Return whether an optimiser keeps moving averages, by the settings of a parameter group."""
+    """Return whether the group's optimiser keeps moving averages."""
     return bool(group.get("momentum")) or "betas" in group or "alpha" in group
 
 
 def best_in(folder: Path) -> Path:
     """Return the best checkpoint of a run.
-
-    The newest of the best holds the current ranking, because each change of it saves a checkpoint.
 
     Raises:
         MissingDataError: the run has kept none.
@@ -169,7 +149,7 @@ def best_in(folder: Path) -> Path:
     best = [path for path in checkpoints_in(folder) if path.name.startswith("best")]
     if not best:
         raise MissingDataError(f"{folder}: there is no best checkpoint")
-    newest = max(best, key=step_of)
+    newest = max(best, key=step_of)  # it holds the ranking, whose changes each save a checkpoint
     ranking = load_checkpoint(newest, map_location="meta").get("callbacks", {}).get(RANKING, {})
     return folder / Path(ranking.get("best_model_path", newest)).name
 
@@ -186,10 +166,7 @@ def step_of(path: Path) -> int:
 
 
 class _Archive:
-    """Writes torch's archive with its checksum as the comment.
-
-    The last bytes are held back, because they contain the length of the comment.
-    """
+    """Appends the checksum as a comment. The last bytes wait, because they hold its length."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer, self._digest, self._end = writer, hashlib.sha256(), b""

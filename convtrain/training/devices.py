@@ -1,4 +1,4 @@
-"""What devices this machine has."""
+"""The devices of this machine."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from convtrain.errors import ConfigError
 
 
 def kind_of_device(accelerator: str) -> Literal["cpu", "gpu", "mps"]:
-    """Return which kind of device ``trainer.accelerator`` selects on this machine."""
+    """Return the kind of device that ``trainer.accelerator`` selects on this machine."""
     if accelerator in ("gpu", "auto") and torch.cuda.is_available():
         return "gpu"
     if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
@@ -23,7 +23,7 @@ def device_count(accelerator: str) -> int:
 
 
 def check_devices(accelerator: str, devices: int | str, strategy: str = "auto") -> None:
-    """Raise ConfigError, with what to type instead, unless the machine has the devices."""
+    """Raise ConfigError unless this machine has the devices."""
     if strategy == "fsdp" and not torch.cuda.is_available():
         raise ConfigError(
             "trainer.strategy=fsdp: this machine has no GPU to shard a model over; "

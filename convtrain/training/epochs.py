@@ -1,4 +1,4 @@
-"""The optimiser steps of an epoch and of a training, of a trainer that is about to train."""
+"""The optimiser steps of an epoch and of a training, from Lightning's trainer."""
 
 import pytorch_lightning as pl
 
@@ -14,6 +14,6 @@ def epoch_steps(trainer: pl.Trainer) -> int:
 
 
 def training_steps(trainer: pl.Trainer) -> int:
-    """Return the optimiser steps of a training that nothing ends early."""
+    """Return the optimiser steps of a training that is not stopped early."""
     max_steps = None if trainer.max_steps == -1 else trainer.max_steps
     return steps_of_training(epoch_steps(trainer), trainer.max_epochs or 0, max_steps)

@@ -1,4 +1,4 @@
-"""What Lightning calls around the six steps of :mod:`convtrain.training.task`."""
+"""Lightning's hooks around the six steps of :mod:`convtrain.training.task`."""
 
 import math
 from typing import Any
@@ -23,18 +23,10 @@ from convtrain.training.sharding import gathered
 
 
 class TaskHooks(pl.LightningModule):
-    """Hands Lightning's hooks over to the objects that log, save and resume.
-
-    Args:
-        model: the network that is trained.
-        log_every_n_steps: optimiser steps between two log entries.
-        stop_when_lost: end the training once a logged loss and the weights are not finite.
+    """Passes Lightning's hooks to the objects that log, save and resume.
 
     Attributes:
-        progress: how far the training has come.
-        entries: what is logged.
-        resuming: what is saved and restored.
-        gradient_norm: the total norm of this step's gradients before clipping, if it is known.
+        gradient_norm: total norm of this step's gradients before clipping, if it is known.
     """
 
     def __init__(self, model: nn.Module, *, log_every_n_steps: int, stop_when_lost: bool) -> None:
@@ -53,10 +45,7 @@ class TaskHooks(pl.LightningModule):
         else:
             super().__setattr__(name, value)
 
-    # --- before the training ----------------------------------------------------------------------
-
     def configure_model(self) -> None:
-        """Shard the weights over the devices if ``trainer.strategy=fsdp``."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.is_sharded:
             from torch.distributed.fsdp import fully_shard  # takes long to import
 
@@ -67,8 +56,6 @@ class TaskHooks(pl.LightningModule):
     def on_train_start(self) -> None:
         self.entries.start_clock()
         self.resuming.start(self.trainer)
-
-    # --- steps and epochs -------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader
@@ -119,7 +106,7 @@ class TaskHooks(pl.LightningModule):
 
     def _log_interval(self) -> None:
         loss = self.entries.log_interval(self.trainer)
-        # A loss that is not finite need not be the end: a gradient scaler skips such a step.
+        # A gradient scaler skips a step whose loss is not finite, so the weights decide.
         if self.stop_when_lost and not math.isfinite(loss):
             self.check_weights()
 
@@ -135,8 +122,6 @@ class TaskHooks(pl.LightningModule):
                 f"trainer.gradient_clip_val=1"
             )
 
-    # --- validation and test ----------------------------------------------------------------------
-
     def on_validation_start(self) -> None:
         self.entries.pause_clock()
 
@@ -150,8 +135,6 @@ class TaskHooks(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.entries.log_epoch(self, "test", "test/{}", self.progress.epochs)
-
-    # --- checkpoints ------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._log_interval_if_due()  # the entry of a step belongs to the checkpoint of that step

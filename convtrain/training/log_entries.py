@@ -1,4 +1,4 @@
-"""The entries of the log: every few steps, and at the end of each epoch, validation and test."""
+"""Log entries: every few steps, and at the end of each epoch, validation and test."""
 
 import time
 
@@ -11,14 +11,10 @@ from convtrain.training.running_metrics import RunningMetrics, means
 class LogEntries:
     """Logs loss, accuracy, learning rate and speed to all loggers.
 
-    Args:
-        every_n_steps: optimiser steps between two entries.
-
     Attributes:
         running: the metrics of each stage (``fit``, ``val``, ``test``) since it began.
-        newest: the newest value of each metric.
-        logged_step: optimiser step of the newest entry about training.
-        images, seconds: images trained on so far, and the time that this took without validation.
+        logged_step: optimiser step of the newest training entry.
+        images, seconds: images trained on so far, and the time without validation.
     """
 
     def __init__(self, every_n_steps: int) -> None:
@@ -42,7 +38,7 @@ class LogEntries:
         return step != self.logged_step and step % self.every_n_steps == 0
 
     def log_interval(self, trainer: pl.Trainer) -> float:
-        """Log what training has come to since the last entry; return the mean loss."""
+        """Log the metrics of training since the last entry; return the mean loss."""
         sums = sum_over_devices(trainer, self.running["fit"].since_mark())
         loss, accuracy = means(sums)
         images, seconds = float(sums[2]), time.perf_counter() - self._interval_began
@@ -60,13 +56,7 @@ class LogEntries:
         return loss
 
     def log_epoch(self, module: pl.LightningModule, stage: str, name: str, epoch: int) -> None:
-        """Log loss and accuracy of a whole epoch, and start the next one from zero.
-
-        Args:
-            stage: ``fit``, ``val`` or ``test``.
-            name: of the metrics, such as ``val/{}``.
-            epoch: to log beside them.
-        """
+        """Log an epoch's metrics and reset them; ``name`` is a format such as ``val/{}``."""
         running = self.running[stage]
         loss, accuracy = means(sum_over_devices(module.trainer, running.sums))
         running.reset()
@@ -75,7 +65,7 @@ class LogEntries:
         self._log(module.trainer, {**values, "epoch": float(epoch)})
 
     def offer_validation(self, module: pl.LightningModule) -> None:
-        """Offer callbacks the last validation's metrics, also if it was before a resume."""
+        """Let callbacks monitor the last validation, even one before a resume."""
         known = module.trainer.callback_metrics
         values = {k: v for k, v in self.newest.items() if k.startswith("val/") and k not in known}
         offer_to_callbacks(module, values)
@@ -94,7 +84,7 @@ def offer_to_callbacks(module: pl.LightningModule, values: dict[str, float]) -> 
 
 
 def sum_over_devices(trainer: pl.Trainer, sums: Tensor) -> Tensor:
-    """Return the sum over all devices; each of them must call."""
+    """Return the sum over all devices; every device must call."""
     if trainer.world_size == 1:
         return sums
     on_device = sums.to(trainer.strategy.root_device, copy=True)

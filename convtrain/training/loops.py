@@ -1,4 +1,4 @@
-"""Lightning's loops, which end at ``trainer.max_steps`` without validating the last weights."""
+"""Lightning's loops, changed so that the weights of the last step are validated."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from convtrain.training.position import is_last_step
 
 
 class EpochLoop(_TrainingEpochLoop):
-    """Validates after the last step as well, wherever in an epoch it is."""
+    """Validates after ``trainer.max_steps`` as well, where Lightning ends without validation."""
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         due: bool = super()._should_check_val_fx(data_fetcher)

@@ -1,8 +1,7 @@
-"""The losses that torch does not have: from logits of shape (N, classes) to a mean over images.
+"""The losses that torch does not have: from logits (N, classes) to a mean over images.
 
-Targets are int64 class indices of shape (N,), or the fraction of each class, floats of shape
-(N, classes), which is what mixup makes. ``multi_margin`` compares one right class with the others
-and takes indices only.
+Targets are int64 class indices (N,), or the fraction of each class, floats (N, classes), as mixup
+makes them.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of ``log_softmax``, which leaves log-probabilities as they are."""
+    """Negative log-likelihood; its ``log_softmax`` leaves log-probabilities unchanged."""
     log_probabilities = F.log_softmax(logits, dim=1)
     if targets.is_floating_point():
         return -(log_probabilities * targets).sum(1).mean()
@@ -29,5 +28,5 @@ def mse(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def total(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the logits, whatever the targets: its gradients can be checked by hand."""
+    """Sum of the logits; it ignores the targets, and its gradients can be checked by hand."""
     return logits.sum()

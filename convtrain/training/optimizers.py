@@ -1,4 +1,4 @@
-"""The optimiser of a training: the class of ``torch.optim`` that the configuration names."""
+"""Build the optimiser of ``torch.optim`` that the configuration names."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,12 +12,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
 def make_optimizer(
     chosen: Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True
 ) -> optim.Optimizer:
-    """Build the chosen optimiser.
-
-    Args:
-        chosen: the section of the configuration.
-        fused: update all parameters in one kernel, where torch has one for them.
-    """
+    """Build the chosen optimiser; ``fused`` updates all parameters in one kernel if torch can."""
     params = list(parameters)
     fits = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
     kernel = {"fused": True} if fused and fits and chosen.has_fused_kernel else {}

@@ -9,12 +9,9 @@ from convtrain.errors import TrainingError
 
 
 def step_plateau(trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
-    """Step the plateau schedule, if there is one, by the metric that it monitors.
+    """Step the plateau schedule, if there is one; raise TrainingError if its metric is missing.
 
     Lightning would step it after the epoch's checkpoint, and never in a resumed epoch.
-
-    Raises:
-        TrainingError: there is no such metric.
     """
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, ReduceLROnPlateau):

@@ -1,10 +1,8 @@
-"""Where a checkpoint stands, and how Lightning's loops are told to continue from there.
+"""The place in a training that a checkpoint holds, and the state of Lightning's loops for it.
 
-What Lightning 2.6 saves of its loops depends on the hook that saved. From some of these states it
-resumes with a validation left out, with the end of an epoch run twice, or with the rest of an epoch
-lost. So a checkpoint holds a :class:`Position`, and when the checkpoint is loaded, the state of the
-loops, which is plain containers, is written anew: always after a whole batch, or between two
-epochs.
+Lightning 2.6 saves a state that depends on the hook that saved. From some of these states it
+resumes without a validation, runs the end of an epoch twice, or loses the rest of an epoch. So the
+saved state is replaced at loading: it is always after a whole batch, or between two epochs.
 """
 
 from typing import NamedTuple
@@ -18,11 +16,11 @@ class Position(NamedTuple):
     """A place in a training, between two batches.
 
     Attributes:
-        epoch: the epoch that is under way or has just ended, counted from 0.
-        batch: how many of its batches are done.
+        epoch: the current epoch, or the one that has just ended, from 0.
+        batch: number of its batches that are done.
         complete: all of its batches are done.
         validated: if a validation follows this batch, it is done.
-        ended: the end of the epoch is done, with all that is computed and logged there.
+        ended: everything that is computed and logged at the end of the epoch is done.
     """
 
     epoch: int
@@ -35,14 +33,7 @@ class Position(NamedTuple):
 def position_in(
     loops: Checkpoint, *, epoch: int, batches: int | float, validated: tuple[int, int] | None
 ) -> Position:
-    """Return the position of a training that is being saved.
-
-    Args:
-        loops: the state of Lightning's fit loop.
-        epoch: the epoch that is under way.
-        batches: number of batches in an epoch.
-        validated: epoch and batch of the last validation.
-    """
+    """Return the position of a training from the state of Lightning's fit loop."""
     batch = loops["epoch_loop.batch_progress"]["current"]["processed"]
     epochs = loops["epoch_progress"]["current"]
     complete = batch >= batches
@@ -57,7 +48,7 @@ def saved_position(checkpoint: Checkpoint) -> Position | None:
 
 
 def loops_at(position: Position, loops: Checkpoint) -> dict[str, object]:
-    """Return the state with which Lightning's fit loop continues from a position."""
+    """Return the state of Lightning's fit loop that resumes at a position."""
     epochs, batch = position.epoch + 1, 0 if position.ended else position.batch
     total = loops["epoch_loop.batch_progress"]["total"]["processed"]
     # Lightning repeats a validation from its start if it was interrupted in its first batch.

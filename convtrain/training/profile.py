@@ -1,9 +1,8 @@
-"""Where the time of a training goes: by stage of the pipeline, and by layer.
+"""``trainer.profiler=stages``: the time of a training by stage of the pipeline, and by layer.
 
-``trainer.profiler=stages`` selects it, and ``debug=profiler`` sets it. Lightning reports the start
-and the end of each of its actions. The time of an action excludes the actions inside it, so that
-the stages add up to the whole. On a GPU the host waits at the end of each action, because otherwise
-it would measure the launches of kernels: the training is slower, but the parts are right.
+The time of one of Lightning's actions excludes the actions inside it, so the stages add up to the
+whole. On a GPU the host waits at both ends of each action, because otherwise it would measure
+kernel launches. That slows the training, but the shares are right.
 """
 
 import logging
@@ -48,7 +47,7 @@ STAGES = (
     ("on_train", "overhead", "logging and metrics"),
     ("", "overhead", "Lightning's loop"),
 )
-"""A part of an action's name, and the side and the stage that it belongs to; the first match."""
+"""Part of an action's name, its side and its stage; the first match counts."""
 
 EPOCH = "run_training_epoch"
 FIRST_TIMED_BATCH, TIMED_EVERY_N_BATCHES, MAX_TIMED_BATCHES = 3, 5, 40
@@ -59,21 +58,12 @@ Moment = float | torch.cuda.Event
 
 @dataclass
 class Spent:
-    """The time of one stage, in seconds."""
-
     seconds: float = 0.0
     calls: int = 0
 
 
 class StageProfiler(Profiler):
-    """Adds up the time of each stage of the training, and writes a report at its end.
-
-    Args:
-        folder: for ``profile.txt``.
-
-    Attributes:
-        layers: the callback that times layers.
-    """
+    """Adds up the time of each stage, and writes ``profile.txt`` into ``folder`` at the end."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -103,7 +93,6 @@ class StageProfiler(Profiler):
         self._in_epoch = self._in_epoch and action_name != EPOCH
 
     def describe(self) -> None:
-        """Print the report of a training, and write it into the run's directory."""
         if self._stage != "fit" or self._local_rank or not self.stages:
             return
         tables = [stage_table(self.stages)]
@@ -118,8 +107,8 @@ class StageProfiler(Profiler):
 class LayerClock(pl.Callback):
     """Times each layer, forward and backward, in some of the batches.
 
-    The forward time of a layer ends with its output. Its backward time lies between the gradients
-    of its own output and of the output before it. The layers of a compiled model are not separate.
+    The backward time of a layer ends when the gradient of the previous layer's output is known. The
+    layers of a compiled model are not separate.
     """
 
     def __init__(self) -> None:
@@ -156,7 +145,7 @@ class LayerClock(pl.Callback):
         for call in self._calls:
             self.forward.setdefault(call.layer, []).append(_seconds(before, call.returned))
             before = call.returned
-        for call in self._calls:  # the backward pass of a layer ends where that before it begins
+        for call in self._calls:  # a layer's backward pass ends when the previous layer's begins
             if call.gradient is not None:
                 self.backward.setdefault(call.layer, []).append(_seconds(call.gradient, end))
                 end = call.gradient
@@ -174,7 +163,6 @@ class LayerClock(pl.Callback):
             tensors[0].register_hook(lambda _, call=call: call.take_gradient())
 
     def table(self) -> Table:
-        """Return the layers in the order of their calls, with milliseconds a call."""
         table = _table("layer", "forward, ms", "backward, ms", "share")
         means = {
             layer: (_mean_ms(times), _mean_ms(self.backward.get(layer, [])))
@@ -189,13 +177,13 @@ class LayerClock(pl.Callback):
 
 @dataclass
 class _Call:
-    """One call of a layer: when it returned, and when the gradient of its output was known."""
+    """When a call of a layer returned, and when the gradient of its output was known."""
 
     layer: str
     state: tuple[int, int]
     returned: Moment
     gradient: Moment | None = None
-    output: Tensor | None = field(default=None, repr=False)  # kept, so that its id stays its own
+    output: Tensor | None = field(default=None, repr=False)  # kept, so that its id is not reused
 
     def take_gradient(self) -> None:
         assert self.output is not None
@@ -236,7 +224,7 @@ def _wait() -> None:
 
 
 def _now(device: torch.device) -> Moment:
-    """Return this moment on the device, without waiting for the device."""
+    """Return the time on the device, without waiting for the device."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)

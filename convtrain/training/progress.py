@@ -1,4 +1,4 @@
-"""Where in a training the task is, for the one line that an error shows and for checkpoints."""
+"""How far a training has come, for error lines and checkpoints."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Progress:
     """How far a training has come.
 
     Attributes:
-        at: step (from 1), epoch and batch (from 0) that the task trains on or trained on last.
-        doing: what happens with that batch; empty while the task trains on it.
-        batch: batches of this epoch that have begun.
-        epochs: epochs that have ended, a last one that ended early included.
+        at: current or last step (from 1), epoch and batch (from 0).
+        doing: prefix for error lines, such as ``after``; empty while the task trains on the batch.
+        batch: number of batches of this epoch that have begun.
+        epochs: number of epochs that have ended, including a last one that ended early.
         validated: epoch and batch of the last validation.
     """
 
@@ -22,7 +22,7 @@ class Progress:
     validated: tuple[int, int] | None = None
 
     def where(self) -> str:
-        """Name the batch; steps count from 1, as in metrics.csv, epochs and batches from 0."""
+        """Return the place for an error line, such as ``after step 3, epoch 0, batch 2``."""
         if self.at is None:
             return f"{self.doing}the start" if self.doing else "before the first step"
         step, epoch, batch = self.at

@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, machine."""
+"""The provenance of a run: code, versions, machine."""
 
 import os
 import platform
@@ -35,7 +35,6 @@ def collect_provenance(*, seed: int, device: str) -> dict[str, object]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git prints about this package's repository; None if git fails."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)

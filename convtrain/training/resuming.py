@@ -1,4 +1,4 @@
-"""What Lightning does not keep of a training: saved with a checkpoint, and restored from it."""
+"""Save and restore the state of a training that Lightning's checkpoints lack."""
 
 from typing import TypedDict
 
@@ -25,9 +25,8 @@ class Logged(TypedDict):
     """What is logged, or waits to be.
 
     Attributes:
-        sums: of the running metrics.
-        logged_step: of the newest log entry.
-        written: how much is in each logger's files, by its class's name.
+        sums: what :meth:`RunningMetrics.saved` returns, summed over the devices.
+        written: how much is in each logger's files, by the logger's class.
     """
 
     sums: Tensor
@@ -36,32 +35,19 @@ class Logged(TypedDict):
 
 
 class Resuming:
-    """Saves and restores the place in the epoch, the running metrics and the gradients.
-
-    Args:
-        model: whose gradients may be accumulating.
-        progress: how far the training has come.
-        entries: the log's.
-
-    Attributes:
-        run_id: of the run, on the process that saves; every checkpoint holds it.
-    """
+    """Saves and restores the place in the epoch, the running metrics and the gradients."""
 
     def __init__(self, model: nn.Module, progress: Progress, entries: LogEntries) -> None:
         self.model, self.progress, self.entries = model, progress, entries
-        self.run_id: str | None = None
+        self.run_id: str | None = None  # set on rank 0, which saves it in every checkpoint
         self._within_epoch: Logged | None = None
         self._loaded: Checkpoint = {}
 
     def end_within_epoch(self, trainer: pl.Trainer) -> None:
-        """Keep what was logged before the end of an epoch that is cut short.
-
-        A longer training continues within that epoch, from here.
-        """
+        """Keep the logged state of an epoch that ends early, where a longer training resumes."""
         self._within_epoch = self._logged(trainer)
 
     def save(self, trainer: pl.Trainer, checkpoint: Checkpoint) -> None:
-        """Add to a checkpoint what Lightning does not put into it."""
         position = position_in(
             checkpoint["loops"]["fit_loop"],
             epoch=trainer.current_epoch,
@@ -82,11 +68,7 @@ class Resuming:
             checkpoint["gradients"] = {n: gathered(p.grad) for n, p in named if p.grad is not None}
 
     def load(self, trainer: pl.Trainer, checkpoint: Checkpoint) -> None:
-        """Restore what must be restored before the training starts.
-
-        The resumed run logs again what it logged after the checkpoint was saved, so those entries
-        are removed from the files first.
-        """
+        """Restore what the start needs; remove log entries that the resumed run writes again."""
         if (position := saved_position(checkpoint)) is None:
             return
         loops, saved = checkpoint["loops"], checkpoint["progress"]
@@ -102,7 +84,7 @@ class Resuming:
         self._loaded = checkpoint
 
     def start(self, trainer: pl.Trainer) -> None:
-        """Restore the rest of a loaded checkpoint, now that loaders and gradients can exist."""
+        """Restore the rest, now that loaders and gradients can exist."""
         loaded, self._loaded = self._loaded, {}
         if (position := saved_position(loaded)) is None:
             return
@@ -142,7 +124,6 @@ def file_loggers(trainer: pl.Trainer) -> dict[str, MetricsCsv | TensorBoard]:
 
 
 def _accumulates(trainer: pl.Trainer, position: Position) -> bool:
-    """Tell whether gradients that no optimiser step has used yet are accumulating."""
     return bool(position.batch % trainer.accumulate_grad_batches) and not position.complete
 
 

@@ -8,12 +8,11 @@ MAX_PENDING_LOGITS = 1 << 20
 
 
 class RunningMetrics:
-    """The sums of losses and of correct predictions, and the number of images.
+    """Sums of losses and of correct predictions, and the number of images.
 
-    Adding a batch computes nothing. Its loss and logits wait for those of later batches, because
-    ten small operations take ten times as long as one large one. Reading computes, and waits for
-    the device. The sums do not depend on when they are read: the host adds them up batch by batch
-    in float64.
+    ``add`` only stores a batch, because ten small operations take ten times as long as a large one.
+    ``sums`` computes, and waits for the device. The sums do not depend on when they are read,
+    because the host adds them up batch by batch in float64.
     """
 
     def __init__(self) -> None:
@@ -27,8 +26,7 @@ class RunningMetrics:
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Add a batch's mean loss, its logits (N, classes) and its class indices (N,).
 
-        The targets of mixed images are (N, classes), and a prediction counts as much as the image
-        has of the predicted class.
+        Mixed images have targets (N, classes), where the predicted class counts with its fraction.
         """
         count = len(targets)
         self._losses.append((loss.detach(), count))
@@ -70,7 +68,6 @@ class RunningMetrics:
         return torch.stack([self.sums, self._marked])
 
     def restore(self, saved: Tensor) -> None:
-        """Continue from what :meth:`saved` returned."""
         sums, self._marked = saved.to("cpu", torch.float64)
         self._loss, self._correct, self._images = float(sums[0]), float(sums[1]), int(sums[2])
 

@@ -1,8 +1,7 @@
-"""Learning-rate schedules: factors of ``optimizer.lr``.
+"""Learning-rate schedules, as factors of ``optimizer.lr``.
 
-Each takes the optimiser, the optimiser steps of the training and of an epoch, and its settings, and
-returns what Lightning asks for. All but ``plateau`` are functions of the optimiser step alone. So a
-run resumes its schedule from its step, and a run that is made longer follows the longer schedule.
+All but ``plateau`` depend on the optimiser step alone. So a run resumes its schedule from its step,
+and a run that is made longer follows the longer schedule.
 """
 
 import math
@@ -90,7 +89,7 @@ def plateau(
     factor: float,
     patience: int,
 ) -> LRSchedulerConfigType:
-    """Multiply the rate by ``factor`` where ``monitor`` has not improved for some epochs."""
+    """Multiply the rate by ``factor`` when ``monitor`` has not improved for ``patience`` epochs."""
     scheduler = ReduceLROnPlateau(optimizer, mode, factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
@@ -101,7 +100,7 @@ def _each_step(
     total_steps: int,
     warmup_steps: float = 0,
 ) -> LRSchedulerConfigType:
-    """Rise linearly, then follow ``factor`` of the step and the number of steps that remain."""
+    """Rise linearly, then follow ``factor(step, steps)``, both counted after the warm-up."""
     warmup = round(warmup_steps)
 
     def scale(step: int) -> float:

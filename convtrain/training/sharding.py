@@ -1,4 +1,4 @@
-"""Tensors that ``fully_shard`` has sharded over processes: gather them, and shard whole ones."""
+"""Gather tensors that ``fully_shard`` has sharded over processes, and shard whole ones."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def divided_like(parameter: Tensor, whole: Tensor) -> Tensor:
-    """Return a copy of a whole tensor on the parameter's device, sharded as the parameter is.
-
-    Args:
-        whole: of the parameter's shape, the same in every process.
-    """
+    """Return a copy of ``whole``, equal in all processes, placed and sharded like ``parameter``."""
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None:
         return whole.to(parameter.device, copy=True)
@@ -29,11 +25,7 @@ def divided_like(parameter: Tensor, whole: Tensor) -> Tensor:
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load whole weights and buffers into a module, which may be sharded.
-
-    Raises:
-        RuntimeError: names or shapes are not the module's.
-    """
+    """Load whole weights and buffers into a module, which may be sharded."""
     own = module.state_dict()
     module.load_state_dict(
         {name: divided_like(own[name], t) if name in own else t for name, t in state.items()}

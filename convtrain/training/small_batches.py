@@ -1,4 +1,4 @@
-"""Refuses batches that leave a device one image, from which batch norm cannot learn."""
+"""Refuse batches that leave a device a single image, from which batch norm cannot learn."""
 
 import torch
 from torch import nn
@@ -26,13 +26,9 @@ def devices_of(config: Config) -> int:
 
 
 def check_smallest_batch(config: Config, data: ImageData, model: nn.Module) -> None:
-    """Refuse a batch that leaves a device one image, of which batch norm has one value a channel.
+    """Raise ConfigError if a batch of an epoch gives batch norm one value per channel.
 
-    Args:
-        model: in training mode, on any device.
-
-    Raises:
-        ConfigError: an epoch has such a batch.
+    The model must be in training mode; it may be on any device.
     """
     images, size, devices = len(data.splits.train), config.data.batch_size, devices_of(config)
     used, chosen = batches_of_epoch(config, data), config.trainer
@@ -59,7 +55,6 @@ def check_smallest_batch(config: Config, data: ImageData, model: nn.Module) -> N
 
 
 def _refuses_one_image(model: nn.Module, shape: list[int]) -> bool:
-    """Return whether a batch norm in the model refuses one image; computes shapes alone."""
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in own.items()}
     image = torch.empty(1, *shape, device="meta")

@@ -1,7 +1,6 @@
 """The six steps of training a network, as a LightningModule.
 
-What surrounds the steps is elsewhere: :mod:`convtrain.training.hooks` lists the other hooks that
-Lightning calls, and the objects that log, save and resume.
+Lightning's other hooks are in :mod:`convtrain.training.hooks`.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from convtrain.training.schedules import MakeSchedule
 
 
 class Task(TaskHooks):
-    """Learns to classify images, in six steps:
+    """Trains a network to classify images, in six steps:
 
     1. A network with learnable weights is defined (``__init__``).
     2. The dataset's batches are iterated (``training_step`` receives one).
@@ -34,15 +33,10 @@ class Task(TaskHooks):
        ``weight = weight - learning_rate * gradient``.
 
     Args:
-        model: from images (N, channels, height, width) to logits (N, classes).
-        loss: from logits and targets to a scalar.
-        make_optimizer: from parameters to an optimiser.
-        make_schedule: from an optimiser and the numbers of steps to a schedule.
-        seed: of everything random in a step, such as dropout.
-        log_every_n_steps: optimiser steps between two log entries.
-        stop_when_lost: end the training once a logged loss and the weights are not finite.
-        channels_last: memory format of the images, which is that of the model's weights.
-        cuda_graphs: each call of the model overwrites the output of the call before.
+        model: maps images (N, channels, height, width) to logits (N, classes).
+        seed: seeds everything random in a step, such as dropout.
+        stop_when_lost: raise TrainingError once a logged loss and a weight are not finite.
+        cuda_graphs: each call of the model overwrites the output of the previous call.
     """
 
     def __init__(
@@ -79,7 +73,7 @@ class Task(TaskHooks):
         return call_with_cuda_graphs(self.model, images) if self.cuda_graphs else self.model(images)
 
     def loss_and_logits(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Process a batch; return its mean loss, a scalar, and its logits (N, classes)."""
+        """Return a batch's mean loss, a scalar, and its logits (N, classes)."""
         seed_device(self.device, self.seed_of(batch_idx))
         logits = self(batch.images)
         # Step 4: the loss measures how far the logits are from the targets.
@@ -100,7 +94,6 @@ class Task(TaskHooks):
         optimizer.step(closure=optimizer_closure)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimiser of step 6, and the schedule of its learning rate."""
         optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
         schedule = self.make_schedule(
             optimizer=optimizer,
@@ -112,8 +105,6 @@ class Task(TaskHooks):
     def seed_of(self, batch_idx: int) -> int:
         """Return the seed of everything random in a batch, such as dropout."""
         return derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
-
-    # --- evaluation: steps 2 to 4 -----------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.progress.doing = f"validation batch {batch_idx}, after "
@@ -128,5 +119,5 @@ class Task(TaskHooks):
             logits = self(batch.images)
             loss = self.loss(logits, batch.targets)
             self.entries.running[stage].add(loss, logits, batch.targets)
-        elif self.is_sharded:  # a device without an image still holds a part of the weights
+        elif self.is_sharded:  # a device without an image still holds a shard of the weights
             self(batch.images.new_zeros(1, *batch.images.shape[1:]))

@@ -37,7 +37,7 @@ NOT_FOR_LIGHTNING = {
 
 
 class NotProfiled(PassThroughProfiler):
-    """Does not profile. Lightning's own makes a generator for each of about 40 actions a step."""
+    """Does not profile. Lightning's own creates about 40 generators a step."""
 
     nothing = nullcontext()
 
@@ -64,7 +64,7 @@ class Trainer(pl.Trainer):
         failed: str | None = None
         try:
             super().save_checkpoint(filepath, weights_only, storage_options)
-        except TrainingError as error:  # on the first process alone; the others wait for it
+        except TrainingError as error:  # on rank 0 alone; the others wait at the barrier
             failed = str(error)
             self.strategy.barrier("Trainer.save_checkpoint")
         if (failed := self.strategy.broadcast(failed)) is not None:
@@ -78,11 +78,7 @@ def make_trainer(
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
 ) -> Trainer:
-    """Make the trainer, and set the number of CPU threads.
-
-    Raises:
-        ConfigError: the machine lacks the devices that are asked for.
-    """
+    """Make the trainer and set the CPU threads; raise ConfigError if a device is missing."""
     check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)
@@ -113,8 +109,8 @@ def make_trainer(
 def _make_strategy(name: str) -> str | Strategy:
     if name != "fsdp":
         return name
-    # Weights and gradients are DTensors, and a checkpoint is one file, as with one device. By
-    # default Lightning would shard over as many processes as there are machines.
+    # By default Lightning would shard over as many processes as there are machines, and save a
+    # checkpoint as several files.
     return ModelParallelStrategy(
         data_parallel_size=rank_info().world_size,
         tensor_parallel_size=1,
@@ -131,7 +127,7 @@ def _make_profiler(name: str | None, run_dir: Path) -> Profiler:
 
 
 class Launched(ClusterEnvironment):
-    """Tells Lightning the rank of this process, whichever launcher has started it."""
+    """Gives Lightning this process's rank, whichever launcher started the process."""
 
     creates_processes_externally = True
 
@@ -170,10 +166,8 @@ class Launched(ClusterEnvironment):
 
 
 def lightning_environment() -> ClusterEnvironment:
-    """Return this process's rank for Lightning, which would read environment variables itself.
-
-    Lightning also keeps the rank in ``rank_zero_only`` from the moment it is imported.
-    """
+    """Return the environment that gives Lightning this process's rank."""
     here = settle_rank()
+    # Lightning reads environment variables for this when it is imported.
     rank_zero_only.rank = here.rank  # type: ignore[attr-defined]
     return LightningEnvironment() if here.launcher is None else Launched(here)
