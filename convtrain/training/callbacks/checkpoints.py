@@ -1,4 +1,4 @@
-"""When a run is saved, and which of its checkpoints are kept."""
+"""When checkpoints are saved, and which of them are kept."""
 
 import logging
 import re
@@ -36,17 +36,14 @@ OLDER_NAME = "step{:06d}.ckpt"
 
 
 class CheckpointFiles(CheckpointIO):
-    """Makes Lightning read and write checkpoints by :mod:`convtrain.training.checkpoint_file`.
+    """Reads and writes checkpoints by :mod:`convtrain.training.checkpoint_file`.
 
     Lightning's own plugin writes into TMPDIR first, without fsync and checksum, and reads remote
     checkpoints with ``weights_only=False``.
-
-    Attributes:
-        found: the checkpoint that the run resumes from, which is not read a second time.
     """
 
     def __init__(self) -> None:
-        self.found: Found | None = None
+        self.found: Found | None = None  # a resume has read it already
 
     def save_checkpoint(
         self, checkpoint: Content, path: str | PathLike[str], storage_options: object = None
@@ -71,8 +68,7 @@ class CheckpointFiles(CheckpointIO):
 class BestCheckpoints(ModelCheckpoint):
     """The best checkpoints by a metric, such as ``best-epoch003-step000084.ckpt``.
 
-    When a run resumes in another place, its checkpoints are found there. The ranking forgets
-    checkpoints that no longer exist.
+    A run that was moved finds its checkpoints in the new place and forgets those that are gone.
     """
 
     @property
@@ -99,21 +95,15 @@ class BestCheckpoints(ModelCheckpoint):
         super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
-        # Lightning never removes the checkpoint that the training was resumed from.
+        # Lightning would keep the checkpoint that the training was resumed from.
         return previous != current and Path(previous).parent == Path(str(self.dirpath))
 
 
 class LastCheckpoint(Checkpoint):
-    """``last.ckpt``, and a few checkpoints before it, such as ``step000084.ckpt``.
+    """``last.ckpt``, and ``keep - 1`` checkpoints before it, such as ``step000084.ckpt``.
 
-    The end of the training is saved as well. Lightning's ``ModelCheckpoint(save_last=True)`` does
-    not save an epoch that is not among the best.
-
-    Args:
-        folder: of the checkpoints.
-        every_n_epochs, every_n_steps, every_n_minutes: save at each of them; None for never. Steps
-            are optimiser steps.
-        keep: number of checkpoints to keep, ``last.ckpt`` included.
+    The end of the training is saved as well. Steps are optimiser steps. Lightning's
+    ``ModelCheckpoint(save_last=True)`` does not save an epoch that is not among the best.
     """
 
     def __init__(
@@ -180,15 +170,11 @@ class LastCheckpoint(Checkpoint):
             self._prune(trainer.global_step)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save ``last.ckpt``, and keep the one that it replaces if ``keep`` allows.
-
-        Raises:
-            TrainingError: a weight is not finite, or the disk is full.
-        """
+        """Save ``last.ckpt``; raise TrainingError if a weight is not finite or the disk is full."""
         _check_weights(trainer)
         step, previous = trainer.global_step, self._step_of_last
         if self.keep > 1 and trainer.is_global_zero and previous not in (None, step):
-            with suppress(TrainingError, FileNotFoundError):  # a full disk is reported by the save
+            with suppress(TrainingError, FileNotFoundError):  # the save reports a full disk
                 hard_link(self.path, OLDER_NAME.format(previous))
         trainer.save_checkpoint(self.path)
         self._step_of_last, self._saved_at, self._save_after = step, time.monotonic(), ""
@@ -196,7 +182,6 @@ class LastCheckpoint(Checkpoint):
             self._prune(step)
 
     def _is_resumed(self, trainer: pl.Trainer) -> bool:
-        """Return whether the training was resumed from ``last.ckpt``."""
         return bool(trainer.ckpt_path) and Path(str(trainer.ckpt_path)) == self.path
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
@@ -206,7 +191,7 @@ class LastCheckpoint(Checkpoint):
         return bool(trainer.strategy.broadcast(passed))  # clocks differ, but all ranks must save
 
     def _prune(self, step: int) -> None:
-        """Remove all but the newest, and those after ``step``, which a resume has undone."""
+        """Keep the newest, but none after ``step``, which a resume has undone."""
         names = self.path.parent.glob("step*.ckpt")
         older = sorted((p for p in names if re.fullmatch(r"step\d+", p.stem)), key=step_of)
         past = [path for path in older if step_of(path) < step]
@@ -219,10 +204,7 @@ class LastCheckpoint(Checkpoint):
 def make_checkpoints(
     chosen: section.Checkpoint, folder: Path, *, validates: bool
 ) -> list[Checkpoint]:
-    """Make the callbacks that keep the best and the newest checkpoints.
-
-    Without validation there is no best checkpoint.
-    """
+    """Make the callbacks that keep the newest and, if the run validates, the best checkpoints."""
     last = LastCheckpoint(
         folder,
         every_n_epochs=chosen.every_n_epochs,
@@ -247,7 +229,7 @@ def make_checkpoints(
 
 
 def load_best_weights(trainer: pl.Trainer) -> str | None:
-    """Load the best weights and return their checkpoint's name; None if no best one was kept."""
+    """Load the best weights; return their checkpoint's name, or None if none was kept."""
     best = trainer.checkpoint_callback
     if not isinstance(best, BestCheckpoints):
         return None
@@ -264,6 +246,6 @@ def load_best_weights(trainer: pl.Trainer) -> str | None:
 
 
 def _check_weights(trainer: pl.Trainer) -> None:
-    """Keep the last good checkpoint: weights that are not finite are never saved."""
+    """Raise before weights that are not finite replace a good checkpoint."""
     if isinstance(trainer.lightning_module, Task):
         trainer.lightning_module.check_weights()

@@ -1,4 +1,4 @@
-"""Ending a run where it can be resumed exactly, after a signal has asked it to stop."""
+"""End a run on a signal, at a place from which it resumes exactly."""
 
 import pytorch_lightning as pl
 import torch
@@ -10,13 +10,10 @@ from convtrain.training.position import validation_follows
 
 
 class Interrupts(Checkpoint):
-    """Saves and ends a run after a step, or after a batch of a validation, if a signal asks it to.
+    """Saves and ends a run after a step or a validation batch if a signal was received.
 
-    All processes end together, whichever of them received the signal. It is a ``Checkpoint``
-    because Lightning calls those last.
-
-    Args:
-        signals: the signals that were received.
+    All processes end together, whichever received the signal. It is a ``Checkpoint`` because
+    Lightning calls those last.
     """
 
     def __init__(self, signals: Signals) -> None:

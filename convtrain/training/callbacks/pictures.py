@@ -22,13 +22,7 @@ GAP_PIXELS = 4
 
 
 class Pictures(pl.Callback):
-    """Shows the filters before and after training, and predictions on test images.
-
-    Args:
-        test: the test split.
-        classes: a name for each class.
-        count: how many test images are shown.
-    """
+    """Shows the filters before and after training, and predictions on ``count`` test images."""
 
     def __init__(
         self,
@@ -59,7 +53,7 @@ class Pictures(pl.Callback):
         images = self.normalise(_pixels(self.images).to(pl_module.device))
         logits = pl_module(images.to(next(pl_module.parameters()).dtype))
         pl_module.train(was_training)
-        # All processes compute the logits, because each may hold only a part of the model.
+        # All processes compute the logits, because each may hold only a shard of the model.
         if logits.ndim != 2 or not trainer.is_global_zero:
             return  # with a loss that needs no classes, the output may have any shape
         figure = prediction_grid(self.images, logits.argmax(1).cpu(), self.classes)
@@ -85,10 +79,10 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
     side, title = 1.35 * min(height / width, 4), 0.3  # inches; an image is 1.35 wide
     figure = Figure(figsize=(1.5 * columns, (side + title) * rows + 0.4))
     figure.suptitle("predicted (true)", fontsize=10)
-    # All images share one pair of axes: a pair for each takes longer than testing a small network.
+    # All images share one Axes: one for each takes longer than testing a small network.
     axes = figure.add_axes((0.0, 0.0, 1.0, 1 - 0.4 / ((side + title) * rows + 0.4)))
     axes.axis("off")
-    above = title / (side + title)  # height of an image's title, as a part of its cell
+    above = title / (side + title)  # height of an image's title, as a fraction of its cell
     for index, (pixels, label, guess) in enumerate(
         zip(_pixels(images), images.labels.tolist(), predicted.tolist(), strict=False)
     ):
@@ -108,12 +102,9 @@ def _pixels(images: Images) -> Tensor:
 
 
 def filter_grid(weight: Tensor) -> Tensor:
-    """Arrange filters (out, in, height, width) as one image: zero is grey, more is brighter.
+    """Arrange filters (out, in, height, width) in a uint8 image (1 or 3, height, width).
 
-    Filters of three channels are shown in colour, others channel by channel in grey.
-
-    Returns:
-        uint8 of shape (1 or 3, height, width).
+    Zero is grey, more is brighter. Filters of three channels are in colour, others grey by channel.
     """
     if weight.shape[1] != 3:
         weight = weight.flatten(0, 1).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Before the first step, all processes check that they are about to train the same."""
+"""Check before the first step that all processes train the same."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,22 +14,13 @@ from convtrain.config.schema import Config
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 
-MAX_HASHED_BYTES = 64 * 2**20  # per split; of a larger one, images evenly spread over it
+MAX_HASHED_BYTES = 64 * 2**20  # per split; a larger one is sampled evenly
 
 Facts = Mapping[str, str]
 
 
 class SameEverywhere(pl.Callback):
-    """Compares configuration, code, data and directory with those of the other processes.
-
-    Args:
-        config: the configuration as it was asked for.
-        data: the fingerprint of the data.
-        run_dir: the run's directory.
-
-    Raises:
-        ConfigError: in all processes alike: what differs, and on which rank.
-    """
+    """Raises ConfigError in all processes if configuration, code, data or directory differ."""
 
     def __init__(self, config: Config, data: str, run_dir: Path) -> None:
         self.config, self.data, self.run_dir = config, data, run_dir
@@ -50,12 +41,7 @@ class SameEverywhere(pl.Callback):
 
 
 def difference(facts: Sequence[Facts], settings: Sequence[Facts]) -> str | None:
-    """Return a line on the first rank that differs from rank 0, or None.
-
-    Args:
-        facts: of each rank, by name.
-        settings: of each rank, JSON text by dotted key.
-    """
+    """Describe the first rank that differs from rank 0, given each rank's facts and settings."""
     for rank, theirs in enumerate(facts):
         wrong = [name for name, fact in theirs.items() if fact != facts[0][name]]
         if not wrong:
@@ -82,7 +68,7 @@ def code_version() -> str:
 
 
 def data_fingerprint(splits: Splits) -> str:
-    """Return a short hash of all labels and images; of large splits, of some of the images."""
+    """Return a short hash of all labels and images; large splits are sampled."""
     data = hashlib.sha256()
     for images in (splits.train, splits.val, splits.test):
         data.update(str(len(images)).encode())

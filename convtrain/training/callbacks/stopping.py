@@ -1,4 +1,4 @@
-"""When a training ends before its last epoch, and why."""
+"""Early stopping, and why a training ended before its last epoch."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
@@ -7,7 +7,7 @@ from convtrain.training.task import Task
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Lightning's early stopping, whose patience counts epochs, each by its last validation."""
+    """Lightning's early stopping, whose patience counts epochs by their last validation."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not isinstance(pl_module, Task) or pl_module.epoch_is_complete:
@@ -17,7 +17,7 @@ class EarlyStopping(LightningEarlyStopping):
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def why(self) -> str | None:
-        """Return why it has ended the training, if it has."""
+        """Return why it ended the training, if it did."""
         if self.stopping_reason_message is None:
             return None
         if self.wait_count < self.patience:
@@ -30,7 +30,7 @@ class EarlyStopping(LightningEarlyStopping):
 
 
 def why_early(trainer: pl.Trainer, epochs: int) -> str | None:
-    """Return why a training has ended before its last epoch, if it has."""
+    """Return why a training ended before its last epoch, if it did."""
     stopping = trainer.early_stopping_callback
     if isinstance(stopping, EarlyStopping) and (why := stopping.why()):
         return why

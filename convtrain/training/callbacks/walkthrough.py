@@ -15,10 +15,7 @@ MAX_VALUES = 1000  # torch abbreviates tensors with more values
 
 
 class Walkthrough(pl.Callback):
-    """Shows input, weights, output, grad_fn and gradients of the first batch, step by step.
-
-    The gradient of the input is shown too. The text goes to the terminal and to TensorBoard.
-    """
+    """Writes every tensor of the first batch to the terminal and to TensorBoard, step by step."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""What the loggers that take numbers alone have in common."""
+"""The base of loggers that take numbers only."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class NumbersLogger(Logger):
-    """A logger that takes the numbers of a log entry, and those in tensors of one value."""
+    """Logs the numbers of a log entry, tensors of one value included; ignores the rest."""
 
     name = version = ""
 

@@ -1,4 +1,4 @@
-"""``metrics.csv``: one row for each log entry, in the file as soon as it is logged."""
+"""``metrics.csv``: one row for each log entry, written at once."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ COLUMNS = (
 
 
 class MetricsCsv(NumbersLogger):
-    """Appends a row to ``metrics.csv`` for each log entry; a new metric adds a column.
+    """Appends a row for each log entry; a new metric adds a column.
 
-    Lightning's CSVLogger rewrites the whole file at every save and deletes the file that it finds,
-    so that a resumed run would lose its earlier rows.
+    Lightning's CSVLogger rewrites the file at every save and deletes one that exists, so a resumed
+    run would lose its earlier rows.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,13 +52,12 @@ class MetricsCsv(NumbersLogger):
 
     @rank_zero_only
     def forget_after(self, step: int, written: int | None = None) -> None:
-        """Remove the rows that a resumed run writes again.
+        """Remove the rows after a checkpoint, which a resumed run writes again.
 
         Args:
-            step: optimiser step of the checkpoint. Rows that a callback logged for an earlier step
-                after the checkpoint was saved are kept.
-            written: number of rows when the checkpoint was saved; None if the checkpoint does not
-                hold it.
+            step: optimiser step of the checkpoint. Rows that a callback logged later for an earlier
+                step are kept.
+            written: number of rows when the checkpoint was saved; None if it does not hold it.
         """
         columns, rows = self._close_and_read()
         if written is None:

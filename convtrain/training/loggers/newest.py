@@ -4,11 +4,7 @@ from convtrain.training.loggers.base import NumbersLogger
 
 
 class Newest(NumbersLogger):
-    """Keeps the newest value of each metric, whichever callback logs it.
-
-    Args:
-        values: is updated at every log entry.
-    """
+    """Updates ``values`` with the newest value of each metric, whichever callback logs it."""
 
     def __init__(self, values: dict[str, float]) -> None:
         super().__init__()

@@ -20,19 +20,14 @@ from convtrain.process.atomic import atomic_write
 
 
 class Written(TypedDict):
-    """How much of the log is in the event files.
-
-    Attributes:
-        bytes: size of each event file, by name.
-        epoch_logged_at: the step at which the epoch was logged last.
-    """
+    """Size of each event file by name, and the step at which the epoch was logged last."""
 
     bytes: dict[str, int]
     epoch_logged_at: int
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoardLogger, which writes a single event file into the run directory."""
+    """Lightning's TensorBoardLogger, but it writes a single event file into the run directory."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
@@ -44,8 +39,7 @@ class TensorBoard(TensorBoardLogger):
         is_open = self._experiment is not None
         writer: SummaryWriter = super().experiment
         if not is_open:
-            # TensorBoard's checksum is a Python loop: 110 ns a byte, during which the training
-            # waits for the interpreter's lock.
+            # TensorBoard's checksum is a Python loop that holds the GIL for 110 ns a byte.
             records = writer._get_file_writer().event_writer._async_writer._writer
             records.write = lambda data: records._writer.write(record(data))
         return writer
@@ -74,20 +68,17 @@ class TensorBoard(TensorBoardLogger):
     def log_results(
         self, settings: Mapping[str, object], metrics: Mapping[str, float], step: int
     ) -> None:
-        """Fill the HPARAMS page with settings and final metrics.
-
-        The metrics are not logged as curves, because their curves exist.
-        """
+        """Fill the HPARAMS page. The metrics get no curves here, because they have some already."""
         shown = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in settings.items()}
         for summary in hparams(shown, dict(metrics)):
             self._file.add_summary(summary, step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the file, but not after ``success``, which Lightning reports before the test too.
+        """Keep the file open after ``success``, which Lightning also reports before the test.
 
-        TensorBoard reads several event files in the order of their names, which is not the order
-        of their creation if they were created in the same second. So a run writes a single file.
+        A run writes a single file, because TensorBoard reads files in the order of their names, and
+        that is not the order of creation for files of the same second.
         """
         if status == "success":
             self.experiment.flush()
@@ -106,12 +97,12 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def forget_after(self, step: int, written: Written | None = None) -> None:
-        """Remove the events that a resumed run writes again.
+        """Remove the events after a checkpoint, which a resumed run writes again.
 
         Args:
             step: optimiser step of the checkpoint; -1 removes all events. Events that a callback
-                logged for an earlier step after the checkpoint was saved are kept.
-            written: from when the checkpoint was saved; None if the checkpoint does not hold it.
+                logged later for an earlier step are kept.
+            written: from the checkpoint; None if it does not hold it.
         """
         if written is not None:
             self._epoch_logged_at = written["epoch_logged_at"]
@@ -120,7 +111,7 @@ class TensorBoard(TensorBoardLogger):
                 path.unlink()
             elif written is not None:
                 remove_events(path, written["bytes"].get(path.name, 0), step)
-        if step >= 0:  # a TensorBoard that is open drops the points of this step and later ones
+        if step >= 0:  # an open TensorBoard drops the points from this step on
             restart = Event(session_log=SessionLog(status=SessionLog.START))
             self._file.add_event(restart, step + 1)
 
@@ -133,7 +124,7 @@ class TensorBoard(TensorBoardLogger):
 
 
 def compared_settings(config: Config) -> dict[str, object]:
-    """Return what TensorBoard's HPARAMS page shows: the settings that people compare."""
+    """Return the settings that TensorBoard's HPARAMS page compares."""
     settings = {
         "model": config.model.style,
         "network": config.model_name,
@@ -165,7 +156,7 @@ def _checksum(content: bytes) -> bytes:
 def remove_events(path: Path, size: int, step: int) -> None:
     """Remove the events after the first ``size`` bytes of a file, unless they precede ``step``.
 
-    A record that was cut off is removed as well, and so is a file that is left without any event.
+    A record that was cut off is removed too, and so is a file without events.
     """
     content = path.read_bytes()
     kept, start, has_events = [content[:size]], size, size > 0
