@@ -70,7 +70,7 @@ def make_data(config: Config, splits: Splits | None = None) -> ImageData:
 
 
 def model_override(config: Config) -> str:
-    """Return the override that chose the model, as errors name it."""
+    """Return the override that chose the model, for error messages."""
     match config.model:
         case CustomModel(target=target):
             return f"model._target_={target}"
@@ -81,11 +81,7 @@ def model_override(config: Config) -> str:
 
 
 def make_model(config: Config) -> nn.Module:
-    """Make the model.
-
-    Raises:
-        NetworkError: it cannot be built, is larger than the memory, or has no parameters.
-    """
+    """Make the model; raise NetworkError if it has no parameters or exceeds the memory."""
     with within_memory(model_override(config)):
         model = _build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -128,7 +124,7 @@ def _build_model(config: Config) -> nn.Module:
 
 
 def _device(config: Config) -> torch.device:
-    """Return the device that this process trains on, which is the meta device in a forecast."""
+    """Return the device of this process; a forecast has the meta device."""
     if (default := torch.get_default_device()).type == "meta":
         return default
     kind = kind_of_device(config.trainer.accelerator)
@@ -136,7 +132,7 @@ def _device(config: Config) -> torch.device:
 
 
 def wants_channels_last(config: Config, model: nn.Module) -> bool:
-    """Choose the memory format by the configuration and the kind of device alone."""
+    """Choose the memory format from the configuration and the kind of device alone."""
     chosen = config.trainer.channels_last
     if chosen != "auto":
         return chosen

@@ -1,7 +1,7 @@
-"""What a training will need, computed before it starts: parameters, steps, memory, disk.
+"""Forecast the parameters, steps, memory and disk space of a training.
 
-The data is read as for a training. The model is built on torch's meta device, which computes shapes
-without values, so a forecast needs neither the model's memory nor an accelerator.
+The model is built on torch's meta device, so a forecast needs neither the model's memory nor an
+accelerator. The data is read as for a training.
 """
 
 import math
@@ -29,7 +29,7 @@ from convtrain.training.optimizers import make_optimizer
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer
 
-CHECKPOINT_BYTES, TENSOR_BYTES = 10_000, 500  # of a checkpoint, besides its numbers
+CHECKPOINT_BYTES, TENSOR_BYTES = 10_000, 500  # of a checkpoint, in addition to its numbers
 CSV_ENTRY_BYTES, TENSORBOARD_ENTRY_BYTES = 90, 250
 FILTERS_BYTES, IMAGE_BYTES = 15_000, 700  # of TensorBoard's pictures
 SMALL_FILES_BYTES = 12_000  # configuration, provenance, log and result
@@ -39,12 +39,11 @@ class Forecast(NamedTuple):
     """What a training will need.
 
     Attributes:
-        images: numbers of images in training, validation and test.
+        images: number of training, validation and test images.
         parameters: number of trained parameters.
         steps: optimiser steps, at most.
-        epoch_steps: optimiser steps per epoch.
-        memory: bytes on each device, by what they are for.
-        disk: bytes in the run's directory, by what they are for.
+        memory: bytes on each device, by purpose.
+        disk: bytes in the run's directory, by purpose.
     """
 
     images: tuple[int, int, int]
@@ -58,18 +57,11 @@ class Forecast(NamedTuple):
 def forecast(config: Config) -> Forecast:
     """Return what training ``config`` will need.
 
-    Memory, in bytes on each device:
-
-    - parameters, gradients: of all parameters, and of the trained ones;
-    - optimiser state: the tensors that the optimiser holds after one step;
-    - buffers: such as the averages of batch norm;
-    - activations: what autograd keeps from the forward pass and the loss of one batch until the
-      backward pass, each storage once, without parameters and buffers; half of it for
-      ``16-mixed`` and ``bf16-mixed``. Missing if the model cannot run on the meta device;
-    - images: the splits, one byte per pixel and channel; none if they are read from a file.
-
-    The library itself (about 500 MB for CUDA), the workspaces of kernels, and the gradients of
-    activations, which replace the activations, are not counted.
+    ``activations`` are what autograd keeps of one batch from the forward pass to the backward pass,
+    each storage once, or half of it for ``16-mixed`` and ``bf16-mixed``. They are missing if the
+    model cannot run on the meta device. ``images`` are the splits, one byte per pixel and channel;
+    none if they are read from a file. The memory leaves out the libraries (about 500 MB for CUDA),
+    the workspaces of kernels, and the gradients of activations, which replace the activations.
 
     Raises:
         ConvtrainError: what the training would raise before its first step.
@@ -111,7 +103,7 @@ def forecast(config: Config) -> Forecast:
 
 
 def _check_the_rest(config: Config, data: ImageData) -> None:
-    """Raise what is wrong with devices, callbacks, loggers and trainer."""
+    """Raise the errors of devices, callbacks, loggers and trainer."""
     chosen = config.trainer
     check_devices(chosen.accelerator, chosen.devices, chosen.strategy)
     with TemporaryDirectory() as folder:
@@ -125,8 +117,8 @@ def _check_the_rest(config: Config, data: ImageData) -> None:
 def make_model_on_meta(config: Config) -> nn.Module:
     """Make the model without values.
 
-    A few constructions read values, such as orthogonal parametrizations. They are made on the CPU
-    and then moved, which also raises what is wrong with a model.
+    Constructors that read values, such as orthogonal parametrizations, fail on the meta device; their
+    models are made on the CPU and then moved. Errors of a model come from there too.
     """
     try:
         with torch.device("meta"):
@@ -136,11 +128,7 @@ def make_model_on_meta(config: Config) -> nn.Module:
 
 
 def saved_for_backward(config: Config, model: nn.Module) -> int | None:
-    """Return the bytes that autograd keeps of one batch on each device.
-
-    Returns:
-        None if the model's computation depends on values, which the meta device lacks.
-    """
+    """Return the bytes that autograd keeps of a batch per device; None if the model reads values."""
     kept: dict[int, Tensor] = {}  # keeps the tensors alive, so that no address is used twice
 
     def keep(tensor: Tensor) -> Tensor:

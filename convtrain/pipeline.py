@@ -49,10 +49,8 @@ class Assembled:
     """A run that is ready to train.
 
     Attributes:
-        asked: the configuration as it was asked for.
-        config: the same with the devices and the strategy that were launched.
-        data, task, trainer: what is trained on, what is trained, and Lightning's trainer.
-        recorder: the gradient recorder, if the run has one.
+        asked: the configuration as requested.
+        config: the configuration with the devices and the strategy that were launched.
         fingerprint: a hash of the data.
         started: when the assembly began, on ``time.perf_counter``.
     """
@@ -79,10 +77,8 @@ def assemble(
     """Make everything that a run consists of; nothing is written yet.
 
     Args:
-        config: the validated configuration, as it was asked for.
-        run_dir: the run's directory.
-        splits: train on these images instead of loading the configured dataset.
-        callbacks: are called before those that the configuration names.
+        splits: train on these images instead of the configured dataset.
+        callbacks: are called before the configured ones.
         signals: end the run at the next place from which it can be resumed.
 
     Raises:
@@ -110,15 +106,7 @@ def assemble(
 def train(
     config: Config, run_dir: Path, overrides: Sequence[str] = (), signals: Signals | None = None
 ) -> Result:
-    """Assemble and train a run in this process.
-
-    The caller has locked the directory (:func:`convtrain.launch.start.train`).
-
-    Args:
-        config: the validated configuration, as it was asked for.
-        run_dir: the run's directory.
-        overrides: what was typed on the command line, for the record.
-        signals: end the run at the next place from which it can be resumed.
+    """Assemble and train a run in this process; the caller has locked its directory.
 
     Raises:
         Interrupted: a signal has ended the run, which is saved.
@@ -175,7 +163,6 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
 
 @contextmanager
 def _failures_as_one_line(task: Task, run_dir: Path) -> Iterator[None]:
-    """Turn any exception, from a user's own code too, into one line that says where."""
     try:
         yield
     except ConvtrainError:
