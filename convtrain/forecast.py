@@ -36,7 +36,7 @@ SMALL_FILES_BYTES = 12_000  # configuration, provenance, log and result
 
 
 class Forecast(NamedTuple):
-    """What a training will need.
+    """The needs of a training.
 
     Attributes:
         images: number of training, validation and test images.
@@ -55,7 +55,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(config: Config) -> Forecast:
-    """Return what training ``config`` will need.
+    """Return the needs of a training.
 
     ``activations`` are what autograd keeps of one batch from the forward pass to the backward pass,
     each storage once, or half of it for ``16-mixed`` and ``bf16-mixed``. They are missing if the
@@ -117,8 +117,8 @@ def _check_the_rest(config: Config, data: ImageData) -> None:
 def make_model_on_meta(config: Config) -> nn.Module:
     """Make the model without values.
 
-    Constructors that read values, such as orthogonal parametrizations, fail on the meta device; their
-    models are made on the CPU and then moved. Errors of a model come from there too.
+    Constructors that read values, such as orthogonal parametrizations, fail on the meta device.
+    Their models are made on the CPU and then moved, which also raises the errors of a model.
     """
     try:
         with torch.device("meta"):
@@ -128,7 +128,7 @@ def make_model_on_meta(config: Config) -> nn.Module:
 
 
 def saved_for_backward(config: Config, model: nn.Module) -> int | None:
-    """Return the bytes that autograd keeps of a batch per device; None if the model reads values."""
+    """Return the bytes that autograd keeps for a batch; None if the model reads values."""
     kept: dict[int, Tensor] = {}  # keeps the tensors alive, so that no address is used twice
 
     def keep(tensor: Tensor) -> Tensor:

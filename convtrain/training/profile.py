@@ -177,7 +177,7 @@ class LayerClock(pl.Callback):
 
 @dataclass
 class _Call:
-    """When a call of a layer returned, and when the gradient of its output was known."""
+    """A call of a layer; ``gradient`` is the time when the gradient of its output was known."""
 
     layer: str
     state: tuple[int, int]

@@ -22,7 +22,7 @@ from convtrain.training.sharding import divided_like, gathered
 
 
 class Logged(TypedDict):
-    """What is logged, or waits to be.
+    """The state of the log in a checkpoint.
 
     Attributes:
         sums: what :meth:`RunningMetrics.saved` returns, summed over the devices.
