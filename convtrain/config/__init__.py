@@ -1,1 +1,1 @@
-"""The configuration: typed, bounded, and checked before anything heavy is imported."""
+"""The typed configuration and its checks. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Is a configuration right? Each key by itself, keys against one another, and what it trusts."""
+"""Validate a configuration: the schema, the rules between keys, and the classes that it names."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,10 +16,10 @@ from convtrain.errors import ConfigError
 def validate(
     plain: Mapping[str, object], origin: Origin | None = None, found: Sequence[Mistake] = ()
 ) -> Config:
-    """Validate a configuration in plain containers; ``found`` holds mistakes known already.
+    """Validate a configuration in plain containers; ``found`` holds mistakes found earlier.
 
     Raises:
-        ConfigError: one line for each mistake: key, value, what is allowed, what set it.
+        ConfigError: with one line for each mistake.
     """
     mistakes = list(found)
     try:
@@ -43,7 +43,7 @@ def validate(
 def _right_parts(
     section: type[BaseModel], values: Mapping[str, object], wrong: Sequence[str], above: str = ""
 ) -> dict[str, object]:
-    """Return what is right in a section, by name; sections in it lack what is wrong in them."""
+    """Return the valid fields of a section; its inner sections lack their invalid fields."""
     parts: dict[str, object] = {}
     for name, info in section.model_fields.items():
         alias = info.alias or name

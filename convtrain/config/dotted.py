@@ -1,13 +1,12 @@
-"""Dotted keys, and the paths of values in nested containers."""
+"""Dotted keys, and the values at them in nested containers."""
 
 from collections.abc import Iterator, Mapping
 
-ABSENT = object()
-"""Stands for the value of a key that does not exist."""
+ABSENT = object()  # the value of a key that does not exist
 
 
 def value_at(node: object, key: str, default: object = ABSENT) -> object:
-    """Return the value of a dotted key, in which an index leads into a list, or the default."""
+    """Return the value at a dotted key, or the default; an integer part indexes a list."""
     for part in key.split("."):
         if isinstance(node, list) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
@@ -37,5 +36,5 @@ def leaves(node: Mapping[str, object], above: str = "") -> Iterator[tuple[str, o
 
 
 def is_below(key: str, above: str) -> bool:
-    """Tell whether a dotted key is another one, or is below it."""
+    """Tell whether a dotted key equals another one or is below it."""
     return f"{key}.".startswith(f"{above}.")

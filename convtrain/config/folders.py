@@ -1,7 +1,6 @@
-"""The layout of an image folder: which folders are its splits, and which its classes.
+"""The splits and the classes of an image folder, by the rules of docs/data.md.
 
-The check, which runs without torch, and the loader both read a folder through this function.
-docs/data.md states the rules.
+The check, which runs without torch, and the loader both call :func:`read_layout`.
 """
 
 import shlex
@@ -25,31 +24,22 @@ MAX_CLASSES_TYPED = 20  # in an override that is advised
 
 
 class Layout(NamedTuple):
-    """The folders of an image folder.
+    """The folders of an image folder."""
 
-    Attributes:
-        classes: their names, in the order of their indices.
-        splits: those of ``train``, ``val`` and ``test`` that have a folder. ``train`` always has
-            one, which is ``data.root`` itself if that is to be split.
-        folders: the names of all folders in that of ``train``.
-    """
-
-    classes: list[str]
-    splits: dict[str, Path]
-    folders: list[str]
+    classes: list[str]  # in the order of their indices
+    splits: dict[str, Path]  # train is data.root itself if that is to be split
+    folders: list[str]  # names of all folders in splits["train"]
 
 
 def read_layout(root: Path, classes: Sequence[str] | None = None) -> Layout:
-    """Read a layout from the names of folders, and from whether they contain images.
+    """Read the layout of ``data.root`` from the names of its folders and from which have images.
 
-    Args:
-        root: ``data.root``.
-        classes: ``data.classes``. It decides cases that are errors without it: a folder called
-            ``train`` may be a class, and a class may lack images in some split.
+    ``classes`` is ``data.classes``. It decides cases that are errors without it: a folder called
+    ``train`` may be a class, and a class may lack images in some split.
 
     Raises:
-        MissingDataError: one line: a folder is missing, cannot be read or is ambiguous; a class has
-            no images or is in some splits alone; a link leads out of ``root``.
+        MissingDataError: a folder is missing, unreadable or ambiguous; a class has no images or is
+            missing from a split; a link leads out of ``root``.
     """
     try:
         if not root.is_dir():
@@ -82,7 +72,6 @@ def read_layout(root: Path, classes: Sequence[str] | None = None) -> Layout:
 
 
 def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
-    """Return the folders of the splits; ``train`` is ``root`` itself if that is to be split."""
     folders = folders_in(root)
     found = {split: [n for n in names if n in folders] for split, names in SPLITS.items()}
     if several := next((names for names in found.values() if len(names) > 1), None):
@@ -117,7 +106,7 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
 
 
 class _ClassFolders(dict[str, Path]):
-    """The folders of a split by name, and what is wrong with them, each a MissingDataError."""
+    """The class folders of a split by name; its checks raise MissingDataError."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         super().__init__({name: folder / name for name in folders_in(folder)})
@@ -130,7 +119,7 @@ class _ClassFolders(dict[str, Path]):
         return {name: look_into(path) for name, path in self.items()}
 
     def refuse_empty(self, names: Iterable[str]) -> None:
-        """Refuse classes without images, unless their folder is missing."""
+        """Refuse classes whose folder has no images; a missing folder is no mistake here."""
         empty = [name for name in names if name in self and not self.contents[name].any]
         if empty:
             others = [name for name in self if self.contents[name].any]
@@ -141,7 +130,7 @@ class _ClassFolders(dict[str, Path]):
             )
 
     def refuse_deeper_classes(self) -> None:
-        """Refuse trees in which the classes are a level further down."""
+        """Refuse a tree whose classes are one level deeper."""
         names, contents = list(self), list(self.contents.values())
         if any(content.own for content in contents):
             return
@@ -182,7 +171,6 @@ def _error(root: Path | str, text: str) -> MissingDataError:
 
 
 def _as_classes(names: Iterable[str]) -> str:
-    """Return the override of ``data.classes`` to type in a shell; many names are cut short."""
     typed = [as_hydra_value(name) for name in names]
     if len(typed) > MAX_CLASSES_TYPED:
         typed = [*typed[:MAX_CLASSES_TYPED], "..."]

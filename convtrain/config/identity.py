@@ -1,8 +1,7 @@
-"""Whether two configurations are the same training: the one table of keys that decides it.
+"""The one table of keys that decides whether two configurations are the same training.
 
-It compares configurations as the user asked for them, which is what ``config.yaml`` holds. The
-values that the launcher put in (the devices that it found, the strategy) are in
-``provenance.json``.
+It compares what the user asked for, which ``config.yaml`` holds. The devices and the strategy that
+the launcher found are in ``provenance.json``.
 """
 
 import hashlib
@@ -42,31 +41,26 @@ ROLES = {
     "data.cache_dir": NEUTRAL,
     "data.cache_gib": NEUTRAL,
 }
-"""Keys, with all keys below them, that are not part of a run's identity.
-
-Another value of any other key makes another run. Both kinds may be changed when a run is resumed.
-"""
+"""Keys outside a run's identity, with all keys below them. All may change on resume."""
 
 SYNONYMS: dict[str, dict[object, str]] = {
     "trainer.precision": {32: "32-true", 64: "64-true"},
-    "trainer.strategy": {"ddp": "auto"},  # which auto becomes with several devices
+    "trainer.strategy": {"ddp": "auto"},  # auto becomes ddp with several devices
 }
 
 Configuration: TypeAlias = "Config | Mapping[str, object]"
 
 
 def role_of(key: str) -> str | None:
-    """Return the role of a dotted key, or None where it is part of a run's identity."""
+    """Return the role of a dotted key, or None if it is part of a run's identity."""
     return next((role for above, role in ROLES.items() if is_below(key, above)), None)
 
 
 def identity(config: Configuration, *, resumed: bool = False) -> dict[str, str]:
     """Return the identity of a configuration: JSON text by dotted key.
 
-    Args:
-        config: validated, or plain containers as ``config.yaml`` holds them. Keys that an older
-            file lacks have the schema's default.
-        resumed: leave out what may change when a run is resumed as well.
+    Keys that an older ``config.yaml`` lacks have the schema's default. ``resumed`` also leaves out
+    the keys that may change when a run is resumed.
     """
     left_out = (NEUTRAL, MAY_CHANGE) if resumed else (NEUTRAL,)
     return {
@@ -77,7 +71,7 @@ def identity(config: Configuration, *, resumed: bool = False) -> dict[str, str]:
 
 
 def differing(first: Configuration, second: Configuration, *, resumed: bool = False) -> list[str]:
-    """Return the dotted keys by which two configurations are different trainings."""
+    """Return the dotted keys that make two configurations different trainings."""
     a, b = identity(first, resumed=resumed), identity(second, resumed=resumed)
     return [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
 
@@ -88,7 +82,7 @@ def digest(config: Configuration) -> str:
 
 
 def hashed(value: object) -> str:
-    """Return a short hash of plain containers."""
+    """Return the first 10 hexadecimal digits of the SHA-256 hash of plain containers."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -99,7 +93,7 @@ def _plain(config: Configuration) -> Mapping[str, object]:
 
     try:
         valid = config if isinstance(config, Config) else Config.model_validate(config)
-    except ValidationError:  # of another version; it is compared as it is
+    except ValidationError:  # written by another version: compared as it is
         assert isinstance(config, Mapping)
         return config
     return valid.model_dump(by_alias=True)

@@ -1,7 +1,4 @@
-"""The files of an image folder: which ones are images, and which names are ignored.
-
-docs/data.md states the rules.
-"""
+"""The files of an image folder: which are images and which are ignored. See docs/data.md."""
 
 import os
 from collections.abc import Iterator
@@ -20,16 +17,16 @@ SYSTEM_NAMES = {
     *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
     *("$recycle.bin", "system volume information", "lost+found"),
 }
-"""Names, in lower case, that operating systems and network drives put beside images."""
+"""Lower-case names that operating systems and network drives put beside images."""
 
 
 def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images below a folder, sorted, and the other files there.
+    """Return the sorted images below a folder, and the sorted other files.
 
-    A missing folder has none. Folders that are links are not entered.
+    A missing folder has none. Linked folders are not entered.
 
     Raises:
-        MissingDataError: a folder cannot be read, or a link leads nowhere or out of ``root``.
+        MissingDataError: a folder is unreadable, or a link is broken or leads out of ``root``.
     """
     images, others = list[Path](), list[Path]()
     try:
@@ -45,16 +42,15 @@ def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def loose_images(folder: Path) -> list[Path]:
-    """Return the images in a folder itself, sorted."""
+    """Return the sorted images directly in a folder."""
     return sorted(Path(e.path) for e in _visible(folder) if not e.is_dir() and _is_image(e))
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the sorted names of the visible folders in a folder, and of links to folders.
+    """Return the sorted names of the visible folders in a folder, linked ones included.
 
     Raises:
-        MissingDataError: a link leads nowhere, which would lose a class, or a name has characters
-            that cannot be printed.
+        MissingDataError: a link is broken, which would lose a class, or a name is not printable.
         OSError: the folder cannot be read.
     """
     names = []
@@ -72,7 +68,7 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def refuse_bad_link(path: Path, root: Path | None = None) -> None:
-    """Raise MissingDataError for a link that leads nowhere, or out of a given ``root``."""
+    """Raise MissingDataError for a broken link, or one that leads out of ``root``."""
     if not path.exists():  # a loop of links included
         raise MissingDataError(f"{path}: a link that leads nowhere; remove it")
     if root is not None and not (target := path.resolve()).is_relative_to(root.resolve()):
@@ -83,23 +79,16 @@ def refuse_bad_link(path: Path, root: Path | None = None) -> None:
 
 
 class Content(NamedTuple):
-    """What a class folder contains.
+    """The content of a class folder."""
 
-    Attributes:
-        own: whether it contains images itself.
-        any: whether it or a folder below contains images.
-        folders: the names of its folders, up to its first image.
-        why_none: why there are no images.
-    """
-
-    own: bool
-    any: bool
-    folders: set[str]
-    why_none: str
+    own: bool  # it contains images itself
+    any: bool  # it or a folder below contains images
+    folders: set[str]  # names of its folders, up to its first image
+    why_none: str  # why there are no images
 
 
 def look_into(folder: Path) -> Content:
-    """Look into a class folder, up to its first image."""
+    """Read a class folder up to its first image."""
     folders, others = set[str](), set[str]()
     try:
         for entry in _visible(folder):
@@ -121,7 +110,6 @@ def holds_images(folder: Path) -> bool:
 
 
 def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    """Yield what is in a folder, in any order, except for hidden names."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_NAMES:
@@ -129,7 +117,6 @@ def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    """Yield every file below a folder, in any order."""
     for entry in _visible(folder):
         if entry.is_dir(follow_symlinks=False):
             yield from _files(Path(entry.path))
@@ -138,7 +125,7 @@ def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    """Tell by the name whether a file is an image; a link that leads nowhere counts as one."""
+    """Tell by its suffix whether a file is an image; a broken link counts as one."""
     if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
         return False
     if entry.is_symlink():

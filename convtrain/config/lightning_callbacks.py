@@ -1,8 +1,7 @@
-"""The callbacks that Lightning ships: which fit here, and what to do in place of the others.
+"""Which of Lightning's own callbacks fit convtrain, and what to use instead of the others.
 
-convtrain counts steps, saves and resumes by itself, and holds the two styles to the same bits. A
-callback that trains on its own, or changes the batch, the steps or the weights behind that, would
-give wrong numbers without a word.
+convtrain counts steps, saves and resumes by itself. A callback that trains on its own, or changes
+the batch, the steps or the weights, would silently give wrong numbers.
 """
 
 PACKAGE = "pytorch_lightning.callbacks."
@@ -44,7 +43,7 @@ REFUSED = {
     "TQDMProgressBar": _BAR,
     "ThroughputMonitor": f"{_FUNCTIONS}, or trainer.profiler=stages",
 }
-"""What to do in place of each."""
+"""What to use instead of each."""
 
 INHERITED = (
     "BatchSizeFinder",
@@ -53,11 +52,11 @@ INHERITED = (
     "OnExceptionCheckpoint",
     "StochasticWeightAveraging",
 )
-"""Those that do the same under another name: a class derived from one is refused, too."""
+"""Classes derived from these are refused, too, because they do the same."""
 
 
 def callback_refusal(target: str) -> str | None:
-    """Return why a callback of Lightning's is refused and what to do, or None."""
+    """Return why one of Lightning's callbacks is refused and what to do, or None."""
     name = target.rpartition(".")[2]
     if not target.startswith(PACKAGE) or name in ALLOWED:
         return None
@@ -66,7 +65,7 @@ def callback_refusal(target: str) -> str | None:
 
 
 def base_refusal(kind: type) -> str | None:
-    """Return why a class derived from a callback of Lightning's is refused, or None."""
+    """Return why a class derived from one of Lightning's callbacks is refused, or None."""
     for base in kind.__mro__:
         if base.__module__.startswith(PACKAGE) and base.__name__ in INHERITED:
             return f"is a {base.__name__}, which does not fit here: {REFUSED[base.__name__]}"

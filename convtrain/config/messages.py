@@ -1,4 +1,4 @@
-"""pydantic's errors as mistakes: the dotted key, what is allowed, the nearest spelling."""
+"""Convert pydantic's errors to mistakes: dotted key, allowed values and nearest spelling."""
 
 import re
 from functools import cache
@@ -20,7 +20,7 @@ TAGS = ("name", "style")  # keys that select one section of several
 
 
 def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
-    """Return one mistake for each wrong key; the alternatives of a union share one."""
+    """Return one mistake for each wrong key; the branches of a union share one."""
     found: dict[str, list[str]] = {}
     whole: list[Mistake] = []
     for wrong in error.errors(include_url=False):
@@ -62,7 +62,7 @@ def _told(key: str, texts: list[str], plain: object) -> str:
 
 
 def _in_quotes(key: str, plain: object) -> str | None:
-    """Return the override that makes text of a number or a truth value, or of a list of them."""
+    """Return the override that quotes a number, a bool or a list of these as text."""
     above, _, last = key.rpartition(".")
     items = value_at(plain, above) if last.isdigit() else None
     values = items if isinstance(items, list) else [value_at(plain, key)]
@@ -73,11 +73,7 @@ def _in_quotes(key: str, plain: object) -> str | None:
 
 
 def _key(location: tuple[int | str, ...], plain: object) -> str:
-    """Return the dotted key of an error.
-
-    pydantic's location also names the branch of a union; a part that is neither known to the schema
-    nor in the configuration is such a branch.
-    """
+    """Return the dotted key of an error, without the union branches that pydantic adds to it."""
     key, node = "", plain
     for part in location:
         longer = f"{key}.{part}" if key else str(part)
@@ -89,12 +85,9 @@ def _key(location: tuple[int | str, ...], plain: object) -> str:
     return key
 
 
-# --- the schema -----------------------------------------------------------------------------------
-
-
 @cache
 def schema() -> dict[str, list[tuple[Model, FieldInfo]]]:
-    """Return the sections that have each dotted key, and the key's field in each of them."""
+    """Return, by dotted key, each section that has the key and the key's field there."""
     found: dict[str, list[tuple[Model, FieldInfo]]] = {}
 
     def collect(section: Model, above: str) -> None:
@@ -110,7 +103,7 @@ def schema() -> dict[str, list[tuple[Model, FieldInfo]]]:
 
 @cache
 def known_keys() -> list[str]:
-    """Return the dotted key of every value that the schema knows."""
+    """Return the dotted keys of all values in the schema."""
     return [key for key, ((_, info), *_) in schema().items() if not sections_in(info.annotation)]
 
 
@@ -129,7 +122,7 @@ def sections_in(annotation: object) -> list[Model]:
 
 
 def section_of(annotation: object, value: object) -> Model | None:
-    """Return the section that a value is meant for, among those that an annotation allows."""
+    """Return the section of an annotation that a value selects, if it selects one."""
     sections = sections_in(annotation)
     if len(sections) > 1 and isinstance(value, dict):
         named = {value[tag] for tag in TAGS if isinstance(value.get(tag), str)}
@@ -138,7 +131,6 @@ def section_of(annotation: object, value: object) -> Model | None:
 
 
 def _tags(section: Model) -> tuple[object, ...]:
-    """Return the values of the field that selects this section of a union."""
     fields = [section.model_fields[name] for name in TAGS if name in section.model_fields]
     return next((tags for info in fields if (tags := get_args(info.annotation))), ())
 
@@ -149,11 +141,8 @@ def takes_list(key: str) -> bool:
     return any(get_origin(part) is list for a in annotations for part in (a, *get_args(a)))
 
 
-# --- the nearest key ------------------------------------------------------------------------------
-
-
 def _nearest(key: str, plain: object) -> str:
-    """Return the rest of "no such key": who has it, the nearest spelling, or what there is."""
+    """Return what follows "no such key": its owner, the nearest spelling, or the known keys."""
     prefix, _, typed = key.rpartition(".")
     if have := [str(tag) for section, _ in schema().get(key, ()) for tag in _tags(section)]:
         return f" here; it belongs to {prefix}={', '.join(have)}"
@@ -171,7 +160,7 @@ def _nearest(key: str, plain: object) -> str:
 
 
 def what_to_type(word: str) -> str | None:
-    """Return where a setting is found that was looked for elsewhere, if the word is known."""
+    """Return what to type for another tool's word, or for the last part of a key, or None."""
     if word in ADVICE:
         return ADVICE[word]
     return f"did you mean {_by_leaf()[word]}?" if word in _by_leaf() else None

@@ -1,4 +1,4 @@
-"""What is known of a metric by its name."""
+"""The metrics that can be monitored, and their modes."""
 
 from typing import Literal
 
@@ -7,5 +7,5 @@ Mode = Literal["auto", "min", "max"]
 
 
 def mode_of(metric: str) -> Literal["min", "max"]:
-    """Tell whether less or more of a metric is better."""
+    """Return whether a lower or a higher value is better."""
     return "max" if metric.endswith("acc") else "min"

@@ -1,4 +1,4 @@
-"""A mistake as one line: key, value, what is allowed, and what set the value."""
+"""A mistake in a configuration, and the line that reports it."""
 
 import math
 from collections.abc import Callable
@@ -7,12 +7,11 @@ from typing import NamedTuple
 from convtrain.config.dotted import ABSENT, value_at
 from convtrain.errors import one_line
 
-Origin = Callable[[str], str]
-"""From a dotted key to the file that set it, or ``command line``."""
+Origin = Callable[[str], str]  # maps a dotted key to the file that set it, or to TYPED
 
 MISSING = "is missing"
 TYPED = "command line"  # the origin of an override
-MAX_CHARACTERS = 120  # of a value that is shown
+MAX_CHARACTERS = 120  # longest value that is shown
 
 
 class Mistake(NamedTuple):
@@ -21,7 +20,7 @@ class Mistake(NamedTuple):
 
 
 def line(mistake: Mistake, plain: object, origin: Origin | None = None) -> str:
-    """Return the line that an error shows; without a key, the text is the whole line."""
+    """Return a mistake's line: key, value, text and origin; without a key, the text alone."""
     key, text = mistake
     if not key:
         return one_line(text)
@@ -32,13 +31,13 @@ def line(mistake: Mistake, plain: object, origin: Origin | None = None) -> str:
 
 
 def brief(value: object) -> str:
-    """Show a value as YAML would, shortened where it is long."""
+    """Return a value in YAML's flow style, shortened to ``MAX_CHARACTERS``."""
     text = as_yaml(value)
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
 
 
 def as_yaml(value: object, depth: int = 0) -> str:
-    """Return a value in YAML's flow style; not all of it, where it is too long to be shown."""
+    """Return a value in YAML's flow style, without the parts that are too long to be shown."""
     if value is None:
         return "null"
     if isinstance(value, bool):

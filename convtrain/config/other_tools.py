@@ -1,4 +1,4 @@
-"""What other tools call a setting, and what to type here."""
+"""Other tools' names for settings, and what to type here."""
 
 _SAME: dict[str, tuple[str, ...]] = {
     "trainer.max_epochs": ("epochs", "epoch", "num_epochs", "n_epochs", "num_train_epochs"),
@@ -30,7 +30,7 @@ _SAME: dict[str, tuple[str, ...]] = {
     ),
     "seed": ("random_seed", "random_state", "manual_seed", "seed_everything"),
 }  # fmt: skip
-"""Settings whose value means the same here."""
+"""Other tools' names for a setting, by the key whose value means the same here."""
 
 _OTHERWISE: dict[str, tuple[str, ...]] = {
     "type trainer=gpu trainer.devices=N": ("gpu", "gpus", "num_gpus", "n_gpu", "cuda", "gpu_ids"),
@@ -61,10 +61,10 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     ),
     "there is no average of weights; leave it out": ("ema", "model_ema"),
 }  # fmt: skip
-"""Settings that take another form here, or that do not exist."""
+"""Other tools' names for a setting that differs or is missing here, by the advice."""
 
 ADVICE: dict[str, str] = {
     **{word: f"did you mean {key}?" for key, words in _SAME.items() for word in words},
     **{word: advice for advice, words in _OTHERWISE.items() for word in words},
 }
-"""What to do here, by a word of another tool."""
+"""The advice for each of these names."""

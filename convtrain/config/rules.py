@@ -1,7 +1,7 @@
-"""What keys must agree on with one another and with the data, where each alone is in its range.
+"""Rules between keys, and between keys and the data; the schema checks each key by itself.
 
-The parameters of a rule are the sections that it compares. One file because adding a key
-means reading all rules to see which of them apply.
+The parameters of a rule are the sections that it compares. One file because adding a key means
+reading all rules to see which of them apply.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ Mistakes = Iterator[Mistake]
 
 
 def disagreements(sections: Mapping[str, object]) -> Mistakes:
-    """Yield what does not fit together; a rule ends at a key that is wrong by itself."""
+    """Yield the mistakes that the rules find; a rule ends at a key that is itself invalid."""
     for rule in RULES:
         names = list(signature(rule).parameters)
         if sections.keys() >= set(names):
@@ -38,7 +38,7 @@ def disagreements(sections: Mapping[str, object]) -> Mistakes:
 
 
 def check_sizes(config: Config, sizes: SplitSizes) -> None:
-    """Raise ConfigError where batches do not fit the splits, once these have been read."""
+    """Raise ConfigError if the batches do not fit the splits that were read."""
     wrong = list(_batches_fit(config.data, config.trainer, sizes))
     if wrong:
         raise ConfigError(*(f"{key}: {text}" for key, text in wrong))
@@ -81,7 +81,6 @@ def _classes(data: Data) -> Mistakes:
 
 
 def _class_count(data: Data) -> tuple[str, int | None]:
-    """Return the key that decides how many classes there are, and their number."""
     names, count = data.classes, data.num_classes
     return ("data.num_classes", count) if names is None else ("data.classes", len(names))
 
@@ -112,7 +111,7 @@ def _synthetic(data: Data) -> Mistakes:
 
 
 def _memory(data: Data) -> Mistakes:
-    """Images that exceed the memory are read from a file only if they are in a folder."""
+    """Only an image folder may exceed the memory; it is then read from a file."""
     if isinstance(data, Synthetic):
         images, less = data.train_size + data.test_size, "data.train_size"
     else:
@@ -127,7 +126,6 @@ def _memory(data: Data) -> Mistakes:
 
 
 def _folder(data: Data) -> Mistakes:
-    """The name of a class is the name of its folder."""
     if not isinstance(data, ImageFolder) or data.classes is None:
         return
     for index, name in enumerate(data.classes):
@@ -283,7 +281,6 @@ def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
 
 
 def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
-    """Without validation, there are no validation metrics."""
     if trainer.limit_val_batches != 0 or trainer.fast_dev_run:
         return
     missing = "does not exist with trainer.limit_val_batches=0"
@@ -309,7 +306,6 @@ def _nothing_trained(trainer: Trainer) -> Mistakes:
 
 
 def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
-    """The best checkpoint can be tested only if one is kept."""
     kept = callbacks.checkpoint
     if kept.test_with != "best" or trainer.fast_dev_run:
         return

@@ -1,7 +1,6 @@
-"""The whole configuration. :mod:`convtrain.config.groups` has a file for each of its groups.
+"""The schema of the whole configuration; ``groups/`` has a file for each group.
 
-The YAML files below ``configs/`` give the values, and the schema says which values are allowed. A
-field's description completes the error line of a wrong value; an unknown key is an error.
+The YAML files in ``configs/`` hold the values. A field's description completes its error line.
 """
 
 from typing import Literal
@@ -47,7 +46,7 @@ class Config(Section):
 
     @property
     def model_name(self) -> str:
-        """The model's name: of the network, of torchvision's model, or of the user's class."""
+        """The name of the network, of torchvision's model or of the user's class."""
         if isinstance(self.model, CustomModel):
             return self.model.target.rpartition(".")[2]
         return self.model.name if isinstance(self.model, TorchvisionModel) else self.network.name

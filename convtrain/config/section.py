@@ -1,4 +1,4 @@
-"""What the sections of the configuration share: strictness, choices, kinds of numbers and texts."""
+"""Base classes and field types of the configuration's sections."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -24,17 +24,10 @@ class Section(BaseModel):
 
 
 class Choice(Section):
-    """A choice of a group: it names the function or class that it configures.
+    """A choice of a group. Its builder takes the fields as keyword arguments."""
 
-    Attributes:
-        builds: ``module:name`` of that function or class. :meth:`build` imports it, so that the
-            schema does not import torch. Its arguments are the fields of the section, except for
-            the one that selects the section.
-        selected_by: that field, which the builder does not take.
-    """
-
-    builds: ClassVar[str]
-    selected_by: ClassVar[str | None] = "name"
+    builds: ClassVar[str]  # module:name, imported by build() so that the schema needs no torch
+    selected_by: ClassVar[str | None] = "name"  # the field that the builder does not take
 
     @property
     def builder(self) -> Callable[..., Any]:
@@ -47,5 +40,5 @@ class Choice(Section):
         return self.model_dump(exclude={self.selected_by} if self.selected_by else None)
 
     def build(self, **runtime: object) -> Any:
-        """Call the builder with the fields, and with arguments that only a training knows."""
+        """Call the builder with the fields, and with arguments that are known only at run time."""
         return self.builder(**self.arguments, **runtime)

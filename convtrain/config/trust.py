@@ -1,4 +1,4 @@
-"""May this dotted name be used here, and as what?
+"""Which classes a ``_target_`` may name.
 
 Every ``_target_`` is code, and two checks precede its call. ``refusal`` looks at the name alone and
 imports nothing: all parts of the name but the last must be nested modules of a trusted package.
@@ -19,19 +19,12 @@ from convtrain.errors import ConfigError, error_line
 
 
 class Kind(NamedTuple):
-    """A kind of class, and where classes of this kind may come from.
+    """A kind of class that a ``_target_`` may name."""
 
-    Attributes:
-        words: what an error calls it.
-        base: dotted name of the class that it must be derived from.
-        packages: that are trusted for this kind, whatever the configuration says.
-        takes_trust: whether packages under ``trust`` may hold classes of this kind.
-    """
-
-    words: str
-    base: str
-    packages: tuple[str, ...]
-    takes_trust: bool = True
+    words: str  # its name in an error
+    base: str  # dotted name of its base class
+    packages: tuple[str, ...]  # always trusted for this kind
+    takes_trust: bool = True  # whether packages under ``trust`` may hold such classes
 
 
 MODULE = Kind("torch.nn.Module", "torch.nn.modules.module.Module", ("torch.nn",))
@@ -43,7 +36,7 @@ CALLBACK = Kind(
 HYDRA_CALLBACK = Kind(
     "Hydra Callback", "hydra.experimental.callback.Callback", ("convtrain.sweeps.callback",)
 )
-PLUGINS = ("hydra._internal.core_plugins", "hydra_plugins")  # Hydra itself takes no others
+PLUGINS = ("hydra._internal.core_plugins", "hydra_plugins")  # Hydra accepts no others
 LAUNCHER = Kind("Hydra Launcher", "hydra.plugins.launcher.Launcher", PLUGINS, takes_trust=False)
 SWEEPER = Kind("Hydra Sweeper", "hydra.plugins.sweeper.Sweeper", PLUGINS, takes_trust=False)
 SAMPLER = Kind("Optuna BaseSampler", "optuna.samplers.BaseSampler", ("optuna.samplers",))
@@ -58,13 +51,13 @@ LIBRARIES = frozenset(
         "colorlog", "cffi", "sympy", "networkx", "jinja2", "filelock", "pytest", "IPython", "ray",
     )
 )  # fmt: skip
-"""Libraries that convtrain uses or that are often installed; much of them runs what it is given."""
+"""Common libraries that ``trust`` may not name, because much of their code runs its arguments."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
-    """Yield a mistake for every ``_target_`` that is not allowed, at any depth and in lists."""
+    """Yield a mistake for every ``_target_`` that is not allowed, at any depth."""
     trusted = trusted_packages(trust)
     for path, target in walk(plain):
         if "_target_" not in path:
@@ -81,12 +74,12 @@ def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
 
 
 def trusted_packages(trust: object) -> list[str]:
-    """Return those of the packages under ``trust`` that can be trusted."""
+    """Return the packages under ``trust`` that may be trusted."""
     return [name for name in _listed(trust) if untrustworthy(name) is None]  # type: ignore[misc]
 
 
 def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
-    """Return why a name is refused and what to do about it, or None; nothing is imported."""
+    """Return why a name is refused and what to do, or None; imports nothing."""
     if not isinstance(target, str) or "." not in target or not _DOTTED.fullmatch(target):
         return "must be the import path of a class, such as mypackage.MyNet"
     allowed = [package for kind in kinds for package in kind.packages]
@@ -107,10 +100,10 @@ def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
 
 
 def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type:
-    """Import the class that the value of a key names, and return it once it passes both checks.
+    """Import the class that a key names, and check its name and its kind.
 
     Raises:
-        ConfigError: the name is refused, cannot be imported, or is something else.
+        ConfigError: the name is refused or cannot be imported, or it is no class of that kind.
     """
     if (reason := refusal(target, trust, kind)) is not None:
         raise ConfigError(f"{key}={target}: {reason}")
@@ -132,18 +125,14 @@ def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type:
 
 
 def _is_defined_there(found: type, module: str, name: str) -> bool:
-    """Tell whether a class is defined in a module, or re-exported from below by its package.
-
-    ``torch.nn.Linear`` is such a re-export, of ``torch.nn.modules.linear.Linear``.
-    """
+    """Allow re-exports by a parent package: torch.nn.Linear is torch.nn.modules.linear.Linear."""
     return found.__qualname__ == name and f"{found.__module__}.".startswith(f"{module}.")
 
 
 def _missing_module(name: str) -> str | None:
-    """Return the first part of a dotted name that is no module, or None; imports nothing.
+    """Return the first part of a dotted name that is no nested module, or None; imports nothing.
 
-    An attribute of a module that is a module of another package, such as ``torch`` in
-    ``torch.nn.modules.module.torch``, is no part of the name's own package.
+    ``torch.nn.modules.module.torch`` is an attribute of a module, not a nested module.
     """
     parts, path = name.split("."), None
     for end in range(1, len(parts) + 1):
@@ -155,7 +144,7 @@ def _missing_module(name: str) -> str | None:
 
 
 def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
-    """Ask Python's finders for a module, as an import would; they look and do not import."""
+    """Find a module; ``importlib.util.find_spec`` would import its parent packages."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         if find is not None and (spec := find(name, path)) is not None:
@@ -164,7 +153,7 @@ def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 
 def untrustworthy(package: object) -> str | None:
-    """Return why a package cannot be trusted, whatever ``trust`` says, or None."""
+    """Return why ``trust`` may not name a package, or None."""
     if not isinstance(package, str) or not _DOTTED.fullmatch(package):
         return "must be the name of a package, such as mypackage"
     root = package.split(".", maxsplit=1)[0]
@@ -176,7 +165,7 @@ def untrustworthy(package: object) -> str | None:
 
 
 def trust_mistakes(trust: object) -> Iterator[Mistake]:
-    """Yield a mistake for every package under ``trust`` that cannot be trusted."""
+    """Yield a mistake for every package that ``trust`` may not name."""
     for index, package in enumerate(_listed(trust)):
         if (reason := untrustworthy(package)) is not None:
             yield Mistake(f"trust.{index}", f"{reason}; name a package of your own")

@@ -1,4 +1,4 @@
-"""A small YAML file can expand to a huge configuration by its anchors; such a file is refused."""
+"""Refuse small YAML files whose aliases expand to a huge configuration."""
 
 import math
 from collections.abc import Iterable
@@ -12,18 +12,14 @@ MAX_VALUES = 100_000
 
 
 def refuse_explosions(folders: Iterable[Path]) -> None:
-    """Refuse the configuration files of some folders; see :func:`refuse_explosion`."""
+    """Call :func:`refuse_explosion` on every YAML file below the folders."""
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
             refuse_explosion(path)
 
 
 def refuse_explosion(path: Path) -> None:
-    """Refuse a file whose aliases expand to more than ``MAX_VALUES`` values.
-
-    Raises:
-        ConfigError: names the file.
-    """
+    """Raise ConfigError if a file's aliases expand to more than ``MAX_VALUES`` values."""
     text = path.read_text(errors="replace") if path.is_file() else ""
     if "&" not in text or "*" not in text:
         return
@@ -31,7 +27,7 @@ def refuse_explosion(path: Path) -> None:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         size = 0.0 if root is None else _expanded_size(root, {})
     except yaml.YAMLError:
-        return  # whoever reads the file reports it
+        return  # reported where the file is read
     except RecursionError as error:
         raise ConfigError(f"{path}: its values are nested too deeply") from error
     if size > MAX_VALUES:
@@ -40,9 +36,9 @@ def refuse_explosion(path: Path) -> None:
 
 
 def _expanded_size(node: yaml.Node, known: dict[int, float]) -> float:
-    """Count the values below a node as if every alias were written out."""
+    """Count the values below a node with every alias expanded; a cycle is infinite."""
     if id(node) not in known:
-        known[id(node)] = math.inf  # what a node that contains itself finds here
+        known[id(node)] = math.inf  # found here by a node that contains itself
         below: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             below = [part for pair in node.value for part in pair]

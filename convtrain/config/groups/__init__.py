@@ -1,1 +1,1 @@
-"""The groups of the configuration: which keys and values each choice allows."""
+"""The schema of each config group."""

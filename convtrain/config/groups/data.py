@@ -1,7 +1,4 @@
-"""The datasets: where images come from, how they are divided, and what their pixels become.
-
-What is known of a dataset before it is read is known here: its shape, its classes and its sizes.
-"""
+"""The datasets: their keys, and the shapes, classes and sizes that are known before reading."""
 
 from collections.abc import Sequence
 from inspect import signature
@@ -16,17 +13,11 @@ Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class Published(NamedTuple):
-    """A published dataset, in its authors' numbers.
+    """A published dataset, in its authors' numbers."""
 
-    Attributes:
-        shape: channels, height and width in pixels.
-        training: images of each class in what is split into training and validation.
-        test: images of the test set; 0 where it is split off as well.
-    """
-
-    shape: tuple[int, int, int]
-    training: tuple[int, ...]
-    test: int
+    shape: tuple[int, int, int]  # channels, height and width in pixels
+    training: tuple[int, ...]  # images of each class, for training and validation
+    test: int  # images of the test set; 0 if it is split off as well
 
 
 PUBLISHED = {
@@ -53,9 +44,7 @@ class SplitSizes(NamedTuple):
 
 
 class BaseData(Choice):
-    """``build`` loads the splits. The builder takes all fields that only its own section has, and
-    those of the fields below that it names.
-    """
+    """``build`` takes the fields of its own section, and those below that the builder names."""
 
     root: Text = Field(description="folder of the dataset's files")
     download: bool = Field(description="download missing files")
@@ -97,11 +86,11 @@ class BaseData(Choice):
         return {key: value for key, value in fields.items() if key not in shared}
 
     def full_sizes(self) -> SplitSizes | None:
-        """Return the sizes of the splits of all images, or None where they depend on files."""
+        """Return the split sizes of all images, or None if they depend on files."""
         return None
 
     def split_sizes(self) -> SplitSizes | None:
-        """Return the sizes of the splits after ``limit`` and ``overfit_batches``, if known."""
+        """Return the split sizes after ``limit`` and ``overfit_batches``, if known."""
         if (full := self.full_sizes()) is None:
             return None
         train, val, test = (min(size, self.limit or size) for size in full)
@@ -173,7 +162,7 @@ Data = Annotated[Digits | TorchvisionData | ImageFolder | Synthetic, Field(discr
 
 
 def held_out(count: int, fraction: float) -> int:
-    """Return the images of a class that a stratified split takes out: at least one, and not all."""
+    """Return how many images of a class a stratified split takes out: at least one, but not all."""
     return min(max(round(count * fraction), 1), count - 1)
 
 

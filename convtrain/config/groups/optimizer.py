@@ -23,13 +23,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerChoice(Choice):
-    """``build`` takes ``params`` as every class of ``torch.optim`` does: parameters, or groups.
+    """``build`` takes ``params`` as ``torch.optim`` does: parameters, or groups of them."""
 
-    Attributes:
-        has_fused_kernel: the class takes ``fused=True``, on a CPU and on CUDA.
-    """
-
-    has_fused_kernel: ClassVar[bool] = False
+    has_fused_kernel: ClassVar[bool] = False  # takes fused=True, on a CPU and on CUDA
 
 
 class SGD(OptimizerChoice):

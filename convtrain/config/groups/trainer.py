@@ -47,5 +47,5 @@ class Trainer(Section):
 
     @property
     def uses_cuda_graphs(self) -> bool:
-        """Whether the model runs as CUDA graphs, of which each call overwrites the last output."""
+        """Whether the model runs as CUDA graphs, whose output the next call overwrites."""
         return self.compile in ("reduce-overhead", "max-autotune")
