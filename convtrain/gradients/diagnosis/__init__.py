@@ -1,1 +1,1 @@
-"""What is wrong with gradients: while training, at the end, and the origin of a NaN."""
+"""Detect gradient problems in training, diagnose whole records, and trace a NaN to its layer."""

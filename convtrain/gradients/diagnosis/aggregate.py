@@ -1,4 +1,4 @@
-"""What the steps of a whole record amount to, counted piece by piece in bounded memory."""
+"""Count the steps of a whole record, piece by piece, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,20 +10,18 @@ from convtrain.gradients.diagnosis.rules import Alarm
 from convtrain.gradients.reading import skipped_steps
 from convtrain.gradients.record.store import TABLES
 
-ROUNDING = 1e-4  # of float32: a coefficient of 0.9999999 clips nothing
+ROUNDING = 1e-4  # float32 rounding: a clip coefficient of 0.9999999 clips nothing
 
 
 class StepCounts:
-    """Exact numbers of steps.
+    """Exact counts of a record's steps.
 
     Attributes:
-        recorded, first, last: number, first and last of the recorded steps.
         skipped: bool (recorded,), whether the loss scaler skipped the step.
         skipped_steps: int64, the numbers of these steps.
         largest: the largest finite norm, and its step.
-        clipped, clippable: how many steps were clipped, out of those that could have been.
-        detector: has looked at all steps.
-        alarms: its first alarm of each kind.
+        clippable: number of steps that are neither skipped nor non-finite.
+        alarms: the first alarm of each kind.
     """
 
     def __init__(self) -> None:
@@ -33,7 +31,7 @@ class StepCounts:
         self.detector, self.alarms = Detector(), dict[str, Alarm]()
 
     def through(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Count the steps of each piece of the table of steps, and yield the piece."""
+        """Yield the pieces of the table of steps unchanged, and count their steps."""
         for piece in pieces:
             if piece.num_rows:
                 self._add(piece)
@@ -57,10 +55,10 @@ class StepCounts:
 
 
 def step_columns(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return the columns of a :class:`Block`, of which any but ``step`` may be missing, and more.
+    """Return the columns of a :class:`Block`, from a table that may lack any but ``step``.
 
-    These are ``usable``: neither skipped nor non-finite; ``finite``: usable with a finite norm;
-    ``kept``: norm after clipping / norm before it; ``clipped``: usable and clipped.
+    Further columns are ``usable`` (neither skipped nor non-finite), ``finite`` (usable with a
+    finite norm), ``kept`` (norm after clipping / norm before it) and ``clipped`` (usable, clipped).
     """
     nothing = pa.chunked_array([pa.nulls(table.num_rows)])
     columns = dict.fromkeys(TABLES["steps"], nothing)

@@ -1,4 +1,4 @@
-"""What an alarm does: a warning, a checkpoint, or the end of the run."""
+"""Act on alarms: log a warning, save a checkpoint, or stop the run."""
 
 import json
 import logging
@@ -32,9 +32,10 @@ class AlarmHandler:
     """Passes each flush to the detector, and acts on its alarms.
 
     Args:
-        mode: ``warn`` logs an alarm; ``checkpoint`` also saves the state, before a step whose
-            gradients are not finite; ``stop`` ends the run; ``off`` detects nothing.
-        run_dir: alarms are kept in its ``gradients/alarms.jsonl``.
+        mode: ``warn`` logs an alarm; ``checkpoint`` also saves a checkpoint, for non-finite
+            gradients before the optimiser applies them; ``stop`` ends the run; ``off`` detects
+            nothing.
+        run_dir: its ``gradients/alarms.jsonl`` stores the alarms.
     """
 
     def __init__(self, mode: AlarmMode, run_dir: Path) -> None:
@@ -50,7 +51,7 @@ class AlarmHandler:
         fingerprints: np.ndarray,
         zero_filters: Mapping[str, np.ndarray],
     ) -> None:
-        """Report what is wrong in the rows of a flush; :meth:`act` acts on it."""
+        """Report the trouble in a flush; :meth:`act` then acts on it."""
         if self.mode == "off":
             return
         images = [_indices(row.batches) if row.broken else [] for row in flushed.rows]
@@ -70,13 +71,13 @@ class AlarmHandler:
         gradients: Sequence[Tensor],
         micro_batches: MicroBatches,
     ) -> None:
-        """Replay a step whose gradients are not finite, before the optimiser applies it.
+        """Replay a step with non-finite gradients before the optimiser applies it.
 
-        Of several such steps in a row only the first is replayed: after it, the weights are broken.
+        Only the first of several such steps in a row is replayed: it leaves the weights broken.
 
         Args:
-            names: of all parameters.
-            gradients: of the row's columns.
+            names: names of all parameters.
+            gradients: gradients of the parameters in ``row.columns``.
         """
         assert row.broken
         self._replayed.add(row.step)
@@ -93,10 +94,10 @@ class AlarmHandler:
         self._report([NONFINITE.alarm(row.step, first, who=who)])
 
     def act(self, trainer: pl.Trainer) -> None:
-        """Do what the mode says about all that was reported since the last call.
+        """Do what the mode says for all alarms reported since the last call.
 
         Raises:
-            TrainingError: alarms stop the run, and there is one.
+            TrainingError: the mode is ``stop`` and there is an alarm.
         """
         found, self._to_act_on = self._to_act_on, []
         if found and self.mode == "checkpoint":
@@ -123,7 +124,7 @@ class AlarmHandler:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ALARMS).open("a") as file:
             file.writelines(json.dumps(alarm._asdict()) + "\n" for alarm in alarms)
-        # The alarm that stops the run is the error that it ends with.
+        # With ``stop``, the run's final error shows the first alarm.
         for alarm in alarms[1:] if self.mode == "stop" else alarms:
             log.warning("%s", alarm.message)
 
@@ -135,7 +136,7 @@ class AlarmHandler:
         step: Mapping[str, Tensor],
         micro_batches: MicroBatches,
     ) -> tuple[str, list[int]]:
-        """Return what a replay shows, in words, and the images that it has to do with."""
+        """Return the origin in words and the images involved, the same on all ranks."""
         batches = [batch for batch, _ in micro_batches.batches]
         found, state = replay_step(trainer, task, micro_batches)
         row.losses = found.losses
@@ -161,7 +162,7 @@ class AlarmHandler:
 
 
 def _lowest_rank_of_origin(trainer: pl.Trainer, where: str) -> int:
-    """Return the lowest rank whose own gradients were not finite; 0 where none's were."""
+    """Return the lowest rank whose own gradients were not finite; 0 if none were."""
     if trainer.world_size == 1:
         return 0
     mine = trainer.global_rank if where else trainer.world_size

@@ -1,4 +1,4 @@
-"""The usual norm of all gradients together, and whether a new norm explodes above it."""
+"""Compare each step's gradient norm with the usual norm, and detect explosions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,27 +6,27 @@ from statistics import median
 
 from convtrain.gradients.diagnosis import rules
 
-MAD_TO_STD = 1.4826  # of a normal distribution
+MAD_TO_STD = 1.4826  # for a normal distribution
 LARGE, SUDDEN = math.log(rules.MAX_RATIO_TO_MEDIAN), math.log(rules.MAX_RATIO_TO_RECENT)
 
 
 class NormBaseline:
-    """Logarithms of the norms of the last normal steps, to which a new norm is compared.
+    """Log norms of the last normal steps, with which a new norm is compared.
 
-    A norm explodes when its logarithm lies too many robust standard deviations above the median
-    (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) and it is larger than the
-    norms that training began with. During the warm-up, and wherever the norm grows little by
-    little, only ``MAX_RATIO_TO_MEDIAN`` times the usual norm is an explosion. A norm that stays
-    high for as many steps as the warm-up is normal from then on.
+    A norm explodes when its logarithm is too many robust standard deviations above the median
+    (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) and it exceeds the median of
+    the first steps. During the warm-up, and where the norm grows gradually, it must exceed
+    ``MAX_RATIO_TO_MEDIAN`` times the usual norm instead. A norm that stays high for as many steps
+    as the warm-up becomes the usual norm.
     """
 
     def __init__(self) -> None:
         self._normal: list[float] = []
         self._start: list[float] = []  # the first normal steps
-        self._high: list[float] = []  # since the last normal step
+        self._high: list[float] = []  # high norms since the last normal step
 
     def exceeded_by(self, norm: float) -> float | None:
-        """Take note of a norm; return the usual one, the median, if this one explodes."""
+        """Add a norm; return the usual norm, the median, if this one explodes."""
         if not norm > 0 or (norm == math.inf and not self._normal):
             return None  # zero and NaN have no logarithm
         value = math.log(norm)
@@ -47,7 +47,7 @@ class NormBaseline:
     def _explodes(self, value: float) -> bool:
         recent = self._normal[-rules.BASELINE_RECENT_STEPS :]
         sudden = value > max(recent, default=value) + SUDDEN
-        # Nearly all steps end here, without the median, which costs more than all the rest.
+        # Nearly all steps return here: the medians below cost more than all the rest.
         if not sudden and value <= min(self._normal, default=value) + LARGE:
             return False
         middle, trusted = median(self._normal), len(self._normal) >= rules.BASELINE_WARMUP_STEPS

@@ -1,7 +1,7 @@
-"""Where the first non-finite value comes from, forward or backward.
+"""Find the layer in which the first non-finite value arises, forward or backward.
 
-Each node of the autograd graph belongs to the layer in whose call it was made. In the backward pass
-the origin is the first node that turns finite gradients into others, whatever ran before it.
+Each node of the autograd graph belongs to the layer whose call created it. In the backward pass,
+the origin is the first node that receives finite gradients and returns non-finite ones.
 """
 
 from torch import Tensor
@@ -10,13 +10,13 @@ from torch.autograd.graph import Node
 from convtrain.gradients.record.capture import floating_tensors
 from convtrain.gradients.record.statistics import is_finite
 
-Call = tuple[str, int]  # a layer, and which of its calls in one forward pass
+Call = tuple[str, int]  # a layer's name, and the index of its call in one forward pass
 
 MODEL, LOSS = ("", 0), ("loss", 0)
 
 
 class NanOrigin:
-    """Observes one forward and backward pass: ``enter_layer``, ``leave_layer``, ``enter_loss``."""
+    """Observes one forward and backward pass."""
 
     def __init__(self, images: Tensor) -> None:
         self._open = [MODEL]
@@ -27,7 +27,7 @@ class NanOrigin:
 
     @property
     def where(self) -> str:
-        """In words, such as ``forward pass of relu_2``; empty where all was finite."""
+        """The origin in words, such as ``forward pass of relu_2``; empty if all was finite."""
         if self._found is None:
             return ""
         how, (layer, call) = self._found
@@ -48,7 +48,7 @@ class NanOrigin:
         self._check("forward pass of {}", output, call)
 
     def enter_loss(self, logits: Tensor, loss: Tensor) -> None:
-        """Observe the backward pass that is about to begin at ``loss``."""
+        """Observe the backward pass that begins at ``loss``."""
         self._own(logits, MODEL)
         self._check("forward pass of {}", logits, MODEL)
         self._check("{}", loss, LOSS)
@@ -57,7 +57,7 @@ class NanOrigin:
             node.register_hook(lambda left, came, call=call: self._pass_node(call, came, left))
 
     def _pass_node(self, call: Call, came: object, left: object) -> None:
-        # Gradients that are not finite here, though they left every node so, were added up here.
+        # Every node before this one returned finite gradients, so their sum is the origin.
         self._check("sum of the gradients that come back to {}", came, call)
         self._check("backward pass of {}", left, call)
 
@@ -66,7 +66,7 @@ class NanOrigin:
             self._found = how, call
 
     def _own(self, values: object, call: Call) -> None:
-        """Assign the nodes that led to these tensors, and have no owner yet, to a call."""
+        """Assign all nodes behind these tensors that have no owner yet to a call."""
         nodes = [t.grad_fn for t in floating_tensors(values) if t.grad_fn is not None]
         while nodes:
             node = nodes.pop()

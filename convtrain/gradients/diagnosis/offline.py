@@ -1,4 +1,4 @@
-"""The diagnosis of a run's whole gradient record, in a few lines, with what to try.
+"""Diagnose a run's whole gradient record in a few lines, with advice.
 
 From Python: ``diagnose(run)``, or ``diagnose_tables(load(run, "steps"), load(run))``.
 """
@@ -18,25 +18,22 @@ from convtrain.gradients.record.store import load_in_pieces
 
 
 def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
-    """Diagnose a run by its gradients.
+    """Diagnose a run by its record's tables of steps and parameters.
 
-    Args:
-        steps: the record's table of steps, as ``load(run, "steps")`` returns it.
-        parameters: its table of parameters. Of either table any column but ``step`` may be missing,
-            and what it would have shown is then left out.
+    Any column but ``step`` may be missing; what depends on it is left out.
 
     Returns:
-        Lines in this order: how training went; what layers and updates were like, where that was
-        recorded; each rule that holds, with what to try. A healthy run has the first two only.
+        One line on training; one on layers and updates, if they were recorded; one for each rule
+        that holds, with advice. A healthy run has only the first two.
     """
     return _diagnose([steps], [parameters])
 
 
 def diagnose(run_dir: Path) -> list[str]:
-    """Diagnose all that a run has recorded; without a record there is no line.
+    """Diagnose a run's whole record; return no lines if there is none.
 
-    It takes no more memory for a long run than for a short one: medians are those of an evenly
-    spread sample of a long run's steps, and all counts are exact.
+    Memory does not grow with the run: counts are exact, but the medians of a long run come from
+    an evenly spread sample of its steps.
     """
     try:
         return _diagnose(*(load_in_pieces(run_dir, table) for table in ("steps", "parameters")))
@@ -80,7 +77,7 @@ def _medians(
     if "update_ratio" not in parameters.column_names:
         return layers, dead, np.nan
     ratios = gather_norms(parameters, column="update_ratio")
-    # Biases start at zero: a change that is large for them is none to the network.
+    # Biases are left out: they start at zero, so their ratio is large without an effect.
     known = [
         ratio
         for name, ratio in zip(ratios.names, ratios.over_steps(np.median), strict=True)
@@ -147,7 +144,6 @@ def _about_steps(counts: StepCounts, norms: np.ndarray, kept: np.ndarray) -> Ite
 
 
 def _ends(norms: np.ndarray) -> tuple[float, float]:
-    """Return the medians of the first and of the last tenth."""
     tenth = len(norms) // rules.TREND_PARTS
     return float(np.median(norms[:tenth])), float(np.median(norms[-tenth:]))
 

@@ -1,8 +1,7 @@
-"""The diagnosis while a run trains: alarms, as soon as the recorder has flushed its steps.
+"""Raise alarms while a run trains, each time the recorder flushes its steps.
 
-A :class:`Detector` applies the rules to one :class:`Block` after the other, on the CPU and never
-during a step. It counts recorded steps, which are fewer than the optimiser's where the recorder
-leaves some out.
+A :class:`Detector` applies the rules block by block, on the CPU and never during a step. It counts
+recorded steps; the recorder may leave out some of the optimiser's steps.
 """
 
 import math
@@ -22,14 +21,14 @@ from convtrain.gradients.layers import layer_norms, layer_of
 class Block(NamedTuple):
     """One flush of the recorder: a row for each of S optimiser steps, in order.
 
+    The first four fields are those of :class:`convtrain.gradients.record.steps.FlushedSteps`;
+    names may change from block to block.
+
     Args:
-        names, steps, norms, present: as in
-            :class:`convtrain.gradients.record.steps.FlushedSteps`; later blocks may have more, or
-            other, names.
-        images: for each step, the dataset's indices of its images; empty where unknown.
-        fingerprints: float64 (P,), any number that changes when the weights do, taken at the flush;
+        images: for each step, the dataset indices of its images; empty where unknown.
+        fingerprints: float64 (P,), a number that changes when the weights do, taken at the flush;
             NaN where unknown.
-        zero_filters: by a convolution's weight, bool (filters,): whether the filter's gradient
+        zero_filters: for each convolution's weight, bool (filters,): whether the filter's gradient
             was exactly zero in every step of the block.
     """
 
@@ -43,7 +42,7 @@ class Block(NamedTuple):
 
 
 class Lasting(NamedTuple):
-    """A condition that held in so many recorded steps up to this one."""
+    """A condition that held in ``steps`` recorded steps in a row, up to ``step``."""
 
     step: int
     name: str
@@ -57,25 +56,26 @@ class Lasting(NamedTuple):
 class Detector:
     """Raises an alarm for each trouble in a run, block after block.
 
-    An alarm is repeated when the trouble was gone for ``patience_steps``; or, if it lasts, after
-    ``patience_steps`` more, then after twice as many, and so on.
+    An alarm is repeated when trouble returns after more than ``patience_steps`` without it. While
+    trouble lasts, its alarm is repeated after ``patience_steps``, then after twice as many, and so
+    on.
 
     Attributes:
-        troubled_steps: in how many steps a rule on all gradients together, or the loss, held.
+        troubled_steps: by rule on whole steps, the number of steps in which it held.
     """
 
     def __init__(self, *, patience_steps: int = rules.PATIENCE_STEPS) -> None:
         self.troubled_steps: Counter[Rule] = Counter()
         self._patience = patience_steps
         self._baseline = NormBaseline()
-        # By rule and name: the last step in trouble, when the next alarm is due, and the wait.
+        # By rule and name: last step in trouble, step of the next alarm, steps to wait after it.
         self._reports: dict[tuple[str, str], tuple[int, int, int]] = {}
-        self._runs: dict[str, dict[str, int]] = {}  # by rule and name, for how many steps it held
+        self._runs: dict[str, dict[str, int]] = {}  # by rule and name: steps in a row
         self._filter_runs: dict[str, list[int]] = {}
         self._fingerprints: dict[str, float] = {}
 
     def look(self, block: Block) -> list[Alarm]:
-        """Return the alarms of a block, in the order of steps; blocks come in order too."""
+        """Return the alarms of a block in the order of steps; blocks must come in order too."""
         if not len(block.norms):
             return []
         usable = ~block.steps["skipped"] & ~rules.NONFINITE.holds(block.steps["nonfinite"])
@@ -87,7 +87,7 @@ class Detector:
         return sorted(alarms, key=lambda alarm: alarm.step)
 
     def state_dict(self) -> dict[str, object]:
-        """Return what the detector remembers, as dicts, lists, strings and numbers."""
+        """Return the state as dicts, lists, strings and numbers, for the checkpoint."""
         state: dict[str, object] = {
             "usual": self._baseline.state_dict(),
             "reports": [[*key, *value] for key, value in self._reports.items()],
@@ -102,8 +102,6 @@ class Detector:
         self._reports = {(rule, name): (*told,) for rule, name, *told in state["reports"]}
         self._runs, self._filter_runs = deepcopy((state["runs"], state["filter_runs"]))
         self._fingerprints = dict(state["fingerprints"])
-
-    # --- rules on all gradients of a step ---------------------------------------------------------
 
     def _about_steps(self, block: Block, usable: np.ndarray) -> Iterator[Alarm]:
         steps = block.steps
@@ -133,8 +131,6 @@ class Detector:
     def _reports_step(self, rule: Rule, step: int) -> bool:
         self.troubled_steps[rule] += 1
         return self._is_due(rule.name, "", step)
-
-    # --- rules on layers and parameters -----------------------------------------------------------
 
     def _about_names(self, block: Block, counted: np.ndarray) -> Iterator[Alarm]:
         layers, norms, _ = layer_norms(block.names, block.norms, counted)
@@ -166,7 +162,7 @@ class Detector:
                 yield rule.alarm(found[0].step, who[0], who=some, when=when)
 
     def _unmoved(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Return which weights are as they were at the last flush, and of which this is known."""
+        """Return which weights equal those of the last flush, and where this is known."""
         marks = np.full(len(block.names), np.nan)
         if block.fingerprints is not None:
             marks = block.fingerprints
@@ -188,12 +184,9 @@ class Detector:
         holds: np.ndarray,
         counted: np.ndarray,
     ) -> list[Lasting]:
-        """Return what has lasted for ``patience_steps`` and is to be reported.
-
-        Steps that are not counted neither lengthen nor end what lasts.
-        """
+        """Return what has held for ``patience_steps``; steps not counted do not end it."""
         known = self._runs.setdefault(rule.name, {})
-        if not holds.any():  # as in nearly every block
+        if not holds.any():  # nearly every block
             known.update(dict.fromkeys(np.array(names)[counted.any(axis=0)].tolist(), 0))
             return []
         run = np.array([known.get(name, 0) for name in names], np.int64)
@@ -218,14 +211,14 @@ class Detector:
             runs = [run + new if z else 0 for run, z in zip(before, zero.tolist(), strict=True)]
             self._filter_runs[name] = runs
             dead = [number for number, run in enumerate(runs) if run >= self._patience]
-            # Without any living filter the parameter is dead, which has an alarm of its own.
+            # If all filters are dead, the alarm of the whole parameter reports it.
             if dead and not zero.all() and self._is_due("dead filters", name, step, first):
                 who = f"{len(dead)} of {len(zero)} filters of {name} ({listed(dead)})"
                 lasting = Lasting(step, name, min(runs[number] for number in dead))
                 yield rules.DEAD.alarm(step, name, who=who, when=lasting.when)
 
     def _is_due(self, rule: str, name: str, step: int, first: int | None = None) -> bool:
-        """Take note of trouble from ``first`` to ``step``; return whether to raise an alarm."""
+        """Note trouble from ``first`` to ``step``; return whether to raise an alarm."""
         last, due, wait = self._reports.get((rule, name), (-math.inf, 0, 0))
         if (step if first is None else first) - last > self._patience:
             due, wait = step, self._patience

@@ -1,4 +1,4 @@
-"""A step whose gradients are not finite, once more: where it went wrong, and how to repeat it."""
+"""Replay a step whose gradients are not finite, and return the state that reproduces it."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from convtrain.training.norms import whole
 from convtrain.training.task import Task
 
 State = dict[str, Any]
-"""What a step is repeated from: tensors and plain containers, as a checkpoint file holds them."""
+"""Tensors and plain containers that suffice to repeat a step, and that a checkpoint can hold."""
 
 
 @dataclass
@@ -28,13 +28,12 @@ class Replay:
     """The result of repeating a step.
 
     Attributes:
-        where: the origin of the first non-finite value, in words such as ``forward pass of
-            relu_2``; empty where all values were finite.
-        micro_batch: its micro-batch, counted from 0.
-        losses: of the micro-batches, each with its weight in the step's; their sum is the step's.
-        gradients: by the parameter's name, summed over the micro-batches, before clipping.
-        is_same: whether these are the bits of the original step; None where its gradients were
-            averaged over several devices.
+        where: the origin in words, such as ``forward pass of relu_2``; empty if all was finite.
+        micro_batch: index of the micro-batch with the origin, from 0.
+        losses: weighted loss of each micro-batch; their sum is the step's loss.
+        gradients: by parameter name, summed over the micro-batches, before clipping.
+        is_same: whether these are the original step's bits; None where its gradients were averaged
+            over several devices.
     """
 
     where: str = ""
@@ -47,12 +46,12 @@ class Replay:
 def replay_step(
     trainer: pl.Trainer, task: Task, micro_batches: MicroBatches
 ) -> tuple[Replay, State]:
-    """Repeat the forward and backward passes of a step, before the optimiser applies it.
+    """Repeat a step's forward and backward passes before the optimiser applies it.
 
-    Gradients, buffers and random state are as before when it returns.
+    The replay leaves gradients, buffers and random state unchanged.
 
     Returns:
-        the replay, and the state from which :func:`replay_saved` repeats it.
+        The replay, and the state from which :func:`replay_saved` repeats it.
     """
     state: State = {
         "precision": trainer.precision,
@@ -76,8 +75,7 @@ def replay_saved(
     """Repeat a step from the state that :func:`replay_step` returned.
 
     Args:
-        task: with the weights that the step was computed from.
-        state: of the step.
+        task: its model must hold the weights from before the step.
         context: makes the context of the forward pass, such as autocast.
     """
     found = Replay()
@@ -95,7 +93,7 @@ def replay_saved(
 
 
 def digest_of(gradients: Mapping[str, Tensor]) -> str:
-    """Return a checksum of values by name, in which all NaN are equal."""
+    """Return a checksum of tensors by name, in which all NaN are equal."""
     digest = hashlib.sha256()
     for name, gradient in sorted(gradients.items()):
         values = whole(gradient.detach()).cpu().contiguous()
@@ -119,7 +117,7 @@ def _replay(
     parts: int,
     found: Replay,
 ) -> str:
-    """Repeat a micro-batch, add its loss and gradients, and return its origin in words."""
+    """Repeat a micro-batch, add its loss and gradients to ``found``, and return its origin."""
     batch = Batch(*(saved[field] for field in Batch._fields))
     origin = NanOrigin(batch.images)
     observed = observe_outputs(task.model, origin.leave_layer, origin.enter_layer)
@@ -147,7 +145,7 @@ def _replay(
 
 @contextmanager
 def _restored(task: Task, buffers: Mapping[str, Tensor | None]) -> Iterator[None]:
-    """Put buffers into the model, and restore its own and the random state at the end."""
+    """Put buffers into the model; restore its own and the random state on exit."""
     model_buffers = Buffers(task.model)
     originals = model_buffers.tensors()
     with torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):

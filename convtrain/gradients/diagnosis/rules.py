@@ -1,9 +1,8 @@
-"""The rules of the diagnosis: what counts as trouble, from which threshold on, and what to try.
+"""The rules of the diagnosis: conditions, thresholds and advice, all defined only here.
 
-Each rule is a row of :data:`RULES`. While a run trains, :mod:`convtrain.gradients.diagnosis.online`
-applies the rules to every recorded step and raises alarms; at the run's end,
-:mod:`convtrain.gradients.diagnosis.offline` applies them to the whole record and writes a line for
-each that holds. Thresholds and words stand here and nowhere else.
+Each rule is a row of :data:`RULES`. :mod:`convtrain.gradients.diagnosis.online` applies the rules
+to every recorded step and raises alarms. :mod:`convtrain.gradients.diagnosis.offline` applies them
+to the whole record when the run ends.
 """
 
 from collections.abc import Iterable
@@ -12,36 +11,36 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 PATIENCE_STEPS = 100
-"""Recorded steps in a row in which a rule on layers or parameters must hold to raise an alarm."""
+"""A rule on layers or parameters raises an alarm after so many recorded steps in a row."""
 MIN_TREND_STEPS, TREND_PARTS = 20, 10
-"""A trend goes from the first tenth of at least so many steps to the last tenth."""
+"""A trend compares the first tenth with the last tenth of at least this many steps."""
 
 BASELINE_STEPS, BASELINE_WARMUP_STEPS, BASELINE_RECENT_STEPS = 100, 50, 10
 MAX_ROBUST_Z_SCORE = 6.0
-MIN_LOG_NORM_MAD = 0.2  # in a flat series a ripple would explode otherwise
+MIN_LOG_NORM_MAD = 0.2  # keeps a ripple in a flat series from exploding
 MAX_RATIO_TO_MEDIAN, MAX_RATIO_TO_RECENT = 100.0, 3.0
-"""When a norm explodes; see :class:`convtrain.gradients.diagnosis.baseline.NormBaseline`."""
+"""These define an explosion: :class:`convtrain.gradients.diagnosis.baseline.NormBaseline`."""
 
 MAX_FIRST_LAYER_RATIO, MAX_LAYER_RATIO = 100.0, 1000.0
-"""Between the gradient norm of the first, or of any, layer and that of the last layer, either way.
-A batch norm's is often a hundredth of the last layer's in a healthy network."""
+"""Limits of the first layer's, or any layer's, gradient norm / that of the last layer, either way.
+In a healthy network, a batch norm's is often a hundredth of the last layer's."""
 MIN_RATIO_TO_LAYER = 1e-7
 MAX_NORM_GROWTH = 10.0
 MAX_CLIPPED_FRACTION = 0.5
-MAX_SKIPPED_FRACTION = 0.1  # a loss scaler starts too high by design, and skips the first steps
+MAX_SKIPPED_FRACTION = 0.1  # a loss scaler starts too high by design
 MIN_UPDATE_RATIO, TYPICAL_UPDATE_RATIO, MAX_UPDATE_RATIO = 1e-5, 1e-3, 5e-2
 
 CLIP_QUANTILE, CLIP_RATIO = 0.95, 3.0
-"""A limit for clipping is advised at this quantile of the norms, or at so many times the usual."""
+"""The advised clipping limit is this quantile of the norms, or this multiple of the usual norm."""
 MAX_LISTED, MAX_SEPARATE_ALARMS = 8, 4
-"""Names in one message; and alarms of one rule for one flush, more of which become one."""
+"""Most names in a message; most alarms of a rule in a flush, beyond which they become one."""
 
 
 class Alarm(NamedTuple):
     """Trouble at one step, counted from 1.
 
-    ``kind`` is the name of the rule, ``parameter`` the parameter or layer, the first of several,
-    or None where all gradients are meant. ``message`` is one line that begins with the step.
+    ``kind`` is the rule's name. ``parameter`` is the first parameter or layer in trouble, or None
+    for all gradients together. ``message`` is one line that begins with the step.
     """
 
     kind: str
@@ -51,14 +50,14 @@ class Alarm(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What counts as trouble.
+    """A condition that counts as trouble.
 
     Args:
-        name: the ``kind`` of its alarms, and the first word of its line at the end of a run.
-        quantity: what is compared with the threshold.
-        threshold: the quantity is trouble above it, or at and below it where ``is_minimum``.
-        message: what was found and what to try, a template of ``str.format``.
-        applied: ``online`` raises alarms, ``offline`` looks at the whole record.
+        name: the ``kind`` of its alarms, and the first word of its line in a diagnosis.
+        quantity: the quantity that is compared with the threshold.
+        threshold: trouble is above it, or at and below it if ``is_minimum``.
+        message: finding and advice, a template for ``str.format``.
+        applied: ``online`` raises alarms; ``offline`` diagnoses the whole record.
     """
 
     name: str
@@ -73,7 +72,7 @@ class Rule(NamedTuple):
         return self.name.replace("_", " ").capitalize()
 
     def holds(self, values: np.ndarray | float) -> np.ndarray:
-        """Return where there is trouble; nowhere where the value is NaN."""
+        """Return where the rule holds; NaN never does."""
         return np.asarray(values <= self.threshold if self.is_minimum else values > self.threshold)
 
     def alarm(self, step: int, parameter: str | None, **facts: object) -> Alarm:
@@ -199,10 +198,10 @@ RULES = (
 
 
 def layer_ratios(norms: np.ndarray) -> np.ndarray:
-    """Return each layer's gradient norm over that of the last layer with a gradient.
+    """Return each layer's gradient norm divided by that of the last layer with a gradient.
 
     Args:
-        norms: (S, L), the layers in the network's order; NaN where there is no gradient.
+        norms: (S, L), layers in the network's order; NaN where there is no gradient.
 
     Returns:
         (S, L), NaN where the layer's gradient is zero or absent.
@@ -213,9 +212,9 @@ def layer_ratios(norms: np.ndarray) -> np.ndarray:
 
 
 def are_far(ratios: np.ndarray) -> np.ndarray:
-    """Tell which layers are beyond their limit, (S, L), by :func:`layer_ratios` or their inverse.
+    """Return where ratios of :func:`layer_ratios`, or their inverses, exceed their limit, (S, L).
 
-    Where the first layer is beyond its limit, all layers beyond the same limit count.
+    Where the first layer exceeds its own limit, this limit holds for all layers.
     """
     first = np.take_along_axis(ratios, np.argmax(ratios > 0, axis=1)[:, None], axis=1)
     limit = np.where(first > MAX_FIRST_LAYER_RATIO, MAX_FIRST_LAYER_RATIO, MAX_LAYER_RATIO)
@@ -223,12 +222,12 @@ def are_far(ratios: np.ndarray) -> np.ndarray:
 
 
 def listed(things: Iterable[object]) -> str:
-    """Return a list for a message: the first few, and how many there are; ``0, 4, 7``."""
+    """Return a list for a message: the first few items, and how many there are; ``0, 4, 7``."""
     texts = [str(thing) for thing in things]
     more = f", ... ({len(texts)} in all)" if len(texts) > MAX_LISTED else ""
     return f"{', '.join(texts[:MAX_LISTED])}{more}"
 
 
 def one_digit(value: float) -> float:
-    """Return a number rounded to one significant digit."""
+    """Round to one significant digit."""
     return float(f"{value:.0e}")
