@@ -1,1 +1,1 @@
-"""Many runs from one command: jobs that are skipped or resumed, and the table of their results."""
+"""Train many runs by one command, skip or resume them, and show the table of their results."""

@@ -1,4 +1,4 @@
-"""Hydra's callback around a sweep: its record at the start, its table and status at the end."""
+"""Hydra's callback around a sweep: it stores the sweep's record, and shows its table at the end."""
 
 import atexit
 import json
@@ -22,17 +22,17 @@ from convtrain.run.commands import is_option, options_of, overrides_in, train_co
 if TYPE_CHECKING:
     from convtrain.sweeps.live import LiveLine
 
-_line: "LiveLine | None" = None  # Hydra pickles the callback for its jobs, and a thread it cannot
+_line: "LiveLine | None" = None  # no attribute, as Hydra pickles the callback
 
 
 class SweepTable(Callback):
-    """Stores what a sweep is, and shows its results.
+    """Stores a sweep's record, and shows its results.
 
     Args:
-        identity: tells one sweep from another; train.py computes it.
-        jobs: how many there are, if that is known.
-        gpus: that the jobs take in turn; each job reads them from Hydra's configuration.
-        swept: the keys that have several values, which the names of the jobs' directories hold.
+        identity: distinguishes sweeps; train.py computes it.
+        jobs: number of jobs, if known.
+        gpus: GPUs that the jobs take in turn; each job reads them from Hydra's configuration.
+        swept: keys with several values, by which the jobs' directories are named.
     """
 
     def __init__(
@@ -80,10 +80,7 @@ class SweepTable(Callback):
 
 
 def _let_searches_end_without_best() -> None:
-    """Let a search end as other sweeps do where no job has measured anything.
-
-    Optuna raises a ValueError then, because it looks for the best of no trials.
-    """
+    """Accept a search that measured nothing, for which Optuna raises a ValueError."""
     from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
     search = OptunaSweeper.sweep
@@ -114,17 +111,16 @@ def _print_error(error: Exception, folder: Path) -> None:
 
 
 def is_under_way() -> bool:
-    """Tell whether this process has started a sweep, and not only a job of one."""
+    """Return whether this process has started a sweep, not only a job of one."""
     return _line is not None
 
 
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: object) -> None:
-    """Store what a sweep is, and print how far it has come if it is resumed.
+    """Store a sweep's record, and print its progress if it is resumed.
 
     Args:
-        folder: its directory.
-        retry_failed: delete the errors of failed jobs, so that these are trained again.
-        record: its identity, number of jobs, metric and command.
+        retry_failed: delete the errors of failed jobs, so that they are trained again.
+        record: identity, number of jobs, metric and command.
     """
     from convtrain.run.directory import Run
     from convtrain.sweeps.jobs import REFUSED
@@ -141,7 +137,7 @@ def begin_sweep(folder: Path, *, retry_failed: bool, **record: object) -> None:
 
 
 def count_distinct(folder: Path) -> None:
-    """Store how many jobs a finished search had: trials with the same values are one job."""
+    """Store the number of jobs of a finished search; trials with equal values are one job."""
     from convtrain.sweeps.reading import read_record, read_sweep
 
     _store(folder, {**read_record(folder), "jobs": len(read_sweep(folder).current)})
@@ -152,11 +148,7 @@ def _store(folder: Path, record: dict[str, object]) -> None:
 
 
 def close_sweep(folder: Path) -> bool:
-    """Show a sweep's table.
-
-    Returns:
-        Whether it could be shown, and all jobs are finished and have measured ``sweep.metric``.
-    """
+    """Show a sweep's table; return whether this worked and all jobs measured the metric."""
     from convtrain.sweeps.jobs import REFUSED
     from convtrain.sweeps.table import show_sweep
 

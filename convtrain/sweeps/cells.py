@@ -1,4 +1,4 @@
-"""How the numbers of a sweep are written, in the table, on the page and in the live line."""
+"""Format a sweep's numbers for its table, its page and its live line."""
 
 
 def number(metric: str, value: float) -> str:
@@ -6,7 +6,7 @@ def number(metric: str, value: float) -> str:
 
 
 def mean_and_std(metric: str, mean: float | None, std: float | None) -> str:
-    """Return a mean and, if there is one, the standard deviation."""
+    """Return ``mean ± std``; leave out what is None."""
     if mean is None:
         return ""
     if std is None:
@@ -16,7 +16,7 @@ def mean_and_std(metric: str, mean: float | None, std: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time as people say it."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds is None:
         return ""
     if (tenths := round(seconds, 1)) < 60:

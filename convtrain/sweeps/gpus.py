@@ -1,4 +1,4 @@
-"""A GPU for each process of a sweep, by file locks that all its processes try in turn."""
+"""Give each process of a sweep a GPU of its own, by file locks."""
 
 import logging
 import os
@@ -18,10 +18,10 @@ _taken: dict[Path, tuple[str, BinaryIO]] = {}
 
 
 def take_gpu(sweep: Path, gpus: Sequence[str]) -> None:
-    """Make one GPU visible that no other process of the sweep has; wait until one is free.
+    """Make a GPU visible that no other process of the sweep has; wait until one is free.
 
     CUDA reads the variable only once, so a process keeps its GPU for all its jobs. The kernel
-    releases the lock when the process ends, however it ends.
+    releases the lock when the process ends, even if it is killed.
     """
     if sweep not in _taken:
         _taken[sweep] = _wait_for_one(sweep / FOLDER, gpus)

@@ -1,4 +1,4 @@
-"""One job of a sweep: skipped if it is finished, resumed if it has begun."""
+"""Train one job of a sweep: skip it if it is finished, resume it if it has begun."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from convtrain.sweeps.reading import began_at
 from convtrain.sweeps.results import is_since
 from convtrain.sweeps.stopping import stopped_by, stops_with_sweep
 
-REFUSED = ".refused"  # in a sweep's directory: another training has a job's directory
+REFUSED = ".refused"  # in the sweep's directory: a job's directory holds another training
 
 log = logging.getLogger("convtrain")
 
@@ -27,30 +27,27 @@ Train = Callable[[Config, Path, Sequence[str], Signals], Result]
 
 
 class JobSkippedError(TrainingError):
-    """A job is not trained, because of what happened before or elsewhere."""
+    """The sweep does not train this job."""
 
 
 class NotStartedError(JobSkippedError):
-    """A job is left for the next command of the sweep."""
+    """A stopped sweep leaves this job to its next command."""
 
 
 def train_unless_done(
     train: Train, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
 ) -> Result:
-    """Return the result of a job; train it, or the rest of it, if it is not finished.
+    """Return a job's result; train or resume the job if it is not finished.
 
     Args:
-        train: trains in this process.
-        config: of the job.
-        run_dir: its directory, in the sweep's.
-        overrides: the job's own, as Hydra passes them.
-        signals: end the training where it can be resumed.
+        overrides: the job's own overrides, as Hydra passes them.
+        signals: interrupt the training at a point from which it can be resumed.
 
     Raises:
         JobSkippedError: the job has failed before, or its directory holds another training.
-        NotStartedError: the sweep is stopped, by a signal or by ``sweep.fail_fast``.
+        NotStartedError: a signal or ``sweep.fail_fast`` has stopped the sweep.
         TrainingError: the training fails.
-        Interrupted: a signal ends it.
+        Interrupted: a signal interrupts it.
     """
     run, sweep = Run(run_dir), run_dir.parent
     with locked(run_dir, waits=True), stops_with_sweep(sweep, signals), environment_restored():
@@ -80,13 +77,13 @@ def train_unless_done(
             take_gpu(sweep, gpus)
         if not any("callbacks.progress_bar=" in text for text in overrides):
             callbacks = config.callbacks.model_copy(update={"progress_bar": False})
-            config = config.model_copy(update={"callbacks": callbacks})  # there is a line instead
+            config = config.model_copy(update={"callbacks": callbacks})  # the live line replaces it
         with (run_dir / "output.txt").open("a") as output, redirect_stdout(output):
             return train(config, run_dir, overrides, signals)
 
 
 def _refuse_other(config: Config, run: Run) -> None:
-    """Raise JobSkippedError if another training is in the directory, or one that is unreadable."""
+    """Raise JobSkippedError if the directory holds another or an unreadable training."""
     if not run.is_finished and not run.saved():
         return
     try:
@@ -105,7 +102,7 @@ def _refuse_other(config: Config, run: Run) -> None:
 
 
 def _failed_in(sweep: Path) -> str | None:
-    """Return the name of a job that has failed since the sweep's command began, if there is one."""
+    """Return the first job that has failed since the sweep's last command began."""
     since = began_at(sweep)
     failed = (path for path in sorted(sweep.iterdir()) if Run(path).has_failed)
     return next((job.name for job in failed if is_since(entered_at(job), since)), None)
@@ -115,8 +112,7 @@ def share_cores(processes: int) -> None:
     """Divide the machine's cores among the jobs that run at the same time.
 
     Args:
-        processes: the number that the job starts, which divide its cores; 0 if it trains in this
-            process.
+        processes: number of processes that the job starts; 0 if it trains in this one.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -133,7 +129,6 @@ def share_cores(processes: int) -> None:
 
 
 def _jobs_and_gpus() -> tuple[int | None, Sequence[str] | None]:
-    """Return the sweep's number of jobs and the GPUs that they take in turn, if known."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -142,4 +137,4 @@ def _jobs_and_gpus() -> tuple[int | None, Sequence[str] | None]:
     return settings.get("jobs"), settings.get("gpus")
 
 
-_threads: dict[str, int] = {}  # torch's own choice, from before any training changed it
+_threads: dict[str, int] = {}  # torch's default, from before a job changed it

@@ -1,8 +1,8 @@
-"""End the processes of a sweep with its command, however the command ends.
+"""End a sweep's processes when its command ends, even by SIGKILL.
 
-SIGKILL ends the command alone: joblib's workers then wait for work that never comes, and submitit's
-jobs are made to survive. So a watcher process waits on a pipe, which the kernel closes when the
-command ends. This file is also the watcher's script, and imports the standard library alone.
+SIGKILL ends only the command: joblib's workers then wait for work that never comes, and submitit's
+jobs survive by design. So a watcher process waits on a pipe, which the kernel closes when the
+command ends. The watcher runs this file as a script, so it imports only the standard library.
 """
 
 import os
@@ -14,17 +14,17 @@ import uuid
 from pathlib import Path
 
 MARK = "CONVTRAIN_COMMAND"  # the environment variable that every process of a command inherits
-GRACE_SECONDS = 6.0  # in which jobs may save
+GRACE_SECONDS = 6.0  # time for the jobs to save
 POLL_SECONDS = 0.1
 
-_watching: "list[subprocess.Popen[bytes]]" = []  # holds the pipe open as long as this process lives
+_watching: "list[subprocess.Popen[bytes]]" = []  # holds the pipe open while this process lives
 
 
 def end_with_command(stop_file: Path) -> None:
-    """End every process that this one starts from now on when this one ends, on Linux.
+    """End every process that starts from now on when this process ends, on Linux.
 
     Args:
-        stop_file: asks the jobs to save, as a signal to the command does.
+        stop_file: written first, so that the jobs save.
     """
     if sys.platform != "linux" or _watching:
         return
@@ -44,19 +44,19 @@ def end_with_command(stop_file: Path) -> None:
 
 
 def processes_with(mark: str) -> list[int]:
-    """Return the processes that have the mark in their environment."""
+    """Return the ids of the processes that have the mark in their environment."""
     found, text = [], f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if text in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
-        except OSError:  # it has ended, or belongs to somebody else
+        except OSError:  # it has ended, or is another user's
             continue
     return found
 
 
 def end_leftovers(mark: str, stop_file: Path) -> None:
-    """Ask the processes with a mark to save, and kill those that have not ended in time."""
+    """Ask the marked processes to save; kill those that run longer than ``GRACE_SECONDS``."""
     if processes_with(mark) and not stop_file.exists():
         stop_file.write_text(f"{int(signal.SIGTERM)}\n")
     deadline = time.monotonic() + GRACE_SECONDS

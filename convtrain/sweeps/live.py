@@ -1,4 +1,4 @@
-"""A line on how far a sweep has come, while it runs; read from the jobs' directories."""
+"""Print a line of progress while a sweep runs, read from the jobs' directories."""
 
 import shutil
 import sys
@@ -15,16 +15,16 @@ POLL_SECONDS = 0.5
 
 
 class LiveLine:
-    """Reads a sweep's directory again and again, in a thread, and prints what has changed.
+    """Polls a sweep's directory in a thread, and prints changes.
 
-    A terminal's line is overwritten each time; elsewhere a new line follows each job's end.
+    A terminal's line is overwritten at each poll; other outputs get a line when a job ends.
     """
 
     def __init__(self, folder: Path, metric: str, total: int | None) -> None:
         self.folder, self.metric, self.total = folder, metric, total
-        self.printed = 0  # jobs that had ended when a line was last printed
+        self.printed = 0  # ended jobs at the last line
         self._done: dict[str, Job] = {}
-        self._before = 0  # jobs that had ended when the line was started
+        self._before = 0  # ended jobs at the start
         self._began = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="live line")
@@ -53,7 +53,7 @@ class LiveLine:
                 self.printed = len(self._done)
 
     def line(self) -> str:
-        """Return the line: done, running, failed, the best so far, the time left."""
+        """Return the jobs done, running and failed, the best one, and the time left."""
         running = self._read()
         sweep = Sweep(self.folder, list(self._done.values()), self.metric, self.total)
         total = "?" if self.total is None else sweep.expected
@@ -69,7 +69,6 @@ class LiveLine:
         return text
 
     def _seconds_left(self) -> float | None:
-        """Estimate by the pace at which jobs have ended since the start."""
         ended = len(self._done) - self._before
         if self.total is None or not ended:
             return None
@@ -77,7 +76,7 @@ class LiveLine:
         return (time.monotonic() - self._began) / ended * left
 
     def _read(self) -> int:
-        """Read the jobs that have ended since the last time; return how many run."""
+        """Read the jobs that have ended since the last call; return how many run."""
         running = 0
         for path in job_folders(self.folder):
             status = status_of(path)

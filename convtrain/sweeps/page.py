@@ -1,4 +1,4 @@
-"""A sweep as one HTML file that needs no other: its results, and each parameter's effect."""
+"""Write a sweep's results, and each parameter's effect, as one self-contained HTML file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Plot a metric over the values of a parameter: a dot for each job, a bar for each mean."""
+"""Plot a metric over a parameter's values: a dot for each job, a bar for each mean."""
 
 import math
 import statistics
@@ -13,13 +13,13 @@ from convtrain.sweeps.results import SEED, Sweep
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 INK, SOFT, DOT, MEAN = "#1f2430", "#667085", "#7aa7ff", "#1d4fb8"
-LOG_RATIO = 10.0  # of the largest number to the smallest, from which the axis is logarithmic
-MAX_LETTERS = 14  # of a label
+LOG_RATIO = 10.0  # largest / smallest number, from which on the axis is logarithmic
+MAX_LETTERS = 14  # in a label
 MAX_LABELS = 12
 
 
 def draw_effect(sweep: Sweep, key: str) -> str | None:
-    """Return a plot as SVG; None if fewer than two values have a result."""
+    """Return an SVG, or None if fewer than two values have a result."""
     by_value: dict[str, list[float]] = {}
     for job in sweep.jobs:
         if key in job.settings and (value := job.number(sweep.metric)) is not None:
@@ -51,7 +51,6 @@ def draw_effect(sweep: Sweep, key: str) -> str | None:
 
 
 def _positions(axes: Axes, values: list[str]) -> dict[str, float]:
-    """Place values on the axis: numbers by their size, words side by side."""
     numbers = _numbers(values)
     if numbers is None:
         places = {value: float(index) for index, value in enumerate(values)}

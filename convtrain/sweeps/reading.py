@@ -1,4 +1,4 @@
-"""Read a sweep and its jobs from their directories alone."""
+"""Read a sweep and its jobs from their directories."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def read_sweep(folder: Path | str) -> Sweep:
     """Read a sweep's directory, whether the sweep is finished or not.
 
     Raises:
-        MissingDataError: there is no such directory, or it holds no jobs.
+        MissingDataError: the directory does not exist, or holds neither a sweep's record nor a job.
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -35,7 +35,7 @@ def read_sweep(folder: Path | str) -> Sweep:
 
 
 def read_record(folder: Path) -> dict[str, object]:
-    """Return what a sweep's command has stored about it; nothing where that cannot be read."""
+    """Return what the sweep's command stored, or nothing if it cannot be read."""
     try:
         read = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
@@ -44,13 +44,13 @@ def read_record(folder: Path) -> dict[str, object]:
 
 
 def began_at(folder: Path) -> float:
-    """Return when the last command of a sweep began, in seconds since 1970; 0 if not known."""
+    """Return when a sweep's last command began, in seconds since 1970; 0 if unknown."""
     since = read_record(folder).get("since")
     return float(since) if isinstance(since, int | float) else 0.0
 
 
 def job_folders(folder: Path) -> list[Path]:
-    """Return the jobs' directories, whatever their names, with ``2_a`` before ``10_a``."""
+    """Return the jobs' directories, with ``2_a`` before ``10_a``."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.is_dir() and _is_job(path)]
@@ -58,7 +58,6 @@ def job_folders(folder: Path) -> list[Path]:
 
 
 def _by_number(name: str) -> list[str | int]:
-    """Return text and numbers in turn, so that names sort by the numbers in them."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
@@ -90,7 +89,7 @@ def read_job(path: Path) -> Job:
 
 
 def status_of(path: Path) -> str:
-    """Return the status of a job, from a look at its directory."""
+    """Return a job's status."""
     run = Run(path)
     return _status(run, run.is_finished, run.has_failed)
 
@@ -106,7 +105,7 @@ def _status(run: Run, finished: bool, failed: bool) -> str:
 
 
 def _threads(run: Run) -> int | None:
-    """Return the threads of a job on one device for which nobody has asked."""
+    """Return torch's number of threads if nobody set it and the job ran on one device."""
     try:
         asked, provenance = dict(leaves(run.read_config())), dict(leaves(run.read_provenance()))
     except ConvtrainError:

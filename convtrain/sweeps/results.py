@@ -19,13 +19,13 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        name: the name of its directory, ``path``.
-        status: finished, failed, running, unfinished (it can be resumed), or waiting (to start).
+        name: the name of its directory.
+        status: one of ``STATUSES``; an unfinished job can be resumed, a waiting one has not begun.
         overrides: what was typed for it, options included.
-        result: as in its ``result.json``; empty until it is finished.
+        result: its ``result.json``; empty until it is finished.
         error: one line on why it failed.
         threads: torch's number of threads, if the launcher chose it.
-        entered: when a command last started to work on it, in seconds since 1970, if known.
+        entered: when a command last began to work on it, in seconds since 1970, if known.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Job:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """Its overrides, from key to value, that are part of what is trained."""
+        """Its overrides by key, without those that leave the training the same."""
         own = [text for text in self.overrides if "=" in text and not is_option(text)]
         pairs = {key_of(text): text.partition("=")[2] for text in own}
         return {
@@ -61,20 +61,20 @@ class Job:
 
     @property
     def gradients(self) -> list[str]:
-        """The lines of the diagnosis of its gradients."""
+        """The lines of its gradient diagnosis."""
         lines = self.result.get("gradients")
         return list(map(str, lines)) if isinstance(lines, Sequence) else []
 
     @property
     def diagnosis(self) -> str:
-        """The diagnosis of its gradients in a few words."""
+        """``healthy``, or the last line of its gradient diagnosis."""
         lines = self.gradients or [""]
         return "healthy" if lines[0].startswith("Healthy") else lines[-1]
 
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Jobs that differ in nothing but their seed: a row of the sweep's table."""
+    """Jobs that differ only in their seed: a row of the sweep's table."""
 
     jobs: tuple[Job, ...]
 
@@ -128,10 +128,9 @@ class Sweep:
     """A sweep.
 
     Attributes:
-        folder: its directory.
-        jobs: in the order in which the launcher came to them.
+        jobs: in the order in which the launcher reached them.
         metric: ranks them.
-        total: the number of jobs of the last command, if that is known.
+        total: number of jobs of the last command, if known.
         since: when the last command began, in seconds since 1970.
         command: what was typed.
     """
@@ -145,12 +144,12 @@ class Sweep:
 
     @property
     def current(self) -> list[Job]:
-        """The jobs that the last command has come to; the others are from before it."""
+        """The jobs that the last command has reached."""
         return [job for job in self.jobs if is_since(job.entered, self.since)]
 
     @property
     def expected(self) -> int:
-        """How many jobs the last command has."""
+        """The number of jobs of the last command."""
         return max(self.total or 0, len(self.current))
 
     @property
@@ -159,13 +158,12 @@ class Sweep:
 
     @property
     def differing(self) -> list[str]:
-        """The keys that not all jobs have in common."""
+        """The keys whose values differ between jobs."""
         keys = dict.fromkeys(key for job in self.jobs for key in job.settings)
         return [k for k in keys if len({job.settings.get(k) for job in self.jobs}) > 1]
 
     @property
     def shown_metrics(self) -> list[str]:
-        """The metric that ranks, and those that one looks at beside it."""
         return list(dict.fromkeys((self.metric, "test/acc", "val/loss")))
 
     def groups(self) -> list[SeedGroup]:
@@ -190,11 +188,11 @@ class Sweep:
 
     @property
     def unmeasured(self) -> list[Job]:
-        """Finished jobs that have not measured the metric, so that they have no rank."""
+        """Finished jobs that have not measured the metric."""
         return [j for j in self.with_status("finished") if j.number(self.metric) is None]
 
     def with_status(self, *statuses: str) -> list[Job]:
-        """Return the current jobs of some statuses."""
+        """Return the last command's jobs that have one of these statuses."""
         return [job for job in self.current if job.status in statuses]
 
     @property
@@ -202,7 +200,7 @@ class Sweep:
         return len(self.with_status("finished")) == self.expected
 
     def standing(self) -> str:
-        """Return how many jobs of the last command have each status."""
+        """Return how many of the last command's jobs have each status, in words."""
         counts = {status: len(self.with_status(status)) for status in STATUSES[:-1]}
         counts["not started"] = self.expected - sum(counts.values())
         parts = [f"{counts.pop('finished')} of {self.expected} jobs finished"]

@@ -1,7 +1,7 @@
 """Stop a sweep whose jobs run in other processes.
 
 The command writes a file into the sweep's directory, and every job polls it. A signal would not do:
-the terminal's Ctrl-C reaches the jobs by itself, and a second one ends them before they have saved.
+the terminal sends Ctrl-C to the jobs too, and a second signal ends them before they have saved.
 """
 
 import os
@@ -21,11 +21,10 @@ POLL_SECONDS = 0.3
 
 
 def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None:
-    """Answer signals to the command of a sweep: stop its jobs, and exit when they have saved.
+    """Answer signals to a sweep's command: stop its jobs, and exit when they have saved.
 
     Args:
-        sweep: its directory.
-        elsewhere: the jobs belong to a scheduler, which goes on with them.
+        elsewhere: a scheduler runs the jobs, so they continue.
         close: shows the sweep's table.
     """
 

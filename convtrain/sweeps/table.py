@@ -1,4 +1,4 @@
-"""Show a sweep: a table in the terminal, a CSV file, and a page."""
+"""Show a sweep as a table in the terminal, a CSV file and a page."""
 
 import csv
 import io
@@ -15,12 +15,12 @@ from convtrain.sweeps.reading import read_sweep
 from convtrain.sweeps.results import SEED, SeedGroup, Sweep
 from convtrain.text import make_console
 
-MAX_COMMANDS = 30  # that are printed; the files have them all
-MAX_DIAGNOSIS = 48  # characters of a diagnosis
+MAX_COMMANDS = 30  # printed; the files list all
+MAX_DIAGNOSIS = 48  # characters
 
 
 def show_sweep(folder: Path) -> Sweep:
-    """Print a sweep's table, then write it as CSV and as a page; return the sweep.
+    """Print a sweep's table, write it as CSV and as a page, and return the sweep.
 
     Raises:
         MissingDataError: there is no sweep.

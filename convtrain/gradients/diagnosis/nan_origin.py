@@ -66,7 +66,6 @@ class NanOrigin:
             self._found = how, call
 
     def _own(self, values: object, call: Call) -> None:
-        """Assign all nodes behind these tensors that have no owner yet to a call."""
         nodes = [t.grad_fn for t in floating_tensors(values) if t.grad_fn is not None]
         while nodes:
             node = nodes.pop()

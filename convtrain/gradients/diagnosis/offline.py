@@ -65,7 +65,6 @@ def _diagnose(step_pieces: Iterable[pa.Table], parameter_pieces: Iterable[pa.Tab
 def _medians(
     parameters: pa.Table, skipped: np.ndarray
 ) -> tuple[dict[str, float], list[str], float]:
-    """Return the median norm of each living layer, the dead parameters, and the update ratio."""
     if "norm" not in parameters.column_names:
         return {}, [], np.nan
     norms = gather_norms(parameters, skipped)

@@ -162,7 +162,6 @@ class Detector:
                 yield rule.alarm(found[0].step, who[0], who=some, when=when)
 
     def _unmoved(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Return which weights equal those of the last flush, and where this is known."""
         marks = np.full(len(block.names), np.nan)
         if block.fingerprints is not None:
             marks = block.fingerprints

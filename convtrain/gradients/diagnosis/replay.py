@@ -145,7 +145,6 @@ def _replay(
 
 @contextmanager
 def _restored(task: Task, buffers: Mapping[str, Tensor | None]) -> Iterator[None]:
-    """Put buffers into the model; restore its own and the random state on exit."""
     model_buffers = Buffers(task.model)
     originals = model_buffers.tensors()
     with torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
