@@ -26,14 +26,7 @@ _line: "LiveLine | None" = None  # no attribute, as Hydra pickles the callback
 
 
 class SweepTable(Callback):
-    """Stores a sweep's record, and shows its results.
-
-    Args:
-        identity: distinguishes sweeps; train.py computes it.
-        jobs: number of jobs, if known.
-        gpus: GPUs that the jobs take in turn; each job reads them from Hydra's configuration.
-        swept: keys with several values, by which the jobs' directories are named.
-    """
+    """Stores and shows a sweep; its jobs read ``gpus`` and ``swept`` from Hydra's configuration."""
 
     def __init__(
         self,
@@ -116,12 +109,7 @@ def is_under_way() -> bool:
 
 
 def begin_sweep(folder: Path, *, retry_failed: bool, **record: object) -> None:
-    """Store a sweep's record, and print its progress if it is resumed.
-
-    Args:
-        retry_failed: delete the errors of failed jobs, so that they are trained again.
-        record: identity, number of jobs, metric and command.
-    """
+    """Store a sweep's record, and print its progress if it is resumed."""
     from convtrain.run.directory import Run
     from convtrain.sweeps.jobs import REFUSED
     from convtrain.sweeps.reading import read_sweep

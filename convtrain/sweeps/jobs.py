@@ -39,10 +39,6 @@ def train_unless_done(
 ) -> Result:
     """Return a job's result; train or resume the job if it is not finished.
 
-    Args:
-        overrides: the job's own overrides, as Hydra passes them.
-        signals: interrupt the training at a point from which it can be resumed.
-
     Raises:
         JobSkippedError: the job has failed before, or its directory holds another training.
         NotStartedError: a signal or ``sweep.fail_fast`` has stopped the sweep.
@@ -109,11 +105,7 @@ def _failed_in(sweep: Path) -> str | None:
 
 
 def share_cores(processes: int) -> None:
-    """Divide the machine's cores among the jobs that run at the same time.
-
-    Args:
-        processes: number of processes that the job starts; 0 if it trains in this one.
-    """
+    """Divide the cores among jobs that run at once; ``processes`` is 0 for a job in this one."""
     from hydra.core.hydra_config import HydraConfig
 
     at_once = jobs_at_once(HydraConfig.get(), *_jobs_and_gpus())

@@ -21,11 +21,7 @@ _watching: "list[subprocess.Popen[bytes]]" = []  # holds the pipe open while thi
 
 
 def end_with_command(stop_file: Path) -> None:
-    """End every process that starts from now on when this process ends, on Linux.
-
-    Args:
-        stop_file: written first, so that the jobs save.
-    """
+    """On Linux, end all later processes with this one; ``stop_file`` asks jobs to save first."""
     if sys.platform != "linux" or _watching:
         return
     mark = uuid.uuid4().hex

@@ -15,10 +15,7 @@ POLL_SECONDS = 0.5
 
 
 class LiveLine:
-    """Polls a sweep's directory in a thread, and prints changes.
-
-    A terminal's line is overwritten at each poll; other outputs get a line when a job ends.
-    """
+    """Polls a sweep's directory in a thread; on a terminal it overwrites its line."""
 
     def __init__(self, folder: Path, metric: str, total: int | None) -> None:
         self.folder, self.metric, self.total = folder, metric, total

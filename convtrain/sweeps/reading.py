@@ -14,11 +14,7 @@ from convtrain.sweeps.results import Job, Sweep
 
 
 def read_sweep(folder: Path | str) -> Sweep:
-    """Read a sweep's directory, whether the sweep is finished or not.
-
-    Raises:
-        MissingDataError: the directory does not exist, or holds neither a sweep's record nor a job.
-    """
+    """Read a sweep's directory; raise MissingDataError if it holds neither a record nor a job."""
     folder = Path(folder)
     record = read_record(folder)
     jobs = sorted(map(read_job, job_folders(folder)), key=lambda job: job.entered or 0.0)

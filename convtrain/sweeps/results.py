@@ -18,14 +18,9 @@ STATUSES = ("finished", "failed", "running", "unfinished", "waiting")
 class Job:
     """One job of a sweep.
 
-    Attributes:
-        name: the name of its directory.
-        status: one of ``STATUSES``; an unfinished job can be resumed, a waiting one has not begun.
-        overrides: what was typed for it, options included.
-        result: its ``result.json``; empty until it is finished.
-        error: one line on why it failed.
-        threads: torch's number of threads, if the launcher chose it.
-        entered: when a command last began to work on it, in seconds since 1970, if known.
+    ``overrides`` are as typed, options included. ``result`` is empty until the job is finished.
+    ``threads`` are torch's, if the launcher chose them. ``entered`` is when a command last began to
+    work on the job, in seconds since 1970.
     """
 
     name: str
@@ -49,13 +44,11 @@ class Job:
         }
 
     def number(self, key: str) -> float | None:
-        """Return a number of its result, such as a metric."""
         value = self.result.get(key)
         return value if isinstance(value, int | float) else None
 
     @property
     def callback_metrics(self) -> dict[str, object]:
-        """The last values of the metrics that callbacks logged."""
         logged = self.result.get("callback_metrics")
         return dict(logged) if isinstance(logged, Mapping) else {}
 
@@ -125,15 +118,7 @@ def is_since(entered: float | None, since: float) -> bool:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep.
-
-    Attributes:
-        jobs: in the order in which the launcher reached them.
-        metric: ranks them.
-        total: number of jobs of the last command, if known.
-        since: when the last command began, in seconds since 1970.
-        command: what was typed.
-    """
+    """A sweep; ``total`` and ``since``, in seconds since 1970, are those of its last command."""
 
     folder: Path
     jobs: list[Job]
@@ -149,7 +134,6 @@ class Sweep:
 
     @property
     def expected(self) -> int:
-        """The number of jobs of the last command."""
         return max(self.total or 0, len(self.current))
 
     @property

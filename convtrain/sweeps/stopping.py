@@ -21,12 +21,7 @@ POLL_SECONDS = 0.3
 
 
 def listen(sweep: Path, *, elsewhere: bool, close: Callable[[], object]) -> None:
-    """Answer signals to a sweep's command: stop its jobs, and exit when they have saved.
-
-    Args:
-        elsewhere: a scheduler runs the jobs, so they continue.
-        close: shows the sweep's table.
-    """
+    """On a signal, stop the jobs unless a scheduler runs them ``elsewhere``, and exit."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
         answer(lambda again, _: os._exit(128 + again))

@@ -20,12 +20,7 @@ MAX_DIAGNOSIS = 48  # characters
 
 
 def show_sweep(folder: Path) -> Sweep:
-    """Print a sweep's table, write it as CSV and as a page, and return the sweep.
-
-    Raises:
-        MissingDataError: there is no sweep.
-        TrainingError: a file cannot be written.
-    """
+    """Print a sweep's table, and write it as CSV and as a page."""
     sweep = read_sweep(folder)
     console = make_console()
     if sweep.jobs:

@@ -1,1 +1,1 @@
-"""What can be done with a run that is on disk: compare it, export it, train it again."""
+"""Compare finished runs, export their weights, and reproduce their steps."""

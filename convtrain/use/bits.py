@@ -1,4 +1,4 @@
-"""Whether two runs have the same bits: weights, metrics and gradient records."""
+"""Compare two runs bit by bit: weights, metrics and gradient records."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ from convtrain.run.directory import Run
 from convtrain.run.result import METRICS
 from convtrain.training.checkpoint_file import load_checkpoint
 
-CLOCKS = ("time", "seconds")  # ends of the names of columns that no two runs have in common
+CLOCKS = ("time", "seconds")  # suffixes of columns that always differ
 
 
 class Comparison(NamedTuple):
-    """What was compared, and a line on each difference."""
+    """What was compared, and a line for each difference."""
 
     compared: tuple[str, ...]
     differing: tuple[str, ...]
@@ -27,12 +27,7 @@ class Comparison(NamedTuple):
 
 
 def compare_bits(first: Path | str, second: Path | str) -> Comparison:
-    """Compare the last weights, the metrics and the gradient records of two finished runs.
-
-    Raises:
-        MissingDataError: one of them is not finished, or has no checkpoint.
-        CorruptDataError: a file is damaged.
-    """
+    """Compare the last weights, the metrics and the gradient records of two finished runs."""
     runs = Run(first), Run(second)
     found = [_weights(*runs), _metrics(*runs), *(_records(*runs, table) for table in TABLES)]
     compared = tuple(what for what, _ in found if what)
@@ -55,7 +50,7 @@ def _weights(first: Run, second: Run) -> tuple[str, list[str]]:
 
 
 def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Compare bits, so that NaN equals itself and 0 does not equal -0."""
+    """Compare bits: NaN equals itself, and 0 does not equal -0."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
     return first.contiguous().numpy(force=True).tobytes() == second.numpy(force=True).tobytes()
@@ -76,10 +71,7 @@ def _metrics(first: Run, second: Run) -> tuple[str, list[str]]:
 
 
 def _records(first: Run, second: Run, table: str) -> tuple[str, list[str]]:
-    """Compare a table of the gradient records; nothing is compared if neither run has it.
-
-    A column that only the second run has came with a later version, and is no difference.
-    """
+    """Compare one table; a column that only the second run has comes from a later version."""
     what, found = f"the record's {table}", []
     for run in (first, second):
         try:
@@ -97,7 +89,7 @@ def _records(first: Run, second: Run, table: str) -> tuple[str, list[str]]:
 
 
 def _columns(run: Run, table: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each column with its values as text, in which NaN equals itself."""
+    """Yield each column's values as text, in which NaN equals itself."""
     read = load(run.path, table)
     for name in read.column_names:
         if not name.endswith(CLOCKS):

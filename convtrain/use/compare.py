@@ -1,4 +1,4 @@
-"""Two runs side by side: the keys, versions, metrics and gradient norms of both."""
+"""Compare two runs key by key: configuration, versions, metrics and gradient norms."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from convtrain.run.directory import Run
 from convtrain.run.result import METRICS
 
 COUNTS = ("steps", "epochs", "parameters", "wall_time_seconds", "images_per_second")
-"""Keys of a result that are compared besides its metrics."""
+"""Keys of a result that are compared beside its metrics."""
 
 
 class Pair(NamedTuple):
-    """A key with its value in each of two runs, None where a run has none."""
+    """A key and its value in each of two runs; None where a run has none."""
 
     key: str
     first: object
@@ -26,26 +26,26 @@ class Pair(NamedTuple):
 
 
 def config_pairs(first: Run, second: Run) -> Iterator[Pair]:
-    """Yield the keys that make two runs different trainings."""
+    """Yield the keys by which two runs are different trainings."""
     a, b = (dict(leaves(run.read_config())) for run in (first, second))
     yield from (Pair(key, a.get(key), b.get(key)) for key in first.differing(second.read_config()))
 
 
 def provenance_pairs(first: Run, second: Run) -> Iterator[Pair]:
-    """Yield versions, machine and devices of two runs."""
+    """Yield versions, machine and devices."""
     a, b = (dict(leaves(run.read_provenance())) for run in (first, second))
     yield from (pair for pair in _pairs(a, b) if pair.key not in ("command", "seed"))
 
 
 def metric_pairs(first: Run, second: Run) -> Iterator[Pair]:
-    """Yield the metrics of two runs, and the counts of their results."""
+    """Yield metrics and counts."""
     a, b = (dict(run.read_result() or {}) for run in (first, second))
     keys = [key for key in (*METRICS, *COUNTS) if key in a or key in b]
     yield from (Pair(key, a.get(key), b.get(key)) for key in keys)
 
 
 def norm_pairs(first: Run, second: Run) -> Iterator[Pair]:
-    """Yield each layer's median gradient norm; nothing where a run has no record."""
+    """Yield each layer's median gradient norm; nothing if a run has no record."""
     medians = []
     for run in (first, second):
         try:

@@ -1,4 +1,4 @@
-"""The weights of a run as safetensors, without the rest of its checkpoint."""
+"""Write a run's weights as safetensors, without the rest of the checkpoint."""
 
 from pathlib import Path
 
@@ -11,30 +11,24 @@ from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import best_in, load_checkpoint
 
-MODEL = "model."  # where the task holds the network
+MODEL = "model."  # prefix of the network in the task's state_dict
 
 
 def export_weights(
     run_dir: Path | str, *, checkpoint: str = "last", out: Path | str | None = None
 ) -> tuple[Path, Path, int]:
-    """Write the weights and buffers of a run's network, named as in its ``state_dict()``.
+    """Write a network's weights and buffers; return the file, its checkpoint, and the tensor count.
 
     Load them by ``model.load_state_dict(safetensors.torch.load_file(out))``. Tensors that share
     memory are written once per name.
 
     Args:
-        run_dir: the run's directory.
         checkpoint: ``last``, ``best``, or the name of a file in ``RUN/checkpoints``.
-        out: the file to write, if not ``RUN/weights.safetensors``.
-
-    Returns:
-        The file, the checkpoint it came from, and the number of tensors.
+        out: the file to write; ``RUN/weights.safetensors`` if None.
 
     Raises:
         MissingDataError: the run or the checkpoint does not exist.
-        CorruptDataError: the checkpoint is damaged.
         ConfigError: a value is not a dense tensor.
-        TrainingError: the disk is full.
     """
     run = Run(run_dir)
     source = _find(run, checkpoint)

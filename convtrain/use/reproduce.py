@@ -1,4 +1,4 @@
-"""Repeating a training step that saved ``gradients/nonfinite-STEP.pt``, in any process."""
+"""Repeat a training step from ``gradients/nonfinite-STEP.pt``, in any process."""
 
 from pathlib import Path
 
@@ -13,19 +13,13 @@ from convtrain.training.checkpoint_file import load_checkpoint
 
 
 def reproduce(path: Path | str) -> Replay:
-    """Repeat the step whose gradients were not finite, from its file and the run's configuration.
+    """Repeat a step whose gradients were not finite, from its file and the run's configuration.
 
-    The dataset is not needed: the file holds the network's input, weights, buffers and seeds. On
-    the same machine with the same versions the step has the same bits.
-
-    Args:
-        path: such as ``RUN/gradients/nonfinite-000000000005.pt``.
-
-    Returns:
-        The layer that the first non-finite value comes from, the losses, and the gradients.
+    The file holds the step's input, weights, buffers and seeds, so the dataset is not needed. On
+    the same machine with the same versions, the step has the same bits.
 
     Raises:
-        MissingDataError: the file does not exist, or its run's directory has no ``config.yaml``.
+        MissingDataError: the file or the run's ``config.yaml`` does not exist.
         CorruptDataError: the file is damaged.
         ConfigError: the configuration is not valid any more.
     """

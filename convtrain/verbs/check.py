@@ -1,4 +1,4 @@
-"""Check a configuration, a sweep's too, without training.
+"""Check a configuration or a sweep without training.
 
 With --build, also build the model and forecast its parameters, steps, memory and disk.
 

@@ -58,7 +58,6 @@ def _table(
     shown: Callable[..., str],
     change: "tuple[str, Callable[..., str]] | None" = None,
 ) -> Table:
-    """Return a row for each pair, with a column for its change where its values are numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(title, overflow="fold")
     for letter in "AB":

@@ -1,4 +1,4 @@
-"""Report on the recorded gradients of a run: a table, a diagnosis, and charts.
+"""Report the recorded gradients of a run: a table, a diagnosis, and charts.
 
 Example: python -m convtrain gradients logs/runs/lenet/RUN --parameters 'conv*' --layers
 """

@@ -1,4 +1,4 @@
-"""Train a finished run again, and tell whether the bits are the same.
+"""Train a finished run again, and report whether the bits are the same.
 
 The exit status is 1 if they are not.
 
@@ -37,19 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
-    """Train a finished run again beside it, and print whether the bits are the same.
+    """Train a finished run again, and print whether the bits are the same.
 
-    Configuration, devices and number of threads are those of the run. Versions and machine are
-    those of this process; if the bits differ, so do the versions that are printed.
-
-    Args:
-        run_dir: the run's directory.
-        out: a directory for the new run; beside the run otherwise.
-
-    Raises:
-        ConfigError: there is no such run, it is not finished, or ``out`` is not empty.
-        TrainingError: the training fails.
-        Interrupted: a signal ends the training.
+    Configuration, devices and number of threads are the run's; versions and machine are this
+    process's, and are printed where they differ. ``out`` must be empty or new; by default it is
+    beside the run.
     """
     from convtrain.launch.start import train_anywhere
 
@@ -89,11 +81,11 @@ def _config_to_repeat(original: Run) -> "Config":
 
 
 def _use_threads_of(original: Run) -> None:
-    """Compute with as many threads as the run did, in this process and in those it starts."""
+    """Use the run's number of threads in this process and in those that it starts."""
     with suppress(CorruptDataError):
         threads = original.read_provenance().get("threads")
         if isinstance(threads, int) and threads > 0:
-            os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it on import
             if (torch := sys.modules.get("torch")) is not None:
                 torch.set_num_threads(threads)
 

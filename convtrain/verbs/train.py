@@ -1,4 +1,4 @@
-"""Train a network: the same as python train.py.
+"""Train a network, as python train.py does.
 
 Example: python -m convtrain train model=functional optimizer.lr=0.05
 """

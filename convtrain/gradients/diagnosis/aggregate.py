@@ -14,15 +14,7 @@ ROUNDING = 1e-4  # float32 rounding: a clip coefficient of 0.9999999 clips nothi
 
 
 class StepCounts:
-    """Exact counts of a record's steps.
-
-    Attributes:
-        skipped: bool (recorded,), whether the loss scaler skipped the step.
-        skipped_steps: int64, the numbers of these steps.
-        largest: the largest finite norm, and its step.
-        clippable: number of steps that are neither skipped nor non-finite.
-        alarms: the first alarm of each kind.
-    """
+    """Exact counts of a record's steps; ``clippable`` ones are neither skipped nor non-finite."""
 
     def __init__(self) -> None:
         self.recorded = self.first = self.last = self.clipped = self.clippable = 0
@@ -55,10 +47,9 @@ class StepCounts:
 
 
 def step_columns(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return the columns of a :class:`Block`, from a table that may lack any but ``step``.
+    """Return a :class:`Block`'s columns and masks; a table may lack any column but ``step``.
 
-    Further columns are ``usable`` (neither skipped nor non-finite), ``finite`` (usable with a
-    finite norm), ``kept`` (norm after clipping / norm before it) and ``clipped`` (usable, clipped).
+    ``kept`` is norm after clipping / norm before it, computed or recorded.
     """
     nothing = pa.chunked_array([pa.nulls(table.num_rows)])
     columns = dict.fromkeys(TABLES["steps"], nothing)

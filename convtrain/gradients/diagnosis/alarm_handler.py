@@ -29,13 +29,9 @@ AlarmMode = Literal["warn", "stop", "checkpoint", "off"]
 
 
 class AlarmHandler:
-    """Passes each flush to the detector, and acts on its alarms.
+    """Passes each flush to the detector, and acts on its alarms as ``mode`` says.
 
-    Args:
-        mode: ``warn`` logs an alarm; ``checkpoint`` also saves a checkpoint, for non-finite
-            gradients before the optimiser applies them; ``stop`` ends the run; ``off`` detects
-            nothing.
-        run_dir: its ``gradients/alarms.jsonl`` stores the alarms.
+    ``checkpoint`` saves the state before the optimiser applies non-finite gradients.
     """
 
     def __init__(self, mode: AlarmMode, run_dir: Path) -> None:
@@ -74,10 +70,7 @@ class AlarmHandler:
         """Replay a step with non-finite gradients before the optimiser applies it.
 
         Only the first of several such steps in a row is replayed: it leaves the weights broken.
-
-        Args:
-            names: names of all parameters.
-            gradients: gradients of the parameters in ``row.columns``.
+        ``names`` has all parameters; ``gradients`` has those of ``row.columns``.
         """
         assert row.broken
         self._replayed.add(row.step)
@@ -94,11 +87,7 @@ class AlarmHandler:
         self._report([NONFINITE.alarm(row.step, first, who=who)])
 
     def act(self, trainer: pl.Trainer) -> None:
-        """Do what the mode says for all alarms reported since the last call.
-
-        Raises:
-            TrainingError: the mode is ``stop`` and there is an alarm.
-        """
+        """Act on all alarms since the last call; the mode ``stop`` raises TrainingError."""
         found, self._to_act_on = self._to_act_on, []
         if found and self.mode == "checkpoint":
             name = f"alarm-step{trainer.global_step:09d}.ckpt"

@@ -1,7 +1,4 @@
-"""Diagnose a run's whole gradient record in a few lines, with advice.
-
-From Python: ``diagnose(run)``, or ``diagnose_tables(load(run, "steps"), load(run))``.
-"""
+"""Diagnose a run's whole gradient record in a few lines, with advice."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,22 +15,18 @@ from convtrain.gradients.record.store import load_in_pieces
 
 
 def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
-    """Diagnose a run by its record's tables of steps and parameters.
+    """Diagnose a run by its tables, ``load(run, "steps")`` and ``load(run)``.
 
-    Any column but ``step`` may be missing; what depends on it is left out.
-
-    Returns:
-        One line on training; one on layers and updates, if they were recorded; one for each rule
-        that holds, with advice. A healthy run has only the first two.
+    Any column but ``step`` may be missing. The first line is on training, the second, if there is
+    data, on layers and updates; each further line is a rule that holds, with advice.
     """
     return _diagnose([steps], [parameters])
 
 
 def diagnose(run_dir: Path) -> list[str]:
-    """Diagnose a run's whole record; return no lines if there is none.
+    """Diagnose a run's whole record in bounded memory; return no lines if there is none.
 
-    Memory does not grow with the run: counts are exact, but the medians of a long run come from
-    an evenly spread sample of its steps.
+    Counts are exact; the medians of a long run come from an evenly spread sample of its steps.
     """
     try:
         return _diagnose(*(load_in_pieces(run_dir, table) for table in ("steps", "parameters")))

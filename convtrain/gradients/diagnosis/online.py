@@ -1,8 +1,4 @@
-"""Raise alarms while a run trains, each time the recorder flushes its steps.
-
-A :class:`Detector` applies the rules block by block, on the CPU and never during a step. It counts
-recorded steps; the recorder may leave out some of the optimiser's steps.
-"""
+"""Raise alarms while a run trains, from the steps of each flush, on the CPU."""
 
 import math
 from collections import Counter
@@ -19,17 +15,11 @@ from convtrain.gradients.layers import layer_norms, layer_of
 
 
 class Block(NamedTuple):
-    """One flush of the recorder: a row for each of S optimiser steps, in order.
+    """One flush of the recorder, with arrays as in ``FlushedSteps`` and a row for each of S steps.
 
-    The first four fields are those of :class:`convtrain.gradients.record.steps.FlushedSteps`;
-    names may change from block to block.
-
-    Args:
-        images: for each step, the dataset indices of its images; empty where unknown.
-        fingerprints: float64 (P,), a number that changes when the weights do, taken at the flush;
-            NaN where unknown.
-        zero_filters: for each convolution's weight, bool (filters,): whether the filter's gradient
-            was exactly zero in every step of the block.
+    ``images`` are dataset indices by step. ``fingerprints``, float64 (P,), change when the weights
+    do; NaN means unknown. ``zero_filters`` maps a convolution's weight to bool (filters,): whether
+    the filter's gradient was exactly zero in every step.
     """
 
     names: Sequence[str]
@@ -57,11 +47,7 @@ class Detector:
     """Raises an alarm for each trouble in a run, block after block.
 
     An alarm is repeated when trouble returns after more than ``patience_steps`` without it. While
-    trouble lasts, its alarm is repeated after ``patience_steps``, then after twice as many, and so
-    on.
-
-    Attributes:
-        troubled_steps: by rule on whole steps, the number of steps in which it held.
+    trouble lasts, the wait until its next alarm starts at ``patience_steps`` and doubles each time.
     """
 
     def __init__(self, *, patience_steps: int = rules.PATIENCE_STEPS) -> None:

@@ -27,13 +27,10 @@ State = dict[str, Any]
 class Replay:
     """The result of repeating a step.
 
-    Attributes:
-        where: the origin in words, such as ``forward pass of relu_2``; empty if all was finite.
-        micro_batch: index of the micro-batch with the origin, from 0.
-        losses: weighted loss of each micro-batch; their sum is the step's loss.
-        gradients: by parameter name, summed over the micro-batches, before clipping.
-        is_same: whether these are the original step's bits; None where its gradients were averaged
-            over several devices.
+    ``where`` is the origin, such as ``forward pass of relu_2``; empty if all was finite.
+    ``losses`` are weighted; their sum is the step's loss. ``gradients`` are by parameter name,
+    summed over the micro-batches, before clipping. ``is_same`` says whether they have the original
+    step's bits; it is None where several devices averaged the gradients.
     """
 
     where: str = ""
@@ -46,12 +43,9 @@ class Replay:
 def replay_step(
     trainer: pl.Trainer, task: Task, micro_batches: MicroBatches
 ) -> tuple[Replay, State]:
-    """Repeat a step's forward and backward passes before the optimiser applies it.
+    """Repeat a step before the optimiser applies it; return the state for :func:`replay_saved` too.
 
-    The replay leaves gradients, buffers and random state unchanged.
-
-    Returns:
-        The replay, and the state from which :func:`replay_saved` repeats it.
+    Gradients, buffers and random state are unchanged afterwards.
     """
     state: State = {
         "precision": trainer.precision,
@@ -72,12 +66,7 @@ def replay_step(
 def replay_saved(
     task: Task, state: State, context: Callable[[], AbstractContextManager[object]]
 ) -> Replay:
-    """Repeat a step from the state that :func:`replay_step` returned.
-
-    Args:
-        task: its model must hold the weights from before the step.
-        context: makes the context of the forward pass, such as autocast.
-    """
+    """Repeat a step from its state; ``task`` must hold the weights from before the step."""
     found = Replay()
     with _restored(task, state["buffers"]), torch.compiler.set_stance("force_eager"):
         for number, saved in enumerate(state["micro_batches"]):

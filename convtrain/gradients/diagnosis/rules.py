@@ -1,9 +1,4 @@
-"""The rules of the diagnosis: conditions, thresholds and advice, all defined only here.
-
-Each rule is a row of :data:`RULES`. :mod:`convtrain.gradients.diagnosis.online` applies the rules
-to every recorded step and raises alarms. :mod:`convtrain.gradients.diagnosis.offline` applies them
-to the whole record when the run ends.
-"""
+"""The rules of the diagnosis: conditions, thresholds and advice, all defined only here."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -37,10 +32,9 @@ MAX_LISTED, MAX_SEPARATE_ALARMS = 8, 4
 
 
 class Alarm(NamedTuple):
-    """Trouble at one step, counted from 1.
+    """Trouble at one step, counted from 1; ``kind`` is the rule's name.
 
-    ``kind`` is the rule's name. ``parameter`` is the first parameter or layer in trouble, or None
-    for all gradients together. ``message`` is one line that begins with the step.
+    ``parameter`` is the first parameter or layer in trouble; None means all gradients together.
     """
 
     kind: str
@@ -52,12 +46,9 @@ class Alarm(NamedTuple):
 class Rule(NamedTuple):
     """A condition that counts as trouble.
 
-    Args:
-        name: the ``kind`` of its alarms, and the first word of its line in a diagnosis.
-        quantity: the quantity that is compared with the threshold.
-        threshold: trouble is above it, or at and below it if ``is_minimum``.
-        message: finding and advice, a template for ``str.format``.
-        applied: ``online`` raises alarms; ``offline`` diagnoses the whole record.
+    ``name`` is the ``kind`` of its alarms. Trouble is above ``threshold``, or at and below it if
+    ``is_minimum``. ``message`` is a template for ``str.format``. ``online`` rules raise alarms;
+    ``offline`` ones diagnose the whole record.
     """
 
     name: str
@@ -198,13 +189,9 @@ RULES = (
 
 
 def layer_ratios(norms: np.ndarray) -> np.ndarray:
-    """Return each layer's gradient norm divided by that of the last layer with a gradient.
+    """Return each layer's gradient norm / that of the last layer with a gradient.
 
-    Args:
-        norms: (S, L), layers in the network's order; NaN where there is no gradient.
-
-    Returns:
-        (S, L), NaN where the layer's gradient is zero or absent.
+    ``norms`` and the result are (S, L), in the network's order; NaN where there is no gradient.
     """
     living = np.where(norms > 0, norms, np.nan)
     last = norms.shape[1] - 1 - np.argmax(norms[:, ::-1] > 0, axis=1)
@@ -222,7 +209,7 @@ def are_far(ratios: np.ndarray) -> np.ndarray:
 
 
 def listed(things: Iterable[object]) -> str:
-    """Return a list for a message: the first few items, and how many there are; ``0, 4, 7``."""
+    """Return a list for a message: the first items, and how many there are."""
     texts = [str(thing) for thing in things]
     more = f", ... ({len(texts)} in all)" if len(texts) > MAX_LISTED else ""
     return f"{', '.join(texts[:MAX_LISTED])}{more}"
