@@ -1,1 +1,1 @@
-"""Comparisons on equal work, interleaved so that a machine's drift falls on both sides alike."""
+"""Interleaved comparisons of equal work, so that a machine's drift affects both sides alike."""

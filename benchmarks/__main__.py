@@ -1,6 +1,6 @@
-"""The whole table: ``python -m benchmarks``, or ``make bench``.
+"""Measure the whole table: ``python -m benchmarks``, or ``make bench``.
 
-Each module has ``rows()``, which measures and returns its lines. ``--only`` names some of them.
+Each module has ``rows()``, which measures and returns its rows. ``--only`` selects modules.
 """
 
 import argparse

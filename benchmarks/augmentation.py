@@ -1,7 +1,7 @@
-"""Augmenting a batch: ``python -m benchmarks.augmentation``.
+"""Time the augmentation of a batch: ``python -m benchmarks.augmentation``.
 
-Ours treats the whole batch at once, from uint8 pixels to normalised images; its peer is
-torchvision's ``transforms.v2``, one image at a time as a Dataset calls it, then stacked.
+Ours augments the whole batch at once, from uint8 pixels to normalised images. Its peer is
+torchvision's ``transforms.v2``, applied to one image at a time as in a Dataset, then stacked.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[Augmentation, list[v2.Transform]]] = {
         [v2.RandomCrop(SIDE, padding=4), v2.RandomHorizontalFlip(0.5)],
     ),
 }
-"""By name: ours, and the peer's transforms of pixels; it cuts out and mixes where ours does."""
+"""By name: ours, and the peer's transforms, to which :func:`peer` adds cutout and mixup."""
 
 
 def rows(pairs: int = 9) -> list[Result]:
@@ -78,7 +78,7 @@ def _one_by_one(images: Images, one: v2.Transform, mix: v2.Transform | None) -> 
 
 
 def cutout(image: Tensor) -> Tensor:
-    """Blank a square around a random pixel, as the usual cutout of one image does."""
+    """Blank a square around a random pixel of one image."""
     height, width = image.shape[1:]
     row, column = (int(torch.randint(size, ())) - CUTOUT // 2 for size in (height, width))
     return v2.functional.erase(

@@ -1,7 +1,7 @@
-"""The script one writes by hand: ``python benchmarks/bare_script.py FOLDER BATCH_SIZE EPOCHS``.
+"""A script without a framework: ``python benchmarks/bare_script.py FOLDER BATCH_SIZE EPOCHS``.
 
-MNIST through torchvision, resident as one tensor, trained, validated after every epoch, and tested;
-no metrics but loss and accuracy, nothing recorded, nothing saved. The peer of a whole command.
+It loads MNIST by torchvision into one tensor, trains, validates after each epoch, and tests. It
+measures only loss and accuracy, and saves nothing. It is the peer of a whole command.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Whole commands, each in a process of its own: ``python -m benchmarks.command --root FOLDER``.
+"""Time whole commands, each in its own process: ``python -m benchmarks.command --root FOLDER``.
 
-``python train.py`` against a script written by hand (needs MNIST's files), the commands that answer
-without training and the first training step against the imports that they cannot do without, and
-the memory that a run of MNIST takes at most.
+``python train.py`` is compared with a bare script, which needs MNIST's files. Commands that do not
+train, and the first training step, are compared with the imports that they need. The last row is
+the peak memory of a run of MNIST.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _seconds(command: Sequence[str], *expected: int) -> float:
 
 
 def _to_first_step(folder: str) -> float:
-    """Start a training and return the seconds until its first step has been taken."""
+    """Start a training, and return the seconds until its first step ends."""
     read, write = os.pipe()
     command = _train(
         f"hydra.run.dir={tempfile.mkdtemp(dir=folder)}", "trust=[benchmarks]",
@@ -103,7 +103,6 @@ def _to_first_step(folder: str) -> float:
 
 
 def _peak_gigabytes(command: Sequence[str]) -> float:
-    """Run a command and return the most memory that it held."""
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -1,9 +1,11 @@
-"""An epoch of training: ``python -m benchmarks.epoch``.
+"""Time an epoch of training: ``python -m benchmarks.epoch``.
 
 Ours has everything on: metrics, TensorBoard, metrics.csv, ``recorder=norms``, the progress bar. Its
-peers train the same network on as many images of the same size: a bare loop over a resident tensor,
-in torch's default layout and without a single metric; the same loop over a stock DataLoader; and
-Lightning as templates set it up, with torchmetrics, ``self.log``, its bar and TensorBoard.
+peers train the same network on as many images of the same size:
+
+- a bare loop over one tensor in memory, in torch's default layout and without metrics;
+- the same loop over a stock DataLoader;
+- Lightning as in a common template, with torchmetrics, ``self.log``, its bar and TensorBoard.
 """
 
 import contextlib
@@ -35,7 +37,7 @@ GOALS = {64: 0.90, 512: 0.80}
 """By batch size."""
 
 EPOCHS = 15
-BLOCK = 0.3  # seconds, about, from one of our blocks of steps to the next
+BLOCK = 0.3  # seconds, about, of a block of our steps
 
 
 def rows(rounds: int = EPOCHS) -> list[Result]:
@@ -60,10 +62,10 @@ def rows(rounds: int = EPOCHS) -> list[Result]:
 
 
 def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int) -> Ratio:
-    """Train as ``python train.py`` does, and by a bare loop, in turns of a few steps.
+    """Alternate blocks of steps of ``python train.py`` and of a bare loop.
 
-    A machine's speed changes within an epoch, and then for both. An epoch of ours has all that
-    belongs to it: its log entries, its metrics, its checkpoint.
+    A change of the machine's speed then affects both. Our epochs include log entries, metrics and
+    the checkpoint.
     """
     config = configure(
         f"data.batch_size={batch_size}", f"trainer.max_epochs={epochs + 1}",
@@ -81,11 +83,11 @@ def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int)
         bar = parts.trainer.progress_bar_callback
         bar._console = Console(file=nowhere, force_terminal=True)  # draws as for a user
         parts.trainer.fit(parts.task, datamodule=parts.data)
-    return paired(beside.ours[1:], beside.others[1:])  # the first one warms up
+    return paired(beside.ours[1:], beside.others[1:])  # the first epoch warms up
 
 
 class BesideBare(pl.Callback):
-    """Lets a bare loop train after every few of our steps, and takes the time of both."""
+    """Trains a bare loop after each block of our steps, and times both."""
 
     def __init__(self, batches: Any) -> None:
         self.ours: list[float] = []
@@ -115,10 +117,10 @@ class BesideBare(pl.Callback):
 
 
 def bare(batches: Any, steps: int) -> float:
-    """Train by a loop of five lines, and return the seconds of ``steps`` steps."""
+    """Train by a minimal loop, and return the seconds of ``steps`` steps."""
     model = bare_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    batches = chain([next(batches)], batches)  # what is made once is made before the clock starts
+    batches = chain([next(batches)], batches)  # prepares the data before the clock starts
     return train_bare(model, optimizer, batches, steps)
 
 
@@ -132,7 +134,7 @@ def train_bare(model: nn.Module, optimizer: torch.optim.SGD, batches: Any, steps
 
 
 def _resident(pixels: Tensor, labels: Tensor, batch_size: int) -> Any:
-    """Yield batches for ever; the images are made floats once."""
+    """Yield batches forever, from images converted to floats once."""
     images = pixels.float().div_(255).sub_(MEAN).div_(STD)
     while True:
         for chosen in torch.randperm(len(images)).split(batch_size):
@@ -140,7 +142,7 @@ def _resident(pixels: Tensor, labels: Tensor, batch_size: int) -> Any:
 
 
 class OneByOne(Dataset):
-    """Images as torchvision's datasets give them: one at a time, through a transform."""
+    """Yields one transformed image at a time, as torchvision's datasets do."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels, labels.tolist()
@@ -160,7 +162,7 @@ def stock_loader(pixels: Tensor, labels: Tensor, batch_size: int) -> DataLoader:
 
 
 class Clock(pl.Callback):
-    """Takes the time of an epoch's steps."""
+    """Times the steps of an epoch."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.perf_counter()
@@ -170,7 +172,7 @@ class Clock(pl.Callback):
 
 
 class Template(pl.LightningModule):
-    """The module of a widely used template, in short."""
+    """The LightningModule of a widely used template, shortened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,7 +194,7 @@ class Template(pl.LightningModule):
 
 
 def template(batches: DataLoader, steps: int) -> float:
-    """Train as a template of Lightning and Hydra does, and return the seconds of the epoch."""
+    """Train as a template of Lightning and Hydra does; return the seconds of the epoch."""
     clock = Clock()
     with (
         tempfile.TemporaryDirectory() as folder,

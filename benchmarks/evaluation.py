@@ -1,7 +1,8 @@
-"""A pass of validation: ``python -m benchmarks.evaluation``.
+"""Time a pass of validation: ``python -m benchmarks.evaluation``.
 
-Ours is ``Trainer.validate`` with loss and accuracy over the whole split; its peer a bare loop over
-a resident tensor in batches of the same size, without gradients, that sums the same two numbers.
+Ours is ``Trainer.validate`` with loss and accuracy over the whole split. Its peer is a bare loop
+over one tensor in memory, without gradients, which sums the same two numbers in batches of the same
+size.
 """
 
 import contextlib
@@ -56,7 +57,7 @@ def rows(rounds: int = 9) -> list[Result]:
 
 
 class EvaluationClock(pl.Callback):
-    """Takes the time from the first batch to the metrics of the whole."""
+    """Times a validation from its first batch to its metrics."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Epochs of an image folder from the second on: ``python -m benchmarks.image_folder``.
+"""Time epochs of an image folder after the first: ``python -m benchmarks.image_folder``.
 
-Ours decodes once and reads pixels, from memory or, beyond ``data.memory_gib``, from a file; its
-peer is torchvision's ImageFolder in a DataLoader with two workers, which decodes in every epoch.
-Both put out normalised batches of the same size.
+Ours decodes once, and reads pixels from memory or, above ``data.memory_gib``, from a file. Its peer
+is torchvision's ImageFolder in a DataLoader with two workers, which decodes in every epoch. Both
+return normalised batches of the same size.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from convtrain.data.sources.image_folder import load
 BATCH, CLASSES, GOAL = 64, 10, 0.33
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 FOLDERS = {32: 60_000, 256: 3_000}
-"""JPEGs by their side in pixels: how many there are."""
+"""Number of JPEGs by their side in pixels."""
 
 
 def rows(pairs: int = 3) -> list[Result]:
@@ -44,7 +44,7 @@ def rows(pairs: int = 3) -> list[Result]:
 
 
 def write_jpegs(root: Path, count: int, side: int) -> None:
-    """Write smooth random pictures, which compress about as photographs do."""
+    """Write smooth random images, which JPEG compresses about as well as photographs."""
     generator = np.random.default_rng(0)
     for label in range(CLASSES):
         (root / str(label)).mkdir(parents=True)
@@ -55,7 +55,7 @@ def write_jpegs(root: Path, count: int, side: int) -> None:
 
 
 def decoded(root: Path, side: int, memory_gib: float, cache: Path) -> Batches:
-    """Return what ``data=image_folder`` trains on; all but a few images are for training."""
+    """Return the training batches of ``data=image_folder``, nearly all images."""
     splits = load(
         root=str(root),
         classes=[str(label) for label in range(CLASSES)],
@@ -84,7 +84,7 @@ def stock_loader(root: Path, side: int) -> DataLoader:
 
 
 def epoch(batches: Batches | DataLoader) -> float:
-    """Return the seconds of going through all batches."""
+    """Return the seconds that one pass over all batches takes."""
     if isinstance(batches, Batches):
         batches.set_epoch(batches.epoch + 1)
     start = time.perf_counter()

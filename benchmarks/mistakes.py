@@ -1,6 +1,6 @@
-"""How long a mistake takes to be answered: ``python -m benchmarks.mistakes``.
+"""Time the answer to each of several wrong commands: ``python -m benchmarks.mistakes``.
 
-Each example of a wrong command, in processes of its own.
+Each command runs in its own process.
 """
 
 import os
@@ -29,11 +29,11 @@ EXAMPLES = {
     "data.batch_size=5000": "data.batch_size=5000: larger than the training data of",
     "callbacks.custom=[{_target_:os.system}]": "callbacks.custom.0._target_=os.system: not allowed",
 }
-"""A wrong command: how its line begins."""
+"""Wrong commands, and the beginnings of their error lines."""
 
 
 def answer(words: list[str], folder: Path, **environment: str) -> tuple[float, int, str]:
-    """Run a command in a folder; return seconds, exit status and what was said."""
+    """Run a command in a folder; return seconds, exit status and output."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""A callback that tells another process when the first step is taken, and ends the run."""
+"""A callback that reports the first step to another process, and ends the run."""
 
 import os
 from typing import Any

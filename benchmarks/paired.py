@@ -1,4 +1,4 @@
-"""Interleaved timing: A B A B ..., and the ratio pair by pair."""
+"""Time alternately, A B A B ..., and compare pair by pair."""
 
 import math
 import os
@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Ratio:
-    """Times of two ways of doing the same work, in seconds, and their ratio pair by pair."""
+    """Times of two ways to do the same work, in seconds, and their ratio pair by pair."""
 
     first: float
     second: float
@@ -22,7 +22,7 @@ class Ratio:
     high: float
 
     def scaled(self, factor: float) -> "Ratio":
-        """Return the same with both times in another unit, or by the step."""
+        """Return the ratio with both times in another unit, or per step."""
         return replace(self, first=self.first * factor, second=self.second * factor)
 
     def row(self, what: str) -> str:
@@ -34,9 +34,9 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Result:
-    """A line of the table: what was compared, in which unit, and what the ratio must not exceed.
+    """A row of the table; the ratio must not exceed ``goal``.
 
-    Where there is no peer, ``ratio.second`` is NaN, and the goal is one of ``ratio.first``.
+    Without a peer, ``ratio.second`` is NaN, and the goal is for ``ratio.first``.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Result:
 
     @classmethod
     def alone(cls, what: str, values: Sequence[float], unit: str, goal: float | None) -> "Result":
-        """Return the line of something that is measured by itself."""
+        """Return the row of a value that has no peer."""
         ordered, quarter = sorted(values), len(values) // 4
         middle = statistics.median(ordered)
         low, high = ordered[quarter], ordered[-1 - quarter]
@@ -73,7 +73,7 @@ HEAD = (
 
 
 def print_table(results: Sequence[Result]) -> None:
-    """Print the machine, and a line for each result."""
+    """Print the machine, and a row for each result."""
     print(f"{machine()}\n\n{HEAD}")
     for result in results:
         print(result.row(), flush=True)
@@ -82,9 +82,9 @@ def print_table(results: Sequence[Result]) -> None:
 def compare_all(
     ways: Mapping[str, Callable[[], float]], *, against: str, rounds: int
 ) -> dict[str, Ratio]:
-    """Take the seconds of several ways of doing the same work, in turn, and compare with one.
+    """Time several ways to do the same work in turn, in seconds, and compare each with one.
 
-    Every way runs once before, which does not count; the order turns around with every round.
+    Each way first runs once untimed. The order reverses with every round.
     """
     for way in ways.values():
         way()
@@ -98,15 +98,15 @@ def compare_all(
 def compare(
     first: Callable[[], object], second: Callable[[], object], *, pairs: int, calls: int = 1
 ) -> Ratio:
-    """Time ``calls`` calls of each in turn, ``pairs`` times, after one round that does not count.
+    """Time ``calls`` calls of each in turn, ``pairs`` times, after one untimed round.
 
-    The order within a pair alternates, so that neither side always comes second.
+    The order within a pair alternates.
     """
     return compare_timed(lambda: _time(first, calls), lambda: _time(second, calls), pairs=pairs)
 
 
 def compare_timed(first: Callable[[], float], second: Callable[[], float], *, pairs: int) -> Ratio:
-    """The same for work that takes its own time, and returns it in seconds."""
+    """Compare as :func:`compare` does, for work that times itself and returns seconds."""
     first(), second()
     times: list[tuple[float, float]] = []
     for index in range(pairs):
@@ -119,7 +119,7 @@ def compare_timed(first: Callable[[], float], second: Callable[[], float], *, pa
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Ratio:
-    """Compare seconds taken in pairs."""
+    """Compare times taken in pairs; low and high bound the middle half."""
     ratios = sorted(a / b for a, b in zip(first, second, strict=True))
     quarter = len(ratios) // 4
     return Ratio(
@@ -132,7 +132,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Ratio:
 
 
 def machine() -> str:
-    """Return the machine in a line, for the head of a table."""
+    """Return a line on the machine, for the head of a table."""
     processor = platform.processor() or platform.machine()
     return (
         f"{os.cpu_count()} CPU cores ({processor}), {torch.get_num_threads()} threads, "

@@ -1,6 +1,6 @@
-"""The start-up of two processes against that of one: ``python -m benchmarks.processes``.
+"""Compare the start-up of two processes with that of one: ``python -m benchmarks.processes``.
 
-Whole commands that take one step, each from its start to its end, in processes of their own.
+Each command takes one step, and is timed from its start to its end.
 """
 
 import subprocess

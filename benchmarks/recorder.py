@@ -1,9 +1,8 @@
-"""What the gradient recorder costs: ``python -m benchmarks.recorder``.
+"""Time the cost of the gradient recorder: ``python -m benchmarks.recorder``.
 
-One training by Lightning's trainer, TensorBoard open, in which the recorder is there for fifty
-steps and away for the next fifty, so that the machine's drift falls on both alike. In the middle of
-its fifty steps are a flush, and the step that is sampled. Prints milliseconds a step, and with /
-without, pair by pair.
+Lightning's trainer trains with TensorBoard; the recorder alternates, fifty steps on and fifty off,
+so that a machine's drift affects both alike. A flush and a sampled step are in the middle of its
+fifty steps. Each row has milliseconds per step, and with / without, pair by pair.
 """
 
 import argparse
@@ -26,9 +25,9 @@ from convtrain.gradients.record.recorder import Recorder
 from convtrain.models.build import build_model
 from convtrain.training.trainer import NotProfiled
 
-BLOCK = 50  # steps, as many as there are from one flush to the next
-WARM = 2  # blocks that do not count
-HORIZON = 2000  # steps of the training that the recorder plans for, at least
+BLOCK = 50  # steps, as many as from flush to flush
+WARM = 2  # untimed blocks
+HORIZON = 2000  # steps, at least, that the recorder plans for
 CONV = {"kernel_size": 3, "padding": 1}
 SMALL = [
     {"Conv2d": {"out_channels": 16, **CONV}},
@@ -54,7 +53,7 @@ CASES = (
     ("resnet18", "recorder=stats"),
     ("resnet18", "recorder=full"),
 )
-"""Each: the network, and what is typed."""
+"""Networks and overrides."""
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def main() -> None:
 
 
 def rows(rounds: int = 10) -> list[Result]:
-    """Return the lines of the whole table."""
+    """Return the rows of the whole table."""
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "convtrain"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -90,7 +89,7 @@ def rows(rounds: int = 10) -> list[Result]:
 
 
 def measure(network: str, overrides: list[str], pairs: int) -> Ratio:
-    """Train for ``pairs`` blocks with the recorder, and as many without."""
+    """Train ``pairs`` blocks with the recorder, and as many without."""
     common = ("data=synthetic", "data.train_size=4000", "data.test_size=64", "trainer=cpu")
     typed = [*common, *DATA[network], *overrides]
     typed += [f"network={network}"] if network != "small" else []
@@ -120,7 +119,7 @@ def measure(network: str, overrides: list[str], pairs: int) -> Ratio:
 
 
 class Alternate(pl.Callback):
-    """Takes the recorder away after every second block of steps, and notes what each block took.
+    """Removes the recorder after every second block of steps, and times each block.
 
     The order within a pair alternates too: with, without, without, with.
     """
@@ -128,7 +127,7 @@ class Alternate(pl.Callback):
     def __init__(self, recorder: Recorder, pairs: int) -> None:
         self.seconds: dict[bool, list[float]] = {True: [], False: []}
         self._recorder, self._blocks = recorder, 2 * pairs + WARM
-        self._block, self._on = 0, True  # so that half a flush is there when the first block begins
+        self._block, self._on = 0, True  # on, so that the first block begins amid a flush
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step % BLOCK != BLOCK // 2:

@@ -1,4 +1,4 @@
-"""What the comparisons have in common: two convolutions, and images of MNIST's size."""
+"""The setting that benchmarks share: two convolutions, and images of MNIST's size."""
 
 import logging
 import warnings
@@ -16,14 +16,14 @@ LAYERS = (
     "{Conv2d:{out_channels:32,kernel_size:3,padding:1}},ReLU,{MaxPool2d:{kernel_size:2}},"
     "Flatten,{Linear:{out_features:10}}]"
 )
-"""The network, as typed on the command line."""
+"""The network, in command line syntax."""
 
 EVERYTHING = (
     "data=mnist", f"network.layers={LAYERS}", "optimizer=sgd_momentum", "optimizer.lr=0.05",
     "optimizer.nesterov=false", "optimizer.weight_decay=0", "scheduler=none", "recorder=norms",
     "trainer=cpu", "logger=both",
 )  # fmt: skip
-"""What is typed for a training with metrics, TensorBoard, the recorder and the bar all on."""
+"""Overrides for a training with metrics, TensorBoard, the recorder and the bar all on."""
 
 
 def configure(*overrides: str) -> Config:
@@ -32,7 +32,7 @@ def configure(*overrides: str) -> Config:
 
 
 def bare_network() -> nn.Sequential:
-    """Return the network as one writes it by hand."""
+    """Return the network in plain torch."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),
@@ -46,14 +46,14 @@ def bare_network() -> nn.Sequential:
 
 
 def made_up(count: int = IMAGES) -> tuple[Tensor, Tensor]:
-    """Return random images, uint8 of (N, 1, 28, 28), and labels."""
+    """Return random images, uint8 (N, 1, 28, 28), and labels."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
     return pixels, torch.randint(0, 10, (count,), generator=generator)
 
 
 def quiet() -> None:
-    """Keep notices out of the tables."""
+    """Suppress warnings and log lines below errors."""
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch", "convtrain"):
         logging.getLogger(name).setLevel(logging.ERROR)

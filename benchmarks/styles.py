@@ -1,7 +1,7 @@
-"""The two styles against each other: ``python -m benchmarks.styles``.
+"""Compare the two styles: ``python -m benchmarks.styles``.
 
-A forward and backward pass of the same declared network with the same weights and images. Prints
-milliseconds a pass, and functional / nn pair by pair: the median and the middle half.
+Each runs a forward and backward pass of the same declared network with the same weights and images.
+Rows have milliseconds per pass, and functional / nn pair by pair: the median and the middle half.
 """
 
 import torch
@@ -28,7 +28,6 @@ def rows(rounds: int = 41) -> list[Result]:
 
 
 def _declared(name: str, shape: tuple[int, int, int]) -> nn.Module:
-    """Build a network of ``configs/network`` in the nn style."""
     from convtrain.assembly import make_model
     from convtrain.command.configure import configure
 

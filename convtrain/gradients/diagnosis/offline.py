@@ -17,7 +17,7 @@ from convtrain.gradients.record.store import load_in_pieces
 def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
     """Diagnose a run by its tables, ``load(run, "steps")`` and ``load(run)``.
 
-    Any column but ``step`` may be missing. The first line is on training, the second, if there is
+    All columns but ``step`` may be missing. The first line is on training, the second, if there is
     data, on layers and updates; each further line is a rule that holds, with advice.
     """
     return _diagnose([steps], [parameters])
