@@ -36,22 +36,14 @@ SMALL_FILES_BYTES = 12_000  # configuration, provenance, log and result
 
 
 class Forecast(NamedTuple):
-    """The needs of a training.
+    """The needs of a training."""
 
-    Attributes:
-        images: number of training, validation and test images.
-        parameters: number of trained parameters.
-        steps: optimiser steps, at most.
-        memory: bytes on each device, by purpose.
-        disk: bytes in the run's directory, by purpose.
-    """
-
-    images: tuple[int, int, int]
-    parameters: int
-    steps: int
+    images: tuple[int, int, int]  # training, validation, test
+    parameters: int  # trained ones
+    steps: int  # optimiser steps, at most
     epoch_steps: int
-    memory: dict[str, int]
-    disk: dict[str, int]
+    memory: dict[str, int]  # bytes on each device, by purpose
+    disk: dict[str, int]  # bytes in the run's directory, by purpose
 
 
 def forecast(config: Config) -> Forecast:

@@ -46,24 +46,17 @@ _one_training = threading.Lock()  # torch's random state and thread count belong
 
 @dataclass(frozen=True)
 class Assembled:
-    """A run that is ready to train.
+    """A run that is ready to train."""
 
-    Attributes:
-        asked: the configuration as requested.
-        config: the configuration with the devices and the strategy that were launched.
-        fingerprint: a hash of the data.
-        started: when the assembly began, on ``time.perf_counter``.
-    """
-
-    asked: Config
-    config: Config
+    asked: Config  # as requested
+    config: Config  # with the devices and the strategy that were launched
     run: Run
     data: ImageData
     task: Task
     trainer: Trainer
     recorder: Recorder | None
-    fingerprint: str
-    started: float
+    fingerprint: str  # a hash of the data
+    started: float  # when the assembly began, on time.perf_counter
 
 
 def assemble(

@@ -24,12 +24,9 @@ log = logging.getLogger("convtrain")
 def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
     """Return the checkpoint to resume from; None if the run has not saved one yet.
 
-    Args:
-        data: the fingerprint of the loaded data.
-
     Raises:
         CorruptDataError: no checkpoint can be used.
-        ConfigError: a limit is below what is done already, or the data have changed.
+        ConfigError: a limit is below what is done already, or the fingerprint ``data`` changed.
     """
     if not run.is_resumable:
         rank_zero_only(log.warning)(

@@ -140,12 +140,7 @@ def _has_state(group: Mapping[str, object]) -> bool:
 
 
 def best_in(folder: Path) -> Path:
-    """Return the best checkpoint of a run.
-
-    Raises:
-        MissingDataError: the run has kept none.
-        CorruptDataError: the newest of them is damaged.
-    """
+    """Return the best checkpoint of a run; raise MissingDataError if it has kept none."""
     best = [path for path in checkpoints_in(folder) if path.name.startswith("best")]
     if not best:
         raise MissingDataError(f"{folder}: there is no best checkpoint")

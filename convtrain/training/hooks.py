@@ -23,18 +23,14 @@ from convtrain.training.sharding import gathered
 
 
 class TaskHooks(pl.LightningModule):
-    """Passes Lightning's hooks to the objects that log, save and resume.
-
-    Attributes:
-        gradient_norm: total norm of this step's gradients before clipping, if it is known.
-    """
+    """Passes Lightning's hooks to the objects that log, save and resume."""
 
     def __init__(self, model: nn.Module, *, log_every_n_steps: int, stop_when_lost: bool) -> None:
         super().__init__()
         self.model, self.stop_when_lost = model, stop_when_lost
         self.progress, self.entries = Progress(), LogEntries(log_every_n_steps)
         self.resuming = Resuming(model, self.progress, self.entries)
-        self.gradient_norm: torch.Tensor | None = None
+        self.gradient_norm: torch.Tensor | None = None  # of this step, before clipping, if known
         self.is_sharded = False
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -9,20 +9,14 @@ from convtrain.training.running_metrics import RunningMetrics, means
 
 
 class LogEntries:
-    """Logs loss, accuracy, learning rate and speed to all loggers.
-
-    Attributes:
-        running: the metrics of each stage (``fit``, ``val``, ``test``) since it began.
-        logged_step: optimiser step of the newest training entry.
-        images, seconds: images trained on so far, and the time without validation.
-    """
+    """Logs loss, accuracy, learning rate and speed to all loggers."""
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
         self.running = {stage: RunningMetrics() for stage in ("fit", "val", "test")}
         self.newest: dict[str, float] = {}
-        self.logged_step = 0
-        self.images = self.seconds = 0.0
+        self.logged_step = 0  # optimiser step of the newest training entry
+        self.images = self.seconds = 0.0  # trained on so far, without the time of validation
         self._interval_began = self._paused_at = time.perf_counter()
 
     def start_clock(self) -> None:

@@ -13,21 +13,13 @@ from convtrain.training.checkpoint_file import Checkpoint
 
 
 class Position(NamedTuple):
-    """A place in a training, between two batches.
+    """A place in a training, between two batches."""
 
-    Attributes:
-        epoch: the current epoch, or the one that has just ended, from 0.
-        batch: number of its batches that are done.
-        complete: all of its batches are done.
-        validated: if a validation follows this batch, it is done.
-        ended: everything that is computed and logged at the end of the epoch is done.
-    """
-
-    epoch: int
-    batch: int
-    complete: bool
-    validated: bool
-    ended: bool
+    epoch: int  # the current epoch, or the one that has just ended, from 0
+    batch: int  # number of its batches that are done
+    complete: bool  # all of its batches are done
+    validated: bool  # if a validation follows this batch, it is done
+    ended: bool  # everything that is computed and logged at the end of the epoch is done
 
 
 def position_in(

@@ -22,16 +22,11 @@ from convtrain.training.sharding import divided_like, gathered
 
 
 class Logged(TypedDict):
-    """The state of the log in a checkpoint.
+    """The state of the log in a checkpoint."""
 
-    Attributes:
-        sums: what :meth:`RunningMetrics.saved` returns, summed over the devices.
-        written: how much is in each logger's files, by the logger's class.
-    """
-
-    sums: Tensor
+    sums: Tensor  # RunningMetrics.saved(), summed over the devices
     logged_step: int
-    written: dict[str, object]
+    written: dict[str, object]  # how much is in each logger's files, by the logger's class
 
 
 class Resuming:
