@@ -1,1 +1,1 @@
-"""Hydra's side of a command: compose it, check it, resume it, plan a sweep. Imports no torch."""
+"""Hydra's side of a command: compose, check and resume it, plan a sweep. Imports no torch."""

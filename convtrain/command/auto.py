@@ -14,12 +14,11 @@ AUTO = "resume=auto"
 
 
 def choose_run(config: Config, typed: list[Override]) -> Path | None:
-    """Return the directory of the run that ``resume=auto`` stands for, and print which it is.
+    """Return the directory of the run that ``resume=auto`` chooses, if any, and print the choice.
 
-    A run is unfinished if it has a checkpoint and no result. It has the same configuration if no
-    more differs than may be changed when a run is resumed. It is looked for in ``logs/runs``, and
-    where ``hydra.run.dir`` says; there, a finished one is chosen as well, which is not trained
-    again.
+    The run has a checkpoint and no result, and differs only in keys that may change on resume. It
+    is in ``logs/runs`` or at ``hydra.run.dir``. A finished run is chosen only there; it is not
+    trained again.
     """
     given = [str(o.value()) for o in typed if o.key_or_group == "hydra.run.dir"]
     place = Path(given[-1]) if given else None  # the last one counts
@@ -34,8 +33,8 @@ def choose_run(config: Config, typed: list[Override]) -> Path | None:
 def newest_unfinished(config: Config, place: Path | None = None) -> Path | None:
     """Return the directory of the newest unfinished run of a configuration, if there is one.
 
-    A run that another process trains counts as well: joining it is refused later. Ranks other than
-    0 must choose as rank 0 does, even if rank 0 has started a run since.
+    On rank 0, a run that another process trains counts as well: joining it is refused later. On
+    other ranks it does not, because rank 0 may have started it since.
     """
     runs = [run for folder in Path(LOGS, "runs").glob("*") for run in runs_in(folder)]
     runs += [Run(place)] if place is not None else []

@@ -1,4 +1,4 @@
-"""What was typed after ``train.py``: options and overrides in any order, as Hydra reads them."""
+"""Parse the arguments of ``train.py``: options and overrides in any order, as Hydra reads them."""
 
 import argparse
 import os
@@ -20,28 +20,22 @@ from convtrain.text import quoted
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command, taken apart.
+    """A parsed command."""
 
-    Attributes:
-        overrides: with quotes where Hydra's grammar needs them.
-        extra_dir: the folder of ``--config-dir``.
-        options: of Hydra, as its parser has read them.
-    """
-
-    overrides: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)  # quoted where Hydra's grammar needs it
     config_dir: Path = CONFIGS
     config_name: str = "train"
-    extra_dir: Path | None = None
+    extra_dir: Path | None = None  # --config-dir
     multirun: bool = False
-    options: argparse.Namespace = field(default_factory=argparse.Namespace)
+    options: argparse.Namespace = field(default_factory=argparse.Namespace)  # Hydra's own
 
     @classmethod
     def parse(cls, arguments: Sequence[str], *others: str) -> "CommandLine":
-        """Read what was typed; ``others`` are options of the caller, one of which may be meant.
+        """Parse arguments; ``others`` are options of the caller, one of which may be misspelt.
 
         Raises:
-            ConfigError: an option is unknown or incomplete, a folder does not exist, a pickled job
-                is to run again, or something is not UTF-8.
+            ConfigError: an option is unknown, incomplete or contradictory, a folder does not exist,
+                a pickled job is to be rerun, or something is not UTF-8.
         """
         _refuse_other_encodings(arguments)
         parser = get_args_parser()
@@ -74,7 +68,7 @@ class CommandLine:
 
     @property
     def folders(self) -> list[Path]:
-        """Where configuration files are looked for, first the ones that win."""
+        """The folders with configuration files, in order of precedence."""
         return [folder for folder in (self.config_dir, self.extra_dir) if folder]
 
     def parsed(self, mistakes: list[str]) -> list[Override]:
@@ -101,9 +95,9 @@ def _folder(options: argparse.Namespace, name: str) -> Path | None:
 
 
 def _refuse_other_encodings(arguments: Sequence[str]) -> None:
-    """Refuse names that are not UTF-8: neither config.yaml nor TensorBoard can hold them."""
+    """Refuse text that is not UTF-8: neither config.yaml nor TensorBoard can hold it."""
     try:
-        here = os.getcwd()  # noqa: PTH109 (as text, whatever it holds)
+        here = os.getcwd()  # noqa: PTH109 (as text, which may be invalid)
     except OSError as error:
         raise ConfigError(f"the working directory: {error.strerror}; change to another") from error
     for what, text in [("the working directory ", here), *(("", text) for text in arguments)]:

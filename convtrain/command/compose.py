@@ -1,4 +1,4 @@
-"""Composing what a command asks for, and telling which file or override set a key."""
+"""Compose a command's configurations, and tell which file or override set a key."""
 
 import re
 from collections.abc import Iterator
@@ -32,32 +32,22 @@ LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, 
 
 @dataclass(frozen=True)
 class Composed:
-    """A composed configuration, and where its keys come from.
+    """A composed configuration, and the origin of its keys."""
 
-    Attributes:
-        whole: as Hydra composes it.
-        config: without Hydra's own node.
-        choices: the choice of each group.
-        overrides: what was typed, and what the sweeper's own parameters add.
-        folders: where files are looked for.
-        loader: composed it, and may compose more.
-    """
-
-    whole: DictConfig
-    config: DictConfig
-    choices: dict[str, object]
-    overrides: list[Override]
-    folders: list[Path]
-    loader: GuardedLoader
+    whole: DictConfig  # with Hydra's own node
+    config: DictConfig  # without it
+    choices: dict[str, object]  # by group
+    overrides: list[Override]  # typed, and from hydra.sweeper.params
+    folders: list[Path]  # searched for files
+    loader: GuardedLoader  # composed it, and may compose more
 
     @property
     def hydra(self) -> DictConfig:
-        """Hydra's own node."""
         node: DictConfig = self.whole.hydra
         return node
 
     def origin(self, key: str) -> str:
-        """Return what set ``key``: the command line, or a file."""
+        """Return what set a key: the command line, or a file."""
         for override in self.overrides:
             typed, choice = override.key_or_group, self.choices.get(override.key_or_group)
             chooses = choice is not None and choice == override.value()
@@ -73,13 +63,11 @@ class Composed:
         return _shown(base if not _mentions(file, inside) and _mentions(base, inside) else file)
 
     def _file(self, group: str) -> Path | None:
-        """Return the file that was chosen for a group."""
         candidates = [folder / group / f"{self.choices.get(group)}.yaml" for folder in self.folders]
         return next((path for path in candidates if path.is_file()), None)
 
 
 def _shown(file: Path) -> str:
-    """Return a path as an error shows it: convtrain's own files from its folder on."""
     home = CONFIGS.parent
     return str(file.relative_to(home) if file.is_relative_to(home) else file)
 
@@ -92,14 +80,14 @@ def _mentions(path: Path, key: str) -> bool:
 
 
 def compose_command(command: CommandLine, mistakes: list[str] | None = None) -> Iterator[Composed]:
-    """Compose what ``command`` asks for, once for each value of a sweep.
+    """Yield the configuration that a command composes, or one for each value of a sweep.
 
-    Unknown keys are let through, so that the schema can report all mistakes together. ``mistakes``
-    gains a line for each override that cannot be carried out, and the others are composed without
-    it; where it is None, such a line is raised.
+    Unknown keys pass, so that the schema can report all mistakes together. ``mistakes`` gains a
+    line for each override that cannot be applied, and the others are composed without it; if it is
+    None, the lines are raised.
 
     Raises:
-        ConfigError: a file cannot be read, or an override cannot be carried out.
+        ConfigError: a file cannot be read, or an override cannot be applied.
     """
     lines: list[str] = [] if mistakes is None else mistakes
     overrides = command.parsed(lines)
@@ -140,7 +128,7 @@ def compose_command(command: CommandLine, mistakes: list[str] | None = None) -> 
 def _declared_sweeps(
     hydra: DictConfig, typed: list[Override], mistakes: list[str]
 ) -> list[Override]:
-    """Return the overrides of ``hydra.sweeper.params``, which typed ones replace."""
+    """Return the overrides of ``hydra.sweeper.params`` that no typed one replaces."""
     keys = {override.key_or_group for override in typed}
     declared = []
     for key, value in (hydra.sweeper.get("params") or {}).items():
@@ -154,10 +142,10 @@ def _declared_sweeps(
 def _with_value(
     first: Composed, override: Override, text: str, groups: dict[str, list[str]]
 ) -> Composed | None:
-    """Return what is composed with another value of one key, without composing, which is slow.
+    """Replace the value of one key without composing again, which is slow.
 
-    None where that may not be all that the value changes: a choice of a group, a key that others
-    are typed below or above, one that no file has, and one that Hydra's node is made of.
+    Return None if the value may change more: for the choice of a group, for a key with other
+    overrides above or below it, for a key in no file, and for a key that Hydra's node interpolates.
     """
     key = override.key_or_group
     near = [o.key_or_group for o in first.overrides if o is not override]
@@ -180,11 +168,11 @@ def _with_value(
 def _compose(
     loader: GuardedLoader, name: str, chosen: Chosen, folders: list[Path], mistakes: list[str]
 ) -> DictConfig:
-    """Compose with overrides of one value each; one that fails is left out."""
+    """Compose, and leave out each override that fails."""
     while True:
         try:
             return loader.compose(name, [text for _, text in chosen])
-        # Hydra raises whatever a broken file leads to: errors of its own, YAML's, TypeErrors.
+        # A broken file raises Hydra's own errors, YAML's or a TypeError.
         except Exception as error:
             culprit = culprit_of(error, [override for override, _ in chosen])
             mistakes.append(explain(error, culprit, folders))

@@ -1,4 +1,4 @@
-"""From the arguments of a command to typed configurations, or to one line for every mistake."""
+"""Turn the arguments of a command into typed configurations, or into a line for each mistake."""
 
 import contextlib
 import re
@@ -34,44 +34,32 @@ from convtrain.text import as_omegaconf
 
 
 class Configured(NamedTuple):
-    """A command that is right.
-
-    Attributes:
-        command: what was typed.
-        configs: one for a run, one for each value of a sweep.
-        composed: the first of what was composed.
-        settings: what a sweep sets in Hydra's node, by dotted key.
-    """
+    """A valid command."""
 
     command: CommandLine
-    configs: list[Config]
-    composed: Composed
-    settings: Mapping[str, object]
+    configs: list[Config]  # one for a run, one for each value of a sweep
+    composed: Composed  # the first one
+    settings: Mapping[str, object]  # set in Hydra's node by a sweep, by dotted key
 
     @property
     def config(self) -> Config:
-        """The first of the configurations, which is the only one of a run."""
+        """The configuration of a run, or the first one of a sweep."""
         return self.configs[0]
 
 
 def configure(arguments: Sequence[str], *other_options: str) -> Configured:
     """Compose and check everything that a command asks for, before anything runs.
 
-    Args:
-        arguments: options and overrides, as typed after ``python train.py``.
-        other_options: options of the caller's own, of which one may be misspelt.
+    ``other_options`` are options of the caller, one of which may be misspelt.
 
     Raises:
-        ConfigError: one line for each mistake.
+        ConfigError: with one line for each mistake.
     """
     return configure_command(CommandLine.parse(arguments, *other_options))
 
 
 def configure_command(command: CommandLine) -> Configured:
-    """As :func:`configure`, of arguments that were parsed already.
-
-    In a sweep every value is checked, so that the last job cannot fail over a typing mistake.
-    """
+    """Compose and check a parsed command, with every value of a sweep."""
     register_resolvers()
     if auto := AUTO in command.overrides:
         if command.multirun:
@@ -91,7 +79,7 @@ def configure_command(command: CommandLine) -> Configured:
             configs.append(config)
         except ConfigError as error:
             lines += error.lines
-        if first is None or composed.hydra is not first.hydra:  # else nothing follows from a value
+        if first is None or composed.hydra is not first.hydra:  # else the node is the same
             lines += _hydra_lines(composed, command, is_alone=not lines)
         first = first or composed
     lines = [*unread, *(text for text in lines if not _judges_a_default(text, unread))]
@@ -108,14 +96,14 @@ def configure_command(command: CommandLine) -> Configured:
 
 
 def _cwd(composed: Composed) -> Path | None:
-    """Return the working directory where ``hydra.job.chdir`` has the job leave it, or None."""
+    """Return the working directory if ``hydra.job.chdir`` makes the job leave it, or None."""
     with contextlib.suppress(OmegaConfBaseException, ValueError):  # reported with the others
         return Path.cwd() if composed.hydra.job.chdir else None
     return None
 
 
 def _resume(run: Path, command: CommandLine, composed: Composed) -> CommandLine:
-    """Make the resumption of another run of a composed one; return its command."""
+    """Make a composed configuration resume another run; return the command for it."""
     kept = [o for o in composed.overrides if is_kept(o)]
     resume = override("resume", str(run))
     typed = [*(o.input_line or "" for o in kept), resume]
@@ -132,11 +120,10 @@ def _resume(run: Path, command: CommandLine, composed: Composed) -> CommandLine:
 
 
 def _shared(command: CommandLine, composed: Composed) -> dict[str, object]:
-    """Return the configuration of a sweep without the keys that are swept."""
     fixed = [o.input_line or "" for o in composed.overrides if not o.is_sweep_override()]
     try:
         (without,) = compose_command(replace(command, overrides=fixed, multirun=False))
-    except ConfigError:  # it is whole only with one of the swept choices
+    except ConfigError:  # it is complete only with one of the swept choices
         return {"overrides": sorted(fixed)}
     plain = OmegaConf.to_container(without.config, resolve=False)
     assert isinstance(plain, dict)
@@ -144,21 +131,14 @@ def _shared(command: CommandLine, composed: Composed) -> dict[str, object]:
 
 
 def _judges_a_default(text: str, unread: Sequence[str]) -> bool:
-    """Tell whether a line is about what takes the place of an override that is left out."""
+    """Tell whether a line is about the default of a key whose override is left out."""
     key, *above = (re.split(r"[=:]", t, maxsplit=1)[0].lstrip("+~") for t in (text, *unread))
     below = any(is_below(key, left_out) for left_out in above)
     return below and not text.endswith(f"[set in: {TYPED}]")
 
 
-# --- Hydra's node ---------------------------------------------------------------------------------
-
-
 def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> list[str]:
-    """Return a line for each mistake in Hydra's node.
-
-    Args:
-        is_alone: whether no other mistake is known, so that what cannot be resolved is one itself.
-    """
+    """Check Hydra's node. Unresolved values count only if they are the only mistakes."""
     try:
         resume = composed.config.get("resume")
         plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
@@ -179,14 +159,14 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
     unused = {"hydra.run.dir"} if resume or command.multirun else set()
     unused |= set() if command.multirun else {"hydra.sweep.dir"}
     mistakes = [mistake for mistake in mistakes if mistake.key not in unused]
-    if not command.multirun and is_main_process():  # the other ranks find it at work
+    if not command.multirun and is_main_process():  # other ranks find rank 0's lock
         mistakes += _lost_run(composed.hydra, bool(resume))
     shown = {"hydra": with_late_values({**plain, "mode": getattr(mode, "name", None)})}
     return [line(mistake, shown, composed.origin) for mistake in mistakes]
 
 
 def _lost_run(hydra: DictConfig, resumes: bool) -> Iterator[Mistake]:
-    """Yield the mistake of a run where another is under way, or has left its results."""
+    """Yield a mistake if the run's directory is in use or holds results of another run."""
     with contextlib.suppress(OmegaConfBaseException, ValueError):
         run, key = Run(str(OmegaConf.select(hydra, "run.dir"))), "hydra.run.dir"
         if (who := stays_locked(run.path)) is not None:

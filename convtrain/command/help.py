@@ -1,4 +1,4 @@
-"""What ``python train.py --help`` and ``--version`` print, without composing anything."""
+"""The text of ``--help`` and ``--version``, without composing a configuration."""
 
 import re
 from importlib import metadata
@@ -13,16 +13,13 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core")
 
 
 def versions() -> str:
-    """Return the versions that a report of a fault should name."""
+    """Return the versions that a bug report should name."""
     found = [f"{name} {metadata.version(name)}" for name in PACKAGES]
     return ", ".join([f"convtrain {__version__}", *found])
 
 
 def help_text() -> str:
-    """Return the help, as Hydra would fill it in; Hydra's own way composes every group six times.
-
-    Files that begin with ``_`` are no choices, and are left out.
-    """
+    """Return the help as Hydra would fill it in; Hydra would compose every group six times."""
     declared = yaml.safe_load((CONFIGS / "train.yaml").read_text())["hydra"]["help"]
     lines = []
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
@@ -34,7 +31,6 @@ def help_text() -> str:
 
 
 def _images(choice: Path) -> str:
-    """Return the images of a dataset, or those that a network says it is for."""
     text = choice.read_text()
     if choice.parent.name == "data":
         shape = yaml.safe_load(text).get("shape")

@@ -1,4 +1,4 @@
-"""Hydra's command line: what it answers by itself, and the run or the sweep that it starts."""
+"""Hydra's command line: its own answers, and the run or the sweep that it starts."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from convtrain.command.resolvers import register_resolvers
 
 
 def answer(command: CommandLine) -> None:
-    """Print what ``--cfg``, ``--info``, ``--hydra-help`` or ``--shell-completion`` asks for."""
+    """Print the answer to ``--cfg``, ``--info``, ``--hydra-help`` or ``--shell-completion``."""
     asked, name, overrides = command.options, command.config_name, command.overrides
     register_resolvers()
     loader = make_loader(command)

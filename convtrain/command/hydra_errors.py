@@ -1,4 +1,4 @@
-"""What Hydra raises while it composes, as one line that names the override or the file."""
+"""Turn an error of Hydra's composition into one line that names the override or the file."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from convtrain.errors import closest, did_you_mean, message_lines
 
 
 def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
-    """Return the override that an error is about, if it names one."""
+    """Return the override that an error names, if any."""
     first = _lines(error)[0]
     named = re.findall(r"'([^']*)'", first)
     for words in (r"merging override (.*)", r"Multiple values for (.*?)\.", r"(.*) appears more"):
@@ -93,7 +93,7 @@ def hydra_keys() -> dict[str, str]:
 
 
 def _unreadable(folders: list[Path], kind: type[Exception]) -> str:
-    """Return the file whose reading raises ``kind``, which Hydra does not name."""
+    """Return the file that raises ``kind`` when it is read; Hydra does not name it."""
     for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
         try:
             yaml.safe_load(path.read_text(encoding="utf-8"))

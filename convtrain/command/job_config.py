@@ -1,4 +1,4 @@
-"""A job's composed configuration, or that of the run it resumes, as a typed one."""
+"""Turn a job's composed configuration, or that of the run it resumes, into a typed one."""
 
 import contextlib
 from collections.abc import Sequence
@@ -22,12 +22,7 @@ PATHS = ("data.root", "data.cache_dir", "resume")
 
 
 def config_of(run: Run) -> Config:
-    """Return the configuration of a run, as it was asked for.
-
-    Raises:
-        MissingDataError: the directory is not a run's.
-        ConfigError: config.yaml cannot be read, or is not valid any more.
-    """
+    """Return the configuration of a run, as the user asked for it."""
     stored = read_config(run)
     stored["resume"] = None
     return resolve_config(stored)
@@ -42,14 +37,13 @@ def resolve_config(
     """Resolve interpolations, fill in the classes that the data's folders name, and validate.
 
     Args:
-        composed: what Hydra composed, without its ``hydra`` node. Where it names a run to resume,
-            that run's own configuration takes its place.
-        overrides: what was typed on the command line.
+        composed: without Hydra's own node. If it names a run to resume, the configuration of
+            that run replaces it.
         origin: returns what set a key, which is shown after each mistake.
         cwd: the folder that relative paths start from, if not the working directory.
 
     Raises:
-        ConfigError: one line for each mistake.
+        ConfigError: with one line for each mistake.
     """
     if resume := _resumed(composed, origin):
         resume = str((cwd or Path()) / at_home(resume))
@@ -73,7 +67,6 @@ def resolve_config(
 
 
 def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
-    """Return the run that is to be resumed, if there is one."""
     try:
         resume = composed.get("resume")
     except OmegaConfBaseException as error:
@@ -86,7 +79,7 @@ def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
 
 
 def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
-    """Fill in the classes of an image folder, and their number; return what is wrong with it."""
+    """Fill in the classes of an image folder and their number; return its mistakes."""
     data = composed.get("data")
     if not isinstance(data, DictConfig):
         return []

@@ -1,10 +1,9 @@
-"""Hydra's loader of configurations: from folders alone, and with Hydra's own node checked.
+"""Hydra's config loader, restricted to folders, with Hydra's own node checked.
 
-The check of a command composes one configuration for each value of a sweep. What Hydra composes for
-a job of a sweep may differ from them: an interpolation may depend on the time, a sweeper has
-overrides of its own. So each configuration is checked again when Hydra takes it, and what was
-checked is fixed: the parts that Hydra makes objects, variables and paths of hold no interpolations
-after that.
+A job of a sweep may compose to other values than the check of its command did: an interpolation may
+depend on the time, and a sweeper adds overrides of its own. So each configuration is checked again
+when Hydra takes it. The parts that Hydra makes objects, variables and paths of then hold the
+checked values in place of interpolations.
 """
 
 import sys
@@ -37,30 +36,21 @@ FIXED = (
 
 
 class FolderLoader(ConfigLoaderImpl):
-    """Looks for files in folders alone, because any other search path would import a package.
+    """Searches folders alone, because any other search path would import a package."""
 
-    Attributes:
-        adds_keys: keys that no file has are added, so that the schema reports all mistakes together
-            and values may be given to keys that have a default in the schema only.
-    """
-
-    adds_keys = True
+    adds_keys = True  # keys that no file has, so that the schema reports all mistakes together
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._loaded: CachingConfigRepository | None = None
 
     def searched(self, config_name: str | None, overrides: Sequence[Override]) -> list[Path]:
-        """Return the folders of ``hydra.searchpath``, typed or in the primary configuration.
-
-        Raises:
-            ConfigError: one of them is a package, or no folder.
-        """
+        """Return the folders of ``hydra.searchpath``; raise ConfigError if one is not a folder."""
         self._loaded = repository = CachingConfigRepository(self.repository)
         return _searched(config_name, overrides, repository)
 
     def compose(self, config_name: str, overrides: list[str]) -> DictConfig:
-        """Compose a run, with Hydra's node as it is."""
+        """Compose a run without checking Hydra's node."""
         return ConfigLoaderImpl.load_configuration(
             self, config_name, overrides, RunMode.RUN, from_shell=False
         )
@@ -69,7 +59,7 @@ class FolderLoader(ConfigLoaderImpl):
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
         parsed = [override for text in overrides if (override := parse_override(text)) is not None]
-        if len(parsed) < len(overrides):  # whose parser raises what is wrong
+        if len(parsed) < len(overrides):  # Hydra's parser raises the error
             return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         repository, self._loaded = self._loaded, None
         repository = repository or CachingConfigRepository(self.repository)
@@ -111,17 +101,13 @@ def _searched(
 
 
 class GuardedLoader(FolderLoader):
-    """Checks Hydra's node of all that Hydra takes, and exits with status 2 where it is wrong.
+    """Checks Hydra's node of each configuration, and exits with status 2 if it is wrong.
 
-    It travels to the processes of launchers, with what it sets.
-
-    Attributes:
-        composed: what was composed already; Hydra takes it once, in place of composing it again.
-        settings: values of Hydra's node by dotted key, set in whatever is composed.
+    Launchers send it to their processes, with its attributes.
     """
 
-    composed: DictConfig | None = None
-    settings: Mapping[str, object] = {}
+    composed: DictConfig | None = None  # taken once, in place of composing it again
+    settings: Mapping[str, object] = {}  # by dotted key, set in every configuration
 
     def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
         if not OmegaConf.has_resolver("run_dir"):  # in a launcher's process
@@ -141,7 +127,7 @@ class GuardedLoader(FolderLoader):
 
 
 def _fix(composed: DictConfig) -> None:
-    """Check Hydra's node, and put the values that were checked in the place of interpolations."""
+    """Check Hydra's node, and replace its interpolations by the values that were checked."""
     plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed), imports=True)
     if wrong := [*mistakes, *unresolved]:
         shown = {"hydra": with_late_values(plain)}
@@ -152,7 +138,7 @@ def _fix(composed: DictConfig) -> None:
 
 
 def make_loader(command: CommandLine) -> GuardedLoader:
-    """Return a loader that looks for files where Hydra's command line does."""
+    """Return a loader with the search path of Hydra's command line."""
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "train")

@@ -1,4 +1,4 @@
-"""Overrides: how a text is read, which choices exist, and what each job of a sweep is given."""
+"""Parse overrides, and list the choices of groups and the values of a sweep's jobs."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,13 @@ from convtrain.config.mistakes import brief
 from convtrain.errors import closest, did_you_mean, first_line
 from convtrain.text import quoted
 
-MAX_VALUES = 1000  # of a key in a sweep; each is checked before the first job
+MAX_VALUES = 1000  # per key of a sweep; each is checked before the first job
 
-Chosen = list[tuple[Override, str]]
-"""Overrides, each with the one value that a job uses, as text: ``key=value``."""
-
-
-# --- one override ---------------------------------------------------------------------------------
+Chosen = list[tuple[Override, str]]  # each with the one value that a job uses, as "key=value"
 
 
 def parse_override(text: str) -> Override | None:
-    """Return an override, or None where it cannot be read. The same text is parsed once."""
+    """Return an override, or None if it cannot be read. The same text is parsed once."""
     return copy(_parsed(text))
 
 
@@ -84,7 +80,7 @@ def readable(text: str) -> str:
 
 
 def at_home(path: str) -> str:
-    """Return a path with ``~`` resolved, where this user has a home."""
+    """Return a path with ``~`` resolved, if this user has a home."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
@@ -92,15 +88,12 @@ def at_home(path: str) -> str:
 
 
 def shown(override: Override) -> str:
-    """Return an override as it was typed, shortened where it is long."""
+    """Return an override as it was typed, shortened if it is long."""
     return brief(override.input_line)
 
 
-# --- choices and sweeps ---------------------------------------------------------------------------
-
-
 def choices_of(folders: list[Path]) -> dict[str, list[str]]:
-    """Return the choices of each group, as the folders list them."""
+    """Return the choices of each group that the folders hold."""
     files = [path for folder in folders for path in sorted(folder.glob("*/*.yaml"))]
     groups: dict[str, list[str]] = {path.parent.name: [] for path in files}
     for path in files:
@@ -110,7 +103,7 @@ def choices_of(folders: list[Path]) -> dict[str, list[str]]:
 
 
 def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bool:
-    """Tell whether an override chooses among the files of a group."""
+    """Tell whether an override chooses a file of a group."""
     value = text.partition("=")[2]
     return override.key_or_group in groups and not value.startswith("{")
 
@@ -118,10 +111,10 @@ def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bo
 def one_value_each(
     overrides: list[Override], multirun: bool, groups: dict[str, list[str]], mistakes: list[str]
 ) -> Iterator[Chosen]:
-    """Yield overrides without sweeps; in turn each value of each sweep appears once.
+    """Yield the overrides with one value each, so that each value of each sweep appears once.
 
-    ``mistakes`` gains a line for each choice that does not exist, which the closest one replaces,
-    if there is one, and for several values outside of a sweep, which are left out.
+    ``mistakes`` gains a line for each choice that does not exist, which the closest one replaces if
+    there is one, and for each sweep outside of a multirun, which is left out.
     """
     kept: list[Override] = []
     values: list[list[str]] = []
@@ -157,7 +150,6 @@ def _several_values(override: Override, overrides: list[Override]) -> str:
 
 
 def _elements(override: Override, options: list[str], mistakes: list[str]) -> list[str | None]:
-    """Return the values of an override as text: one, or each of a sweep's."""
     if override.is_delete():
         return [None]
     if not override.is_sweep_override():
@@ -187,7 +179,7 @@ def _elements(override: Override, options: list[str], mistakes: list[str]) -> li
 
 
 def _listed_twice(values: Sequence[object]) -> str | None:
-    """Return a value that is in a list more than once, in whatever spelling, or None."""
+    """Return a value that is listed twice, in any spelling such as 1 and 1.0, or None."""
     seen: set[tuple[bool, str]] = set()
     for value in values:
         plain = value.text if isinstance(value, QuotedString) else value

@@ -1,7 +1,7 @@
-"""Hydra's plugins for sweeps, with the values that convtrain needs.
+"""Hydra's plugins for sweeps, with the defaults that convtrain needs.
 
-The plugins keep their configuration in Hydra's store, where no file of the same name may exist
-beside it; so values are changed there, and a choice that has a file is given another name.
+The defaults are changed in Hydra's ConfigStore, because no file may have the name of an entry
+there; an entry that has a file in ``configs/`` gets another name.
 """
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -23,13 +23,13 @@ CHANGES: dict[str, dict[str, dict[str, object]]] = {
 }
 OURS = ("submitit_slurm",)  # files of configs/hydra/launcher, on top of the plugin's _NAME
 KNOWN = {"launcher": ("joblib", "submitit_local", "_submitit_slurm"), "sweeper": ("optuna",)}
-SEED = 1  # with one, the same command proposes the same trials again
+SEED = 1  # makes the same command propose the same trials again
 
 
 def change_plugins() -> None:
     """Change the defaults of the plugins that are installed."""
     Plugins.instance()  # finds the plugins, which fill the store
-    # Hydra would compose all jobs once more before it starts the first; the check has seen them.
+    # Hydra would compose all jobs once more before the first one starts; they are checked already.
     BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     groups = ConfigStore.instance().repo.get("hydra", {})
     launchers = groups.get("launcher", {})

@@ -1,4 +1,4 @@
-"""A composed configuration as plain containers, with every interpolation resolved or reported."""
+"""Convert a composed configuration to plain containers, with every interpolation resolved."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ Plain = dict[str, object]
 
 
 def to_plain(config: DictConfig) -> tuple[Plain, list[Mistake]]:
-    """Resolve a configuration; what cannot be resolved, or is ``???``, is left out and reported.
+    """Resolve a configuration; leave out and report values that are ``???`` or cannot be resolved.
 
     Raises:
         ConfigError: it is too deep or too large, as when interpolations unfold without end.

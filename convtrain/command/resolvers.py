@@ -1,4 +1,4 @@
-"""Where a run or a sweep keeps its files: the resolvers that ``configs/train.yaml`` names."""
+"""The resolvers in ``configs/train.yaml``, which name the directories of runs and sweeps."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,12 @@ from convtrain.config.metrics import mode_of
 from convtrain.process.stamp import new_stamp
 from convtrain.run.directory import LOGS
 
-MAX_JOB_CHARACTERS = 48  # of the readable part of a job's directory
-IDENTITY = (
-    "{identity}"  # placeholder for a sweep's, which is known once all its values are composed
-)
+MAX_JOB_CHARACTERS = 48  # in the readable part of a job's directory
+IDENTITY = "{identity}"  # replaced once all values of the sweep are composed
 
 
 def register_resolvers(stamp: str | None = None) -> None:
-    """Make the resolvers known to OmegaConf.
-
-    Args:
-        stamp: the time stamp of a new run, which its ranks share; a new one for each run otherwise.
-    """
+    """Register the resolvers. Ranks share ``stamp``; by default, each new run has its own."""
 
     def run_dir(resume: str | None, name: str) -> str:
         return resume if resume else f"{LOGS}/runs/{name}/{stamp or new_stamp()}"
@@ -34,12 +28,9 @@ def register_resolvers(stamp: str | None = None) -> None:
 
 
 def run_name(*candidates: object) -> str:
-    """Return the first name given: the experiment's, else the model's, else the network's.
+    """Return the first name that is given, as the name of a folder.
 
-    It becomes the name of a folder, so characters that could lead elsewhere are replaced.
-
-    Args:
-        candidates: names, or the section of a model, which names its class or torchvision's model.
+    A candidate may be the section of a model, which counts as its class or torchvision's model.
     """
     names = (_model_name(each) if isinstance(each, Mapping) else each for each in candidates)
     name = next(str(name) for name in names if name is not None)
@@ -57,13 +48,10 @@ def _sweep_dir(name: str) -> str:
 
 
 def _job_dir(overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """Return the name of a job's directory in its sweep's, which follows from its values alone.
-
-    So an extended sweep, or one that is typed in another order, finds its jobs. Where the swept
-    keys are not known, as with a foreign sweeper, all keys count that identify a training.
-    """
+    """Name a job's directory after its values alone, so that an extended sweep finds its jobs."""
     pairs = (text.lstrip("+").partition("=") for text in overrides)
     values = sorted((key, value) for key, separator, value in pairs if separator)
+    # A foreign sweeper does not tell the swept keys: then all keys but neutral ones count.
     chosen = [(k, v) for k, v in values if (k in swept if swept else role_of(k) != NEUTRAL)]
     parts = (f"{re.split('[./@]', key)[-1]}-{value}" for key, value in chosen)
     name = re.sub(r"[^\w.+-]+", "-", "_".join(parts), flags=re.ASCII)

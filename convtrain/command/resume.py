@@ -1,4 +1,4 @@
-"""Resuming a run: its own stored configuration, and the few overrides that make sense."""
+"""The stored configuration of a resumed run, and the overrides that may change it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
     """Return the configuration of a run, with the overrides of the command that resumes it.
 
     Raises:
-        ConfigError: there is no run, or an override would make it another run.
+        ConfigError: there is no run to resume, or an override would make it another run.
     """
     run = Run(run_dir)
     if not run.is_begun:
@@ -31,7 +31,7 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
         )
     stored = read_config(run)
     if "allow_change" in stored.get("data", {}):
-        stored.data.allow_change = False  # which is typed each time
+        stored.data.allow_change = False  # must be typed each time
     lines = []
     for override in filter(None, map(parse_override, overrides)):  # the others have been reported
         key = override.key_or_group
@@ -62,10 +62,7 @@ def _no_run(resume: str, run: Run) -> str:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse a run, which may come from anybody, whose own files are somewhere else.
-
-    What a run appends to its log or its metrics would be written there. Its folders may be links.
-    """
+    """Refuse linked files in a run, which may come from anybody: the run would write there."""
     for path in (*folder.iterdir(), *folder.glob(".hydra/*")):
         if path.is_symlink() and not path.is_dir():
             raise ConfigError(
@@ -75,7 +72,7 @@ def _refuse_links(folder: Path) -> None:
 
 
 def why_not_anew(run: Run) -> str | None:
-    """Return why no new run may start in a directory, or None; it must not overwrite another."""
+    """Return why a new run in a directory would overwrite another run, or None."""
     if run.is_finished:
         return "holds a finished run; choose another directory, or leave this key out"
     if run.saved():
@@ -85,12 +82,7 @@ def why_not_anew(run: Run) -> str | None:
 
 
 def refuse_resumed(config: Config, run: Run) -> None:
-    """Refuse to resume one run in the directory of another.
-
-    Raises:
-        OccupiedError: ``config.resume`` is not the directory that is trained in, which is no run's,
-            or is one of another training.
-    """
+    """Raise OccupiedError unless ``config.resume`` is this run, and the same training."""
     if Path(str(config.resume)).resolve() != run.path.resolve():
         raise OccupiedError(
             f"resume={config.resume}: is not the directory to train in, {run.path}; "
@@ -106,11 +98,7 @@ def refuse_resumed(config: Config, run: Run) -> None:
 
 
 def refuse_lowered(config: Config, *, epochs: int, steps: int) -> None:
-    """Refuse limits below the epochs and optimiser steps that a run has begun or taken already.
-
-    Raises:
-        ConfigError: one line for each limit.
-    """
+    """Raise ConfigError for limits below the epochs begun or the optimiser steps taken."""
     limits, done = config.trainer, {"max_epochs": epochs, "max_steps": steps}
     lines = [
         f"trainer.{key}={limit}: the run has reached {count} already; "
@@ -123,9 +111,7 @@ def refuse_lowered(config: Config, *, epochs: int, steps: int) -> None:
 
 
 def read_config(run: Run) -> DictConfig:
-    """Read the configuration of a run, which may come from anybody.
-
-    It was written with all interpolations resolved, so a ``${`` in it is text.
+    """Read the configuration of a run, which may come from anybody; a ``${`` in it is plain text.
 
     Raises:
         ConfigError: it cannot be read.

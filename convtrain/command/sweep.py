@@ -1,4 +1,4 @@
-"""What identifies a sweep, where it is stored, and how many jobs it has."""
+"""The identity, the directory and the jobs of a sweep."""
 
 import json
 import math
@@ -35,8 +35,9 @@ def sweep_settings(
 ) -> dict[str, object]:
     """Return what a sweep sets in Hydra's node, in its own and in that of each of its jobs.
 
-    The directory follows from what the sweep is, so that the same command finds it again: from the
-    ``shared`` configuration, without what is swept and before interpolation.
+    Args:
+        shared: the configuration without what is swept, before interpolation. The directory follows
+            from it, so that the same command finds its sweep again.
 
     Raises:
         ConfigError: the directory cannot be used, or holds another sweep.
@@ -61,11 +62,8 @@ def sweep_settings(
 
 
 def _identity(shared: Mapping[str, object], hydra: DictConfig, overrides: list[Override]) -> str:
-    """Return what identifies a sweep: the names of the swept keys, and the values of all others.
-
-    The swept values are not part of it, so that a sweep can be extended. An interval is, because
-    another interval is another search.
-    """
+    """Hash the names of the swept keys and the values of all others: a sweep can be extended."""
+    # Another interval is another search.
     intervals = sorted(str(o.input_line) for o in overrides if o.is_interval_sweep())
     sweeper = OmegaConf.to_container(hydra.sweeper, resolve=True, enum_to_str=True)
     assert isinstance(sweeper, dict)
@@ -75,7 +73,6 @@ def _identity(shared: Mapping[str, object], hydra: DictConfig, overrides: list[O
 
 
 def _refuse_another(folder: Path, identity: str) -> None:
-    """Refuse a directory that holds another sweep, whose results would be lost."""
     try:
         there = json.loads((folder / RECORD).read_text())["identity"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -87,11 +84,8 @@ def _refuse_another(folder: Path, identity: str) -> None:
         )
 
 
-# --- what is in Hydra's node ----------------------------------------------------------------------
-
-
 def choice_of(hydra: DictConfig, group: str) -> str:
-    """Return what was chosen for ``hydra/launcher`` or ``hydra/sweeper``."""
+    """Return the choice of ``hydra/launcher`` or ``hydra/sweeper``."""
     return str(hydra.runtime.choices.get(f"hydra/{group}"))
 
 
@@ -105,7 +99,7 @@ def is_grid(hydra: DictConfig) -> bool:
 
 
 def gpus_in_turn(configs: "Sequence[Config]", hydra: DictConfig) -> list[str] | None:
-    """Return the GPUs that the jobs take turns at, or None where they do not."""
+    """Return the GPUs that the jobs take turns to use, or None if they do not."""
     chosen = configs[0].sweep.gpus
     if chosen is None and choice_of(hydra, "launcher") != LOCAL_GPUS:
         return None
@@ -116,11 +110,8 @@ def swept_keys(overrides: list[Override]) -> list[str]:
     return sorted({o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()})
 
 
-# --- how many jobs --------------------------------------------------------------------------------
-
-
 def number_of_jobs(hydra: DictConfig, overrides: Sequence[Override]) -> int | None:
-    """Return how many jobs a sweep has, or None where its sweeper is not known."""
+    """Return how many jobs a sweep has, or None for an unknown sweeper."""
     swept = [override for override in overrides if override.is_sweep_override()]
     if is_search(hydra):
         trials = int(hydra.sweeper.n_trials)
@@ -131,7 +122,7 @@ def number_of_jobs(hydra: DictConfig, overrides: Sequence[Override]) -> int | No
 
 
 def _grid_size(swept: Sequence[Override]) -> int:
-    """Return the number of combinations that Optuna's grid has, which counts ranges by itself."""
+    """Return the size of Optuna's grid, which rounds the length of a range down."""
 
     def count(override: Override) -> int:
         value = override.value()
@@ -143,7 +134,7 @@ def _grid_size(swept: Sequence[Override]) -> int:
 
 
 def jobs_at_once(hydra: HydraConf, jobs: int | None, gpus: Sequence[str] | None = None) -> int:
-    """Return how many jobs of a sweep of ``jobs`` share this machine at a time."""
+    """Return how many of a sweep's ``jobs`` share this machine at a time."""
     launcher, sweeper = hydra.launcher, hydra.sweeper
     kind = str(launcher.get("_target_")).lower()
     if "joblib" in kind:

@@ -1,4 +1,4 @@
-"""What a sweeper or a launcher cannot carry out, reported before the first job."""
+"""Checks for what a sweeper or a launcher cannot do, made before the first job."""
 
 import importlib.util
 import re
@@ -18,18 +18,18 @@ from convtrain.config.schema import Config
 from convtrain.text import plain_as_omegaconf
 
 COUNTS = {False: ("max_batch_size",), True: ("n_trials", "n_jobs")}
-"""Keys of a sweeper that count something, by whether it is Optuna's."""
+"""Keys of a sweeper that must be at least 1, by whether it is Optuna's."""
 
 DIRECTIONS = ("minimize", "maximize")
 JOB_DIR = "${job_dir:"  # the resolver of the default directory, which follows from the values
 JOB_NUMBER = re.compile(r"\$\{hydra[.:]job\.num\}")
-ONE_DEVICE = ("joblib", LOCAL_GPUS)  # launchers whose jobs are workers, which start no others
+ONE_DEVICE = ("joblib", LOCAL_GPUS)  # launchers whose jobs cannot start processes
 
 
 def sweep_mistakes(
     configs: Sequence[Config], hydra: DictConfig, overrides: list[Override]
 ) -> Iterator[str]:
-    """Yield a line for each thing that sweeper, launcher or final table could not deal with."""
+    """Yield a line for each mistake that sweeper, launcher or final table would fail at."""
     if (resumed := configs[0].resume) is not None:
         yield (
             f"resume={resumed}: a sweep trains in directories of its own; leave -m out, or leave "
@@ -93,7 +93,6 @@ def _is_installed(module: str) -> bool:
 
 
 def _directories(configs: Sequence[Config], hydra: DictConfig) -> Iterator[str]:
-    """Yield what is wrong with the names of jobs' directories, which a sweep's table reads."""
     key = "hydra.sweep.subdir"
     raw = OmegaConf.to_container(hydra.sweep, resolve=False)
     subdir = str(raw["subdir"])  # type: ignore[index, call-overload]
@@ -107,12 +106,11 @@ def _directories(configs: Sequence[Config], hydra: DictConfig) -> Iterator[str]:
 
 
 def _names(configs: Sequence[Config], subdir: str) -> Iterator[str]:
-    """Yield the names that the values lead to, as far as they follow from the configuration."""
     text = JOB_NUMBER.sub("0", subdir)
     yield re.sub(r"\$\{[^}]*\}", "_", text)
     for config in configs if "${" in text else ():
         plain = plain_as_omegaconf(config.model_dump(by_alias=True))
-        with suppress(OmegaConfBaseException, ValueError):  # it is made of something else
+        with suppress(OmegaConfBaseException, ValueError):  # it depends on something else
             yield str(OmegaConf.create({**plain, "subdir": text}).subdir)
 
 

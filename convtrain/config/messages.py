@@ -62,7 +62,6 @@ def _told(key: str, texts: list[str], plain: object) -> str:
 
 
 def _in_quotes(key: str, plain: object) -> str | None:
-    """Return the override that quotes a number, a bool or a list of these as text."""
     above, _, last = key.rpartition(".")
     items = value_at(plain, above) if last.isdigit() else None
     values = items if isinstance(items, list) else [value_at(plain, key)]

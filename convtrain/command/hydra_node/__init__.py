@@ -1,1 +1,1 @@
-"""Hydra's own node: which keys of it may name code or lead out of a folder, and which are wrong."""
+"""Checks of Hydra's own node: code, paths and values in it."""

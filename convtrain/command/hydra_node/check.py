@@ -1,7 +1,7 @@
-"""Hydra's own node: what in it names code, leads out of a folder, or cannot be carried out.
+"""Checks of Hydra's own node: the code that it names, its paths, and values that cannot work.
 
-The checks look at resolved values, because an interpolation may expand to a word, a class or a
-whole node. Markers take the place of what a job fills in later: its number and its directory.
+The checks read resolved values, because an interpolation may expand to a word, a class or a whole
+node. Markers replace what a job fills in later: its number, its id and its directory.
 """
 
 import os
@@ -29,8 +29,7 @@ from convtrain.config.trust import (
 from convtrain.errors import ConfigError, did_you_mean
 
 LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num": 1_907_405_211}
-"""Stands for what a job fills in when it starts. A value that depends on it in any other way than
-holding it cannot be resolved."""
+"""Markers of what a job fills in at its start. A value may contain one, but not compute with it."""
 
 RECORDS = (
     "hydra.overrides.", "hydra.runtime.", "hydra.help.", "hydra.hydra_help.",
@@ -55,7 +54,7 @@ VARIABLES = frozenset(
         "PYTORCH_ENABLE_MPS_FALLBACK",
     )
 )  # fmt: skip
-"""What ``hydra.job.env_set`` may set. Prefixes would not do: CUDA_INJECTION64_PATH,
+"""What ``hydra.job.env_set`` may set. Prefixes would be unsafe: CUDA_INJECTION64_PATH,
 NCCL_NET_PLUGIN, OMP_TOOL_LIBRARIES and PYTORCH_KERNEL_CACHE_PATH name code to load, NCCL_DEBUG_FILE
 and CUBLAS_LOGDEST_DBG name files to write."""
 
@@ -63,16 +62,16 @@ and CUBLAS_LOGDEST_DBG name files to write."""
 def check_hydra(
     hydra: DictConfig, trust: Sequence[str], imports: bool = False
 ) -> tuple[Plain, list[Mistake], list[Mistake]]:
-    """Resolve Hydra's node, which is part of its configuration, and look for what is wrong in it.
+    """Resolve Hydra's node and check it.
 
     Args:
         trust: packages whose classes may be named.
-        imports: whether trusted packages of the user's own, and Optuna, are imported to look at the
-            classes themselves. Hydra's plugins and convtrain's callback always are.
+        imports: whether trusted packages of the user's own, and Optuna, are imported to check their
+            classes. Hydra's plugins and convtrain's callback always are.
 
     Returns:
-        The node in plain containers, with the markers of ``LATE``; the mistakes in it; and what
-        cannot be resolved, which may follow from a mistake elsewhere.
+        The node in plain containers, with the markers of ``LATE``; the mistakes in it; and the
+        unresolved values, which may follow from a mistake elsewhere.
 
     Raises:
         ConfigError: its interpolations unfold without end.
@@ -98,7 +97,7 @@ def trusted_by(config: DictConfig) -> list[str]:
 
 
 def with_late_values(value: object) -> object:
-    """Return a value with an interpolation in the place of each marker."""
+    """Return a value with an interpolation in place of each marker."""
     if isinstance(value, dict):
         return {key: with_late_values(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -113,7 +112,6 @@ def with_late_values(value: object) -> object:
 
 @contextmanager
 def _late_values(hydra: DictConfig) -> Iterator[None]:
-    """Fill in the markers of a job's own values for as long as the node is read."""
     paths = [(key.split("."), value) for key, value in LATE.items()]
     absent = [
         (hydra[section], name, value)

@@ -1,4 +1,4 @@
-"""The keys of ``hydra.launcher``: which there are, and what each may hold."""
+"""The keys of ``hydra.launcher``, and the values that they allow."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -41,12 +41,12 @@ VALUES: dict[str, Any] = {
     "setup": list[Text] | None,
     "additional_parameters": dict[str, object],
 }  # fmt: skip
-"""What a key may hold. joblib's jobs are processes: threads would share a training's random state,
-and joblib evaluates ``pre_dispatch``."""
+"""What a key may hold. joblib's jobs must be processes, because threads would share a training's
+random state. joblib evaluates ``pre_dispatch`` as code."""
 
 
 def launcher_mistakes(launcher: dict[str, object]) -> Iterator[Mistake]:
-    """Yield the keys of a launcher that it does not know, and values that it cannot take."""
+    """Yield the keys that a launcher does not know, and the values that it cannot take."""
     known = _known_keys(launcher.get("_target_"))
     for key, value in launcher.items():
         if key == "_target_":
@@ -60,7 +60,6 @@ def launcher_mistakes(launcher: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _known_keys(target: object) -> list[str] | None:
-    """Return the keys of the launcher of this class, as its plugin has registered them."""
     for entry in ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).values():
         node = OmegaConf.create(entry.node)
         if OmegaConf.is_dict(node) and node.get("_target_") == target:

@@ -1,4 +1,4 @@
-"""Hydra's nodes for logging: the classes and files they may name, and what Python would refuse."""
+"""Checks of Hydra's logging nodes: the classes and files that they name, and Python's errors."""
 
 import logging
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LOGGING_CLASSES = {
         "colorlog.StreamHandler",
     ),
 }  # fmt: skip
-"""What each part may name, in the order in which Python's logging builds the parts."""
+"""The classes that each part may name. Python's logging builds the parts in this order."""
 
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
@@ -46,7 +46,7 @@ def logging_leaf_mistakes(hydra: object, parts: tuple[str, ...], value: object) 
 
 
 def _is_in_run(hydra: object, text: str, early: bool) -> bool:
-    """Tell whether a file is in the run's directory; early, where Hydra has not made that yet."""
+    """Tell whether a file is in the run's directory; ``early`` is before Hydra has made it."""
     if (name := str(value_at(hydra, "job.name", None))) in text and leaves_folder(name):
         return True  # hydra.job.name is reported by itself
     folders = [] if early else [OUTPUT_DIR]
@@ -58,8 +58,8 @@ def _is_in_run(hydra: object, text: str, early: bool) -> bool:
 def logging_mistakes(hydra: dict[str, object]) -> Iterator[Mistake]:
     """Yield the mistakes in ``hydra.job_logging`` and ``hydra.hydra_logging``.
 
-    Each part is built as Python's logging builds it, with no file opened and nothing installed. Its
-    classes must have been found to be trusted before.
+    Python's logging builds each part, but opens no file and installs nothing. The classes must be
+    known to be trusted.
     """
     for section in ("hydra_logging", "job_logging"):
         key, node = f"hydra.{section}", hydra.get(section)
@@ -87,7 +87,7 @@ def _section_mistakes(key: str, node: dict[str, object]) -> Iterator[Mistake]:
             try:
                 opens = part == "handlers" and "filename" in arguments  # type: ignore[operator]
                 built[part][name] = build({**arguments, **({"delay": True} if opens else {})})  # type: ignore[dict-item]
-            except Exception as error:  # whatever a class raises on its arguments
+            except Exception as error:  # a class may raise anything on its arguments
                 reason = first_line(error.__cause__ or error)
                 yield Mistake(f"{key}.{part}.{name}", f"cannot be built: {reason}")
     named = node.get("loggers") or {}

@@ -1,4 +1,4 @@
-"""The keys of Hydra's node that become paths: they stay where they belong, and can be made."""
+"""Checks of the paths in Hydra's node: they stay in their folders, and can be made."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from convtrain.config.dotted import value_at
 from convtrain.config.mistakes import Mistake
 
-MAX_NAME_BYTES = 240  # of a file; leaves room for ".rank1.log" below the usual 255
+MAX_NAME_BYTES = 240  # leaves room for ".rank1.log" below the usual 255
 
 
 def leaves_folder(text: str) -> bool:
@@ -17,10 +17,7 @@ def leaves_folder(text: str) -> bool:
 
 
 def searchpath_mistakes(folders: object) -> Iterator[Mistake]:
-    """Yield the entries of ``hydra.searchpath`` that are no folder of this machine.
-
-    ``pkg://`` would import a package to look inside.
-    """
+    """Yield the entries of ``hydra.searchpath`` that are no folder; ``pkg://`` would run code."""
     if folders is not None and not isinstance(folders, list):
         yield Mistake("hydra.searchpath", "must be a list: [file:///FOLDER]")
         return
@@ -36,7 +33,7 @@ def searchpath_mistakes(folders: object) -> Iterator[Mistake]:
 
 
 def path_mistakes(hydra: object) -> Iterator[Mistake]:
-    """Yield the paths that leave the directory of the run, or of the sweep."""
+    """Yield the paths that leave the directory of the run or of the sweep."""
     for key in ("job.name", "output_subdir", "sweep.subdir"):
         text = value_at(hydra, key, None)
         if text is not None and leaves_folder(str(text)):
@@ -61,7 +58,7 @@ def path_mistakes(hydra: object) -> Iterator[Mistake]:
 
 
 def folder_mistakes(hydra: object) -> Iterator[Mistake]:
-    """Yield the folders that cannot be made, for a command that would write there."""
+    """Yield the folders that cannot be made."""
     for key in ("run.dir", "sweep.dir", "launcher.temp_folder"):
         folder = value_at(hydra, key, None)
         if folder is not None and (reason := _unwritable(Path(str(folder)))) is not None:
@@ -69,7 +66,7 @@ def folder_mistakes(hydra: object) -> Iterator[Mistake]:
 
 
 def _unwritable(folder: Path) -> str | None:
-    """Return why a folder cannot be made, or None; tried out in the folder above it."""
+    """Return why a folder cannot be made, or None, by making one in its closest parent."""
     try:
         existing = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
         if not existing.is_dir():
