@@ -17,10 +17,7 @@ STDOUT = "-"
 def write_csv(table: pa.Table, destination: str) -> None:
     """Write a table with a header as CSV to a file, or to standard output for ``-``.
 
-    A null becomes an empty field, and a list becomes JSON.
-
-    Raises:
-        ConfigError: the file cannot be written.
+    A null becomes an empty field, and a list becomes JSON. A failed write raises ConfigError.
     """
     flat = pa.table({name: _flat(table[name]) for name in table.column_names})
     try:

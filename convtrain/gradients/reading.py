@@ -47,10 +47,7 @@ class Norms:
         return self.present & ~np.isfinite(self.values)
 
     def matching(self, globs: Sequence[str]) -> "Norms":
-        """Return the columns that match any of the globs; all without a glob.
-
-        A glob that matches nothing raises ConfigError.
-        """
+        """Return the columns that match any of the globs; all without a glob."""
         names = _matching(self.names, globs, "parameter")
         columns = [self.names.index(name) for name in names]
         values, present = self.values[:, columns], self.present[:, columns]
@@ -129,11 +126,7 @@ def gather_norms(
 ) -> Norms:
     """Arrange a column of a record's table of parameters by step and parameter.
 
-    Args:
-        skipped: the steps that the loss scaler skipped.
-
-    Raises:
-        MissingDataError: the table has no such column, or no rows.
+    A table without this column, or without rows, raises MissingDataError.
     """
     if column not in parameters.column_names or not parameters.num_rows:
         raise MissingDataError("the record has no gradient norms")

@@ -32,7 +32,6 @@ def show_report(
     """Print a run's diagnosis and norms, and draw ``heatmap.png`` and ``flow.png`` in ``out``.
 
     ``layers`` prints a row for each layer, not each parameter; the charts always show layers.
-    Raises ConfigError if there is no record, a glob matches nothing, or a chart cannot be written.
     """
     parameters, steps = load(run), load_steps(run)
     norms = gather_norms(parameters, skipped_steps(steps)).matching(globs)
@@ -58,11 +57,7 @@ def show_report(
 
 
 def norm_table(norms: Norms, width: int) -> Table:
-    """Return a table of norms, a row for each name, that fits ``width`` characters.
-
-    The columns are evenly spread steps, the median and maximum of finite norms and, if any norm is
-    not finite, the number of such steps.
-    """
+    """Return a table of norms, a row for each name, that fits ``width`` characters."""
     rows = np.flatnonzero(~norms.skipped)
     nonfinite, finite = norms.nonfinite[rows].sum(0), np.asarray(norms.finite[rows].any(0))
     cell = GAP + max(CELL_WIDTH, len(str(norms.steps[-1])))

@@ -22,10 +22,8 @@ DESCRIPTION = 100  # for a parameter in parameters.json, or a layer in the graph
 class RecordSize:
     """The numbers that determine the size of a record.
 
-    Attributes:
-        steps: optimiser steps of the run.
-        values: elements of each recorded parameter.
-        saves: checkpoints; each flushes the rows in memory.
+    ``values`` counts the elements of each recorded parameter. ``saves`` counts checkpoints, each of
+    which flushes the rows in memory.
     """
 
     steps: int

@@ -31,12 +31,7 @@ log = logging.getLogger("convtrain")
 
 
 class Flusher:
-    """Buffers the records of steps between flushes.
-
-    Attributes:
-        plan: what is recorded from now on, thinned to keep within the limits.
-        has_news: :meth:`settle` has not yet acted on the last flush.
-    """
+    """Buffers records of steps between flushes, and thins ``plan`` to keep within the limits."""
 
     def __init__(
         self,
@@ -62,7 +57,7 @@ class Flusher:
         self.parameters = Parameters(model, self.plan, before_change=flush)
         self.filters = ZeroFilters(trainer.strategy.root_device)
         self._rows: list[StepRecord] = []
-        self.has_news = False
+        self.has_news = False  # whether settle has yet to act on a flush
         self._writer: Writer | None = None
         if trainer.is_global_zero:
             has_statistics = self.plan.statistics is not None
@@ -100,10 +95,7 @@ class Flusher:
 
     @torch.no_grad()
     def flush(self, *, all_processes: bool) -> None:
-        """Move the records to the host, check them for alarms, and write them.
-
-        With ``all_processes``, all processes flush now, so they may run collectives.
-        """
+        """Move records to the host, check and write them; ``all_processes`` allows collectives."""
         rows, self._rows = self._rows, []
         if not rows:
             return

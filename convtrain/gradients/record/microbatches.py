@@ -72,7 +72,6 @@ class MicroBatches:
         self.batches.append((batch, batch_idx))
 
     def end(self, loss: object = None) -> None:
-        """Add what is known after a backward pass."""
         if isinstance(loss, Tensor):
             self.losses.append(loss.detach())
         if self._capture is not None:
@@ -83,10 +82,7 @@ class MicroBatches:
             self._overhead.add("distributions", capture.seconds)
 
     def complete(self, rows: Sequence[StepRecord], *, losses_are_weighted: bool) -> None:
-        """Add losses and layer outputs to the records of the step, and clear them.
-
-        Weighted losses add up to the step's loss; others are averaged.
-        """
+        """Add losses and layer outputs to the step's records; average unweighted losses."""
         losses = self.losses
         if len(losses) > 1 and not losses_are_weighted:
             losses = [torch.stack(losses).float().mean()]

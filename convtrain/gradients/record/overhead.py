@@ -19,10 +19,7 @@ class Overhead:
     """A stopwatch for the training thread: ``with overhead:`` encloses all recording.
 
     Work on an accelerator counts only while the host waits for it, which recording avoids.
-
-    Attributes:
-        seconds: since the start.
-        by_detail: the part of ``seconds`` for statistics, distributions and tensors.
+    ``by_detail`` holds the part of ``seconds`` for statistics, distributions and tensors.
     """
 
     def __init__(self) -> None:
@@ -60,13 +57,10 @@ class Overhead:
 
 
 class Budget:
-    """Thins a plan so that recording keeps within a share of the training time.
+    """Thins a plan so that recording keeps within a share of the training time, in 0-1.
 
-    If recording took too much before a decision, the remaining steps make up for it.
-
-    Args:
-        share: of the whole time, recording included, in 0-1.
-        first, last: the step before the training's first, and its last step.
+    The total time includes recording. If recording took too much before a decision, the remaining
+    steps make up for it. ``first`` is the step before the training's first.
     """
 
     def __init__(self, share: float, overhead: Overhead, first: int, last: int) -> None:
@@ -125,7 +119,6 @@ class Budget:
 
 
 def _thinned(plan: Plan, detail: str, kept: float, step: int, last_step: int) -> Plan:
-    """Return the plan with a fraction of a detail's samples; without the detail if none is left."""
     sampling = plan.samplings[detail]
     every = math.ceil(sampling.every_n_steps / kept) if kept else 0
     thinner = replace(sampling, every_n_steps=every, first_n_steps=0) if every else None

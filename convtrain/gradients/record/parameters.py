@@ -13,12 +13,8 @@ from convtrain.training.norms import is_small
 class Parameters:
     """All parameters of a model, in its own order; a tied one is listed once.
 
-    Args:
-        before_change: called before the columns change because the model has a new parameter.
-
-    Attributes:
-        names, tensors, chosen: one entry for each column; the record keeps ``chosen`` ones.
-        small: one fused kernel takes all gradients.
+    It calls ``before_change`` before its columns change because the model has a new parameter.
+    ``small`` tells that one fused kernel takes all gradients.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, before_change: Callable[[], None]) -> None:

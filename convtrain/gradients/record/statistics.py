@@ -21,8 +21,7 @@ class Statistic(NamedTuple):
     """One number that describes a tensor.
 
     Attributes:
-        compute: maps a real vector x of at least one element, and its mean, to a scalar on
-            the same device.
+        compute: maps a real, non-empty vector x and its mean to a scalar on the same device.
         definition: the same in NumPy, for the documentation and its test.
         in_tensorboard: show ``grad_NAME/PARAMETER`` for each sampled step.
     """
@@ -61,10 +60,7 @@ update over their norm before it, and the cosine of the gradients of successive 
 
 
 def describe(tensors: Sequence[Tensor]) -> Tensor:
-    """Return all statistics of each tensor: (len(tensors), len(STATISTICS)).
-
-    An empty tensor has the norm 0 and NaN for all others.
-    """
+    """Return statistics (len(tensors), len(STATISTICS)); an empty tensor has norm 0 and NaN."""
     if not tensors:
         return torch.empty(0, len(STATISTICS))
     return torch.stack([_describe(flat(tensor)) for tensor in tensors])
@@ -89,7 +85,7 @@ def count_equal(x: Tensor, number: float) -> Tensor:
 
 
 def flat(tensor: Tensor) -> Tensor:
-    """Return a tensor's values as a real vector of float32 or float64, copied only if necessary.
+    """Return a tensor as a real float32 or float64 vector, without a copy if possible.
 
     A complex number becomes its real and then its imaginary part.
     """

@@ -41,7 +41,6 @@ class StepRecord:
         histograms: (P, BINS + 6).
         layers: from the first micro-batch.
         filters: by parameter name, some of a convolution's filters and their gradients.
-        tensors: whole gradients.
     """
 
     step: int

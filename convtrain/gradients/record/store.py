@@ -85,9 +85,8 @@ PART = re.compile(r"[0-9]+-[0-9]+\.parquet")
 class Store:
     """Writes the parts of a run's record.
 
-    Args:
-        in_thread: only encode the files, until :meth:`start_writing`. The thread then only waits
-            for the disk: two threads that run Python would contend for the GIL.
+    With ``in_thread``, files are only encoded until :meth:`start_writing`. The thread then only
+    waits for the disk: two threads that run Python would contend for the GIL.
     """
 
     def __init__(self, run_dir: Path | str, *, in_thread: bool = False) -> None:
