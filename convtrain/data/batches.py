@@ -104,11 +104,7 @@ class Batches:
         return order.to(self.images.indexed_on).split(self.batch_size)
 
     def _mine(self, whole: Tensor) -> Tensor:
-        """Return this device's part of a batch.
-
-        Every device must take part in every training step, so a device without an image takes the
-        first one of the batch, with loss weight 0.
-        """
+        """Return this rank's part of a batch, or an image of weight 0, as each rank must step."""
         mine = whole[self.rank :: self.world_size]
         return whole[:1] if self.shuffle and not len(mine) else mine
 

@@ -49,17 +49,11 @@ Block = np.ndarray | list[Refused]
 
 
 def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
-    """Decode files in order, with one process per core.
+    """Decode files in order, with one process per core; yield about a megabyte of images at a time.
 
-    After the first refused file, the rest are checked but not yielded, so that the error names all
-    unusable files.
-
-    Yields:
-        About a megabyte of images, uint8 of shape (n, channels, height, width).
-
-    Raises:
-        CorruptDataError: files cannot be decoded, are too large, or have an unsupported mode.
-        TrainingError: a worker process was killed.
+    A block is uint8 of shape (n, channels, height, width). After the first refused file, the rest
+    are checked but not yielded, so that one CorruptDataError names all of them. A TrainingError
+    says that a worker process was killed.
     """
     blocks = _Blocks(files, rules)
     workers = min(cores(), len(blocks)) if len(blocks) >= MIN_BLOCKS_FOR_WORKERS else 0

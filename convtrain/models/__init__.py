@@ -1,1 +1,1 @@
-"""Models: a declared network in two styles, and models that come from elsewhere."""
+"""Models: a declared network in two styles, torchvision's models, and a user's own."""

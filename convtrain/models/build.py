@@ -25,7 +25,7 @@ from convtrain.network.resolve import (
 
 Style = Literal["nn", "functional"]
 Declared = Mapping[str, object]
-"""Pattern of parameter names: a function of torch; see :mod:`convtrain.models.parameters`."""
+"""Pattern of parameter names to a function; see :mod:`convtrain.models.parameters`."""
 
 
 def build_model(
@@ -40,8 +40,8 @@ def build_model(
 ) -> nn.Module:
     """Build a declared network.
 
-    Both styles draw their weights from torch's generator in the same order, so from the same seed
-    they start with the same bits, under the same ``state_dict`` keys.
+    From the same seed, both styles start with the same bits under the same ``state_dict`` keys,
+    because they draw their weights in the same order.
 
     Args:
         layers: the list as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``.
@@ -71,11 +71,9 @@ def build_network(
     sync_batchnorm: bool = False,
     in_place: bool = False,
 ) -> nn.Module:
-    """Build a network that is resolved already; see :func:`build_model`.
+    """Build a resolved network; see :func:`build_model`.
 
-    Args:
-        sync_batchnorm: let batch norm use the batches of all processes.
-        in_place: let activations overwrite their input where nothing else needs it.
+    ``in_place`` lets activations overwrite their input where no other layer needs it.
     """
     refuse_taken_names(network)
     module: nn.Module = make_sequential(network.layers)
@@ -110,14 +108,10 @@ def _refuse_taken_names(layers: Sequence[ResolvedLayer], holders: tuple[nn.Modul
 
 
 def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """Build one of torchvision's classification models with fresh weights.
+    """Build one of torchvision's classification models with fresh weights, without auxiliary heads.
 
-    The first convolution is replaced where the images do not have three channels. Auxiliary heads
-    are left out.
-
-    Raises:
-        ConfigError: torchvision has no such classification model.
-        NetworkError: the model cannot take images of ``input_shape``.
+    If the images do not have three channels, the first convolution is replaced. A ConfigError says
+    that the model is unknown, a NetworkError that it cannot take images of ``input_shape``.
     """
     from torchvision import models
 
@@ -136,7 +130,7 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
         return model
 
     def run() -> object:
-        with torch.device("meta"):  # which computes shapes alone
+        with torch.device("meta"):  # computes shapes only
             return make()(torch.empty(PROBE_BATCH, *input_shape))
 
     check_output(run, input_shape, num_classes, f"model.name={name}")
@@ -146,33 +140,22 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
 def make_trusted(
     key: str, target: str, arguments: Mapping[str, object], trust: Sequence[str], kind: Kind
 ) -> object:
-    """Make an object of the class ``package.module.Name``, if it may be used.
-
-    Raises:
-        ConfigError: one line on what is wrong with the name, its class or the arguments.
-    """
+    """Make an object of ``package.module.Name``; ConfigError if that is refused or fails."""
     made = load(key, target, trust, kind)
     try:
         return made(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key}={target}: {error}") from error
-    except Exception as error:  # a user's own code may raise anything
+    except Exception as error:  # a user's code may raise anything
         raise ConfigError(f"{key}={target}: {error_line(error)}") from error
 
 
 def check_output(
     run: Callable[[], object], input_shape: Sequence[int], num_classes: int | None, what: str
 ) -> None:
-    """Run a model on a few images.
+    """Raise NetworkError unless ``run`` returns a tensor with one logit for each class.
 
-    Args:
-        run: returns the model's output.
-        input_shape: of one image, for the message.
-        num_classes: of the data; None where any tensor will do.
-        what: the override that chose the model, for the message.
-
-    Raises:
-        NetworkError: it does not take the images, or does not return one logit for each class.
+    ``num_classes=None`` accepts any tensor. ``what`` is the override that chose the model.
     """
     try:
         output = run()
@@ -206,13 +189,10 @@ def check_custom_output(
     device: torch.device,
     double: bool = False,
 ) -> None:
-    """Run a module of the user's own as its training and its validation will.
+    """Run a user's own module in training and evaluation mode; see :func:`check_output`.
 
-    A copy runs, and the state of the random generators is restored, so that the training is the
-    same as without. A lazy module, which takes its sizes from its first input, runs itself.
-
-    Raises:
-        NetworkError: see :func:`check_output`.
+    A copy runs, and the random generators are restored, so the training is not affected. A lazy
+    module, which takes its sizes from its first input, runs itself.
     """
     lazy = any(is_lazy(tensor) for tensor in chain(model.parameters(), model.buffers()))
     subject = model if lazy else copy.deepcopy(model).to(device)

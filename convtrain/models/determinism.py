@@ -1,8 +1,7 @@
-"""Layers whose backward pass on a GPU sums in no fixed order, and what to declare instead.
+"""Layers whose backward pass on a GPU sums in no fixed order, and their substitutes.
 
-``trainer.deterministic=true`` makes torch refuse them, but only when a gradient first reaches one.
-:func:`refuse_nondeterministic` refuses them before the training begins. Adaptive max pooling gets a
-deterministic backward pass from :func:`pool_deterministically`.
+With ``trainer.deterministic=true``, torch refuses them only once a gradient reaches one. Here they
+are refused before the training begins.
 """
 
 import warnings
@@ -17,7 +16,7 @@ from convtrain.layers.vision import GridSample, Interpolate, Pad
 from convtrain.models.functional import FunctionalModel
 
 Condition = Callable[[Any], bool]
-"""Tells from a layer's settings whether it is refused."""
+"""Tells from a layer's settings whether it is nondeterministic."""
 
 
 def _always(layer: object) -> bool:
@@ -37,7 +36,7 @@ def _interpolates(layer: Any) -> bool:
 
 
 def _is_listed_by_torch(layer: object) -> bool:
-    """Some versions of torch have a deterministic form of a layer; their documentation says so."""
+    """torch's documentation lists the layers that this version refuses."""
     _, _, refused = (torch.use_deterministic_algorithms.__doc__ or "").partition("will throw")
     return type(layer).__name__ in refused or getattr(layer, "kind", type).__name__ in refused
 
@@ -78,15 +77,11 @@ SUBSTITUTES: dict[type[nn.Module], tuple[Condition, str]] = {
     ),
     GridSample: (_always, "Interpolate with mode: nearest"),
 }
-"""Layer class to the settings that are refused, and the substitute to declare."""
+"""Layer class to the condition under which it is refused, and the substitute to declare."""
 
 
 def refuse_nondeterministic(model: nn.Module) -> None:
-    """Raise NetworkError for the first layer that has no deterministic backward pass on a GPU.
-
-    Args:
-        model: in either style, or any module.
-    """
+    """Raise NetworkError for the first layer that has no deterministic backward pass on a GPU."""
     for name, kind, layer in _layers(model):
         applies, substitute = SUBSTITUTES.get(kind, (None, ""))
         if applies is not None and applies(layer):
@@ -98,7 +93,6 @@ def refuse_nondeterministic(model: nn.Module) -> None:
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, type, object]]:
-    """Yield name, class and settings of every layer."""
     if isinstance(model, FunctionalModel):
         yield from ((function.path, function.kind, function) for function in model.functions())
     for name, module in model.named_modules():
@@ -111,21 +105,19 @@ _overrides: list[torch.library.Library] = []
 def pool_deterministically(device: str = "CUDA") -> None:
     """Replace torch's backward pass of adaptive max pooling, which sums in no fixed order on a GPU.
 
-    The values are the same. The replacement lasts for the rest of the process.
-
-    Args:
-        device: torch's name of the dispatch key.
+    The values are the same. The replacement lasts until the process ends. ``device`` is torch's
+    dispatch key.
     """
     if not _overrides:
         override = torch.library.Library("aten", "IMPL")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch announces each replacement
+            warnings.simplefilter("ignore")  # torch warns of each replacement
             override.impl("adaptive_max_pool2d_backward", _pool_backward, device)
         _overrides.append(override)
 
 
 def _pool_backward(gradient: Tensor, images: Tensor, indices: Tensor) -> Tensor:
-    """Add each maximum's gradient (..., H, W) to the pixel that the maximum was taken from."""
+    """Add each maximum's gradient (..., H, W) to the pixel that it was taken from."""
     height, width = images.shape[-2:]
     flat = gradient.new_zeros(*images.shape[:-2], height * width)
     flat.scatter_add_(-1, indices.flatten(-2), gradient.flatten(-2))

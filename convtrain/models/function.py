@@ -1,4 +1,4 @@
-"""One layer as a function: its twin, and where each of the twin's arguments comes from."""
+"""One layer as a function: its twin, and the sources of the twin's arguments."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +12,10 @@ from convtrain.errors import NetworkError
 from convtrain.layers import BY_CLASS
 
 Observer = Callable[[str, Any], None]
-"""Is called with a layer's name, and with its output or its inputs."""
+"""Takes a layer's name, and its output or its inputs."""
 
 Observers = list[tuple[Observer | None, Observer]]
-"""Each pair is called before and after a layer."""
+"""The observers to call before and after each layer."""
 
 Tensors = Mapping[str, Tensor]
 """Parameters and buffers by their names in the model."""
@@ -24,9 +24,8 @@ Tensors = Mapping[str, Tensor]
 class Function:
     """A layer as a function of its inputs.
 
-    It is called like the layer and has the layer's tensors, children and settings as attributes, so
-    that a twin may read ``linear.weight`` of a child. It takes its tensors from ``holder`` at the
-    time of the call, unless :meth:`bind` gave others.
+    A twin may read a child's tensors, children and settings as attributes (``linear.weight``). The
+    tensors come from ``holder`` at the time of the call, unless :meth:`bind` has set others.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class Function:
         self._children = children
         self._given: Tensors | None = None
         prefix = f"{path}." if path else ""
-        # A tied tensor has two names in the model, and may be given under its first one alone.
+        # A tied tensor has two names in the model, and callers may give the first one alone.
         self._keys = {
             name: (prefix + name, first_keys.setdefault(id(tensor), prefix + name))
             for name, tensor in self._named_tensors()
@@ -109,8 +108,8 @@ class Function:
 
     def _tensor(self, name: str) -> Tensor:
         if self._given is None:
-            # Faster than getattr, which looks among the attributes of the instance first.
-            # Parametrizations and FSDP put an attribute in a Parameter's place.
+            # Faster than getattr, which searches the instance's attributes first. Parametrizations
+            # and FSDP replace a Parameter by an attribute.
             for store in (self.holder._parameters, self.holder._buffers):
                 if (tensor := store.get(name)) is not None:
                     return tensor
@@ -121,7 +120,7 @@ class Function:
         raise NetworkError(f"{self._keys[name][0]} is not among the parameters and buffers given")
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):  # copy and pickle ask before there is anything to ask
+        if name.startswith("__"):  # copy and pickle look up methods before __init__
             raise AttributeError(name)
         if name in self._keys:
             return self._tensor(name)
@@ -136,7 +135,7 @@ class Function:
 
     def __getstate__(
         self,
-    ) -> dict[str, object]:  # not every twin can be pickled; its class finds it
+    ) -> dict[str, object]:  # some twins cannot be pickled
         return {name: value for name, value in vars(self).items() if name != "_twin"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -152,11 +151,11 @@ _ASKED: dict[str, Callable[[Function], object]] = {
         layer._tensor(name) for name in layer._keys if name in layer.holder._parameters
     ],
 }
-"""What a twin may ask of its layer besides its tensors, children and settings."""
+"""Reserved names of a twin's parameters, besides tensors, children and settings."""
 
 
 class CarriedFunction(Function):
-    """A module without a twin. It runs as it is, on the model's tensors or on those given.
+    """A module without a twin, which runs as it is, on the model's tensors or on those given.
 
     It shares the dictionaries of its parameters, buffers and children with ``holder``.
     """

@@ -1,7 +1,6 @@
-"""The functional style: weights are explicit Parameters, a forward pass is a function of them.
+"""The functional style: weights are explicit Parameters, the forward pass is a function of them.
 
-The model holds nothing but tensors, each under the name that ``torch.nn`` gives it, and its forward
-pass hands them over::
+The model holds only tensors, under the names that ``torch.nn`` gives them, and passes them on::
 
     F.conv2d(input, parameters["conv2d_1.weight"], parameters["conv2d_1.bias"], stride, padding)
 
@@ -21,13 +20,13 @@ from convtrain.models.function import CarriedFunction, Function, Observers, Tens
 
 
 class Weights(nn.Module):
-    """The parameters and buffers of one layer. It has no forward; functions take its tensors."""
+    """The parameters and buffers of one layer, without a forward; functions take its tensors."""
 
 
 class FunctionalModel(nn.Module):
     """Explicit parameters and buffers, and the function that computes the output from them.
 
-    Its ``state_dict`` has the keys, order and values of the module it was made from.
+    Its ``state_dict`` has the keys, order and values of the original module.
     """
 
     def __init__(self, module: nn.Module, *, carry: bool = False) -> None:
@@ -36,7 +35,6 @@ class FunctionalModel(nn.Module):
         self._function = self._convert(module, self, "", carry, {}, {})
 
     def forward(self, *inputs: object, **keywords: object) -> object:
-        """Compute the output from the model's own parameters and buffers."""
         return self._function(*inputs, **keywords)
 
     def apply_with(
@@ -44,8 +42,8 @@ class FunctionalModel(nn.Module):
     ) -> Any:
         """Compute the output from parameters and buffers given by name.
 
-        A pure function of its arguments in evaluation mode, so ``torch.func.grad``, ``vmap`` and
-        ``jacrev`` work over it. The gradients of each image by itself are::
+        In evaluation mode this is a pure function, so ``torch.func.grad``, ``vmap`` and ``jacrev``
+        accept it. The gradients of each image are::
 
             def loss(parameters, image, label):
                 logits = model.apply_with(parameters, buffers, image[None])
@@ -53,11 +51,8 @@ class FunctionalModel(nn.Module):
 
             gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
 
-        In training mode batch norm changes the buffers given. A tensor held under two names may be
-        given under the first alone, as ``named_parameters()`` does.
-
-        Raises:
-            NetworkError: a parameter or buffer that the computation needs is not given.
+        In training mode batch norm changes the given buffers. A tied tensor may be given under its
+        first name alone, as by ``named_parameters()``. A NetworkError names a missing tensor.
         """
         return self._function.bind({**parameters, **buffers})(*inputs, **keywords)
 
@@ -88,10 +83,10 @@ class FunctionalModel(nn.Module):
             )
         holder._parameters, holder._buffers = module._parameters, module._buffers
         holder._non_persistent_buffers_set = module._non_persistent_buffers_set
-        if not carried:  # a carried module shares the dictionaries, so that it sees every change
+        if not carried:  # a carried module shares them, and so sees every change
             holder._parameters, holder._buffers = holder._parameters.copy(), holder._buffers.copy()
         holder.training = module.training
-        if getattr(module, "sparse", None) is True:  # as torch.nn's layer has it
+        if getattr(module, "sparse", None) is True:  # torch.nn's layer has this attribute
             holder.sparse = True  # type: ignore[assignment]
         if carried:
             holder._modules = module._modules
@@ -111,22 +106,17 @@ class FunctionalModel(nn.Module):
 def functionalize(module: nn.Module, *, carry: bool = False) -> FunctionalModel:
     """Return the functional-style counterpart of a module made of catalogue layers.
 
-    It holds the very same Parameters and buffers under the same names, is called with the same
-    arguments, and returns the same structure.
+    It holds the same Parameters and buffers under the same names, takes the same arguments, and
+    returns the same structure.
 
-    Args:
-        module: one layer, such as ``nn.LSTM(8, 16)``, or layers within layers.
-        carry: let modules without a twin (a forward of your own, a layer with hooks or
-            parametrizations) run as they are, on the same explicit tensors.
-
-    Raises:
-        NetworkError: names a submodule without a twin, where ``carry`` is False.
+    ``carry`` runs modules without a twin (with a forward of their own, hooks or parametrizations)
+    as they are, on the same tensors. Otherwise a NetworkError names them.
     """
     return FunctionalModel(module, carry=carry)
 
 
 def _obstacle(module: nn.Module) -> str:
-    """Return why no twin computes what the module computes, or an empty text if one does."""
+    """Return the reason why no twin computes the module, or an empty text."""
     if any(isinstance(value, UninitializedParameter) for value in module._parameters.values()):
         return "knows its sizes only after its first input"
     if type(module) not in BY_CLASS:

@@ -1,4 +1,4 @@
-"""A model in memory: whether it fits, channels last, and activations in place."""
+"""A model in memory: whether it fits, channels-last weights, and in-place activations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +18,16 @@ OVERWRITABLE = (
     nn.BatchNorm3d,
     nn.Linear,
 )
-"""Layers whose output no other layer holds, and whose own gradient does not need it."""
+"""Layers that return a new tensor, and do not need it in their backward pass."""
 
 MAX_WEIGHTS_PER_PIXEL = 64
-"""Weights of ordinary convolutions for each pixel of a batch, above which channels last is slower
-on the CPU: every step converts all weights to the order of the kernel."""
+"""Weights of ordinary convolutions (neither depthwise nor 1x1) per pixel of a batch, above which
+channels last is slower on the CPU: each step converts all weights to the kernel's order."""
 
 
 @contextmanager
 def within_memory(what: str) -> Iterator[None]:
-    """Turn an error about too little memory into a NetworkError that names what was built."""
+    """Turn an out-of-memory error into a NetworkError that names ``what`` was built."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -41,7 +41,7 @@ def within_memory(what: str) -> Iterator[None]:
 
 
 def activate_in_place(module: nn.Module) -> None:
-    """Let each ReLU overwrite the output of an :data:`OVERWRITABLE` layer before it: same bits."""
+    """Let each ReLU overwrite the output of an :data:`OVERWRITABLE` layer, with the same bits."""
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):
             for before, after in pairwise(sequence):
@@ -50,11 +50,7 @@ def activate_in_place(module: nn.Module) -> None:
 
 
 def channels_last_pays(model: nn.Module, device: Literal["cpu", "gpu", "mps"], pixels: int) -> bool:
-    """Tell whether convolutions are likely to be faster with an image's channels side by side.
-
-    Args:
-        pixels: in a batch, as images x height x width.
-    """
+    """Tell whether channels last is likely faster; ``pixels`` is batch size x height x width."""
     weights = _convolution_weights(model)
     if not weights or device == "mps":
         return False
@@ -63,10 +59,10 @@ def channels_last_pays(model: nn.Module, device: Literal["cpu", "gpu", "mps"], p
 
 
 def lay_channels_last(model: nn.Module) -> None:
-    """Bring the weights of all 2d convolutions into the order (out, height, width, in)."""
+    """Convert the weights of all 2d convolutions to channels last (out, height, width, in)."""
     for weight in _convolution_weights(model):
-        # contiguous() would leave the strides of a single channel as they are. A convolution
-        # decides by them, and would pass its output on in the other order.
+        # contiguous() leaves the strides of a single channel unchanged. A convolution chooses its
+        # output's format by them, and would return channels first.
         weight.data = weight.data.to(memory_format=channels_last)
 
 

@@ -15,8 +15,7 @@ def observe_outputs(
 ) -> Iterator[None]:
     """Call ``observer(name, output)`` for every layer of every forward pass inside the block.
 
-    Args:
-        entering: is called before the layer, with its name and its inputs.
+    ``entering`` is called before the layer, with its name and its inputs.
     """
     observers, handles = (entering, observer), []
     for name, module in _modules(model):
@@ -37,7 +36,7 @@ def observe_outputs(
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield name and module of what runs as a module: everything, or what a function carries."""
+    """Yield all layers that run as modules; in the functional style, the carried ones."""
     if not isinstance(model, FunctionalModel):
         yield from model.named_modules()
         return

@@ -6,8 +6,7 @@ A network's YAML declares them beside its layers::
     parametrize: {"conv*.weight": weight_norm}
     prune: {"*.weight": {l1_unstructured: {amount: 0.3}}}
 
-They are functions of ``torch.nn.init``, ``torch.nn.utils.parametrizations`` and
-``torch.nn.utils.prune``. Patterns are globs over parameter names.
+Patterns are globs over parameter names.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,20 +34,14 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         for name in ("l1_unstructured", "random_unstructured", "ln_structured", "random_structured")
     },
 }
-"""Key of ``network``: the functions that it may name."""
+"""Key of ``network`` to the functions that it may name."""
 
 
 def apply_to_parameters(module: nn.Module, key: str, declared: Mapping[str, object]) -> None:
-    """Apply functions of torch to the parameters of a module, in place, in the order given.
+    """Apply the declared functions to a module's parameters, in place and in order.
 
-    Args:
-        module: whose parameters are initialised, parametrized or pruned.
-        key: ``init``, ``parametrize`` or ``prune``.
-        declared: pattern of parameter names: the name of a function, or a mapping of it to its
-            arguments, such as ``{"l1_unstructured": {"amount": 0.3}}``.
-
-    Raises:
-        NetworkError: a function is unknown or refuses its arguments, or a pattern matches nothing.
+    A NetworkError says that a function is unknown or refuses its arguments, or that a pattern
+    matches nothing. ``key`` is ``init``, ``parametrize`` or ``prune``.
     """
     known = FUNCTIONS[key]
     for pattern, how in declared.items():
