@@ -241,8 +241,9 @@ def names_of(figure: Figure) -> list[str]:
 def test_charts_name_layers(draw: Any) -> None:
     names, shape = tuple(AWKWARD.values()), (3, len(AWKWARD))
     norms = Norms(
-        names, np.arange(3), np.ones(shape, np.float32), np.ones(shape, bool), np.ones(3, bool)
-    )
+        names, np.arange(3), np.ones(shape, np.float32), np.ones(shape, bool),
+        skipped=np.zeros(3, bool), counted=np.ones(3, bool),
+    )  # fmt: skip
     assert set(names) <= set(names_drawn(draw(norms)))
 
 
