@@ -22,7 +22,7 @@ from convtrain.run.commands import is_option, options_of, overrides_in, train_co
 if TYPE_CHECKING:
     from convtrain.sweeps.live import LiveLine
 
-_line: "LiveLine | None" = None  # no attribute, as Hydra pickles the callback
+_line: "LiveLine | None" = None  # global, because Hydra pickles the callback but no thread
 
 
 class SweepTable(Callback):

@@ -105,7 +105,7 @@ def _failed_in(sweep: Path) -> str | None:
 
 
 def share_cores(processes: int) -> None:
-    """Divide the cores among jobs that run at once; ``processes`` is 0 for a job in this one."""
+    """Divide the cores among jobs that run at once; 0 ``processes`` means that this one trains."""
     from hydra.core.hydra_config import HydraConfig
 
     at_once = jobs_at_once(HydraConfig.get(), *_jobs_and_gpus())

@@ -21,7 +21,7 @@ _watching: "list[subprocess.Popen[bytes]]" = []  # holds the pipe open while thi
 
 
 def end_with_command(stop_file: Path) -> None:
-    """On Linux, end all later processes with this one; ``stop_file`` asks jobs to save first."""
+    """On Linux, end all processes started from now on when this one ends; jobs may save first."""
     if sys.platform != "linux" or _watching:
         return
     mark = uuid.uuid4().hex

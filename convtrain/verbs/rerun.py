@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
 def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
     """Train a finished run again, and print whether the bits are the same.
 
-    Configuration, devices and number of threads are the run's; versions and machine are this
-    process's, and are printed where they differ. ``out`` must be empty or new; by default it is
-    beside the run.
+    Configuration, devices and number of threads are the run's. Versions and machine are this
+    process's; if the bits differ, those that differ are printed. ``out`` must be empty or new; by
+    default it is beside the run.
     """
     from convtrain.launch.start import train_anywhere
 

@@ -17,9 +17,9 @@ from convtrain.gradients.layers import layer_norms, layer_of
 class Block(NamedTuple):
     """One flush of the recorder, with arrays as in ``FlushedSteps`` and a row for each of S steps.
 
-    ``images`` are dataset indices by step. ``fingerprints``, float64 (P,), change when the weights
-    do; NaN means unknown. ``zero_filters`` maps a convolution's weight to bool (filters,): whether
-    the filter's gradient was exactly zero in every step.
+    ``images`` are dataset indices by step, empty if unknown. ``fingerprints``, float64 (P,), change
+    when the weights do; NaN means unknown. ``zero_filters`` maps a convolution's weight to bool
+    (filters,): whether the filter's gradient was exactly zero in every step.
     """
 
     names: Sequence[str]

@@ -27,10 +27,10 @@ State = dict[str, Any]
 class Replay:
     """The result of repeating a step.
 
-    ``where`` is the origin, such as ``forward pass of relu_2``; empty if all was finite.
-    ``losses`` are weighted; their sum is the step's loss. ``gradients`` are by parameter name,
-    summed over the micro-batches, before clipping. ``is_same`` says whether they have the original
-    step's bits; it is None where several devices averaged the gradients.
+    ``where`` is the origin, such as ``forward pass of relu_2``, empty if all was finite, and
+    ``micro_batch`` its index from 0. ``losses`` are weighted; their sum is the step's loss.
+    ``gradients`` are by parameter name, summed over the micro-batches, before clipping. ``is_same``
+    says whether they have the original step's bits; None where several devices averaged them.
     """
 
     where: str = ""
