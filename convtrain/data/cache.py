@@ -48,11 +48,8 @@ def cached(
     """Return the cache file of this key, and write it first if it does not exist.
 
     The file appears whole or not at all. One process writes it while the others wait. The least
-    recently used files are deleted to make room. ``size`` is in bytes.
-
-    Raises:
-        ConfigError: the content is larger than the cache or the free disk space.
-        TrainingError: the disk is full or cannot be written to.
+    recently used files are deleted to make room for ``size`` bytes. A ConfigError says that the
+    cache or the disk is too small, a TrainingError that the disk is full or cannot be written to.
     """
     path = folder / f"{key}{SUFFIX}"
     try:

@@ -38,13 +38,9 @@ def to_eight_bits(
 ) -> Image.Image:
     """Return the first frame of an opened image, upright, in mode L or RGB.
 
-    Args:
-        channels: 1 for grey, 3 for colour.
-        background: colour behind transparent pixels, 0-255: a grey level, or red, green, blue.
-        value_range: values that become 0 and 255 in images of more than 8 bits a channel.
-
-    Raises:
-        CorruptDataError: the mode is unsupported, or needs a ``value_range``.
+    Transparent pixels show the ``background``, 0-255: a grey level, or red, green and blue.
+    ``value_range`` holds the values that become 0 and 255 in images of more than 8 bits a channel.
+    A CorruptDataError says that it is missing, or that the mode is not supported.
     """
     if is_deep(image):
         _refuse_unscaled(image, value_range)

@@ -38,19 +38,14 @@ def build_model(
     parametrize: Declared | None = None,
     prune: Declared | None = None,
 ) -> nn.Module:
-    """Build a declared network.
-
-    From the same seed, both styles start with the same bits under the same ``state_dict`` keys,
-    because they draw their weights in the same order.
+    """Build a declared network; from the same seed, both styles start with the same bits and keys.
 
     Args:
-        layers: the list as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``.
-        input_shape: of one image, as (channels, height, width).
-        style: ``"nn"`` for a tree of ``torch.nn`` modules, ``"functional"`` for explicit
-            Parameters passed to ``torch.nn.functional``.
-        blocks: blocks that the layers use by name, as in the YAML.
-        init, parametrize, prune: pattern of parameter names to a function of ``torch.nn.init``, to
-            a parametrization or to a pruning; see :mod:`convtrain.models.parameters`.
+        layers, blocks: as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``.
+        input_shape: channels, height and width of one image.
+        style: ``"nn"`` builds a tree of ``torch.nn`` modules, ``"functional"`` passes explicit
+            Parameters to ``torch.nn.functional``.
+        init, parametrize, prune: see :mod:`convtrain.models.parameters`.
 
     Raises:
         NetworkError: a layer is unknown, wrongly declared, or does not fit its input.

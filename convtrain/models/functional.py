@@ -43,16 +43,9 @@ class FunctionalModel(nn.Module):
         """Compute the output from parameters and buffers given by name.
 
         In evaluation mode this is a pure function, so ``torch.func.grad``, ``vmap`` and ``jacrev``
-        accept it. The gradients of each image are::
-
-            def loss(parameters, image, label):
-                logits = model.apply_with(parameters, buffers, image[None])
-                return F.cross_entropy(logits, label[None])
-
-            gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
-
-        In training mode batch norm changes the given buffers. A tied tensor may be given under its
-        first name alone, as by ``named_parameters()``. A NetworkError names a missing tensor.
+        accept it; the README shows the gradients of each image. In training mode batch norm changes
+        the given buffers. A tied tensor may be given under its first name alone, as by
+        ``named_parameters()``. A NetworkError names a missing tensor.
         """
         return self._function.bind({**parameters, **buffers})(*inputs, **keywords)
 
