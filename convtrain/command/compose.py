@@ -128,7 +128,6 @@ def compose_command(command: CommandLine, mistakes: list[str] | None = None) -> 
 def _declared_sweeps(
     hydra: DictConfig, typed: list[Override], mistakes: list[str]
 ) -> list[Override]:
-    """Return the overrides of ``hydra.sweeper.params`` that no typed one replaces."""
     keys = {override.key_or_group for override in typed}
     declared = []
     for key, value in (hydra.sweeper.get("params") or {}).items():
@@ -168,7 +167,6 @@ def _with_value(
 def _compose(
     loader: GuardedLoader, name: str, chosen: Chosen, folders: list[Path], mistakes: list[str]
 ) -> DictConfig:
-    """Compose, and leave out each override that fails."""
     while True:
         try:
             return loader.compose(name, [text for _, text in chosen])

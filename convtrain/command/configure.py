@@ -48,7 +48,7 @@ class Configured(NamedTuple):
 
 
 def configure(arguments: Sequence[str], *other_options: str) -> Configured:
-    """Compose and check everything that a command asks for, before anything runs.
+    """Compose and check a command before anything runs.
 
     ``other_options`` are options of the caller, one of which may be misspelt.
 
@@ -166,7 +166,6 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
 
 
 def _lost_run(hydra: DictConfig, resumes: bool) -> Iterator[Mistake]:
-    """Yield a mistake if the run's directory is in use or holds results of another run."""
     with contextlib.suppress(OmegaConfBaseException, ValueError):
         run, key = Run(str(OmegaConf.select(hydra, "run.dir"))), "hydra.run.dir"
         if (who := stays_locked(run.path)) is not None:

@@ -79,7 +79,6 @@ def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
 
 
 def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
-    """Fill in the classes of an image folder and their number; return its mistakes."""
     data = composed.get("data")
     if not isinstance(data, DictConfig):
         return []

@@ -111,11 +111,7 @@ def refuse_lowered(config: Config, *, epochs: int, steps: int) -> None:
 
 
 def read_config(run: Run) -> DictConfig:
-    """Read the configuration of a run, which may come from anybody; a ``${`` in it is plain text.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """Read a run's config.yaml, in which ``${`` is text; raise ConfigError if that fails."""
     try:
         return OmegaConf.create(plain_as_omegaconf(run.read_config()))
     except (CorruptDataError, ValueError, RecursionError, OmegaConfBaseException) as error:

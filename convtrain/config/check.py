@@ -16,11 +16,7 @@ from convtrain.errors import ConfigError
 def validate(
     plain: Mapping[str, object], origin: Origin | None = None, found: Sequence[Mistake] = ()
 ) -> Config:
-    """Validate a configuration in plain containers; ``found`` holds mistakes found earlier.
-
-    Raises:
-        ConfigError: with one line for each mistake.
-    """
+    """Validate plain containers; raise ConfigError with a line for each mistake, ``found`` ones first."""
     mistakes = list(found)
     try:
         config = Config.model_validate(plain)

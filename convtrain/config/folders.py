@@ -150,7 +150,6 @@ class _ClassFolders(dict[str, Path]):
         raise _error(self.root, f"{problem}, or set {_as_classes(names)} if that is meant")
 
     def refuse_difference(self, other: "_ClassFolders") -> None:
-        """Refuse another split that has other classes."""
         here, there = set(self), {name for name in other if other.contents[name].any}
         if more := sorted(there - here):
             raise _error(

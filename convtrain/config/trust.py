@@ -100,11 +100,7 @@ def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
 
 
 def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type:
-    """Import the class that a key names, and check its name and its kind.
-
-    Raises:
-        ConfigError: the name is refused or cannot be imported, or it is no class of that kind.
-    """
+    """Import the class that a key names; raise ConfigError unless its name and kind are allowed."""
     if (reason := refusal(target, trust, kind)) is not None:
         raise ConfigError(f"{key}={target}: {reason}")
     module, _, name = target.rpartition(".")
