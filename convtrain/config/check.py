@@ -16,7 +16,7 @@ from convtrain.errors import ConfigError
 def validate(
     plain: Mapping[str, object], origin: Origin | None = None, found: Sequence[Mistake] = ()
 ) -> Config:
-    """Validate plain containers; raise ConfigError with a line for each mistake, ``found`` ones first."""
+    """Validate plain containers; raise ConfigError with all mistakes, including ``found`` ones."""
     mistakes = list(found)
     try:
         config = Config.model_validate(plain)
