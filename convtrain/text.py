@@ -24,10 +24,7 @@ WIDTH_OF_FILES = 160  # characters per line if the output is not a terminal
 def make_console(
     *, file: TextIO | None = None, width: int | None = None, stderr: bool = False
 ) -> "Console":
-    """Return a rich console that prints text as it is: no markup, emoji codes or highlighting.
-
-    It does not break lines, so that a path or a command can be copied.
-    """
+    """Return a rich console that neither interprets text nor breaks lines, so that paths copy."""
     from rich.console import Console
 
     stream = file or (sys.stderr if stderr else sys.stdout)

@@ -17,10 +17,7 @@ TOO_LARGE = (*FULL, errno.EFBIG)
 
 
 class Writer:
-    """Stores its first error instead of raising it, because torch's zip writer loses exceptions.
-
-    After the error it only counts bytes in ``size``, so that a message can say how many are needed.
-    """
+    """Stores its first error and then only counts bytes: torch's zip writer loses exceptions."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.size = 0
@@ -86,10 +83,7 @@ def hard_link(path: Path, name: str) -> None:
 
 
 def remove_stale_temporaries(folder: Path, suffix: str = "", *, deep: bool = False) -> None:
-    """Remove the temporary files that a killed process left behind.
-
-    With ``deep`` it searches the subfolders as well; no other process may be writing there.
-    """
+    """Remove temporary files of a killed process; if ``deep``, no other process may be writing."""
     pattern = f".*{suffix}.*.tmp"
     for path in folder.rglob(pattern) if deep else folder.glob(pattern):
         if re.search(r"\.\d+\.tmp$", path.name):

@@ -13,10 +13,7 @@ def cores() -> int:
 
 
 def gpus_of(chosen: Sequence[int | str] | str | None) -> list[str]:
-    """Return the chosen GPUs, or all that this process may use, as CUDA_VISIBLE_DEVICES names them.
-
-    ``auto`` and None mean all.
-    """
+    """Return names for CUDA_VISIBLE_DEVICES; None and ``auto`` mean all visible GPUs."""
     if chosen is not None and not isinstance(chosen, str):
         return [str(name) for name in chosen]
     if (given := os.environ.get(VARIABLE)) is not None:

@@ -24,9 +24,7 @@ _kept: "list[Store]" = []  # rank 0 serves the store to the others as long as it
 
 
 def join(here: RankInfo) -> str:
-    """Wait for all ranks; return the stamp of a new run directory, the same on every rank.
-
-    It waits in Python, so that a signal ends it at once.
+    """Wait for all ranks, in Python so that a signal ends it; return a stamp that they share.
 
     Raises:
         ConfigError: torchrun's variables are set, but no torchrun answers.
@@ -111,11 +109,10 @@ def _stamp(store: "Store", here: RankInfo) -> str:
 
 
 def in_time(connect: Callable[[], None]) -> Callable[[], None]:
-    """Wrap ``connect`` so that the process exits if it hangs for ``JOIN_SECONDS``.
+    """Wrap ``connect`` so that the process exits if it hangs ``JOIN_SECONDS`` after all are ready.
 
-    The limit starts once all ranks are ready, for example have decoded their images. Only an exit
-    stops a library that waits for a dead rank. Ranks of convtrain's own launcher have no limit,
-    because the launcher watches them.
+    Only an exit stops a library that waits for a dead rank. Ranks of convtrain's own launcher have
+    no limit, because the launcher watches them.
     """
 
     def limited() -> None:

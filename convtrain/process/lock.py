@@ -1,7 +1,6 @@
-"""Locks of run directories. The kernel releases a lock when the last process that holds it ends.
+"""Locks of run directories. The kernel releases a lock when the process that took it has ended.
 
-A process that trains holds the lock of its run directory, and so do child processes that inherit
-the open file.
+Child processes that inherit the open file hold the lock as well.
 """
 
 import contextlib
@@ -31,10 +30,7 @@ _held: dict[Path, BinaryIO] = {}
 
 @contextlib.contextmanager
 def locked(folder: Path, *, waits: bool = False) -> Iterator[BinaryIO]:
-    """Lock a directory, which is created if necessary, while the block runs.
-
-    Args:
-        waits: wait for the process that holds the lock instead of raising.
+    """Create and lock a directory while the block runs; with ``waits``, wait for another holder.
 
     Raises:
         OccupiedError: another process holds the lock; the message names it.

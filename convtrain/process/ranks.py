@@ -128,12 +128,9 @@ def unset_command(names: Sequence[str]) -> str:
 
 
 def settle_rank() -> RankInfo:
-    """Return ``rank_info()``, and remove inherited variables from the environment.
-
-    torch waits for torchrun's agent whenever ``TORCHELASTIC_USE_AGENT_STORE`` is set, and Lightning
-    believes any ``LOCAL_RANK``.
-    """
+    """Return ``rank_info()``, and remove inherited variables from the environment."""
     here = rank_info()
+    # torch waits for an agent if TORCHELASTIC_USE_AGENT_STORE is set; Lightning uses any LOCAL_RANK
     if here.launcher in (None, "srun"):
         for name in filter(LEFT_OVER.fullmatch, list(os.environ)):
             del os.environ[name]
@@ -148,11 +145,7 @@ def is_main_process() -> bool:
 
 
 def as_launched(config: "Config") -> "Config":
-    """Return the configuration with the launcher's numbers of devices and nodes.
-
-    Raises:
-        ConfigError: the configuration asks for other numbers.
-    """
+    """Return the configuration with the launcher's devices and nodes, or raise ConfigError."""
     here, trainer = rank_info(), config.trainer
     if here.launcher is None:
         if trainer.num_nodes > 1:

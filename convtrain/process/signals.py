@@ -40,10 +40,7 @@ class Interrupted(BaseException):
 
 
 def answer(handler: Handler) -> dict[int, Handler]:
-    """Install a handler for all stop signals; return the old handlers, by signal number.
-
-    SIGHUP stays ignored under ``nohup``.
-    """
+    """Handle all stop signals, except SIGHUP under ``nohup``; return the old handlers."""
     before: dict[int, Handler] = {}
     for signum in STOP_SIGNALS:
         is_nohup = signum == getattr(signal, "SIGHUP", None)

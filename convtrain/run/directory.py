@@ -86,12 +86,7 @@ class Run:
     def differing(self, config: Configuration, *, resumed: bool = False) -> list[str]:
         """Return the keys by which a configuration is another training than this run's.
 
-        Args:
-            resumed: ignore keys that may change when a run is resumed.
-
-        Raises:
-            MissingDataError: the directory holds no run.
-            CorruptDataError: the run's configuration cannot be read.
+        ``resumed`` ignores keys that may change on resume. It raises as ``read_config`` does.
         """
         stored = self.read_config()
         keys = differing(stored, config, resumed=resumed)

@@ -20,12 +20,7 @@ def to_json(content: Mapping[str, object]) -> str:
 
 
 def from_json(text: str) -> object:
-    """Parse the text of :func:`to_json`.
-
-    Raises:
-        ValueError: the text is not JSON.
-        LookupError, TypeError: an entry of the list of non-finite numbers has no place in the rest.
-    """
+    """Parse the text of ``to_json``; ValueError, LookupError or TypeError if it is damaged."""
     content = json.loads(text)
     if isinstance(content, dict):
         for *path, last, value in content.pop(NOT_FINITE, []):
