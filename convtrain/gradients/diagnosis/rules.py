@@ -52,7 +52,6 @@ class Rule(NamedTuple):
     """
 
     name: str
-    quantity: str
     threshold: float
     message: str
     is_minimum: bool = False
@@ -77,28 +76,24 @@ class Rule(NamedTuple):
 RULES = (
     NONFINITE := Rule(
         "nonfinite",
-        "parameters with NaN or infinity in the gradient of a step",
         0,
         "NaN or infinity in the gradient of {who}; try a lower optimizer.lr, "
         "trainer.gradient_clip_val=1 or trainer.precision=32",
     ),
     LOSS := Rule(
         "loss",
-        "losses that are NaN or infinite in a step with finite gradients",
         0,
         "the loss is {loss:g}, although all gradients are finite; try a lower optimizer.lr or "
         "trainer.precision=32",
     ),
     EXPLODING := Rule(
         "exploding",
-        "robust z-score of the logarithm of the total norm",
         MAX_ROBUST_Z_SCORE,
         "gradient norm {norm:.3g}, {ratio:.3g} times the usual {usual:.3g}{largest}; try a lower "
         "optimizer.lr or trainer.gradient_clip_val={clip:g}",
     ),
     NO_GRADIENT := Rule(
         "no_gradient",
-        "largest gradient norm of all parameters",
         0,
         "all gradients are exactly zero {when}; does the loss depend on the weights? Try another "
         "init or a lower optimizer.lr",
@@ -106,7 +101,6 @@ RULES = (
     ),
     DEAD := Rule(
         "dead",
-        "gradient norm of a parameter, or of a filter of a convolution",
         0,
         "{who}: gradient exactly zero {when}; try a lower optimizer.lr, LeakyReLU in place of "
         "ReLU, or BatchNorm2d before it",
@@ -114,7 +108,6 @@ RULES = (
     ),
     VANISHING := Rule(
         "vanishing",
-        "gradient norm of a layer / that of the last layer",
         1 / MAX_FIRST_LAYER_RATIO,
         "{who}: gradient norm below {threshold:g}x the last layer's {when}; try BatchNorm2d or "
         "Residual in the network, ReLU for Sigmoid or Tanh, or init with kaiming_normal",
@@ -122,7 +115,6 @@ RULES = (
     ),
     EXPLODING_BACKWARDS := Rule(
         "exploding_backwards",
-        "gradient norm of a layer / that of the last layer",
         MAX_FIRST_LAYER_RATIO,
         "{who}: gradient norm above {threshold:g}x the last layer's {when}; try BatchNorm2d in the "
         "network, init with kaiming_normal or orthogonal, or trainer.gradient_clip_val=1",
@@ -130,7 +122,6 @@ RULES = (
     ),
     NEGLIGIBLE := Rule(
         "negligible",
-        "gradient norm of a parameter / that of its layer",
         MIN_RATIO_TO_LAYER,
         "{who}: gradient norm below {threshold:g}x its layer's {when}; a bias right before a batch "
         "norm has no effect: write bias: false there",
@@ -139,7 +130,6 @@ RULES = (
     ),
     STILL := Rule(
         "still",
-        "change of a parameter's weights between two flushes",
         0,
         "{who}: the weights did not change, although they had a gradient, {when}; is it in the "
         "optimiser, with a learning rate above 0? See optimizer.lr, scheduler",
@@ -148,7 +138,6 @@ RULES = (
     ),
     SKIPPED := Rule(
         "skipped",
-        "fraction of the later half of the steps that the loss scaler skipped",
         MAX_SKIPPED_FRACTION,
         "the loss scaler skipped {value:.0%} of the later half of the steps, because float16 "
         "overflowed; try trainer.precision=bf16-mixed or a lower optimizer.lr",
@@ -156,7 +145,6 @@ RULES = (
     ),
     GROWING := Rule(
         "growing",
-        "median total norm in the last tenth of the steps / that in the first tenth",
         MAX_NORM_GROWTH,
         "the gradient norm grew to {value:.3g}x from the first tenth of the steps to the last; try "
         "a lower optimizer.lr, scheduler=cosine or trainer.gradient_clip_val={clip:g}",
@@ -164,7 +152,6 @@ RULES = (
     ),
     CLIPPED := Rule(
         "clipped",
-        "fraction of the steps whose gradient was clipped",
         MAX_CLIPPED_FRACTION,
         "{value:.0%} of the steps were clipped, to {kept:.2g}x their norm in the median, so the "
         "limit sets the pace rather than optimizer.lr; try {limit}a lower optimizer.lr",
@@ -172,7 +159,6 @@ RULES = (
     ),
     SLOW := Rule(
         "slow",
-        "norm of a step's change / norm of the weights",
         MIN_UPDATE_RATIO,
         "a step changes the weights by only {value:.1e} of their norm; try a higher optimizer.lr",
         is_minimum=True,
@@ -180,7 +166,6 @@ RULES = (
     ),
     HASTY := Rule(
         "hasty",
-        "norm of a step's change / norm of the weights",
         MAX_UPDATE_RATIO,
         "a step changes the weights by {value:.1e} of their norm; try a lower optimizer.lr",
         applied="offline",
