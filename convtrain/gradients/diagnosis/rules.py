@@ -1,7 +1,7 @@
 """The rules of the diagnosis: conditions, thresholds and advice, all defined only here."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,15 +47,13 @@ class Rule(NamedTuple):
     """A condition that counts as trouble.
 
     ``name`` is the ``kind`` of its alarms. Trouble is above ``threshold``, or at and below it if
-    ``is_minimum``. ``message`` is a template for ``str.format``. ``online`` rules raise alarms;
-    ``offline`` ones diagnose the whole record.
+    ``is_minimum``. ``message`` is a template for ``str.format``.
     """
 
     name: str
     threshold: float
     message: str
     is_minimum: bool = False
-    applied: Literal["online", "offline", "both"] = "both"
 
     @property
     def title(self) -> str:
@@ -73,103 +71,93 @@ class Rule(NamedTuple):
         return f"{self.title}: {self.message.format(threshold=self.threshold, **facts)}."
 
 
-RULES = (
-    NONFINITE := Rule(
-        "nonfinite",
-        0,
-        "NaN or infinity in the gradient of {who}; try a lower optimizer.lr, "
-        "trainer.gradient_clip_val=1 or trainer.precision=32",
-    ),
-    LOSS := Rule(
-        "loss",
-        0,
-        "the loss is {loss:g}, although all gradients are finite; try a lower optimizer.lr or "
-        "trainer.precision=32",
-    ),
-    EXPLODING := Rule(
-        "exploding",
-        MAX_ROBUST_Z_SCORE,
-        "gradient norm {norm:.3g}, {ratio:.3g} times the usual {usual:.3g}{largest}; try a lower "
-        "optimizer.lr or trainer.gradient_clip_val={clip:g}",
-    ),
-    NO_GRADIENT := Rule(
-        "no_gradient",
-        0,
-        "all gradients are exactly zero {when}; does the loss depend on the weights? Try another "
-        "init or a lower optimizer.lr",
-        is_minimum=True,
-    ),
-    DEAD := Rule(
-        "dead",
-        0,
-        "{who}: gradient exactly zero {when}; try a lower optimizer.lr, LeakyReLU in place of "
-        "ReLU, or BatchNorm2d before it",
-        is_minimum=True,
-    ),
-    VANISHING := Rule(
-        "vanishing",
-        1 / MAX_FIRST_LAYER_RATIO,
-        "{who}: gradient norm below {threshold:g}x the last layer's {when}; try BatchNorm2d or "
-        "Residual in the network, ReLU for Sigmoid or Tanh, or init with kaiming_normal",
-        is_minimum=True,
-    ),
-    EXPLODING_BACKWARDS := Rule(
-        "exploding_backwards",
-        MAX_FIRST_LAYER_RATIO,
-        "{who}: gradient norm above {threshold:g}x the last layer's {when}; try BatchNorm2d in the "
-        "network, init with kaiming_normal or orthogonal, or trainer.gradient_clip_val=1",
-        applied="offline",
-    ),
-    NEGLIGIBLE := Rule(
-        "negligible",
-        MIN_RATIO_TO_LAYER,
-        "{who}: gradient norm below {threshold:g}x its layer's {when}; a bias right before a batch "
-        "norm has no effect: write bias: false there",
-        is_minimum=True,
-        applied="online",
-    ),
-    STILL := Rule(
-        "still",
-        0,
-        "{who}: the weights did not change, although they had a gradient, {when}; is it in the "
-        "optimiser, with a learning rate above 0? See optimizer.lr, scheduler",
-        is_minimum=True,
-        applied="online",
-    ),
-    SKIPPED := Rule(
-        "skipped",
-        MAX_SKIPPED_FRACTION,
-        "the loss scaler skipped {value:.0%} of the later half of the steps, because float16 "
-        "overflowed; try trainer.precision=bf16-mixed or a lower optimizer.lr",
-        applied="offline",
-    ),
-    GROWING := Rule(
-        "growing",
-        MAX_NORM_GROWTH,
-        "the gradient norm grew to {value:.3g}x from the first tenth of the steps to the last; try "
-        "a lower optimizer.lr, scheduler=cosine or trainer.gradient_clip_val={clip:g}",
-        applied="offline",
-    ),
-    CLIPPED := Rule(
-        "clipped",
-        MAX_CLIPPED_FRACTION,
-        "{value:.0%} of the steps were clipped, to {kept:.2g}x their norm in the median, so the "
-        "limit sets the pace rather than optimizer.lr; try {limit}a lower optimizer.lr",
-        applied="offline",
-    ),
-    SLOW := Rule(
-        "slow",
-        MIN_UPDATE_RATIO,
-        "a step changes the weights by only {value:.1e} of their norm; try a higher optimizer.lr",
-        is_minimum=True,
-        applied="offline",
-    ),
-    HASTY := Rule(
-        "hasty",
-        MAX_UPDATE_RATIO,
-        "a step changes the weights by {value:.1e} of their norm; try a lower optimizer.lr",
-        applied="offline",
-    ),
+NONFINITE = Rule(
+    "nonfinite",
+    0,
+    "NaN or infinity in the gradient of {who}; try a lower optimizer.lr, "
+    "trainer.gradient_clip_val=1 or trainer.precision=32",
+)
+LOSS = Rule(
+    "loss",
+    0,
+    "the loss is {loss:g}, although all gradients are finite; try a lower optimizer.lr or "
+    "trainer.precision=32",
+)
+EXPLODING = Rule(
+    "exploding",
+    MAX_ROBUST_Z_SCORE,
+    "gradient norm {norm:.3g}, {ratio:.3g} times the usual {usual:.3g}{largest}; try a lower "
+    "optimizer.lr or trainer.gradient_clip_val={clip:g}",
+)
+NO_GRADIENT = Rule(
+    "no_gradient",
+    0,
+    "all gradients are exactly zero {when}; does the loss depend on the weights? Try another "
+    "init or a lower optimizer.lr",
+    is_minimum=True,
+)
+DEAD = Rule(
+    "dead",
+    0,
+    "{who}: gradient exactly zero {when}; try a lower optimizer.lr, LeakyReLU in place of "
+    "ReLU, or BatchNorm2d before it",
+    is_minimum=True,
+)
+VANISHING = Rule(
+    "vanishing",
+    1 / MAX_FIRST_LAYER_RATIO,
+    "{who}: gradient norm below {threshold:g}x the last layer's {when}; try BatchNorm2d or "
+    "Residual in the network, ReLU for Sigmoid or Tanh, or init with kaiming_normal",
+    is_minimum=True,
+)
+EXPLODING_BACKWARDS = Rule(
+    "exploding_backwards",
+    MAX_FIRST_LAYER_RATIO,
+    "{who}: gradient norm above {threshold:g}x the last layer's {when}; try BatchNorm2d in the "
+    "network, init with kaiming_normal or orthogonal, or trainer.gradient_clip_val=1",
+)
+NEGLIGIBLE = Rule(
+    "negligible",
+    MIN_RATIO_TO_LAYER,
+    "{who}: gradient norm below {threshold:g}x its layer's {when}; a bias right before a batch "
+    "norm has no effect: write bias: false there",
+    is_minimum=True,
+)
+STILL = Rule(
+    "still",
+    0,
+    "{who}: the weights did not change, although they had a gradient, {when}; is it in the "
+    "optimiser, with a learning rate above 0? See optimizer.lr, scheduler",
+    is_minimum=True,
+)
+SKIPPED = Rule(
+    "skipped",
+    MAX_SKIPPED_FRACTION,
+    "the loss scaler skipped {value:.0%} of the later half of the steps, because float16 "
+    "overflowed; try trainer.precision=bf16-mixed or a lower optimizer.lr",
+)
+GROWING = Rule(
+    "growing",
+    MAX_NORM_GROWTH,
+    "the gradient norm grew to {value:.3g}x from the first tenth of the steps to the last; try "
+    "a lower optimizer.lr, scheduler=cosine or trainer.gradient_clip_val={clip:g}",
+)
+CLIPPED = Rule(
+    "clipped",
+    MAX_CLIPPED_FRACTION,
+    "{value:.0%} of the steps were clipped, to {kept:.2g}x their norm in the median, so the "
+    "limit sets the pace rather than optimizer.lr; try {limit}a lower optimizer.lr",
+)
+SLOW = Rule(
+    "slow",
+    MIN_UPDATE_RATIO,
+    "a step changes the weights by only {value:.1e} of their norm; try a higher optimizer.lr",
+    is_minimum=True,
+)
+HASTY = Rule(
+    "hasty",
+    MAX_UPDATE_RATIO,
+    "a step changes the weights by {value:.1e} of their norm; try a lower optimizer.lr",
 )
 
 
