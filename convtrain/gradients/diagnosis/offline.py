@@ -8,10 +8,12 @@ import pyarrow as pa
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.diagnosis import rules
-from convtrain.gradients.diagnosis.aggregate import StepCounts, step_columns
-from convtrain.gradients.diagnosis.rules import listed
-from convtrain.gradients.reading import gather_norms, sampled
-from convtrain.gradients.record.store import load_in_pieces
+from convtrain.gradients.diagnosis.online import Block, Detector
+from convtrain.gradients.diagnosis.rules import Alarm, listed
+from convtrain.gradients.reading import gather_norms, sampled, skipped_steps
+from convtrain.gradients.record.store import TABLES, load_in_pieces
+
+ROUNDING = 1e-4  # float32 rounding: a clip coefficient of 0.9999999 clips nothing
 
 
 def diagnose_tables(steps: pa.Table, parameters: pa.Table) -> list[str]:
@@ -35,8 +37,8 @@ def diagnose(run_dir: Path) -> list[str]:
 
 
 def _diagnose(step_pieces: Iterable[pa.Table], parameter_pieces: Iterable[pa.Table]) -> list[str]:
-    counts = StepCounts()
-    steps = step_columns(sampled(counts.through(step_pieces)))
+    counts = _StepCounts()
+    steps = _columns(sampled(map(counts.add, step_pieces)))
     parameters = sampled(parameter_pieces)
     if not counts.recorded:
         return ["No step was recorded."]
@@ -53,6 +55,71 @@ def _diagnose(step_pieces: Iterable[pa.Table], parameter_pieces: Iterable[pa.Tab
     if not troubles and (len(norms) or layers):
         overview = f"Healthy: {overview}"
     return [overview, *([details] if details else []), *troubles]
+
+
+class _StepCounts:
+    """Exact counts of a record's steps; ``clippable`` ones are neither skipped nor non-finite."""
+
+    def __init__(self) -> None:
+        self.recorded = self.first = self.last = self.clipped = self.clippable = 0
+        self.skipped, self.skipped_steps = np.zeros(0, bool), np.zeros(0, np.int64)
+        self.largest = (-np.inf, 0)
+        self.detector, self.alarms = Detector(), dict[str, Alarm]()
+
+    def add(self, table: pa.Table) -> pa.Table:
+        """Count the steps of a piece of the table of steps, and return it unchanged."""
+        if not table.num_rows:
+            return table
+        steps = _columns(table)
+        step, norm = steps["step"], steps["norm"]
+        self.first, self.last = self.first if self.recorded else int(step[0]), int(step[-1])
+        self.recorded += len(step)
+        self.skipped = np.append(self.skipped, steps["skipped"])
+        self.skipped_steps = np.append(self.skipped_steps, skipped_steps(table))
+        self.clippable += int(steps["usable"].sum())
+        self.clipped += int(steps["clipped"].sum())
+        finite = np.where(steps["finite"], norm, -np.inf)
+        row = int(np.argmax(finite))
+        self.largest = max(self.largest, (float(finite[row]), int(step[row])))
+        nothing = np.zeros((len(step), 0))
+        for alarm in self.detector.look(Block((), steps, nothing, nothing > 0)):
+            self.alarms.setdefault(alarm.kind, alarm)
+        return table
+
+
+def _columns(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return a :class:`Block`'s columns and masks; a table may lack any column but ``step``.
+
+    ``kept`` is norm after clipping / norm before it, computed or recorded.
+    """
+    nothing = pa.chunked_array([pa.nulls(table.num_rows)])
+    columns = dict.fromkeys(TABLES["steps"], nothing)
+    columns |= {name: table[name] for name in table.column_names}
+
+    def numbers(name: str) -> np.ndarray:
+        return np.asarray(columns[name].cast(pa.float64()).to_numpy())
+
+    norm, nonfinite = numbers("norm"), numbers("nonfinite")
+    if "nonfinite" not in table.column_names and "norm" in table.column_names:
+        nonfinite = ~np.isfinite(norm)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = numbers("clipped_norm") / norm
+    kept = np.where(np.isfinite(kept), kept, numbers("clip_coefficient"))
+    skipped = numbers("skipped") > 0
+    usable = ~skipped & ~(nonfinite > 0)
+    return {
+        "step": numbers("step").astype(np.int64),
+        "norm": norm,
+        "skipped": skipped,
+        "nonfinite": np.nan_to_num(nonfinite).astype(np.int64),
+        "first_nonfinite": np.array(columns["first_nonfinite"].to_pylist(), object),
+        "loss": numbers("loss"),
+        "loss_known": ~np.asarray(columns["loss"].is_null()),
+        "usable": usable,
+        "finite": usable & np.isfinite(norm),
+        "kept": kept,
+        "clipped": usable & (kept < 1 - ROUNDING),
+    }
 
 
 def _medians(
@@ -78,7 +145,7 @@ def _medians(
     return layers, dead, float(np.median(known)) if known else np.nan
 
 
-def _overview(counts: StepCounts, norms: np.ndarray) -> str:
+def _overview(counts: _StepCounts, norms: np.ndarray) -> str:
     recorded = counts.recorded
     steps = f"{recorded} step{'s' if recorded > 1 else ''}"
     parts = [f"{steps} recorded ({counts.first} to {counts.last})"]
@@ -95,7 +162,7 @@ def _overview(counts: StepCounts, norms: np.ndarray) -> str:
     return f"{', '.join(parts)}."
 
 
-def _details(counts: StepCounts, layers: dict[str, float], update: float) -> Iterator[str]:
+def _details(counts: _StepCounts, layers: dict[str, float], update: float) -> Iterator[str]:
     if len(layers) > 1:
         first, *_, last = layers
         ratio = layers[first] / layers[last]
@@ -114,7 +181,7 @@ def _details(counts: StepCounts, layers: dict[str, float], update: float) -> Ite
         yield f"{counts.clipped / counts.clippable:.1%} of the steps were clipped."
 
 
-def _about_steps(counts: StepCounts, norms: np.ndarray, kept: np.ndarray) -> Iterator[str]:
+def _about_steps(counts: _StepCounts, norms: np.ndarray, kept: np.ndarray) -> Iterator[str]:
     for rule in (rules.NONFINITE, rules.LOSS, rules.EXPLODING):
         if (alarm := counts.alarms.get(rule.name)) is not None:
             troubled = counts.detector.troubled_steps[rule]
