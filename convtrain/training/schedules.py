@@ -5,12 +5,15 @@ and a run that is made longer follows the longer schedule.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
+import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from convtrain.errors import TrainingError
 
 MakeSchedule = Callable[..., LRSchedulerConfigType]
 
@@ -94,3 +97,19 @@ def plateau(
     """Multiply the rate by ``factor`` when ``monitor`` has not improved for ``patience`` epochs."""
     scheduler = ReduceLROnPlateau(optimizer, mode, factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+def step_plateau(trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
+    """Step the plateau schedule, if there is one; raise TrainingError if its metric is missing.
+
+    Lightning would step it after the epoch's checkpoint, and never in a resumed epoch.
+    """
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, ReduceLROnPlateau):
+            value = metrics.get(str(config.monitor))
+            if value is None:
+                raise TrainingError(
+                    f"scheduler.monitor={config.monitor}: there is no such metric, because "
+                    f"nothing was validated; choose another scheduler"
+                )
+            config.scheduler.step(value)
