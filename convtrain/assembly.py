@@ -1,6 +1,5 @@
 """The parts of a run, made from its configuration: data, model, task, callbacks, loggers."""
 
-import logging
 import math
 from functools import partial
 from pathlib import Path
@@ -44,8 +43,6 @@ from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.optimizers import make_optimizer
 from convtrain.training.task import Task
-
-log = logging.getLogger("convtrain")
 
 
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:
