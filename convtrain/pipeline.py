@@ -35,7 +35,7 @@ from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
 from convtrain.training.loggers.metrics_csv import COLUMNS
-from convtrain.training.loggers.newest import Newest
+from convtrain.training.loggers.numbers import Newest
 from convtrain.training.loggers.tensorboard import compared_settings, tensorboard_of
 from convtrain.training.small_batches import check_smallest_batch
 from convtrain.training.task import Task

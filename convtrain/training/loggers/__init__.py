@@ -1,1 +1,1 @@
-"""The loggers of a run, one a file."""
+"""The loggers of a run."""

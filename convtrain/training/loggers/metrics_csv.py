@@ -8,7 +8,7 @@ from typing import TextIO
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.process.atomic import atomic_write
-from convtrain.training.loggers.base import NumbersLogger
+from convtrain.training.loggers.numbers import NumbersLogger
 
 COLUMNS = (
     "step", "epoch", "train/loss", "train/acc", "train/loss_epoch", "train/acc_epoch",

@@ -1,4 +1,4 @@
-"""The base of loggers that take numbers only."""
+"""Loggers that take numbers only: their base, and the newest value of each metric."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -25,3 +25,14 @@ class NumbersLogger(Logger):
     @abstractmethod
     def log_numbers(self, numbers: dict[str, float], step: int | None) -> None:
         """Log the numbers of one entry."""
+
+
+class Newest(NumbersLogger):
+    """Updates ``values`` with the newest value of each metric, whichever callback logs it."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        super().__init__()
+        self.values = values
+
+    def log_numbers(self, numbers: dict[str, float], step: int | None) -> None:
+        self.values.update(numbers)
