@@ -8,53 +8,39 @@ from torch.nn import functional as F
 from convtrain.layers.entry import Entry, by_position
 
 
-def max_pool(function, input, *, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
-    return function(
-        input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
-    )
-
-
 def max_unpool(function, input, indices, output_size=None, *, kernel_size, stride, padding):
     """Put each value back where ``MaxPool(return_indices=True)`` found it, with zeros elsewhere."""
     return function(input, indices, kernel_size, stride, padding, output_size)
 
 
-def fractional_max_pool(
-    function, input, *, kernel_size, output_size, output_ratio, return_indices, _random_samples
-):
-    """Draw the windows' positions, unless the layer has ``_random_samples``."""
-    return function(
-        input,
-        kernel_size,
-        output_size,
-        output_ratio,
-        return_indices,
-        _random_samples=_random_samples,
-    )
-
-
-def lp_pool(function, input, *, norm_type, kernel_size, stride, ceil_mode):
-    return function(input, float(norm_type), kernel_size, stride, ceil_mode)
-
-
+MAX = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+FRACTIONAL = (
+    "input",
+    "kernel_size",
+    "output_size",
+    "output_ratio",
+    "return_indices",
+    "_random_samples",  # the windows' positions, drawn if None
+)
+POWER = ("input", "norm_type", "kernel_size", "stride", "ceil_mode")
 ADAPTIVE = ("input", "output_size")
 AVERAGE = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
 LAYERS = (
-    Entry(nn.MaxPool1d, partial(max_pool, F.max_pool1d)),
-    Entry(nn.MaxPool2d, partial(max_pool, F.max_pool2d)),
-    Entry(nn.MaxPool3d, partial(max_pool, F.max_pool3d)),
+    Entry(nn.MaxPool1d, by_position(F.max_pool1d, *MAX)),
+    Entry(nn.MaxPool2d, by_position(F.max_pool2d, *MAX)),
+    Entry(nn.MaxPool3d, by_position(F.max_pool3d, *MAX)),
     Entry(nn.MaxUnpool1d, partial(max_unpool, F.max_unpool1d)),
     Entry(nn.MaxUnpool2d, partial(max_unpool, F.max_unpool2d)),
     Entry(nn.MaxUnpool3d, partial(max_unpool, F.max_unpool3d)),
     Entry(nn.AvgPool1d, by_position(F.avg_pool1d, *AVERAGE)),
     Entry(nn.AvgPool2d, by_position(F.avg_pool2d, *AVERAGE, "divisor_override")),
     Entry(nn.AvgPool3d, by_position(F.avg_pool3d, *AVERAGE, "divisor_override")),
-    Entry(nn.FractionalMaxPool2d, partial(fractional_max_pool, F.fractional_max_pool2d)),
-    Entry(nn.FractionalMaxPool3d, partial(fractional_max_pool, F.fractional_max_pool3d)),
-    Entry(nn.LPPool1d, partial(lp_pool, F.lp_pool1d)),
-    Entry(nn.LPPool2d, partial(lp_pool, F.lp_pool2d)),
-    Entry(nn.LPPool3d, partial(lp_pool, F.lp_pool3d)),
+    Entry(nn.FractionalMaxPool2d, by_position(F.fractional_max_pool2d, *FRACTIONAL)),
+    Entry(nn.FractionalMaxPool3d, by_position(F.fractional_max_pool3d, *FRACTIONAL)),
+    Entry(nn.LPPool1d, by_position(F.lp_pool1d, *POWER)),
+    Entry(nn.LPPool2d, by_position(F.lp_pool2d, *POWER)),
+    Entry(nn.LPPool3d, by_position(F.lp_pool3d, *POWER)),
     Entry(nn.AdaptiveMaxPool1d, by_position(F.adaptive_max_pool1d, *ADAPTIVE, "return_indices")),
     Entry(nn.AdaptiveMaxPool2d, by_position(F.adaptive_max_pool2d, *ADAPTIVE, "return_indices")),
     Entry(nn.AdaptiveMaxPool3d, by_position(F.adaptive_max_pool3d, *ADAPTIVE, "return_indices")),

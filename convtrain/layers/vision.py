@@ -11,10 +11,6 @@ from torch.nn import functional as F
 from convtrain.layers.entry import Entry, by_position
 
 
-def affine_grid(theta, *, size, align_corners):
-    return F.affine_grid(theta, list(size), align_corners)
-
-
 class Interpolate(nn.Module):
     """``F.interpolate``: resize in every mode, with antialiasing where asked for."""
 
@@ -87,7 +83,7 @@ class AffineGrid(nn.Module):
         self.size, self.align_corners = tuple(size), align_corners
 
     def forward(self, theta: Tensor) -> Tensor:
-        return affine_grid(theta, size=self.size, align_corners=self.align_corners)
+        return F.affine_grid(theta, list(self.size), self.align_corners)
 
 
 class GridSample(nn.Module):
@@ -116,6 +112,6 @@ LAYERS = (
     Entry(Pad, F.pad),
     Entry(Normalize, by_position(F.normalize, "input", "p", "dim", "eps")),
     Entry(OneHot, by_position(F.one_hot, "input", "num_classes")),
-    Entry(AffineGrid, affine_grid),
+    Entry(AffineGrid, by_position(F.affine_grid, "theta", "size", "align_corners")),
     Entry(GridSample, F.grid_sample),
 )
