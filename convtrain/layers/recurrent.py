@@ -100,19 +100,13 @@ def recurrent_cell(function, input: Tensor, hx, weights: tuple[Tensor, ...], siz
 
 def rnn_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size, nonlinearity):
     function = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}[nonlinearity]
-    return recurrent_cell(
-        function, input, hx, (weight_ih, weight_hh, bias_ih, bias_hh), hidden_size
-    )
-
-
-def lstm_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size):
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return recurrent_cell(torch.lstm_cell, input, hx, weights, hidden_size)
+    return recurrent_cell(function, input, hx, weights, hidden_size)
 
 
-def gru_cell(input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size):
+def gated_cell(function, input, hx=None, *, weight_ih, weight_hh, bias_ih, bias_hh, hidden_size):
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return recurrent_cell(torch.gru_cell, input, hx, weights, hidden_size)
+    return recurrent_cell(function, input, hx, weights, hidden_size)
 
 
 PLAIN = {"RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
@@ -124,6 +118,6 @@ LAYERS = (
     Entry(nn.LSTM, partial(recurrent, torch.lstm), infer=SEQUENCE_IN),
     Entry(nn.GRU, partial(recurrent, torch.gru), infer=SEQUENCE_IN),
     Entry(nn.RNNCell, rnn_cell, infer=IN),
-    Entry(nn.LSTMCell, lstm_cell, infer=IN),
-    Entry(nn.GRUCell, gru_cell, infer=IN),
+    Entry(nn.LSTMCell, partial(gated_cell, torch.lstm_cell), infer=IN),
+    Entry(nn.GRUCell, partial(gated_cell, torch.gru_cell), infer=IN),
 )
