@@ -3,7 +3,7 @@
 from torch import nn
 from torch.nn import functional as F
 
-from convtrain.layers.entry import Entry, by_position
+from convtrain.layers.entry import Entry, by_position, check_rank
 
 
 def gelu(input, *, approximate):
@@ -12,8 +12,7 @@ def gelu(input, *, approximate):
 
 def softmax2d(input):
     """Compute the softmax over channels at each pixel; ValueError unless the input is 3d or 4d."""
-    if input.dim() not in (3, 4):
-        raise ValueError(f"expected an input of 3 or 4 dimensions, got {input.dim()}")
+    check_rank(input, 3, 4)
     return F.softmax(input, -3)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Size, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 Forward = Callable[..., Any]
@@ -67,6 +67,12 @@ def by_position(function: Callable[..., Any], *names: str) -> Twin:
         [inspect.Parameter(name, kind) for name in names]
     )
     return twin
+
+
+def check_rank(input: Tensor, *ranks: int) -> None:
+    if input.dim() not in ranks:
+        expected = " or ".join(map(str, ranks))
+        raise ValueError(f"expected an input of {expected} dimensions, got {input.dim()}")
 
 
 def channels(shape: Size) -> int:

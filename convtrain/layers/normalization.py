@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from convtrain.layers.entry import Entry, channels, features
+from convtrain.layers.entry import Entry, channels, check_rank, features
 
 
 def batch_norm(
@@ -29,7 +29,7 @@ def batch_norm(
     ``running = (1 - momentum) * running + momentum * batch``, or the mean over all batches so far
     if ``momentum`` is None.
     """
-    _check_rank(input, ranks)
+    check_rank(input, *ranks)
     factor = 0.0 if momentum is None else momentum
     if training and track_running_stats and num_batches_tracked is not None:
         num_batches_tracked.add_(1)
@@ -39,12 +39,6 @@ def batch_norm(
     if training and not track_running_stats:
         running_mean = running_var = None
     return F.batch_norm(input, running_mean, running_var, weight, bias, by_batch, factor, eps)
-
-
-def _check_rank(input: Tensor, ranks: tuple[int, ...]) -> None:
-    if input.dim() not in ranks:
-        expected = " or ".join(map(str, ranks))
-        raise ValueError(f"expected an input of {expected} dimensions, got {input.dim()}")
 
 
 def instance_norm(
@@ -61,7 +55,7 @@ def instance_norm(
     training,
 ):
     """Normalize each channel of each example; an input of ``rank - 1`` has no batch."""
-    _check_rank(input, (rank - 1, rank))
+    check_rank(input, rank - 1, rank)
     output = F.instance_norm(
         input if input.dim() == rank else input.unsqueeze(0),
         running_mean,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from convtrain.layers.entry import Entry, batch_first, features
+from convtrain.layers.entry import Entry, batch_first, check_rank, features
 
 
 def recurrent(
@@ -43,8 +43,7 @@ def recurrent(
         data, batch_sizes, order, back = input
         batch = int(batch_sizes[0])
     else:
-        if input.dim() not in (2, 3):
-            raise ValueError(f"expected an input of 2 or 3 dimensions, got {input.dim()}")
+        check_rank(input, 2, 3)
         alone = input.dim() == 2
         data = input.unsqueeze(batch_dim) if alone else input
         batch = data.shape[batch_dim]
@@ -84,8 +83,7 @@ def _permute(state: Tensor, order: Tensor | None) -> Tensor:
 def recurrent_cell(function, input: Tensor, hx, weights: tuple[Tensor, ...], size: int):
     """Compute one step of (N, features) or (features). An LSTM's state is a pair of tensors."""
     alone, pair = input.dim() == 1, function is torch.lstm_cell
-    if input.dim() not in (1, 2):
-        raise ValueError(f"expected an input of 1 or 2 dimensions, got {input.dim()}")
+    check_rank(input, 1, 2)
     if alone:
         input = input.unsqueeze(0)
     if hx is None:
