@@ -41,20 +41,13 @@ def _is_listed_by_torch(layer: object) -> bool:
     return type(layer).__name__ in refused or getattr(layer, "kind", type).__name__ in refused
 
 
-OR_ONE = ", or output_size: 1"
 STRIDED = "Conv3d with a stride"
 PADDED = "padding_mode: zeros or padding_mode: replicate"
 
 SUBSTITUTES: dict[type[nn.Module], tuple[Condition, str]] = {
-    nn.AdaptiveAvgPool1d: (
-        _has_several_outputs,
-        f"AvgPool1d with a kernel_size{OR_ONE}",
-    ),
-    nn.AdaptiveAvgPool2d: (
-        _has_several_outputs,
-        f"AvgPool2d with a kernel_size{OR_ONE}",
-    ),
-    nn.AdaptiveAvgPool3d: (_has_several_outputs, f"{STRIDED}{OR_ONE}"),
+    nn.AdaptiveAvgPool1d: (_has_several_outputs, "AvgPool1d with a kernel_size, or output_size: 1"),
+    nn.AdaptiveAvgPool2d: (_has_several_outputs, "AvgPool2d with a kernel_size, or output_size: 1"),
+    nn.AdaptiveAvgPool3d: (_has_several_outputs, f"{STRIDED}, or output_size: 1"),
     nn.AvgPool3d: (_always, STRIDED),
     nn.LPPool3d: (_always, STRIDED),
     nn.MaxPool3d: (_is_listed_by_torch, STRIDED),

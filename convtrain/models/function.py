@@ -133,9 +133,7 @@ class Function:
     def __iter__(self) -> Iterator["Function"]:
         return iter(self._children.values())
 
-    def __getstate__(
-        self,
-    ) -> dict[str, object]:  # some twins cannot be pickled
+    def __getstate__(self) -> dict[str, object]:  # some twins cannot be pickled
         return {name: value for name, value in vars(self).items() if name != "_twin"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
