@@ -70,7 +70,7 @@ def build_network(
 
     ``in_place`` lets activations overwrite their input where no other layer needs it.
     """
-    refuse_taken_names(network)
+    refuse_taken_names(network.layers)
     module: nn.Module = make_sequential(network.layers)
     if in_place:
         activate_in_place(module)
@@ -83,14 +83,12 @@ def build_network(
     return module if style == "nn" else functionalize(module, carry=bool(parametrize or prune))
 
 
-def refuse_taken_names(network: ResolvedNetwork) -> None:
+def refuse_taken_names(
+    layers: Sequence[ResolvedLayer], holders: tuple[nn.Module, ...] = ()
+) -> None:
     """Raise NetworkError for a layer whose name is an attribute of its holder in either style."""
-    _refuse_taken_names(network.layers, (nn.Sequential(), functionalize(nn.Sequential())))
-
-
-def _refuse_taken_names(layers: Sequence[ResolvedLayer], holders: tuple[nn.Module, ...]) -> None:
     for layer in layers:
-        for holder in holders:
+        for holder in holders or (nn.Sequential(), functionalize(nn.Sequential())):
             if hasattr(holder, layer.name):
                 raise NetworkError(
                     f"network.layers: {layer.path} ({layer.entry.module.__name__}): "
@@ -99,7 +97,7 @@ def _refuse_taken_names(layers: Sequence[ResolvedLayer], holders: tuple[nn.Modul
                 )
         for argument, inner in layer.sublayers.items():
             itself = (layer.make_empty(),) if argument == "layers" else ()
-            _refuse_taken_names(inner, (nn.Sequential(), *itself))
+            refuse_taken_names(inner, (nn.Sequential(), *itself))
 
 
 def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from convtrain.network.summary import summarize, totals
 
     network = resolve_network(config.network.layers, config.data.shape, config.network.blocks)
-    refuse_taken_names(network)
+    refuse_taken_names(network.layers)
     rows = summarize(network)
     parameters, multiply_adds = totals(rows)
     table = Table(box=box.SIMPLE, show_footer=True)
