@@ -3,7 +3,7 @@
 ``result.json`` is written last, so a run that has one is finished.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -144,13 +144,13 @@ class Run:
         """Return the configuration that was asked for; MissingDataError if there is no run."""
         self.require()
         refuse_explosion(self.config)
-        return _mapping(self.config, _yaml(self.config))
+        return _mapping(self.config, yaml.safe_load)
 
     def read_result(self) -> Result | None:
         """Return the result, or None if the run is not finished."""
         if not self.is_finished:
             return None
-        return cast(Result, _mapping(self.result, _json(self.result)))
+        return cast(Result, _mapping(self.result, from_json))
 
     def finished_result(self) -> Result:
         """Return the result; MissingDataError if the run is not finished."""
@@ -165,7 +165,7 @@ class Run:
         """Return the run's versions, machine and devices; empty if they were not stored."""
         if not _exists(self.provenance):
             return {}
-        return _mapping(self.provenance, _json(self.provenance))
+        return _mapping(self.provenance, from_json)
 
     def read_error(self) -> str | None:
         """Return why the run failed, or None."""
@@ -176,7 +176,7 @@ class Run:
         if not _exists(self.overrides):
             return []
         refuse_explosion(self.overrides)
-        read = _yaml(self.overrides)
+        read = _read(self.overrides, yaml.safe_load)
         if not isinstance(read, list) or not all(isinstance(text, str) for text in read):
             raise CorruptDataError(f"{self.overrides}: damaged, it is not a list of overrides")
         return read
@@ -196,25 +196,15 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _yaml(path: Path) -> object:
+def _read(path: Path, parse: Callable[[str], object]) -> object:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise _damaged(path, error) from error
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise CorruptDataError(f"{path}: damaged, {first_line(error)}") from error
 
 
-def _json(path: Path) -> object:
-    try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise _damaged(path, error) from error
-
-
-def _mapping(path: Path, read: object) -> dict[str, Any]:
+def _mapping(path: Path, parse: Callable[[str], object]) -> dict[str, Any]:
+    read = _read(path, parse)
     if not isinstance(read, dict):
         raise CorruptDataError(f"{path}: damaged, it does not contain keys and values")
     return read
-
-
-def _damaged(path: Path, error: Exception) -> CorruptDataError:
-    return CorruptDataError(f"{path}: damaged, {first_line(error)}")
