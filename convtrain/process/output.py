@@ -1,4 +1,4 @@
-"""Output of a command: standard streams whose failure ends no training, and figures in files."""
+"""Output of a command: standard streams whose failure ends no training, and error lines."""
 
 import io
 import os
@@ -6,11 +6,6 @@ import sys
 import traceback
 
 from convtrain.errors import ConvtrainError
-
-
-def prepare_output() -> None:
-    keep_output_open()
-    os.environ["MPLBACKEND"] = "agg"  # a backend that a notebook set may not be installed
 
 
 def keep_output_open() -> None:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from convtrain.process.output import prepare_output
+from convtrain.process.output import keep_output_open
 
 
 @contextmanager
 def running_as_command() -> Iterator[None]:
     """Prepare this process to run a command; exit with one line at a Ctrl-C before the training."""
-    prepare_output()
+    keep_output_open()
+    os.environ["MPLBACKEND"] = "agg"  # a backend that a notebook set may not be installed
     skip_last_collection()
     try:
         yield
