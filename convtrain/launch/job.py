@@ -14,7 +14,7 @@ from convtrain.launch.start import train, train_anywhere
 from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.output import keep_output_open
 from convtrain.process.ranks import as_launched, is_main_process, rank_info
-from convtrain.process.signals import Interrupted, Signals, requeue
+from convtrain.process.signals import LIMIT_SIGNALS, Interrupted, Signals, requeue
 from convtrain.run.commands import of_resumed, resume_command
 from convtrain.run.directory import Run
 from convtrain.run.report import print_line, print_report
@@ -45,7 +45,8 @@ def run_job(
             return _run(read_config, run_dir, overrides, multirun, signals)
         except Interrupted as interrupted:
             signals.busy = True
-            status = requeue() if interrupted.is_limit and is_main_process() else None
+            is_limit = interrupted.signum in LIMIT_SIGNALS
+            status = requeue() if is_limit and is_main_process() else None
             _report_interruption(interrupted, run_dir, multirun)
             _end_together()
             sys.exit(status or interrupted.exit_status)

@@ -18,6 +18,7 @@ Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = [s for s in signal.Signals if s.name in NAMES]  # Windows has the first two
 LIMIT_SIGNALS = [signum for signum in STOP_SIGNALS if signum.name.startswith("SIGUSR")]
+"""The signals that announce a scheduler's time limit."""
 PATIENCE_SECONDS = 15.0  # for a handler to run after its signal
 REQUEUE_STATUS = 144  # exit status by which submitit's local mode requeues a job
 
@@ -32,11 +33,6 @@ class Interrupted(BaseException):
     @property
     def exit_status(self) -> int:
         return 128 + self.signum
-
-    @property
-    def is_limit(self) -> bool:
-        """Whether the signal announces the scheduler's time limit."""
-        return self.signum in LIMIT_SIGNALS
 
 
 def answer(handler: Handler) -> dict[int, Handler]:
