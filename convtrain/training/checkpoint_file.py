@@ -130,13 +130,9 @@ def _refuse_unfit(content: Checkpoint, path: Path, run_id: object) -> None:
         return
     for optimizer in content["optimizer_states"] or [{}]:
         groups = optimizer.get("param_groups") or [{"betas": ()}]
-        if not optimizer.get("state") and any(map(_has_state, groups)):
+        averages = any(g.get("momentum") or "betas" in g or "alpha" in g for g in groups)
+        if averages and not optimizer.get("state"):
             raise CorruptDataError(f"{path}: incomplete, the optimiser's state is empty")
-
-
-def _has_state(group: Mapping[str, object]) -> bool:
-    """Return whether the group's optimiser keeps moving averages."""
-    return bool(group.get("momentum")) or "betas" in group or "alpha" in group
 
 
 def best_in(folder: Path) -> Path:
