@@ -18,70 +18,68 @@ from convtrain.errors import TrainingError
 MakeSchedule = Callable[..., LRSchedulerConfigType]
 
 
-def _each_step(factor: Callable[..., float]) -> MakeSchedule:
-    """Make a schedule: a linear rise, then ``factor(step, steps, epoch_steps, **settings)``.
-
-    ``step`` and ``steps`` are counted after the rise.
-    """
-
-    def make(
-        optimizer: Optimizer,
-        total_steps: int,
-        epoch_steps: int,
-        *,
-        warmup_epochs: float = 0.0,
-        **settings: object,
-    ) -> LRSchedulerConfigType:
-        warmup = round(warmup_epochs * epoch_steps)
-
-        def scale(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            return factor(step - warmup, total_steps - warmup, epoch_steps, **settings)
-
-        return {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}
-
-    return make
+def constant(
+    optimizer: Optimizer, total_steps: int, epoch_steps: int, *, warmup_epochs: float
+) -> LRSchedulerConfigType:
+    return _each_step(optimizer, lambda step, steps: 1.0, total_steps, warmup_epochs * epoch_steps)
 
 
-@_each_step
-def constant(step: int, steps: int, epoch_steps: int) -> float:
-    return 1.0
+def stepwise(
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    step_epochs: float,
+    gamma: float,
+    warmup_epochs: float,
+) -> LRSchedulerConfigType:
+    def factor(step: int, steps: int) -> float:
+        return float(gamma ** math.floor(step / (step_epochs * epoch_steps)))
+
+    return _each_step(optimizer, factor, total_steps, warmup_epochs * epoch_steps)
 
 
-@_each_step
-def stepwise(step: int, steps: int, epoch_steps: int, *, step_epochs: float, gamma: float) -> float:
-    return float(gamma ** math.floor(step / (step_epochs * epoch_steps)))
-
-
-@_each_step
-def cosine(step: int, steps: int, epoch_steps: int, *, final_fraction: float) -> float:
+def cosine(
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    final_fraction: float,
+    warmup_epochs: float,
+) -> LRSchedulerConfigType:
     """Half a cosine from 1 to ``final_fraction`` (Loshchilov and Hutter, 2017)."""
-    done = min(step / max(steps, 1), 1.0)
-    return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2
+
+    def factor(step: int, steps: int) -> float:
+        done = min(step / max(steps, 1), 1.0)
+        return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2
+
+    return _each_step(optimizer, factor, total_steps, warmup_epochs * epoch_steps)
 
 
-@_each_step
 def onecycle(
-    step: int,
-    steps: int,
+    optimizer: Optimizer,
+    total_steps: int,
     epoch_steps: int,
     *,
     pct_start: float,
     div_factor: float,
     final_div_factor: float,
     anneal_strategy: Literal["cos", "linear"],
-) -> float:
+) -> LRSchedulerConfigType:
     """Rise from 1 / div_factor to 1, then fall (Smith and Topin, 2017; as torch's OneCycleLR)."""
-    top = pct_start * steps - 1
-    if step <= top:
-        start, end, done = 1 / div_factor, 1.0, step / top if top > 0 else 1.0
-    else:
-        start, end = 1.0, 1 / (div_factor * final_div_factor)
-        done = min((step - top) / max(steps - 1 - top, 1), 1.0)
-    if anneal_strategy == "linear":
-        return start + (end - start) * done
-    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+    first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
+
+    def factor(step: int, steps: int) -> float:
+        top = pct_start * steps - 1
+        if step <= top:
+            start, end, done = first, 1.0, step / top if top > 0 else 1.0
+        else:
+            start, end, done = 1.0, last, min((step - top) / max(steps - 1 - top, 1), 1.0)
+        if anneal_strategy == "linear":
+            return start + (end - start) * done
+        return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+    return _each_step(optimizer, factor, total_steps)
 
 
 def plateau(
@@ -97,6 +95,23 @@ def plateau(
     """Multiply the rate by ``factor`` when ``monitor`` has not improved for ``patience`` epochs."""
     scheduler = ReduceLROnPlateau(optimizer, mode, factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+def _each_step(
+    optimizer: Optimizer,
+    factor: Callable[[int, int], float],
+    total_steps: int,
+    warmup_steps: float = 0,
+) -> LRSchedulerConfigType:
+    """Rise linearly, then follow ``factor(step, steps)``, both counted after the warm-up."""
+    warmup = round(warmup_steps)
+
+    def scale(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return factor(step - warmup, total_steps - warmup)
+
+    return {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}
 
 
 def step_plateau(trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
