@@ -38,12 +38,8 @@ class Rules(NamedTuple):
     value_range: Sequence[float] | None = None
 
 
-class Refused(NamedTuple):
-    """A file that cannot be used."""
-
-    path: Path
-    reason: str
-
+Refused = tuple[Path, str]
+"""A file that cannot be used, and the reason."""
 
 Block = np.ndarray | list[Refused]
 
@@ -118,7 +114,7 @@ class _Blocks(Dataset[Block]):
                 try:
                     image[:] = decode(path, self.rules)
                 except CorruptDataError as error:
-                    refused.append(Refused(path, str(error)))
+                    refused.append((path, str(error)))
         return refused or block
 
 
