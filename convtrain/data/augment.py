@@ -93,13 +93,8 @@ def cutout_(images: Tensor, side: int, draw: Draws) -> Tensor:
 
 
 def mixup_weight(alpha: float, seed: int, epoch: int, batch: int) -> float:
-    """Draw from Beta(alpha, alpha) the weight of each image of a batch in its own mixture."""
+    """Draw each image's weight in its mixture from Beta(alpha, alpha) (Zhang et al., 2018)."""
     return random.Random(derive_seed(seed, epoch, batch, MIXUP)).betavariate(alpha, alpha)
-
-
-def mixup(images: Tensor, partners: Tensor, weight: float) -> Tensor:
-    """Return ``weight * images + (1 - weight) * partners`` (Zhang et al., 2018)."""
-    return torch.lerp(partners, images, weight)
 
 
 def mixed_targets(labels: Tensor, partners: Tensor, weight: float, classes: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convtrain.config.epochs import batch_count, limited
-from convtrain.data.augment import Augmentation, mixed_targets, mixup, mixup_weight
+from convtrain.data.augment import Augmentation, mixed_targets, mixup_weight
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 
@@ -119,7 +119,7 @@ class Batches:
             else:
                 partners, their_targets, _ = self._augmented(self._mine(whole.roll(1)))
             own = mixup_weight(alpha, self.seed, self.epoch, position)
-            images = mixup(images, partners, own)
+            images = torch.lerp(partners, images, own)
             assert self.classes is not None
             targets = mixed_targets(targets, their_targets, own, self.classes)
         return Batch(images, targets, indices, weight if self.rank < len(whole) else 0.0)
