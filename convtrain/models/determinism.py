@@ -6,6 +6,7 @@ are refused before the training begins.
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -92,21 +93,17 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, type, object]]:
         yield name, type(module), module
 
 
-_overrides: list[torch.library.Library] = []
-
-
-def pool_deterministically(device: str = "CUDA") -> None:
+@cache
+def pool_deterministically() -> torch.library.Library:
     """Replace torch's backward pass of adaptive max pooling, which sums in no fixed order on a GPU.
 
-    The values are the same. The replacement lasts until the process ends. ``device`` is torch's
-    dispatch key.
+    The values are the same. The replacement lasts as long as the library, which the cache keeps.
     """
-    if not _overrides:
-        override = torch.library.Library("aten", "IMPL")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of each replacement
-            override.impl("adaptive_max_pool2d_backward", _pool_backward, device)
-        _overrides.append(override)
+    override = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of each replacement
+        override.impl("adaptive_max_pool2d_backward", _pool_backward, "CUDA")
+    return override
 
 
 def _pool_backward(gradient: Tensor, images: Tensor, indices: Tensor) -> Tensor:
