@@ -27,7 +27,6 @@ from convtrain.models.build import (
     check_output_shape,
     make_trusted,
 )
-from convtrain.models.compiled import compile_in_place
 from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
 from convtrain.network.resolve import resolve_network
@@ -145,7 +144,9 @@ def make_task(config: Config, model: nn.Module) -> Task:
     if channels_last := wants_channels_last(config, model):
         lay_channels_last(model)
     if mode := config.trainer.compile:
-        compile_in_place(model, mode)
+        # When it is first called, in place, so that parameters keep their names. Each shape by
+        # itself, so that a run resumed inside an epoch computes the same as an uninterrupted one.
+        model.compile(mode=mode, dynamic=False)
     # A fused optimiser unscales gradients itself, so that Lightning cannot clip them, and it takes
     # neither sparse nor sharded gradients.
     is_sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 from convtrain.data.batches import Batch
 from convtrain.data.randomness import derive_seed, seed_device
-from convtrain.models.compiled import call_with_cuda_graphs
 from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.hooks import TaskHooks
 from convtrain.training.losses import Loss
@@ -70,7 +69,10 @@ class Task(TaskHooks):
         # Step 3: the network processes a batch.
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return call_with_cuda_graphs(self.model, images) if self.cuda_graphs else self.model(images)
+        if not self.cuda_graphs:
+            return self.model(images)
+        torch.compiler.cudagraph_mark_step_begin()
+        return self.model(images).clone()  # the next call overwrites the output
 
     def loss_and_logits(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return a batch's mean loss, a scalar, and its logits (N, classes)."""
