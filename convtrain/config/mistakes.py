@@ -1,6 +1,6 @@
 """A mistake in a configuration, and the line that reports it."""
 
-import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ def as_yaml(value: object, depth: int = 0) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return str(value) if math.isfinite(value) else f".{str(value).lstrip('-')}"
+        return re.sub("(inf|nan)", r".\1", str(value))
     if not isinstance(value, dict | list):
         return str(value)[: MAX_CHARACTERS + 1]
     if depth > 3:

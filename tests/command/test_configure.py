@@ -119,6 +119,7 @@ TOGETHER: dict[str, list[tuple[str, str]]] = {
         ("trainer.val_check_interval=22", "trainer.val_check_interval=22: an epoch has 21 batch"),
         ("model=nope", "model=nope: no such choice; choose from custom, functional, nn, "),
         ("optimizer=admw", "optimizer=admw: no such choice; did you mean adamw?"),
+        ("optimizer.lr=-inf", "optimizer.lr=-.inf: must be"),
         ("optimizer.betas=[0.9]", "optimizer.betas=[0.9]: must have at least 2 items"),
         ("scheduler.gamma=0.5", "scheduler.gamma=0.5: no such key here; it belongs to scheduler=s"),
     ],
@@ -131,6 +132,7 @@ TOGETHER: dict[str, list[tuple[str, str]]] = {
     ],
     "Hydra's own": [
         ("hydra.verbos=true", "hydra.verbos=true: no such key; did you mean hydra.verbose?"),
+        ("hydra.launcher.setup=3", "hydra.launcher.setup=3: no such key of this launcher; it has"),
         ("hydra.verbose=3", "hydra.verbose=3: must be true, false, or the names of loggers"),
         ("hydra.job.num=abc", "hydra.job.num=abc: Value 'abc' of type 'str' could not be"),
         ("hydra/launchr=basic", "hydra/launchr=basic: no such group of choices"),
