@@ -55,8 +55,13 @@ def _about(culprit: Override, error: Exception) -> str:
     if first.startswith("Could not override") and ("/" in typed or "@" in typed):
         return "no such group of choices"
     if first.startswith("Could not override"):
+        section, _, name = typed.rpartition(".")
+        if section == "hydra.launcher":  # HydraConf does not know the keys of the chosen one
+            from convtrain.command.hydra_node.launcher import unknown_key
+
+            return unknown_key(name, list(getattr(error.__cause__, "parent_node", ())))
         keys = hydra_keys()
-        near = keys.get(closest(typed.rpartition(".")[2], keys) or "", typed)
+        near = keys.get(closest(name, keys) or "", typed)
         if near == typed:
             return f"no such key; what is new there is added by +{typed}.NAME=VALUE"
         return f"no such key; did you mean {near}?"

@@ -1,6 +1,6 @@
 """The keys of ``hydra.launcher``, and the values that they allow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from hydra.core.config_store import ConfigStore
@@ -52,9 +52,7 @@ def launcher_mistakes(launcher: dict[str, object]) -> Iterator[Mistake]:
         if key == "_target_":
             continue
         if known is not None and key not in known:
-            near = did_you_mean(key, known)
-            here = f"; known here: {', '.join(known)}" if known else "; it has none"
-            yield Mistake(f"hydra.launcher.{key}", f"no such key of this launcher{near or here}")
+            yield Mistake(f"hydra.launcher.{key}", unknown_key(key, known))
         elif key in VALUES and (reason := _refusal(VALUES[key], value)) is not None:
             yield Mistake(f"hydra.launcher.{key}", reason)
 
@@ -63,8 +61,15 @@ def _known_keys(target: object) -> list[str] | None:
     for entry in ConfigStore.instance().repo.get("hydra", {}).get("launcher", {}).values():
         node = OmegaConf.create(entry.node)
         if OmegaConf.is_dict(node) and node.get("_target_") == target:
-            return [str(key) for key in node if key != "_target_"]
+            return [str(key) for key in node]
     return None
+
+
+def unknown_key(key: str, declared: Sequence[str]) -> str:
+    """Return what to say of a key that a launcher's node does not declare."""
+    known = [name for name in declared if name != "_target_"]
+    here = f"; known here: {', '.join(known)}" if known else "; it has none"
+    return f"no such key of this launcher{did_you_mean(key, known) or here}"
 
 
 def _refusal(allowed: Any, value: object) -> str | None:
