@@ -35,10 +35,16 @@ FIXED = (
 )  # fmt: skip
 
 
-class FolderLoader(ConfigLoaderImpl):
-    """Searches folders alone, because any other search path would import a package."""
+class GuardedLoader(ConfigLoaderImpl):
+    """Searches folders alone, because any other search path would import a package.
+
+    It checks Hydra's node of each configuration, and exits with status 2 if it is wrong. Launchers
+    send it to their processes, with its attributes.
+    """
 
     adds_keys = True  # keys that no file has, so that the schema reports all mistakes together
+    composed: DictConfig | None = None  # taken once, in place of composing it again
+    settings: Mapping[str, object] = {}  # by dotted key, set in every configuration
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
@@ -54,6 +60,22 @@ class FolderLoader(ConfigLoaderImpl):
         return ConfigLoaderImpl.load_configuration(
             self, config_name, overrides, RunMode.RUN, from_shell=False
         )
+
+    def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
+        if not OmegaConf.has_resolver("run_dir"):  # in a launcher's process
+            register_resolvers()
+        try:
+            composed, self.composed = self.composed, None
+            if composed is None:
+                composed = super().load_configuration(*args, **kwargs)  # type: ignore[arg-type]
+            with flag_override(composed, ["struct", "readonly"], False):
+                for key, value in self.settings.items():
+                    OmegaConf.update(composed, key, value, merge=False)
+                _fix(composed)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_status)
+        return composed
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -98,32 +120,6 @@ def _searched(
         raise ConfigError(*(line(mistake, {"hydra": {"searchpath": folders}}) for mistake in wrong))
     found = folders if isinstance(folders, list) else []
     return [Path(folder.removeprefix("file://")) for folder in found]
-
-
-class GuardedLoader(FolderLoader):
-    """Checks Hydra's node of each configuration, and exits with status 2 if it is wrong.
-
-    Launchers send it to their processes, with its attributes.
-    """
-
-    composed: DictConfig | None = None  # taken once, in place of composing it again
-    settings: Mapping[str, object] = {}  # by dotted key, set in every configuration
-
-    def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
-        if not OmegaConf.has_resolver("run_dir"):  # in a launcher's process
-            register_resolvers()
-        try:
-            composed, self.composed = self.composed, None
-            if composed is None:
-                composed = super().load_configuration(*args, **kwargs)  # type: ignore[arg-type]
-            with flag_override(composed, ["struct", "readonly"], False):
-                for key, value in self.settings.items():
-                    OmegaConf.update(composed, key, value, merge=False)
-                _fix(composed)
-        except ConfigError as error:
-            print(error, file=sys.stderr)
-            sys.exit(error.exit_status)
-        return composed
 
 
 def _fix(composed: DictConfig) -> None:
