@@ -9,9 +9,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from convtrain.command.overrides import shown
+from convtrain.command.overrides import no_such_choice, shown
 from convtrain.config.dotted import walk
-from convtrain.errors import closest, did_you_mean, message_lines
+from convtrain.config.mistakes import TYPED
+from convtrain.errors import closest, message_lines
 
 
 def culprit_of(error: Exception, overrides: list[Override]) -> Override | None:
@@ -29,12 +30,8 @@ def explain(error: Exception, culprit: Override | None, folders: list[Path]) -> 
     """Return one line on why a configuration cannot be composed."""
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = [str(option) for option in error.options]
-        source = "command line" if culprit else "a defaults list"
-        return (
-            f"{group}={choice}: no such choice{did_you_mean(choice, options)}; "
-            f"choose from {', '.join(options)} [set in: {source}]"
-        )
+        source = TYPED if culprit else "a defaults list"
+        return no_such_choice(group, choice, [str(option) for option in error.options], source)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}: cannot be read: {error.problem}"

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from convtrain.config.mistakes import brief
+from convtrain.config.mistakes import TYPED, brief
 from convtrain.errors import closest, did_you_mean, first_line
 from convtrain.text import quoted
 
@@ -198,12 +198,17 @@ def _known_choice(
     options = groups.get(key.split("@", maxsplit=1)[0])
     if options is None or value is None or value in options or value.startswith("{"):
         return value, True
-    mistakes.append(
-        f"{key}={brief(value)}: no such choice{did_you_mean(value, options)}; "
-        f"choose from {', '.join(options)} [set in: command line]"
-    )
+    mistakes.append(no_such_choice(key, brief(value), options, TYPED))
     near = closest(value, options)
     return near, near is not None
+
+
+def no_such_choice(group: str, choice: str, options: list[str], source: str) -> str:
+    """Return the line for a choice that a group does not have."""
+    return (
+        f"{group}={choice}: no such choice{did_you_mean(choice, options)}; "
+        f"choose from {', '.join(options)} [set in: {source}]"
+    )
 
 
 def _one_value(override: Override, value: str | None) -> str:
