@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from convtrain import pipeline
-from convtrain.command.auto import newest_unfinished
+from convtrain.command.auto import choose_run
 from convtrain.command.resume import refuse_resumed
 from convtrain.config.identity import ROLES, differing, identity, role_of
 from convtrain.config.schema import Config
@@ -137,7 +137,7 @@ def test_all_who_ask_are_told_the_same(
     assert (difference(facts, ranks) is None) == (expected == SAME)
 
     run.result.unlink()
-    assert newest_unfinished(asked) == (None if expected == OTHER else run.path)
+    assert choose_run(asked, []) == (None if expected == OTHER else run.path)
 
     resuming = asked.model_copy(update={"resume": str(run.path)})
     if expected == OTHER:

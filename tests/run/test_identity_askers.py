@@ -16,7 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from convtrain.command.auto import newest_unfinished
+from convtrain.command.auto import choose_run
 from convtrain.command.compose import CONFIGS
 from convtrain.command.resume import read_config, refuse_resumed, stored_config
 from convtrain.config.groups.data import ImageFolder
@@ -183,7 +183,7 @@ def test_all_who_ask_agree(
             "Run": first.same_as(pair.second, resumed=True),
             "resume": may_be_resumed(first, pair.second),
             "resume, typed": may_be_typed_on_resume(first, pair.key, value),
-            "resume=auto": newest_unfinished(pair.second) is not None,
+            "resume=auto": choose_run(pair.second, []) is not None,
         }
     finally:
         result.rename(first.result)
