@@ -101,15 +101,10 @@ def schema() -> dict[str, list[tuple[Model, FieldInfo]]]:
 
 
 @cache
-def known_keys() -> list[str]:
-    """Return the dotted keys of all values in the schema."""
-    return [key for key, ((_, info), *_) in schema().items() if not sections_in(info.annotation)]
-
-
-@cache
 def _by_leaf() -> dict[str, str]:
-    """Return the keys of the schema by their last part; the first of several counts."""
-    return {key.rpartition(".")[2]: key for key in reversed(known_keys())}
+    """Return the keys of all values by their last part; the first of several counts."""
+    keys = [key for key, ((_, info), *_) in schema().items() if not sections_in(info.annotation)]
+    return {key.rpartition(".")[2]: key for key in reversed(keys)}
 
 
 def sections_in(annotation: object) -> list[Model]:

@@ -8,7 +8,7 @@ import pytest
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
 from convtrain.command.hydra_errors import hydra_keys
-from convtrain.config.messages import known_keys
+from convtrain.config.messages import schema
 from convtrain.config.other_tools import ADVICE as ELSEWHERE
 from convtrain.errors import ConfigError
 from tests.conftest import REPOSITORY
@@ -109,7 +109,7 @@ def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.M
 def test_the_word_of_another_tool_leads_to_something_that_exists(advice: str) -> None:
     if meant := re.fullmatch(r"did you mean (.*)\?", advice):
         groups = {path.name for path in (REPOSITORY / "configs").iterdir()}
-        keys = {*known_keys(), *hydra_keys().values(), *groups, "loss.label_smoothing"}
+        keys = {*schema(), *hydra_keys().values(), *groups, "loss.label_smoothing"}
         assert meant[1] in keys
         return
     sample = re.sub(r"\b[A-Z]+\b", lambda name: SAMPLES.get(name[0], name[0]), advice)
@@ -124,7 +124,7 @@ def test_words_are_looked_up_in_their_section_alone() -> None:
         known = line.split("known here: ")[1].split(" [")[0].split(", ")
         assert set(known) <= {
             path.removeprefix(f"{section}.").split(".")[0]
-            for path in known_keys()
+            for path in schema()
             if path.startswith(section)
         }
 
