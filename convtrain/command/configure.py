@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convtrain.command.auto import AUTO, choose_run, is_kept
 from convtrain.command.command_line import CommandLine
 from convtrain.command.compose import Composed, compose_command
-from convtrain.command.hydra_node.check import check_hydra, trusted_by, with_late_values
+from convtrain.command.hydra_node.check import check_hydra, trust_of, with_late_values
 from convtrain.command.hydra_node.logs import logging_mistakes
 from convtrain.command.hydra_node.paths import folder_mistakes
 from convtrain.command.job_config import resolve_config
@@ -141,7 +141,7 @@ def _hydra_lines(composed: Composed, command: CommandLine, is_alone: bool) -> li
     """Check Hydra's node. Unresolved values count only if they are the only mistakes."""
     try:
         resume = composed.config.get("resume")
-        plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed.config))
+        plain, mistakes, unresolved = check_hydra(composed.hydra, trust_of(composed.config))
     except ConfigError as error:
         return list(error.lines)
     except OmegaConfBaseException:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from convtrain.command.command_line import CommandLine
-from convtrain.command.hydra_node.check import check_hydra, trusted_by, with_late_values
+from convtrain.command.hydra_node.check import check_hydra, trust_of, with_late_values
 from convtrain.command.hydra_node.paths import searchpath_mistakes
 from convtrain.command.overrides import parse_override
 from convtrain.command.resolvers import register_resolvers
@@ -124,7 +124,7 @@ def _searched(
 
 def _fix(composed: DictConfig) -> None:
     """Check Hydra's node, and replace its interpolations by the values that were checked."""
-    plain, mistakes, unresolved = check_hydra(composed.hydra, trusted_by(composed), imports=True)
+    plain, mistakes, unresolved = check_hydra(composed.hydra, trust_of(composed), imports=True)
     if wrong := [*mistakes, *unresolved]:
         shown = {"hydra": with_late_values(plain)}
         raise ConfigError(*(line(mistake, shown) for mistake in wrong))

@@ -58,7 +58,6 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
     """Yield a mistake for every ``_target_`` that is not allowed, at any depth."""
-    trusted = trusted_packages(trust)
     for path, target in walk(plain):
         if "_target_" not in path:
             continue
@@ -69,16 +68,11 @@ def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
         elif path[:end] == ("model", "_target_"):
             kinds = (MODULE,)
         name = target if end == len(path) else None  # a mapping names nothing
-        if (reason := refusal(name, trusted, *kinds)) is not None:
+        if (reason := refusal(name, trust, *kinds)) is not None:
             yield Mistake(".".join(path[:end]), reason)
 
 
-def trusted_packages(trust: object) -> list[str]:
-    """Return the packages under ``trust`` that may be trusted."""
-    return [name for name in _listed(trust) if untrustworthy(name) is None]  # type: ignore[misc]
-
-
-def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
+def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
     """Return why a name is refused and what to do, or None; imports nothing."""
     if not isinstance(target, str) or "." not in target or not _DOTTED.fullmatch(target):
         return "must be the import path of a class, such as mypackage.MyNet"
@@ -91,7 +85,8 @@ def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
             reason = f"a {kinds[0].words} must be a plugin that Hydra finds"
         if reason is not None:
             return f"not allowed: {reason}; allowed are {', '.join(f'{a}.*' for a in allowed)}"
-        if not any(target.startswith(f"{name}.") for name in trusted_packages(trust)):
+        trusted = [name for name in _listed(trust) if untrustworthy(name) is None]
+        if not any(target.startswith(f"{name}.") for name in trusted):
             return f"not a trusted package; add 'trust=[{root}]'"
     module = target.rpartition(".")[0]
     if (missing := _missing_module(module)) is not None and missing != root:
@@ -99,7 +94,7 @@ def refusal(target: object, trust: Sequence[str], *kinds: Kind) -> str | None:
     return None
 
 
-def load(key: str, target: str, trust: Sequence[str], kind: Kind) -> type:
+def load(key: str, target: str, trust: object, kind: Kind) -> type:
     """Import the class that a key names; raise ConfigError unless its name and kind are allowed."""
     if (reason := refusal(target, trust, kind)) is not None:
         raise ConfigError(f"{key}={target}: {reason}")

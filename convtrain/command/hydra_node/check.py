@@ -6,7 +6,7 @@ node. Markers replace what a job fills in later: its number, its id and its dire
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -17,15 +17,7 @@ from convtrain.command.hydra_node.paths import path_mistakes
 from convtrain.command.resolve import Plain, to_plain
 from convtrain.config.dotted import value_at, walk
 from convtrain.config.mistakes import MISSING, Mistake
-from convtrain.config.trust import (
-    HYDRA_CALLBACK,
-    LAUNCHER,
-    SAMPLER,
-    SWEEPER,
-    load,
-    refusal,
-    trusted_packages,
-)
+from convtrain.config.trust import HYDRA_CALLBACK, LAUNCHER, SAMPLER, SWEEPER, load, refusal
 from convtrain.errors import ConfigError, did_you_mean
 
 LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num": 1_907_405_211}
@@ -60,12 +52,12 @@ and CUBLAS_LOGDEST_DBG name files to write."""
 
 
 def check_hydra(
-    hydra: DictConfig, trust: Sequence[str], imports: bool = False
+    hydra: DictConfig, trust: object, imports: bool = False
 ) -> tuple[Plain, list[Mistake], list[Mistake]]:
     """Resolve Hydra's node and check it.
 
     Args:
-        trust: packages whose classes may be named.
+        trust: packages whose classes may be named, with any that may not be trusted.
         imports: whether trusted packages of the user's own, and Optuna, are imported to check their
             classes. Hydra's plugins and convtrain's callback always are.
 
@@ -87,11 +79,11 @@ def check_hydra(
     return plain, mistakes, [mistake for mistake in named if _is_needed(mistake)]
 
 
-def trusted_by(config: DictConfig) -> list[str]:
-    """Return the packages that a configuration trusts."""
+def trust_of(config: DictConfig) -> object:
+    """Return the value of ``trust`` in plain containers."""
     try:
         trust = config.get("trust")
-        return trusted_packages(OmegaConf.to_container(trust) if OmegaConf.is_list(trust) else [])
+        return OmegaConf.to_container(trust) if OmegaConf.is_list(trust) else []
     except OmegaConfBaseException:
         return []  # reported by itself
 
@@ -133,7 +125,7 @@ def _is_needed(mistake: Mistake) -> bool:
     return not mistake.key.startswith(RECORDS) and (mistake.text != MISSING or made)
 
 
-def _leaf_mistakes(hydra: Plain, trust: Sequence[str], imports: bool) -> Iterator[Mistake]:
+def _leaf_mistakes(hydra: Plain, trust: object, imports: bool) -> Iterator[Mistake]:
     for path, value in walk(hydra, ("hydra",)):
         key = ".".join(path)
         if key.startswith(RECORDS):
@@ -150,7 +142,7 @@ def _leaf_mistakes(hydra: Plain, trust: Sequence[str], imports: bool) -> Iterato
 
 
 def _target_refusal(
-    path: tuple[str, ...], value: object, trust: Sequence[str], imports: bool
+    path: tuple[str, ...], value: object, trust: object, imports: bool
 ) -> str | None:
     match path[1:]:
         case ("launcher", _):
