@@ -53,7 +53,4 @@ class Plateau(Choice):
         return {**super().arguments, "mode": mode_of(self.monitor)}
 
 
-Scheduler = Annotated[
-    Constant | Step | Cosine | OneCycle | Plateau,
-    Field(discriminator="name"),
-]
+Scheduler = Annotated[Constant | Step | Cosine | OneCycle | Plateau, Field(discriminator="name")]

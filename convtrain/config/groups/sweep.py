@@ -13,6 +13,5 @@ class Sweep(Section):
     fail_fast: bool = Field(default=False, description="start no job once one has failed")
     retry_failed: bool = Field(default=False, description="run jobs again that failed before")
     gpus: Annotated[list[Whole | Text], Field(min_length=1)] | Literal["auto"] | None = Field(
-        default=None,
-        description="GPUs, by number or name, that jobs take turns to use",
+        default=None, description="GPUs, by number or name, that jobs take turns to use"
     )
