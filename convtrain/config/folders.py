@@ -5,7 +5,6 @@ The check, which runs without torch, and the loader both call :func:`read_layout
 
 import shlex
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,25 +104,22 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
     return splits
 
 
-class _ClassFolders(dict[str, Path]):
+class _ClassFolders(dict[str, Content]):
     """The class folders of a split by name; its checks raise MissingDataError."""
 
     def __init__(self, folder: Path, root: Path) -> None:
-        super().__init__({name: folder / name for name in folders_in(folder)})
         self.folder, self.root = folder, root
-        for path in self.values():
+        paths = [folder / name for name in folders_in(folder)]
+        for path in paths:
             refuse_bad_link(path, root)
-
-    @cached_property
-    def contents(self) -> dict[str, Content]:
-        return {name: look_into(path) for name, path in self.items()}
+        super().__init__({path.name: look_into(path) for path in paths})
 
     def refuse_empty(self, names: Iterable[str]) -> None:
         """Refuse classes whose folder has no images; a missing folder is no mistake here."""
-        empty = [name for name in names if name in self and not self.contents[name].any]
+        empty = [name for name in names if name in self and not self[name].any]
         if empty:
-            others = [name for name in self if self.contents[name].any]
-            named = few(f"{name} ({self.contents[name].why_none})" for name in empty)
+            others = [name for name in self if self[name].any]
+            named = few(f"{name} ({self[name].why_none})" for name in empty)
             leave_out = f", or leave it out with {_as_classes(others)}" * bool(others)
             raise _error(
                 self.root, f"no images in {self.folder} for class {named}; add some{leave_out}"
@@ -131,10 +127,10 @@ class _ClassFolders(dict[str, Path]):
 
     def refuse_deeper_classes(self) -> None:
         """Refuse a tree whose classes are one level deeper."""
-        names, contents = list(self), list(self.contents.values())
-        if any(content.own for content in contents):
+        names = list(self)
+        if any(content.own for content in self.values()):
             return
-        shared = sorted(set.intersection(*(content.folders for content in contents)))
+        shared = sorted(set.intersection(*(content.folders for content in self.values())))
         if len(names) == 1:
             inner = self.folder / names[0]
             at_root = self.folder == self.root
@@ -150,7 +146,7 @@ class _ClassFolders(dict[str, Path]):
         raise _error(self.root, f"{problem}, or set {_as_classes(names)} if that is meant")
 
     def refuse_difference(self, other: "_ClassFolders") -> None:
-        here, there = set(self), {name for name in other if other.contents[name].any}
+        here, there = set(self), {name for name in other if other[name].any}
         if more := sorted(there - here):
             raise _error(
                 self.root,
