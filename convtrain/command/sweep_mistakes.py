@@ -101,7 +101,7 @@ def _directories(configs: Sequence[Config], hydra: DictConfig) -> Iterator[str]:
     if not JOB_NUMBER.search(subdir):
         better = "'${hydra.job.num}_" + subdir.lstrip("./") + "'"
         yield f"{key}={subdir}: two jobs could get one directory; type {key}={better}"
-    elif not all(_is_name(name) for name in _names(configs, subdir)):
+    elif any(n != PurePath(n).name or n.startswith(".") for n in _names(configs, subdir)):
         yield f"{key}={subdir}: must be one folder's name, which no dot begins"
 
 
@@ -112,10 +112,6 @@ def _names(configs: Sequence[Config], subdir: str) -> Iterator[str]:
         plain = plain_as_omegaconf(config.model_dump(by_alias=True))
         with suppress(OmegaConfBaseException, ValueError):  # it depends on something else
             yield str(OmegaConf.create({**plain, "subdir": text}).subdir)
-
-
-def _is_name(text: str) -> bool:
-    return text == PurePath(text).name and not text.startswith(".")
 
 
 def _list(hydra: DictConfig, swept: Sequence[Override]) -> Iterator[str]:
