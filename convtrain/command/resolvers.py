@@ -20,9 +20,12 @@ def register_resolvers(stamp: str | None = None) -> None:
     def run_dir(resume: str | None, name: str) -> str:
         return resume if resume else f"{LOGS}/runs/{name}/{stamp or new_stamp()}"
 
+    def sweep_dir(name: str) -> str:
+        return f"{LOGS}/sweeps/{name}/{IDENTITY}"
+
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, replace=True)
+    OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
     OmegaConf.register_new_resolver("job_dir", _job_dir, replace=True)
     OmegaConf.register_new_resolver("direction", lambda m: f"{mode_of(m)}imize", replace=True)
 
@@ -41,10 +44,6 @@ def run_name(*candidates: object) -> str:
 def _model_name(model: Mapping[str, object]) -> object:
     target = model.get("_target_")
     return model.get("name") if target is None else str(target).rpartition(".")[2]
-
-
-def _sweep_dir(name: str) -> str:
-    return f"{LOGS}/sweeps/{name}/{IDENTITY}"
 
 
 def _job_dir(overrides: Sequence[str], swept: Sequence[str]) -> str:

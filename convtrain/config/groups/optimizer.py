@@ -54,9 +54,7 @@ class Adam(OptimizerChoice):
 
 class AdamW(Adam):
     builds = "torch.optim:AdamW"
-    name: Literal["adamw"] = Field(  # type: ignore[assignment]
-        description="optimiser of torch.optim"
-    )
+    name: Literal["adamw"] = Field(description="optimiser of torch.optim")  # type: ignore[assignment]
 
 
 class RMSprop(OptimizerChoice):
