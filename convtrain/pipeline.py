@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     )
     trainer.checkpoint_files.found = found
     tested = None
-    with _failures_as_one_line(task, run.path):
+    try:
         path = str(found.path) if found else None
         trainer.fit(task, datamodule=parts.data, ckpt_path=path, weights_only=True)
         data_seconds = getattr(trainer.train_dataloader, "seconds", 0.0)
@@ -132,6 +131,11 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
             if config.callbacks.checkpoint.test_with == "best":
                 tested = load_best_weights(trainer)
             trainer.test(task, datamodule=parts.data, verbose=False)
+    except ConvtrainError:
+        raise
+    except (Exception, SystemExit) as error:  # a callback that exits has not finished the run
+        full = line_on_full_disk(error, run.path)
+        raise TrainingError(full or f"{task.progress.where()}: {error_line(error)}") from error
 
     entries, epochs = task.entries, task.progress.epochs
     result: Result = {
@@ -152,17 +156,6 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         result["recorder"] = {"share_of_time": share, "bytes": size}
     _finish(config, run, trainer, result)
     return result
-
-
-@contextmanager
-def _failures_as_one_line(task: Task, run_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except ConvtrainError:
-        raise
-    except (Exception, SystemExit) as error:  # a callback that exits has not finished the run
-        full = line_on_full_disk(error, run_dir)
-        raise TrainingError(full or f"{task.progress.where()}: {error_line(error)}") from error
 
 
 @rank_zero_only
