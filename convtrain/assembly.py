@@ -1,16 +1,18 @@
 """The parts of a run, made from its configuration: data, model, task, callbacks, loggers."""
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from torch import nn
+from torch import nn, optim
 
 from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.config.groups.optimizer import Optimizer
 from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
@@ -40,7 +42,6 @@ from convtrain.training.callbacks.walkthrough import Walkthrough
 from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
-from convtrain.training.optimizers import make_optimizer
 from convtrain.training.task import Task
 
 
@@ -163,6 +164,17 @@ def make_task(config: Config, model: nn.Module) -> Task:
         channels_last=channels_last,
         cuda_graphs=config.trainer.uses_cuda_graphs,
     )
+
+
+def make_optimizer(
+    chosen: Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True
+) -> optim.Optimizer:
+    """Build the chosen optimiser; ``fused`` updates all parameters in one kernel if torch can."""
+    params = list(parameters)
+    fits = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
+    kernel = {"fused": True} if fused and fits and chosen.has_fused_kernel else {}
+    built: optim.Optimizer = chosen.build(params=params, **kernel)
+    return built
 
 
 def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:

@@ -17,6 +17,7 @@ from convtrain.assembly import (
     make_data,
     make_loggers,
     make_model,
+    make_optimizer,
     make_plan,
 )
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
@@ -25,7 +26,6 @@ from convtrain.data.module import ImageData
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
-from convtrain.training.optimizers import make_optimizer
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer
 

@@ -3,7 +3,7 @@
 Lightning's other hooks are in :mod:`convtrain.training.hooks`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -16,7 +16,6 @@ from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.hooks import TaskHooks
 from convtrain.training.losses import Loss
-from convtrain.training.optimizers import MakeOptimizer
 from convtrain.training.schedules import MakeSchedule
 
 
@@ -43,7 +42,7 @@ class Task(TaskHooks):
         *,
         model: nn.Module,
         loss: Loss,
-        make_optimizer: MakeOptimizer,
+        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         make_schedule: MakeSchedule,
         seed: int,
         log_every_n_steps: int,
