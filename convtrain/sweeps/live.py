@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from convtrain.run.directory import Run
 from convtrain.run.report import ERASE
 from convtrain.sweeps.cells import duration, number
 from convtrain.sweeps.reading import job_folders, read_job, status_of
@@ -76,7 +77,7 @@ class LiveLine:
         """Read the jobs that have ended since the last call; return how many run."""
         running = 0
         for path in job_folders(self.folder):
-            status = status_of(path)
+            status = status_of(Run(path))
             running += status == "running"
             known = self._done.get(path.name)
             if status in ("finished", "failed") and (known is None or known.status != status):

@@ -63,39 +63,32 @@ def _is_job(path: Path) -> bool:
 
 
 def read_job(path: Path) -> Job:
-    run, error = Run(path), None
+    run, damage = Run(path), ""
     result: Mapping[str, object] = {}
     overrides: list[str] = []
     try:
         result, overrides = run.read_result() or {}, run.read_overrides()
-    except CorruptDataError as damage:
-        error = str(damage)
-    is_finished = run.is_finished and error is None
-    error = error or run.read_error()
+    except CorruptDataError as error:
+        damage = str(error)
     return Job(
         name=path.name,
         path=path,
-        status=_status(run, is_finished, error is not None),
+        status=status_of(run, is_damaged=bool(damage)),
         overrides=tuple(overrides),
         result=result,
-        error=error or "",
+        error=damage or run.read_error() or "",
         threads=_threads(run) if result else None,
         entered=entered_at(path),
     )
 
 
-def status_of(path: Path) -> str:
-    """Return a job's status."""
-    run = Run(path)
-    return _status(run, run.is_finished, run.has_failed)
-
-
-def _status(run: Run, finished: bool, failed: bool) -> str:
-    if finished:
+def status_of(run: Run, *, is_damaged: bool = False) -> str:
+    """Return a job's status; a damaged job has failed."""
+    if run.is_finished and not is_damaged:
         return "finished"
     if run.is_locked:
         return "running"
-    if failed:
+    if run.has_failed or is_damaged:
         return "failed"
     return "unfinished" if run.is_begun else "waiting"
 

@@ -125,7 +125,7 @@ def test_everybody_who_asks_agrees(
         "finished" if finished else "running" if is_locked else "failed" if failed
         else "unfinished" if begun else "waiting"
     )  # fmt: skip
-    assert status_of(run.path) == expected
+    assert status_of(run) == expected
     assert read_job(run.path).status == (expected if readable else "failed")
 
     if not finished:
