@@ -1,12 +1,15 @@
 """Format a sweep's numbers for its table, its page and its live line."""
 
+from convtrain.sweeps.results import SeedGroup
+
 
 def number(metric: str, value: float) -> str:
     return f"{value:.2%}" if metric.endswith("acc") else f"{value:.4g}"
 
 
-def mean_and_std(metric: str, mean: float | None, std: float | None) -> str:
-    """Return ``mean ± std``; leave out what is None."""
+def mean_and_std(group: SeedGroup, metric: str) -> str:
+    """Return ``mean ± std`` over the seeds; leave out what is None."""
+    mean, std = group.mean(metric), group.std(metric)
     if mean is None:
         return ""
     if std is None:

@@ -8,7 +8,7 @@ from convtrain.process.atomic import write_atomically
 from convtrain.run.commands import relative
 from convtrain.sweeps.cells import duration, mean_and_std, number
 from convtrain.sweeps.plots import draw_effect
-from convtrain.sweeps.results import SEED, SeedGroup, Sweep
+from convtrain.sweeps.results import SEED, Sweep
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -31,13 +31,9 @@ def write_page(sweep: Sweep) -> None:
         healthy=diagnoses.count("healthy"),
         diagnosed=len(diagnoses),
         plots=[svg for key in sweep.differing if (svg := draw_effect(sweep, key))],
-        spread=_spread,
+        spread=mean_and_std,
         number=number,
         duration=duration,
         relative=relative,
     )
     write_atomically(sweep.folder / "results.html", page + "\n")
-
-
-def _spread(group: SeedGroup, metric: str) -> str:
-    return mean_and_std(metric, group.mean(metric), group.std(metric))

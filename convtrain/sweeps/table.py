@@ -62,7 +62,7 @@ def text_table(sweep: Sweep) -> Table:
             str(rank),
             *(group.settings.get(key, "") for key in shown),
             *([str(len(group.jobs))] if has_seeds else []),
-            *(mean_and_std(m, group.mean(m), group.std(m)) for m in sweep.shown_metrics),
+            *(mean_and_std(group, m) for m in sweep.shown_metrics),
             duration(group.mean("wall_time_seconds")),
             _shortened(group.diagnosis),
             ", ".join(job.name for job in group.jobs) + status,
