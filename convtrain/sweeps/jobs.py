@@ -1,16 +1,18 @@
-"""Train one job of a sweep: skip it if it is finished, resume it if it has begun."""
+"""Train one job of a sweep, on its share of the machine; skip it if it is finished."""
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import BinaryIO
 
 from convtrain.command.sweep import jobs_at_once
 from convtrain.config.schema import Config
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
-from convtrain.process.hardware import cores
-from convtrain.process.lock import entered_at, locked
+from convtrain.process.hardware import VARIABLE, cores
+from convtrain.process.lock import entered_at, locked, take
 from convtrain.process.signals import Signals
 from convtrain.process.startup import environment_restored
 from convtrain.run.directory import Run
@@ -20,6 +22,8 @@ from convtrain.sweeps.results import is_since
 from convtrain.sweeps.stopping import stopped_by, stops_with_sweep
 
 REFUSED = ".refused"  # in the sweep's directory: a job's directory holds another training
+GPUS = ".gpus"  # in the sweep's directory: a lock for each GPU
+POLL_SECONDS = 0.1
 
 log = logging.getLogger("convtrain")
 
@@ -68,8 +72,6 @@ def train_unless_done(
             run.announce(config, overrides)
         _, gpus = _jobs_and_gpus()
         if gpus:
-            from convtrain.sweeps.gpus import take_gpu
-
             take_gpu(sweep, gpus)
         if not any("callbacks.progress_bar=" in text for text in overrides):
             callbacks = config.callbacks.model_copy(update={"progress_bar": False})
@@ -104,6 +106,29 @@ def _failed_in(sweep: Path) -> str | None:
     return next((job.name for job in failed if is_since(entered_at(job), since)), None)
 
 
+def take_gpu(sweep: Path, gpus: Sequence[str]) -> None:
+    """Make a GPU visible that no other process of the sweep has; wait until one is free.
+
+    CUDA reads the variable only once, so a process keeps its GPU for all its jobs. The kernel
+    releases the lock when the process ends, even if it is killed.
+    """
+    if sweep not in _gpus:
+        _gpus[sweep] = _wait_for_one(sweep / GPUS, gpus)
+    os.environ[VARIABLE] = _gpus[sweep][0]
+    log.info("on GPU %s, of %s", _gpus[sweep][0], ", ".join(gpus))
+
+
+def _wait_for_one(folder: Path, gpus: Sequence[str]) -> tuple[str, BinaryIO]:
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        for name in gpus:
+            file = (folder / name.replace("/", "_")).open("a+b")
+            if take(file):
+                return name, file
+            file.close()
+        time.sleep(POLL_SECONDS)
+
+
 def share_cores(processes: int) -> None:
     """Divide the cores among jobs that run at once; 0 ``processes`` means that this one trains."""
     from hydra.core.hydra_config import HydraConfig
@@ -129,4 +154,5 @@ def _jobs_and_gpus() -> tuple[int | None, Sequence[str] | None]:
     return settings.get("jobs"), settings.get("gpus")
 
 
+_gpus: dict[Path, tuple[str, BinaryIO]] = {}  # by sweep, with the lock
 _threads: dict[str, int] = {}  # torch's default, from before a job changed it

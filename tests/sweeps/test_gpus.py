@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convtrain.process.hardware import gpus_of
-from convtrain.sweeps.gpus import take_gpu
+from convtrain.sweeps.jobs import take_gpu
 from tests.sweeps.sweeping import Sweep
 
 
