@@ -38,8 +38,27 @@ class SweepTable(Callback):
         self.identity, self.jobs = identity, jobs
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        from convtrain.sweeps.leftovers import end_with_command
+        from convtrain.sweeps.live import LiveLine
+        from convtrain.sweeps.stopping import FILE, listen
+
+        global _line
         with _exits_on_error(config):
-            self._begin(config)
+            folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
+            if is_search(config.hydra):
+                _let_searches_end_without_best()
+            begin_sweep(
+                folder, retry_failed=bool(config.sweep.retry_failed), identity=self.identity,
+                jobs=self.jobs, metric=metric, command=_typed_command(config),
+            )  # fmt: skip
+            _line = LiveLine(folder, metric, self.jobs)
+            _line.start()
+            # An exception in the sweeper or launcher ends the command without on_multirun_end.
+            atexit.register(lambda: is_under_way() and close_sweep(folder))
+            in_queue = str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
+            listen(folder, elsewhere=in_queue, close=lambda: close_sweep(folder))
+            if not in_queue:
+                end_with_command(folder / FILE)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -48,28 +67,6 @@ class SweepTable(Callback):
                 count_distinct(folder)
         if not close_sweep(folder):
             sys.exit(1)
-
-    def _begin(self, config: DictConfig) -> None:
-        from convtrain.sweeps.leftovers import end_with_command
-        from convtrain.sweeps.live import LiveLine
-        from convtrain.sweeps.stopping import FILE, listen
-
-        if is_search(config.hydra):
-            _let_searches_end_without_best()
-        global _line
-        folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
-        begin_sweep(
-            folder, retry_failed=bool(config.sweep.retry_failed), identity=self.identity,
-            jobs=self.jobs, metric=metric, command=_typed_command(config),
-        )  # fmt: skip
-        _line = LiveLine(folder, metric, self.jobs)
-        _line.start()
-        # An exception in the sweeper or launcher ends the command without on_multirun_end.
-        atexit.register(lambda: is_under_way() and close_sweep(folder))
-        in_queue = str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
-        listen(folder, elsewhere=in_queue, close=lambda: close_sweep(folder))
-        if not in_queue:
-            end_with_command(folder / FILE)
 
 
 def _let_searches_end_without_best() -> None:

@@ -26,7 +26,12 @@ def show_sweep(folder: Path) -> Sweep:
     if sweep.jobs:
         console.print()
         console.print(text_table(sweep))
-        _print_commands(sweep)
+        console.print("to train a row again:")
+        groups = sweep.groups()
+        for rank, group in enumerate(groups[:MAX_COMMANDS], start=1):
+            console.print(f"{rank:3}  {group.command()}")
+        if len(groups) > MAX_COMMANDS:
+            console.print(f"     and {len(groups) - MAX_COMMANDS} more, in results.csv")
     for job in sweep.with_status("failed"):
         settings = " ".join(f"{key}={job.settings.get(key)}" for key in sweep.differing)
         console.print(f"failed: job {job.name} ({settings}): {job.error}")
@@ -68,15 +73,6 @@ def text_table(sweep: Sweep) -> Table:
             ", ".join(job.name for job in group.jobs) + status,
         )
     return table
-
-
-def _print_commands(sweep: Sweep) -> None:
-    console, groups = make_console(), sweep.groups()
-    console.print("to train a row again:")
-    for rank, group in enumerate(groups[:MAX_COMMANDS], start=1):
-        console.print(f"{rank:3}  {group.command()}")
-    if len(groups) > MAX_COMMANDS:
-        console.print(f"     and {len(groups) - MAX_COMMANDS} more, in results.csv")
 
 
 def write_csv(sweep: Sweep) -> None:
