@@ -1,6 +1,7 @@
 """Compare two runs bit by bit: weights, metrics and gradient records."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,10 +75,8 @@ def _records(first: Run, second: Run, table: str) -> tuple[str, list[str]]:
     """Compare one table; a column that only the second run has comes from a later version."""
     what, found = f"the record's {table}", []
     for run in (first, second):
-        try:
+        with suppress(MissingDataError):
             found.append(dict(_columns(run, table)))
-        except MissingDataError:
-            continue
     if not found:
         return "", []
     if len(found) == 1:

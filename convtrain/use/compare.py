@@ -1,6 +1,7 @@
 """Compare two runs key by key: configuration, versions, metrics and gradient norms."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from convtrain.config.dotted import leaves
@@ -46,14 +47,9 @@ def metric_pairs(first: Run, second: Run) -> Iterator[Pair]:
 
 def norm_pairs(first: Run, second: Run) -> Iterator[Pair]:
     """Yield each layer's median gradient norm; nothing if a run has no record."""
-    medians = []
-    for run in (first, second):
-        try:
-            norms = read_norms(run.path).by_layer()
-        except MissingDataError:
-            return
-        medians.append(norms.medians())
-    yield from _pairs(*medians)
+    with suppress(MissingDataError):
+        medians = [read_norms(run.path).by_layer().medians() for run in (first, second)]
+        yield from _pairs(*medians)
 
 
 def _pairs(first: Mapping[str, object], second: Mapping[str, object]) -> Iterator[Pair]:

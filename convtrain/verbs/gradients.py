@@ -6,8 +6,6 @@ Example: python -m convtrain gradients logs/runs/lenet/RUN --parameters 'conv*' 
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from convtrain.errors import ConfigError
@@ -42,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--csv {csv}: writes only a table; leave out --layers and --out")
     console = make_console()
     folder = require_run(arguments.run)
-    with warnings_as_lines():
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_as_line
         if not csv:
             out = Path(arguments.out or folder / FOLDER)
             globs, layers = arguments.parameters, arguments.layers
@@ -56,11 +56,5 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(
-            f"warning: {message}", file=sys.stderr
-        )
-        yield
+def _show_as_line(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
