@@ -8,6 +8,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import BinaryIO
 
+from hydra.core.hydra_config import HydraConfig
+
 from convtrain.command.sweep import jobs_at_once
 from convtrain.config.schema import Config
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
@@ -131,8 +133,6 @@ def _wait_for_one(folder: Path, gpus: Sequence[str]) -> tuple[str, BinaryIO]:
 
 def share_cores(processes: int) -> None:
     """Divide the cores among jobs that run at once; 0 ``processes`` means that this one trains."""
-    from hydra.core.hydra_config import HydraConfig
-
     at_once = jobs_at_once(HydraConfig.get(), *_jobs_and_gpus())
     share = max(cores() // (at_once * max(processes, 1)), 1)
     if processes:
@@ -146,8 +146,6 @@ def share_cores(processes: int) -> None:
 
 
 def _jobs_and_gpus() -> tuple[int | None, Sequence[str] | None]:
-    from hydra.core.hydra_config import HydraConfig
-
     if not HydraConfig.initialized():
         return None, None
     settings = HydraConfig.get().callbacks.get("sweep_table", {})
