@@ -31,24 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from convtrain.command.resolvers import register_resolvers
-
-    register_resolvers()
-    return 0 if rerun(arguments.run, arguments.out) else 1
-
-
-def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
-    """Train a finished run again, and print whether the bits are the same.
-
-    Configuration, devices and number of threads are the run's. Versions and machine are this
-    process's; if the bits differ, those that differ are printed. ``out`` must be empty or new; by
-    default it is beside the run.
-    """
     from convtrain.launch.start import train_anywhere
 
-    original = Run(run_dir)
+    register_resolvers()
+    original = Run(arguments.run)
     config = _config_to_repeat(original)
     beside = original.path.absolute()
-    folder = Path(out or beside.with_name(f"{beside.name}-rerun-{new_stamp()}"))
+    folder = Path(arguments.out or beside.with_name(f"{beside.name}-rerun-{new_stamp()}"))
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"--out {folder}: is not empty; give another directory")
     overrides = original.read_overrides()
@@ -58,7 +47,7 @@ def rerun(run_dir: Path | str, out: Path | str | None = None) -> bool:
         make_console().print(f"trains {original.path} again, in {folder}")
         _use_threads_of(original)
         train_anywhere(config, folder, overrides, signals)
-    return _report(original, Run(folder))
+    return 0 if _report(original, Run(folder)) else 1
 
 
 def _config_to_repeat(original: Run) -> "Config":
