@@ -87,18 +87,16 @@ def _refuse_other(config: Config, run: Run) -> None:
     if not run.is_finished and not run.saved():
         return
     try:
-        keys = run.differing(config)
-    except (CorruptDataError, MissingDataError) as error:
-        refusal = JobSkippedError(f"{error}; remove {run.path} to train this job again")
-    else:
-        if not keys:
+        if not (keys := run.differing(config)):
             return
-        refusal = JobSkippedError(
+        refusal = (
             f"{run.path}: holds a job with another {', another '.join(keys[:3])}, which stays; "
             f"give another hydra.sweep.dir"
         )
+    except (CorruptDataError, MissingDataError) as error:
+        refusal = f"{error}; remove {run.path} to train this job again"
     (run.path.parent / REFUSED).touch()
-    raise refusal
+    raise JobSkippedError(refusal)
 
 
 def _failed_in(sweep: Path) -> str | None:

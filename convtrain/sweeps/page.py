@@ -18,7 +18,6 @@ def write_page(sweep: Sweep) -> None:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    times = [job.number("wall_time_seconds") for job in sweep.jobs]
     diagnoses = [job.diagnosis for job in sweep.jobs if job.diagnosis]
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=relative(sweep.folder),
@@ -27,7 +26,7 @@ def write_page(sweep: Sweep) -> None:
         keys=[key for key in sweep.differing if key != SEED],
         best=sweep.best(),
         failed=[job for job in sweep.jobs if job.status == "failed"],
-        seconds=sum(seconds for seconds in times if seconds is not None),
+        seconds=sum(job.number("wall_time_seconds") or 0 for job in sweep.jobs),
         healthy=diagnoses.count("healthy"),
         diagnosed=len(diagnoses),
         plots=[svg for key in sweep.differing if (svg := draw_effect(sweep, key))],
