@@ -196,7 +196,8 @@ def test_the_same_command_again_and_again_ends_as_if_never_killed(tmp_path: Path
     """SIGKILL at moments that nobody chose; bounded to about three minutes."""
     settings = (
         *LONG, "trainer.max_epochs=60", "callbacks.checkpoint.every_n_steps=7",
-        "trainer.val_check_interval=0.5", "recorder=norms", "network=resnet8", "data.limit=640",
+        "trainer.val_check_interval=0.5", "recorder=norms", "recorder.max_overhead=1",
+        "network=resnet8", "data.limit=640",
     )  # fmt: skip
     whole = start(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
     assert whole.wait() == 0
