@@ -15,12 +15,3 @@ def abbreviate(names: Sequence[str], width: int) -> list[str]:
         short = [n if len(n) <= width else c for n, c in zip(names, cut, strict=True)]
         best = max(best, short, key=lambda texts: len(set(texts)))
     return best
-
-
-def narrowest(names: Sequence[str], widths: Sequence[int]) -> tuple[int, list[str]]:
-    """Return the first width that keeps all names distinct, or the last, and the short names."""
-    for width in widths:
-        short = abbreviate(names, width)
-        if len(set(short)) == len(set(names)):
-            break
-    return width, short

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from convtrain.gradients.abbreviate import narrowest
+from convtrain.gradients.abbreviate import abbreviate
 from convtrain.gradients.charts import draw_flow, draw_heatmap, write_chart
 from convtrain.gradients.diagnosis.offline import diagnose_tables
 from convtrain.gradients.reading import Norms, gather_norms, load_steps, skipped_steps
@@ -65,7 +65,10 @@ def norm_table(norms: Norms, width: int) -> Table:
     rooms = [max(width - fixed - count * cell, MIN_NAME_WIDTH) for count in (4, 3, 2, 1)]
     longest = max(map(len, norms.names))
     widths = [min(longest, room) for room in rooms if room >= PREFERRED_NAME_WIDTH]
-    room, names = narrowest(norms.names, widths or rooms[-1:])
+    for room in widths or rooms[-1:]:
+        names = abbreviate(norms.names, room)
+        if len(set(names)) == len(norms.names):
+            break
     columns = min(MAX_STEP_COLUMNS, max(1, (width - fixed - room) // cell), len(rows))
     chosen = rows[np.linspace(len(rows) - 1, 0, columns).round().astype(int)[::-1]]
     medians, maxima = np.array([*norms.medians().values()]), norms.over_steps(np.max)
