@@ -111,11 +111,6 @@ def is_finite(gradient: Tensor) -> bool:
     return bool(torch.isfinite(flat(gradient)).all())
 
 
-def exact_norm(gradient: Tensor) -> Tensor:
-    """Return the L2 norm in float64, for values whose squares float32 cannot hold."""
-    return torch.linalg.vector_norm(flat(gradient).double())
-
-
 def is_on_cpu(tensor: Tensor) -> bool:
     """Tell whether the host can read a value without waiting for a device."""
     return tensor.device.type == "cpu"

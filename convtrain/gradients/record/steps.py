@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from convtrain.gradients.record.capture import LayerRecord
-from convtrain.gradients.record.statistics import (
-    COMPARISONS,
-    NAMES,
-    exact_norm,
-    is_finite,
-)
+from convtrain.gradients.record.statistics import COMPARISONS, NAMES, flat, is_finite
 
 MEASURED = (*NAMES, *COMPARISONS)
 """The columns of :attr:`StepRecord.statistics`."""
@@ -70,7 +65,9 @@ class StepRecord:
         if not math.isfinite(sum(self.norms)):
             pairs = zip(self.columns, gradients, strict=True)
             self.broken = [column for column, gradient in pairs if not is_finite(gradient)]
-            self.norms = [exact_norm(gradient).item() for gradient in gradients]
+            # Float32 may not hold the squares of finite values.
+            exact = (torch.linalg.vector_norm(flat(g).double()) for g in gradients)
+            self.norms = [norm.item() for norm in exact]
 
 
 @dataclass(frozen=True)
