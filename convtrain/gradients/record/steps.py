@@ -85,10 +85,6 @@ class FlushedSteps:
     norms: np.ndarray
     present: np.ndarray
 
-    @property
-    def has_statistics(self) -> np.ndarray:
-        return np.array([row.statistics is not None for row in self.rows])
-
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
         """float32 (S, P) by name, NaN where nothing was measured."""

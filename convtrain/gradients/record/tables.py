@@ -40,7 +40,7 @@ def parameter_columns(
         "norm": flushed.norms[kept].astype(np.float32),
     }
     if statistics:
-        measured = flushed.has_statistics[row_index]
+        measured = np.array([row.statistics is not None for row in flushed.rows])[row_index]
         for name in NAMES[1:]:
             columns[name] = _nullable(flushed.statistics[name][kept], measured)
         for name in COMPARISONS:
