@@ -126,9 +126,9 @@ class Flusher:
                 describe_plan(plan, before),
             )  # fmt: skip
 
-    def flush_to_disk(self) -> int:
-        """Flush in all processes, wait for the disk, and return the bytes of the record."""
-        self.flush(all_processes=True)
+    def flush_to_disk(self, *, all_processes: bool = True) -> int:
+        """Flush, wait for the disk, and return the bytes of the record."""
+        self.flush(all_processes=all_processes)
         if self._writer is None:
             return 0
         self._writer.store.wait()
@@ -137,9 +137,7 @@ class Flusher:
     def flush_after(self, error: BaseException) -> None:
         """Flush in this process alone, because its training ends with an error."""
         try:
-            self.flush(all_processes=False)
-            if self._writer is not None:
-                self._writer.store.wait()
+            self.flush_to_disk(all_processes=False)
         except TrainingError as second:
             if not comes_from_full_disk(error):  # already reported
                 log.error("%s", second)
