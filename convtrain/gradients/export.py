@@ -3,8 +3,8 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -20,21 +20,16 @@ def write_csv(table: pa.Table, destination: str) -> None:
     A null becomes an empty field, and a list becomes JSON. A failed write raises ConfigError.
     """
     flat = pa.table({name: _flat(table[name]) for name in table.column_names})
+    options = pyarrow.csv.WriteOptions(quoting_style="needed")
     try:
-        if destination != STDOUT:
-            with Path(destination).open("wb") as file:
-                _write(flat, file)
-            return
-        _write(flat, sys.stdout.buffer)
-        sys.stdout.flush()
+        to_stdout = destination == STDOUT
+        with nullcontext(sys.stdout.buffer) if to_stdout else Path(destination).open("wb") as file:
+            pyarrow.csv.write_csv(flat, file, options)
+            file.flush()
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise ConfigError(f"--csv {destination}: cannot be written ({error.strerror})") from None
-
-
-def _write(table: pa.Table, file: BinaryIO) -> None:
-    pyarrow.csv.write_csv(table, file, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
