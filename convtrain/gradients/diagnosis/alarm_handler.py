@@ -2,11 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from convtrain.data.batches import Batch
 from convtrain.errors import TrainingError
-from convtrain.gradients.diagnosis.online import Block, Detector, and_others
+from convtrain.gradients.diagnosis.online import Detector, and_others
 from convtrain.gradients.diagnosis.replay import digest_of, replay_step
 from convtrain.gradients.diagnosis.rules import NONFINITE, Alarm, listed
 from convtrain.gradients.record.microbatches import MicroBatches
@@ -41,19 +40,11 @@ class AlarmHandler:
         self._replayed: set[int] = set()
         self._broken = False
 
-    def look(
-        self,
-        flushed: FlushedSteps,
-        fingerprints: np.ndarray,
-        zero_filters: Mapping[str, np.ndarray],
-    ) -> None:
+    def look(self, flushed: FlushedSteps) -> None:
         """Report the trouble in a flush; :meth:`act` then acts on it."""
         if self.mode == "off":
             return
-        images = [_indices(row.batches) if row.broken else [] for row in flushed.rows]
-        arrays = flushed.steps, flushed.norms, flushed.present
-        block = Block(flushed.names, *arrays, images, fingerprints, zero_filters)
-        alarms = self._detector.look(block)
+        alarms = self._detector.look(flushed)
         known = [a for a in alarms if a.kind == NONFINITE.name and a.step in self._replayed]
         self._report([alarm for alarm in alarms if alarm not in known])
         self._broken = bool(flushed.steps["nonfinite"][-1])
@@ -77,7 +68,7 @@ class AlarmHandler:
         if self.mode == "off" or self._broken:
             return
         self._broken = True
-        origin, images = "", _indices(row.batches)
+        origin, images = "", row.images
         batches = [batch for batch, _ in micro_batches.batches]
         if isinstance(module, Task) and all(isinstance(batch, Batch) for batch in batches):
             step = {names[c]: gradient for c, gradient in zip(row.columns, gradients, strict=True)}
@@ -132,12 +123,12 @@ class AlarmHandler:
         if trainer.world_size == 1:
             found.is_same = state["digest"] == digest_of(step)
         words = f"; first non-finite in the {found.where}"
-        images = _indices(row.batches)
+        images = row.images
         if not found.where:
             words = "; finite when it was replayed"
         elif found.micro_batch is not None and len(batches) > 1:
             words += f", in micro-batch {found.micro_batch + 1} of {len(batches)}"
-            images = _indices([batches[found.micro_batch].indices])
+            images = batches[found.micro_batch].indices.tolist()
         origin = _lowest_rank_of_origin(trainer, found.where)
         if trainer.global_rank == origin:
             path = self._run_dir / FOLDER / f"nonfinite-{row.step:012d}.pt"
@@ -157,7 +148,3 @@ def _lowest_rank_of_origin(trainer: pl.Trainer, where: str) -> int:
     mine = trainer.global_rank if where else trainer.world_size
     found = torch.tensor(mine, device=trainer.strategy.root_device)
     return int(trainer.strategy.reduce(found, reduce_op="min")) % trainer.world_size
-
-
-def _indices(batches: Iterable[Tensor]) -> list[int]:
-    return [index for batch in batches for index in batch.tolist()]

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,21 +15,26 @@ from convtrain.gradients.diagnosis.rules import Alarm, Rule, listed
 from convtrain.gradients.layers import layer_norms, layer_of
 
 
-class Block(NamedTuple):
-    """One flush of the recorder, with arrays as in ``FlushedSteps`` and a row for each of S steps.
+@dataclass(frozen=True)
+class Block:
+    """Steps (S) in a row, of all parameters (P) or of none, as arrays.
 
-    ``images`` are dataset indices by step, empty if unknown. ``fingerprints``, float64 (P,), change
-    when the weights do; NaN means unknown. ``zero_filters`` maps a convolution's weight to bool
-    (filters,): whether the filter's gradient was exactly zero in every step.
+    Attributes:
+        steps: columns of the table of steps (S,), and ``loss_known``.
+        norms: float64 (S, P), NaN without a gradient; ``present`` tells that from a NaN gradient.
+        images: dataset indices by step, empty if unknown.
+        fingerprints: float64 (P,), which change when the weights do; NaN means unknown.
+        zero_filters: by a convolution's weight, bool (filters,): whether the filter's gradient was
+            exactly zero in every step.
     """
 
-    names: Sequence[str]
+    names: tuple[str, ...]
     steps: Mapping[str, np.ndarray]
     norms: np.ndarray
     present: np.ndarray
     images: Sequence[Sequence[int]] = ()
     fingerprints: np.ndarray | None = None
-    zero_filters: Mapping[str, np.ndarray] = {}
+    zero_filters: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Lasting(NamedTuple):

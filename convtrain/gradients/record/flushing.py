@@ -105,8 +105,9 @@ class Flusher:
             sums = checksums(self.parameters.tensors)
             if self._trainer.world_size > 1:
                 losses = self._trainer.strategy.reduce(losses, reduce_op="mean")
-        flushed = flush_steps(rows, names, losses.cpu().numpy())
-        self._alarms.look(flushed, sums.cpu().numpy(), self.filters.flush())
+        arrays = losses.cpu().numpy(), sums.cpu().numpy()
+        flushed = flush_steps(rows, names, *arrays, self.filters.flush())
+        self._alarms.look(flushed)
         if self._writer is not None:
             self._writer.write(flushed, chosen)
         self.has_news = all_processes

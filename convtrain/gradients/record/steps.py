@@ -1,7 +1,7 @@
 """Records of optimiser steps: on the device, and on the host once they are flushed."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convtrain.gradients.diagnosis.online import Block
 from convtrain.gradients.record.capture import LayerRecord
 from convtrain.gradients.record.statistics import COMPARISONS, NAMES, flat, is_finite
 
@@ -59,6 +60,11 @@ class StepRecord:
     filters: dict[str, tuple[Tensor, Tensor]] | None = None
     tensors: dict[str, Tensor] | None = None
 
+    @property
+    def images(self) -> list[int]:
+        """The dataset indices of all images, where they are known."""
+        return [index for batch in self.batches for index in batch.tolist()]
+
     def decide_finiteness(self, norms: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Find the gradients that are not finite; this waits for the device."""
         self.norms, self.broken = [norm.item() for norm in norms], []
@@ -71,19 +77,10 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
-class FlushedSteps:
-    """Steps (S) of all parameters (P) on the host, as arrays.
+class FlushedSteps(Block):
+    """Records of steps, with their numbers on the host."""
 
-    Attributes:
-        steps: columns of the table of steps (S,), and ``loss_known``.
-        norms: float64 (S, P), NaN without a gradient; ``present`` tells that from a NaN gradient.
-    """
-
-    names: tuple[str, ...]
-    rows: Sequence[StepRecord]
-    steps: dict[str, np.ndarray]
-    norms: np.ndarray
-    present: np.ndarray
+    rows: Sequence[StepRecord] = ()
 
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
@@ -96,7 +93,11 @@ class FlushedSteps:
 
 
 def flush_steps(
-    rows: Sequence[StepRecord], names: Sequence[str], losses: np.ndarray
+    rows: Sequence[StepRecord],
+    names: tuple[str, ...],
+    losses: np.ndarray,
+    fingerprints: np.ndarray,
+    zero_filters: Mapping[str, np.ndarray],
 ) -> FlushedSteps:
     """Move records to the host; ``losses`` (S,) are those of all devices together."""
     norms = np.full((len(rows), len(names)), np.nan)
@@ -124,7 +125,8 @@ def flush_steps(
         "nonfinite": nonfinite,
         "first_nonfinite": np.array([names[c[0]] if c else None for c in broken], object),
     }
-    return FlushedSteps(tuple(names), rows, steps, norms, present)
+    images = [row.images if row.broken else [] for row in rows]
+    return FlushedSteps(names, steps, norms, present, images, fingerprints, zero_filters, rows)
 
 
 def step_losses(rows: Sequence[StepRecord]) -> Tensor:

@@ -1,6 +1,7 @@
 """The detector on made-up series in which it is known what is wrong, and when."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -220,8 +221,7 @@ def test_dead_filters_are_named() -> None:
     blocks = [record(np.ones(50), start=start) for start in (1, 51, 101)]
     detector, alarms = Detector(), []
     for block, mask in zip(blocks, (zero, zero | np.eye(16, dtype=bool)[9], zero), strict=True):
-        given = {**block._asdict(), "zero_filters": {"conv1.weight": mask}}
-        alarms += detector.look(Block(**given))
+        alarms += detector.look(replace(block, zero_filters={"conv1.weight": mask}))
     assert found(alarms) == [("dead", 100, "conv1.weight")]
     assert (
         "3 of 16 filters of conv1.weight (0, 4, 7): gradient exactly zero in 100 recorded steps"
@@ -290,8 +290,7 @@ def test_a_detector_that_was_saved_midway_goes_on_as_if_it_had_not_been() -> Non
         zero = {"conv1.weight": np.array([True, False])}
         marks = np.ones(4)
         return [
-            Block(**{**block._asdict(), "zero_filters": zero, "fingerprints": marks})
-            for block in cut(troubled(), 40)
+            replace(block, zero_filters=zero, fingerprints=marks) for block in cut(troubled(), 40)
         ]
 
     through = Detector()

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def online(norms: np.ndarray, columns: dict[str, Any]) -> set[str]:
         given = {name: steps[name][rows] for name in steps if np.shape(steps[name]) == (STEPS,)}
         block = Block(NAMES, given, norms[rows], np.ones((20, len(NAMES)), bool))
         marks = columns.get("fingerprints", np.full(len(NAMES), float(start)))
-        kinds |= {alarm.kind for alarm in detector.look(block._replace(fingerprints=marks))}
+        kinds |= {alarm.kind for alarm in detector.look(replace(block, fingerprints=marks))}
     return kinds
 
 
