@@ -61,8 +61,6 @@ update over their norm before it, and the cosine of the gradients of successive 
 
 def describe(tensors: Sequence[Tensor]) -> Tensor:
     """Return statistics (len(tensors), len(STATISTICS)); an empty tensor has norm 0 and NaN."""
-    if not tensors:
-        return torch.empty(0, len(STATISTICS))
     return torch.stack([_describe(flat(tensor)) for tensor in tensors])
 
 
@@ -121,6 +119,4 @@ def checksums(tensors: Sequence[Tensor]) -> Tensor:
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     values = [_as_real_vector(tensor) for tensor in tensors]
     sums = [x.view(integers[x.itemsize]).sum(dtype=torch.int64) for x in values]
-    if not sums:
-        return torch.empty(0, dtype=torch.float64)
     return torch.stack(sums).bitwise_and(2**52 - 1).double()
