@@ -23,7 +23,7 @@ from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
-from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling
+from convtrain.gradients.record.schedule import DETAILS, Plan
 from convtrain.models.build import (
     check_custom_output,
     check_output_shape,
@@ -220,9 +220,8 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
 
 def make_plan(config: Config) -> Plan:
     chosen = config.recorder
-    declared = {name: getattr(chosen, name) for name in DETAILS}
     return Plan(
-        **{name: when and Sampling(**when.model_dump()) for name, when in declared.items()},
+        **{detail: getattr(chosen, detail) for detail in DETAILS},
         tensor_names=tuple(chosen.tensor_names),
         include=tuple(chosen.include),
         exclude=tuple(chosen.exclude),

@@ -11,10 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from convtrain.config.groups.recorder import Sampling
 from convtrain.gradients.record.recorder import Recorder
-from convtrain.gradients.record.schedule import Plan, Sampling
+from convtrain.gradients.record.schedule import Plan
 
-EVERY = Sampling()
+
+def every(n_steps: int, first: int = 0) -> Sampling:
+    return Sampling(every_n_steps=n_steps, first_n_steps=first)
+
+
+EVERY = every(1)
 NORMS = Plan()
 STATS = Plan(statistics=EVERY)
 FULL = Plan(statistics=EVERY, distributions=EVERY)

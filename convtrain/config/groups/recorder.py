@@ -11,6 +11,14 @@ class Sampling(Section):
     every_n_steps: Count = Field(description="optimiser steps between two recorded steps")
     first_n_steps: Whole = Field(description="optimiser steps at the start, all recorded")
 
+    def __call__(self, step: int) -> bool:
+        return step <= self.first_n_steps or step % self.every_n_steps == 0
+
+    def count(self, steps: int) -> int:
+        """Return how many of the first ``steps`` steps are recorded; steps count from 1."""
+        first = min(self.first_n_steps, steps)
+        return first + steps // self.every_n_steps - first // self.every_n_steps
+
 
 class Recorder(Section):
     name: Literal["off", "norms", "stats", "full", "debug"] = Field(

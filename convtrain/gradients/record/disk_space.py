@@ -67,7 +67,7 @@ def fit_on_disk(plan: Plan, size: RecordSize, *, max_bytes: int) -> tuple[Plan, 
     forecast = forecast_bytes(plan, size)
     while forecast > max_bytes and plan.samplings:
         *_, (detail, sampling) = plan.samplings.items()
-        half = replace(sampling, every_n_steps=2 * sampling.every_n_steps)
+        half = sampling.model_copy(update={"every_n_steps": 2 * sampling.every_n_steps})
         plan = plan.with_sampling(detail, half if half.every_n_steps <= size.steps else None)
         forecast = forecast_bytes(plan, size)
     return plan, forecast

@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from convtrain.gradients.record.schedule import DETAILS, Plan
 
@@ -121,7 +120,6 @@ class Budget:
 def _thinned(plan: Plan, detail: str, kept: float, step: int, last_step: int) -> Plan:
     sampling = plan.samplings[detail]
     every = math.ceil(sampling.every_n_steps / kept) if kept else 0
-    thinner = replace(sampling, every_n_steps=every, first_n_steps=0) if every else None
-    if thinner is not None and thinner.count(last_step) <= thinner.count(step):
-        thinner = None
-    return plan.with_sampling(detail, thinner)
+    thinner = sampling.model_copy(update={"every_n_steps": every, "first_n_steps": 0})
+    is_due = every and thinner.count(last_step) > thinner.count(step)
+    return plan.with_sampling(detail, thinner if is_due else None)

@@ -1,28 +1,15 @@
 """The plan of a record: what to record, and at which steps."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from convtrain.config.groups.recorder import Sampling
 from convtrain.text import matches
 
 DETAILS = ("norms", "statistics", "distributions", "tensors")
 """The details of a record, from the cheapest to the most expensive."""
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """The first ``first_n_steps`` steps, and every ``every_n_steps``-th; steps count from 1."""
-
-    every_n_steps: int = 1
-    first_n_steps: int = 0
-
-    def __call__(self, step: int) -> bool:
-        return step <= self.first_n_steps or step % self.every_n_steps == 0
-
-    def count(self, steps: int) -> int:
-        """Return how many of the first ``steps`` steps are sampled."""
-        first = min(self.first_n_steps, steps)
-        return first + steps // self.every_n_steps - first // self.every_n_steps
+EVERY_STEP = Sampling(every_n_steps=1, first_n_steps=0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +25,7 @@ class Plan:
         include, exclude: globs over parameter names; the total norm counts all parameters.
     """
 
-    norms: Sampling | None = field(default_factory=Sampling)
+    norms: Sampling | None = EVERY_STEP
     statistics: Sampling | None = None
     distributions: Sampling | None = None
     tensors: Sampling | None = None

@@ -6,7 +6,8 @@ import pytest
 
 from convtrain.gradients.record import overhead as module
 from convtrain.gradients.record.overhead import Budget, Overhead
-from convtrain.gradients.record.schedule import DETAILS, Plan, Sampling, describe_plan
+from convtrain.gradients.record.schedule import DETAILS, Plan, describe_plan
+from tests.gradients.harness import EVERY, every
 
 
 class Clock:
@@ -33,9 +34,8 @@ class Case:
     share: float = 0.1
 
 
-EVERY = Sampling()
-STATS, FULL = Plan(statistics=EVERY), Plan(statistics=Sampling(10), distributions=Sampling(50))
-DEBUG = Plan(statistics=EVERY, distributions=Sampling(10, 20), tensors=Sampling(100, 3))
+STATS, FULL = Plan(statistics=EVERY), Plan(statistics=every(10), distributions=every(50))
+DEBUG = Plan(statistics=EVERY, distributions=every(10, 20), tensors=every(100, 3))
 CASES = {
     "cheap": Case(Plan()),
     "statistics at every step": Case(STATS, statistics=0.008),

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 import convtrain
 from convtrain.gradients import load
-from convtrain.gradients.record.schedule import Plan, Sampling
+from convtrain.gradients.record.schedule import Plan
 from convtrain.gradients.record.statistics import STATISTICS
 from tests.conftest import slow_but
-from tests.gradients.harness import FULL, STATS, Module, by_hand, fit, squares
+from tests.gradients.harness import FULL, STATS, Module, by_hand, every, fit, squares
 
 NETWORK = [
     {"Conv2d": {"out_channels": 4, "kernel_size": 3, "bias": False}},
@@ -390,7 +390,7 @@ def test_several_optimizers_have_rows_of_their_own(tmp_path: Path) -> None:
 
 def test_debug_keeps_whole_gradients_of_chosen_parameters(tmp_path: Path) -> None:
     model, batches = network(), images(3)
-    plan = Plan(tensors=Sampling(every_n_steps=2), tensor_names=("*conv*", "*.bias"))
+    plan = Plan(tensors=every(2), tensor_names=("*conv*", "*.bias"))
     fit(Module(copy.deepcopy(model), batches, squares), tmp_path, plan)
     _, second, _ = by_hand(model, batches)
     (path,) = (tmp_path / "gradients" / "tensors").iterdir()
@@ -415,9 +415,9 @@ def test_globs_choose_what_is_recorded_and_the_total_counts_all(tmp_path: Path) 
 
 def test_the_schedule_is_kept(tmp_path: Path) -> None:
     plan = Plan(
-        norms=Sampling(every_n_steps=4, first_n_steps=2),
-        statistics=Sampling(every_n_steps=5),
-        distributions=Sampling(every_n_steps=6),
+        norms=every(4, first=2),
+        statistics=every(5),
+        distributions=every(6),
     )
     fit(Module(network(), images(12), squares), tmp_path, plan)
     assert [row["step"] for row in steps_of(tmp_path)] == [1, 2, 4, 5, 6, 8, 10, 12]

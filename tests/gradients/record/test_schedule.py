@@ -9,17 +9,18 @@ from convtrain.gradients.record.disk_space import (
     fit_on_disk,
     forecast_bytes,
 )
-from convtrain.gradients.record.schedule import Plan, Sampling, describe_plan
+from convtrain.gradients.record.schedule import Plan, describe_plan
 from tests.conftest import Train
+from tests.gradients.harness import EVERY, every
 
 
 @pytest.mark.parametrize(
-    ("every", "first", "expected"),
+    ("n_steps", "first", "expected"),
     [(1, 0, [1, 2, 3, 4, 5, 6, 7]), (3, 0, [3, 6]), (3, 2, [1, 2, 3, 6]), (100, 1, [1]),
      (100, 0, []), (2, 100, [1, 2, 3, 4, 5, 6, 7])],
 )  # fmt: skip
-def test_a_sampling_is_its_list_of_steps(every: int, first: int, expected: list[int]) -> None:
-    sampling = Sampling(every, first)
+def test_a_sampling_is_its_list_of_steps(n_steps: int, first: int, expected: list[int]) -> None:
+    sampling = every(n_steps, first)
     assert [step for step in range(1, 8) if sampling(step)] == expected
     assert sampling.count(7) == len(expected)
 
@@ -75,7 +76,7 @@ def _parameters() -> list[str]:
 
 def test_a_budget_thins_the_dearest_detail_first() -> None:
     size = RecordSize(1000, layers=60, values={f"w{i}": 20_000 for i in range(60)})
-    plan = Plan(statistics=Sampling(), distributions=Sampling(), tensors=Sampling())
+    plan = Plan(statistics=EVERY, distributions=EVERY, tensors=EVERY)
     whole = forecast_bytes(plan, size)
     thinned, forecast = fit_on_disk(plan, size, max_bytes=whole // 10)
     assert forecast <= whole // 10
@@ -96,7 +97,7 @@ def test_a_budget_is_kept_by_a_run(train: Train, tmp_path: Path) -> None:
 
 
 def test_words() -> None:
-    plan = Plan(statistics=Sampling(2), distributions=Sampling(13), tensors=Sampling(101))
+    plan = Plan(statistics=every(2), distributions=every(13), tensors=every(101))
     assert describe_plan(plan) == (
         "norms every step, statistics every 2 steps, distributions every 13 steps, "
         "tensors every 101 steps"
