@@ -1,14 +1,18 @@
-"""Lightning's trainer, made from the configuration's ``trainer`` section."""
+"""Lightning's trainer and its loops, made from the configuration's ``trainer`` section."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loops.fetchers import _DataFetcher
+from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.profilers import (
     AdvancedProfiler,
     PassThroughProfiler,
@@ -25,7 +29,7 @@ from convtrain.process.joining import in_time
 from convtrain.process.ranks import RankInfo, rank_info, settle_rank
 from convtrain.training.callbacks.checkpoints import CheckpointFiles
 from convtrain.training.devices import check_devices
-from convtrain.training.loops import EpochLoop, FitLoop
+from convtrain.training.position import is_last_step
 from convtrain.training.profile import StageProfiler
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
@@ -43,6 +47,28 @@ class NotProfiled(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return self.nothing
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """Validates after ``trainer.max_steps`` as well, where Lightning ends without validation."""
+
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        due: bool = super()._should_check_val_fx(data_fetcher)
+        return due or (self.trainer.enable_validation and is_last_step(self.trainer))
+
+
+class FitLoop(_FitLoop):
+    """Resumes a training whose steps are done but whose last validation was interrupted."""
+
+    @property
+    def done(self) -> bool:
+        validation: Any = self.epoch_loop.val_loop.batch_progress.current
+        epochs: Any = self.epoch_progress.current
+        interrupted = self.restarting and validation.ready > validation.processed
+        if interrupted and epochs.ready > epochs.processed and self.trainer.enable_validation:
+            return False
+        ended: bool = super().done
+        return ended
 
 
 class Trainer(pl.Trainer):
