@@ -16,7 +16,7 @@ from convtrain.errors import TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.norms import clip_gradients
-from convtrain.training.progress import Progress
+from convtrain.training.position import Progress
 from convtrain.training.resuming import Resuming
 from convtrain.training.schedules import step_plateau
 from convtrain.training.sharding import gathered

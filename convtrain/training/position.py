@@ -5,6 +5,7 @@ resumes without a validation, runs the end of an epoch twice, or loses the rest 
 saved state is replaced at loading: it is always after a whole batch, or between two epochs.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytorch_lightning as pl
@@ -20,6 +21,24 @@ class Position(NamedTuple):
     complete: bool  # all of its batches are done
     validated: bool  # if a validation follows this batch, it is done
     ended: bool  # everything that is computed and logged at the end of the epoch is done
+
+
+@dataclass
+class Progress:
+    """How far a training has come, for error lines and checkpoints."""
+
+    at: tuple[int, int, int] | None = None  # current or last step (from 1), epoch, batch (from 0)
+    doing: str = ""  # prefix for error lines, such as "after "; empty while the batch trains
+    batch: int = 0  # number of batches of this epoch that have begun
+    epochs: int = 0  # number of epochs that have ended, including a last one that ended early
+    validated: tuple[int, int] | None = None  # epoch and batch of the last validation
+
+    def where(self) -> str:
+        """Return the place for an error line, such as ``after step 3, epoch 0, batch 2``."""
+        if self.at is None:
+            return f"{self.doing}the start" if self.doing else "before the first step"
+        step, epoch, batch = self.at
+        return f"{self.doing}step {step}, epoch {epoch}, batch {batch}"
 
 
 def position_in(

@@ -12,12 +12,12 @@ from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.position import (
     Position,
+    Progress,
     loops_at,
     position_in,
     saved_position,
     validation_follows,
 )
-from convtrain.training.progress import Progress
 from convtrain.training.sharding import divided_like, gathered
 
 
