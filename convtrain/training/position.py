@@ -1,4 +1,4 @@
-"""The place in a training that a checkpoint holds, and the state of Lightning's loops for it.
+"""How far a training has come: in memory, in a checkpoint, and in Lightning's loops for it.
 
 Lightning 2.6 saves a state that depends on the hook that saved. From some of these states it
 resumes without a validation, runs the end of an epoch twice, or loses the rest of an epoch. So the
