@@ -44,6 +44,11 @@ class PixelFile:
                 )
         return pixels
 
+    def read_all(self) -> Tensor:
+        """Return all images, uint8, and close the file."""
+        with self._file:
+            return self.read(torch.arange(len(self)))
+
     def expect(self, indices: Tensor) -> None:
         """Tell the operating system to fetch these images in the background."""
         if hasattr(os, "posix_fadvise"):

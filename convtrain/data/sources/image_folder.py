@@ -92,7 +92,7 @@ def load(
         )
         pixels = PixelFile(path, tuple(shape))
         if in_memory:
-            pixels = pixels.read(torch.arange(len(pixels)))
+            pixels = pixels.read_all()
     images = Images(pixels, found.labels[order]).split([len(part) for part in parts.values()])
     train, val, *test = images
     return Splits(train, val, test[0]) if test else Splits(train, val, val, tested="val")
