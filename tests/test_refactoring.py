@@ -12,9 +12,7 @@ from tests.refactoring import golden, same, texts
 from tests.refactoring.bits import differences
 from tests.refactoring.checkout import REPOSITORY, Code
 from tests.refactoring.moves import compare
-from tests.run.test_before import BEFORE as BEFORE_RUNS
-
-FINISHED = BEFORE_RUNS / "digits_functional"
+from tests.run.test_before import copied
 
 
 @pytest.mark.parametrize("name", slow_but(golden.names(), "killed", "max_steps", "sweep"))
@@ -54,11 +52,11 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_in_two_runs_is_found(change: str, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(FINISHED, tmp_path / "run"))
-    assert differences(FINISHED, run) == []
+    original, run = (copied("digits_functional", tmp_path / name) for name in ("first", "second"))
+    assert differences(original, run) == []
     alter, says = CHANGES[change]
     alter(run)
-    (line,) = differences(FINISHED, run)
+    (line,) = differences(original, run)
     assert line.startswith(says)
 
 

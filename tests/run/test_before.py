@@ -1,7 +1,7 @@
 """Run directories that an earlier version wrote: every verb reads them, and a killed run resumes.
 
-They are in ``tests/run/before``; its README says what they are. Oracles are their own files, read
-with pyarrow, torch and csv, and an uninterrupted training of the stored configuration.
+They are archives in ``tests/run/before``; its README says what they are. Oracles are their own
+files, read with pyarrow, torch and csv, and an uninterrupted training of the stored configuration.
 """
 
 import csv
@@ -10,8 +10,10 @@ import json
 import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +27,8 @@ from convtrain.__main__ import main
 from tests.conftest import REPOSITORY, compose
 
 BEFORE = Path(__file__).parent / "before"
-JOBS = sorted(path.name for path in (BEFORE / "synthetic_sweep").glob("model-*"))
+FILES = [name for archive in sorted(BEFORE.glob("*.zip")) for name in ZipFile(archive).namelist()]
+JOBS = sorted({name.split("/")[1] for name in FILES if name.startswith("synthetic_sweep/model-")})
 RUNS = ("digits_functional", "digits_killed", *(f"synthetic_sweep/{job}" for job in JOBS))
 FINISHED = tuple(name for name in RUNS if name != "digits_killed")
 TABLES = ("steps", "parameters", "layers", "histograms")
@@ -33,14 +36,18 @@ RECORDED = [
     (run, table)
     for run in RUNS
     for table in TABLES
-    if (BEFORE / run / "gradients" / table).is_dir()
+    if any(name.startswith(f"{run}/gradients/{table}/") for name in FILES)
 ]
 
 Capture = pytest.CaptureFixture[str]
 
 
 def copied(name: str, to: Path) -> Path:
-    return Path(shutil.copytree(BEFORE / name, to / Path(name).name))
+    """Unpack a run, or a sweep, into a folder; return its directory there."""
+    archive = BEFORE / f"{name.split('/')[0]}.zip"
+    with tempfile.TemporaryDirectory(dir=to.parent) as unpacked:
+        shutil.unpack_archive(archive, unpacked)
+        return Path(shutil.copytree(Path(unpacked) / name, to / Path(name).name))
 
 
 def checkpoint(run: Path, name: str = "last.ckpt") -> dict[str, Any]:
@@ -75,7 +82,7 @@ def assert_close(first: dict[str, Any], second: dict[str, Any]) -> None:
 
 def test_there_is_every_table_and_a_run_that_is_not_finished() -> None:
     assert {table for name, table in RECORDED if name == "digits_functional"} == {*TABLES}
-    assert [(BEFORE / name / "result.json").is_file() for name in RUNS] == [True, False, True, True]
+    assert [f"{name}/result.json" in FILES for name in RUNS] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(("name", "table"), RECORDED)

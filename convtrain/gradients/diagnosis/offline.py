@@ -46,7 +46,7 @@ def _diagnose(step_pieces: Iterable[pa.Table], parameter_pieces: Iterable[pa.Tab
     layers, dead, update = _medians(parameters, counts.skipped_steps)
     troubles = [*_about_steps(counts, norms, steps["kept"][steps["clipped"]])]
     if dead:
-        troubles.append(rules.DEAD.line(who=listed(dead), when="in the median"))
+        troubles.append(rules.DEAD.line(who=listed(dead), when="in the median step"))
     troubles += _about_layers(layers)
     for rule in (rules.SLOW, rules.HASTY):
         if rule.holds(update):
@@ -217,4 +217,4 @@ def _about_layers(layers: dict[str, float]) -> Iterator[str]:
     ):
         found = zip(layers, ratios[0].tolist(), far[0].tolist(), strict=True)
         if who := [f"{layer} ({ratio:.2g}x)" for layer, ratio, is_far in found if is_far]:
-            yield rule.line(who=listed(who), when="in the median")
+            yield rule.line(who=listed(who), when="in the median step")

@@ -145,8 +145,8 @@ GROWING = Rule(
 CLIPPED = Rule(
     "clipped",
     MAX_CLIPPED_FRACTION,
-    "{value:.0%} of the steps were clipped, to {kept:.2g}x their norm in the median, so the "
-    "limit sets the pace rather than optimizer.lr; try {limit}a lower optimizer.lr",
+    "{value:.0%} of the steps were clipped, to a median of {kept:.2g}x their norm, so the limit "
+    "sets the pace rather than optimizer.lr; try {limit}a lower optimizer.lr",
 )
 SLOW = Rule(
     "slow",

@@ -8,12 +8,10 @@ from typing import TextIO
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.process.atomic import atomic_write
+from convtrain.run.result import METRICS
 from convtrain.training.loggers.numbers import NumbersLogger
 
-COLUMNS = (
-    "step", "epoch", "train/loss", "train/acc", "train/loss_epoch", "train/acc_epoch",
-    "val/loss", "val/acc", "test/loss", "test/acc", "lr", "images_per_second",
-)  # fmt: skip
+COLUMNS = ("step", "epoch", "train/loss", "train/acc", *METRICS, "lr", "images_per_second")
 
 
 class MetricsCsv(NumbersLogger):

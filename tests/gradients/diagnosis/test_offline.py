@@ -141,7 +141,8 @@ def test_clipping_of_most_steps_is_reported_by_coefficient_and_by_norm() -> None
     by_norm = steps_of(FLAT, clipped_norm=[0.5] * 90 + [2.0] * 10)
     for record in (by_coefficient, by_norm):
         trouble = told(
-            diagnose_tables(record, EMPTY), "Clipped: 90% of the steps were clipped, to 0.25x"
+            diagnose_tables(record, EMPTY),
+            "Clipped: 90% of the steps were clipped, to a median of 0.25x",
         )
         assert "trainer.gradient_clip_val=2" in trouble
 
@@ -150,8 +151,8 @@ def test_vanishing_layers_are_named_with_what_they_get() -> None:
     lines = diagnose_tables(steps_of(FLAT), parameters_of([1e-6, 1e-4, 0.1, 1, 0]))
     assert told(lines, "Vanishing") == (
         "Vanishing: conv1 (1e-06x), conv2 (0.0001x): gradient norm below 0.01x the last layer's in "
-        "the median; try BatchNorm2d or Residual in the network, ReLU for Sigmoid or Tanh, or init "
-        "with kaiming_normal."
+        "the median step; try BatchNorm2d or Residual in the network, ReLU for Sigmoid or Tanh, or "
+        "init with kaiming_normal."
     )
     assert "to conv1 (first): vanishing (below 0.01x)." in lines[1]
     assert "fc.bias" in told(lines, "Dead")
