@@ -87,6 +87,11 @@ def _without_verb(arguments: Sequence[str], verbs: dict[str, str]) -> int:
     raise ConfigError(f"{PROGRAM}: type what to do: {', '.join(verbs)}")
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Do what was typed, and exit with its status."""
     with running_as_command():
         sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
 HOME = Path(__file__).resolve().parents[2]  # the folder of train.py
-CONFIGS = HOME / "configs"
+_INSTALLED = HOME / "convtrain" / "configs"  # the wheel maps the clone's folder to here
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else HOME / "configs"
 PATH_OPTIONS = ("--config-dir=", "--config-path=")
 
 
