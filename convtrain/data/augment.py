@@ -98,7 +98,12 @@ def mixup_weight(alpha: float, seed: int, epoch: int, batch: int) -> float:
 
 
 def mixed_targets(labels: Tensor, partners: Tensor, weight: float, classes: int) -> Tensor:
-    """Return the fraction of each class in the mixed images, float32 of shape (N, classes)."""
+    """Return the fraction of each class in the mixed images, float32 of shape (N, classes).
+
+    The labels are class indices, int64 (N,), or already floats (N, classes).
+    """
+    if labels.is_floating_point():
+        return torch.lerp(partners, labels, weight)
     known = torch.arange(classes, device=labels.device)
     own, other = (each.unsqueeze(1) == known for each in (labels, partners))
     return own * weight + other * (1 - weight)

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """
 
     images: Tensor  # float32 of shape (n, channels, height, width), normalised
-    targets: Tensor  # int64 (n,); with mixup float32 (n, classes), the fraction of each class
+    targets: Tensor  # int64 (n,), or float32 (n, classes): with mixup, or if the labels are so
     indices: Tensor  # int64 (n,), in the split
     loss_weight: float
 
@@ -115,7 +115,7 @@ class Batches:
         if alpha := self.augmentation.mixup:
             # Each image's partner precedes it in the whole batch, maybe on another device.
             if self.world_size == 1:
-                partners, their_targets = images.roll(1, 0), targets.roll(1)
+                partners, their_targets = images.roll(1, 0), targets.roll(1, 0)
             else:
                 partners, their_targets, _ = self._augmented(self._mine(whole.roll(1)))
             own = mixup_weight(alpha, self.seed, self.epoch, position)

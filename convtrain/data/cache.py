@@ -1,15 +1,19 @@
 """A cache of decoded images, limited in size."""
 
 import hashlib
+import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 import PIL
 
 from convtrain.config.groups.data import GIB
+from convtrain.data.pixel_file import PixelFile
 from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write, remove_stale_temporaries
 from convtrain.process.lock import locked
@@ -63,11 +67,36 @@ def cached(
                 for block in blocks():
                     file.write(block.data)
     except OSError as error:
-        raise ConfigError(
-            f"data.cache_dir={folder}: {(error.strerror or str(error)).lower()}; "
-            f"set data.cache_dir=FOLDER, or raise data.memory_gib"
-        ) from error
+        raise _not_written(folder, error) from error
     return path
+
+
+def spilled(
+    blocks: Iterable[np.ndarray], shape: tuple[int, ...], *, folder: Path, max_gib: float
+) -> PixelFile:
+    """Write images of ``shape`` (N, channels, height, width) into a file that has no name.
+
+    It belongs to this process and vanishes with it, because what is in a dataset of a user's own
+    can change without a trace, so that a later process could not know whether the file is right.
+    Errors are those of :func:`cached`.
+    """
+    try:
+        with locked(folder, waits=True):
+            _make_room(folder, math.prod(shape), max_gib)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for block in blocks:
+                file.write(block.data)
+            file.flush()
+            return PixelFile(folder, shape[1:], FileIO(os.dup(file.fileno())))
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _not_written(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"data.cache_dir={folder}: {(error.strerror or str(error)).lower()}; "
+        f"set data.cache_dir=FOLDER, or raise data.memory_gib"
+    )
 
 
 def _make_room(folder: Path, size: int, max_gib: float) -> None:

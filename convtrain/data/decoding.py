@@ -3,36 +3,35 @@
 import contextlib
 import logging
 import math
-import signal
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from convtrain.data.blocks import BLOCK_BYTES, make_blocks
 from convtrain.data.pixels import SIDEWAYS, orientation, to_eight_bits
 from convtrain.errors import CorruptDataError, TrainingError, one_line
 from convtrain.process.hardware import cores
-from convtrain.process.signals import STOP_SIGNALS
 
 log = logging.getLogger("convtrain")
 
-BLOCK = 1 << 20  # bytes that a worker returns at once
 MIN_BLOCKS_FOR_WORKERS = 5
 DRAFT_SCALE = 2  # a JPEG is decoded at no less than twice its final size, then resized
 MAX_NAMED = 10  # files in one message
+
+
+Resize = Literal["crop", "stretch"]
 
 
 class Rules(NamedTuple):
     """How to decode files; see :func:`~convtrain.data.pixels.to_eight_bits`."""
 
     shape: Sequence[int]  # channels (1 for grey, 3 for colour), height, width
-    resize: Literal["crop", "stretch"]  # crop keeps the proportions and cuts the middle
+    resize: Resize  # crop keeps the proportions and cuts the middle
     max_pixels: int  # larger images are refused
     background: int | Sequence[int] = 255
     value_range: Sequence[float] | None = None
@@ -53,19 +52,9 @@ def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
     """
     blocks = _Blocks(files, rules)
     workers = min(cores(), len(blocks)) if len(blocks) >= MIN_BLOCKS_FOR_WORKERS else 0
-    loader = DataLoader(
-        blocks,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # torch's default generator draws the weights
-        # The other start methods run the user's script again in each worker.
-        multiprocessing_context="fork" if sys.platform == "linux" and workers else None,
-    )
     done, refused = 0, list[Refused]()
     try:
-        for block in loader:
+        for block in make_blocks(blocks, workers):
             done += blocks.length
             if isinstance(block, list):
                 if not refused:
@@ -100,7 +89,7 @@ class _Blocks(Dataset[Block]):
 
     def __init__(self, files: Sequence[Path], rules: Rules) -> None:
         self.files, self.rules = files, rules
-        self.length = max(BLOCK // math.prod(rules.shape), 1)
+        self.length = max(BLOCK_BYTES // math.prod(rules.shape), 1)
 
     def __len__(self) -> int:
         return math.ceil(len(self.files) / self.length)
@@ -143,11 +132,16 @@ def decode(path: Path, rules: Rules) -> np.ndarray:
     except Exception as error:  # Pillow raises many kinds of errors on damaged files
         reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
         raise CorruptDataError(f"cannot be decoded: {reason}; remove or replace it") from error
-    if picture.size != (width, height):
-        resize = ImageOps.fit if rules.resize == "crop" else Image.Image.resize
-        picture = resize(picture, (width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(picture)
+    array = np.asarray(resized(picture, (width, height), rules.resize))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def resized(picture: Image.Image, size: tuple[int, int], how: Resize) -> Image.Image:
+    """Give an image this width and height; ``crop`` keeps its proportions and cuts the middle."""
+    if picture.size == size:
+        return picture
+    resize = ImageOps.fit if how == "crop" else Image.Image.resize
+    return resize(picture, size, Image.Resampling.BILINEAR)
 
 
 @contextlib.contextmanager
@@ -160,14 +154,3 @@ def _by_our_rules() -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-
-
-def _unchanged(block: Block) -> Block:
-    return block
-
-
-def _ignore_signals(_: int) -> None:
-    """Leave Ctrl-C to the parent: the terminal sends it to every process."""
-    for signum in STOP_SIGNALS:
-        ended_by_parent = signum == signal.SIGTERM
-        signal.signal(signum, signal.SIG_DFL if ended_by_parent else signal.SIG_IGN)

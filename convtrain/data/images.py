@@ -21,7 +21,7 @@ class Images:
     """A set of labelled images."""
 
     pixels: Tensor | PixelFile  # uint8 of shape (N, channels, height, width)
-    labels: Tensor  # int64 class indices of shape (N,)
+    labels: Tensor  # int64 class indices (N,), or float32 (N, classes), how much of each, in 0-1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +58,20 @@ class Images:
         slices = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
         return [Images(self.pixels[part], self.labels[part]) for part in slices]
 
+    def rearranged(self, parts: Sequence[Tensor]) -> list["Images"]:
+        """Return a part for each tensor of indices, which name every image once.
+
+        Pixels in memory are moved in place, which avoids a second copy. The first part's indices
+        must be sorted.
+        """
+        order = torch.cat(list(parts))
+        if isinstance(self.pixels, Tensor):
+            move_to_end(self.pixels, order[len(parts[0]) :])
+            pixels: Tensor | PixelFile = self.pixels
+        else:
+            pixels = self.pixels.in_order(order)
+        return Images(pixels, self.labels[order]).split([len(part) for part in parts])
+
     def sample(self, count: int | None, seed: int) -> "Images":
         """Return ``count`` images, in memory; see :func:`sample_stratified`."""
         if count is None or count >= len(self):
@@ -78,18 +92,25 @@ class Splits:
     val: Images
     test: Images
     tested: Literal["test", "val"] = "test"  # ``val`` where a dataset has no test images
+    classes: list[str] | None = None  # names that the dataset has, if they are not configured
 
     @property
     def images(self) -> tuple[Images, Images, Images]:
         return self.train, self.val, self.test
 
 
+def strata(labels: Tensor) -> Tensor:
+    """Return the class of each image, int64 (N,); images with several classes are all of one."""
+    return labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
+
+
 def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the sorted indices, int64, of two parts with the classes in the same proportions.
 
     ``fraction`` is the size of the second part, which has at least one image of every class. A
-    ConfigError names a class that has too few images for both.
+    ConfigError names a class that has too few images for both. Labels (N, classes) are one class.
     """
+    labels = strata(labels)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero().squeeze(1)
@@ -107,6 +128,7 @@ def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 
     A larger sample contains the smaller ones of the same seed. The indices are sorted, int64.
     """
+    labels = strata(labels)
     turn = torch.empty(len(labels), dtype=torch.float64)
     classes = labels.unique().tolist()
     for label, tie in zip(classes, permutation(len(classes), seed, -1).tolist(), strict=True):
@@ -131,6 +153,7 @@ def divide_labels(
     ``val_fraction`` applies to the images that remain after ``test`` is split off. A ConfigError
     names the classes that have too few images for all parts.
     """
+    labels = strata(labels)
     needed = 1 + (val_fraction is not None) + (test_fraction is not None)
     present, counts = (found.tolist() for found in labels.unique(return_counts=True))
     scarce = {label: n for label, n in zip(present, counts, strict=True) if n < needed}
@@ -168,10 +191,7 @@ def divide(
         everything.labels, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
     )
     ordered = [parts[name] for name in ("train", "val", "test") if name in parts]
-    assert isinstance(everything.pixels, Tensor)
-    move_to_end(everything.pixels, torch.cat(ordered[1:]))
-    images = Images(everything.pixels, everything.labels[torch.cat(ordered)])
-    train, val, *split_off = images.split([len(part) for part in ordered])
+    train, val, *split_off = everything.rearranged(ordered)
     return Splits(train, val, split_off[0] if test is None else test)
 
 

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -16,20 +18,31 @@ class PixelFile:
     Only the operating system's page cache holds them in memory. The file may be deleted while open.
     """
 
-    def __init__(self, path: Path, image_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, image_shape: tuple[int, ...], file: FileIO | None = None
+    ) -> None:
+        """Open a file; ``file`` is an open one without a name, in the folder ``path``."""
         self.path = path
-        self._file = path.open("rb", buffering=0)
+        self._file = file or path.open("rb", buffering=0)
         self._image_bytes = math.prod(image_shape)
-        self._positions = range(path.stat().st_size // self._image_bytes)
+        size = os.fstat(self._file.fileno()).st_size
+        self._positions: Sequence[int] = range(size // self._image_bytes)
         self.shape = (len(self._positions), *image_shape)  # as of a tensor of all images
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __getitem__(self, part: slice) -> "PixelFile":
+        return self._at(self._positions[part])
+
+    def in_order(self, indices: Tensor) -> "PixelFile":
+        """Return these images, in this order, without reading them."""
+        return self._at([self._positions[index] for index in indices.tolist()])
+
+    def _at(self, positions: Sequence[int]) -> "PixelFile":
         chosen = object.__new__(PixelFile)
         chosen.__dict__.update(self.__dict__)
-        chosen._positions = self._positions[part]
+        chosen._positions = positions
         chosen.shape = (len(chosen), *self.shape[1:])
         return chosen
 

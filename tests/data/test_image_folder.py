@@ -87,7 +87,7 @@ def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
 ) -> None:
     fill(tmp_path, 16)
     alone = load(root=str(tmp_path), **OPTIONS)
-    monkeypatch.setattr(decoding, "BLOCK", 3 * 16 * 16 * 2)
+    monkeypatch.setattr(decoding, "BLOCK_BYTES", 3 * 16 * 16 * 2)
     torch.manual_seed(3)
     state = torch.get_rng_state()
     with_workers = load(root=str(tmp_path), **OPTIONS)
@@ -101,7 +101,7 @@ def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
 
 def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, 16)
-    monkeypatch.setattr(decoding, "BLOCK", 3 * 16 * 16 * 2)
+    monkeypatch.setattr(decoding, "BLOCK_BYTES", 3 * 16 * 16 * 2)
     plain, parent = decoding.decode, os.getpid()
 
     def deadly(path: Path, *arguments: Any) -> np.ndarray:

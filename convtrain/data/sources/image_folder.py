@@ -2,11 +2,10 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from convtrain.config.folders import SPLITS, read_layout
 from convtrain.config.groups.data import GIB
 from convtrain.config.image_files import images_in, loose_images
+from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_key, cached, default_folder
 from convtrain.data.decoding import Rules, decode_all
 from convtrain.data.images import Images, Splits, divide_labels, sample_stratified
@@ -81,7 +81,7 @@ def load(
     in_memory = size <= memory_gib * GIB
     pixels: Tensor | PixelFile
     if in_memory and rank_info().local_world_size == 1:
-        pixels = _gather(decode_all(files, rules), (len(files), *shape))
+        pixels = gather(decode_all(files, rules), (len(files), *shape))
     else:  # one process of a machine decodes with all cores while the others wait
         path = cached(
             cache_key(files, PIXEL_RULES, *rules._asdict().items()),
@@ -96,14 +96,6 @@ def load(
     images = Images(pixels, found.labels[order]).split([len(part) for part in parts.values()])
     train, val, *test = images
     return Splits(train, val, test[0]) if test else Splits(train, val, val, tested="val")
-
-
-def _gather(blocks: Iterator[np.ndarray], shape: tuple[int, ...]) -> Tensor:
-    pixels, start = np.empty(shape, dtype=np.uint8), 0
-    for block in blocks:
-        pixels[start : start + len(block)] = block
-        start += len(block)
-    return torch.from_numpy(pixels)
 
 
 class _Found(NamedTuple):

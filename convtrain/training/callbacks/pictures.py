@@ -11,6 +11,7 @@ from torchvision.utils import make_grid
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
+from convtrain.errors import few
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.sharding import gathered
@@ -56,7 +57,8 @@ class Pictures(pl.Callback):
         # All processes compute the logits, because each may hold only a shard of the model.
         if logits.ndim != 2 or not trainer.is_global_zero:
             return  # with a loss that needs no classes, the output may have any shape
-        figure = prediction_grid(self.images, logits.argmax(1).cpu(), self.classes)
+        predicted = logits.argmax(1) if self.images.labels.ndim == 1 else logits > 0
+        figure = prediction_grid(self.images, predicted.cpu(), self.classes)
         with boxes_for_missing_letters():
             tensorboard.experiment.add_figure("test/predictions", figure, trainer.global_step)
 
@@ -72,7 +74,10 @@ class Pictures(pl.Callback):
 
 
 def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw images with the predicted label and, in brackets, the true one; errors are red."""
+    """Draw images with the predicted label and, in brackets, the true one; errors are red.
+
+    Labels and predictions are class indices (N,), or which classes apply (N, classes).
+    """
     columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)
     height, width = images.pixels.shape[2:]
@@ -88,13 +93,22 @@ def prediction_grid(images: Images, predicted: Tensor, classes: Sequence[str]) -
     ):
         row, column = divmod(index, columns)
         extent = (column + 0.05, column + 0.95, row + 0.98, row + above)
-        shown = pixels.permute(1, 2, 0).squeeze(-1).numpy()
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
-        text = as_mathtext(f"{classes[guess]} ({classes[label]})")
-        color = "black" if guess == label else "crimson"
+        shown_channels = pixels if len(pixels) in (1, 3, 4) else pixels[:1]
+        picture = shown_channels.permute(1, 2, 0).squeeze(-1).numpy()
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+        shown, true = _named(guess, classes), _named(label, classes)
+        text = as_mathtext(f"{shown} ({true})")
+        color = "black" if shown == true else "crimson"
         axes.text(column + 0.5, row + 0.85 * above, text, fontsize=9, color=color, ha="center")
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     return figure
+
+
+def _named(label: int | list[float], classes: Sequence[str]) -> str:
+    if isinstance(label, int):
+        return classes[label]
+    applying = [name for name, applies in zip(classes, label, strict=True) if applies > 0.5]
+    return few(applying, 3) or "none"
 
 
 def _pixels(images: Images) -> Tensor:

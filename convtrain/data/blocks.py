@@ -1,0 +1,51 @@
+"""Blocks of images that worker processes make, in an order that does not depend on the workers."""
+
+import signal
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from convtrain.process.signals import STOP_SIGNALS
+
+BLOCK_BYTES = 1 << 20  # that a worker returns at once
+
+Block = TypeVar("Block")
+
+
+def make_blocks(blocks: Dataset[Block], workers: int) -> DataLoader[Block]:
+    """Return an iterable of all blocks in order; without workers this process makes them."""
+    return DataLoader(
+        blocks,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # torch's default generator draws the weights
+        # The other start methods run the user's script again in each worker.
+        multiprocessing_context="fork" if sys.platform == "linux" and workers else None,
+    )
+
+
+def gather(blocks: Iterable[np.ndarray], shape: tuple[int, ...]) -> Tensor:
+    """Copy blocks of images into one uint8 tensor of this shape."""
+    pixels, start = np.empty(shape, dtype=np.uint8), 0
+    for block in blocks:
+        pixels[start : start + len(block)] = block
+        start += len(block)
+    return torch.from_numpy(pixels)
+
+
+def _unchanged(block: Block) -> Block:
+    return block
+
+
+def _ignore_signals(_: int) -> None:
+    """Leave Ctrl-C to the parent: the terminal sends it to every process."""
+    for signum in STOP_SIGNALS:
+        ended_by_parent = signum == signal.SIGTERM
+        signal.signal(signum, signal.SIG_DFL if ended_by_parent else signal.SIG_IGN)
