@@ -26,6 +26,8 @@ def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
     for wrong in error.errors(include_url=False):
         key = _key(wrong["loc"], plain)
         kind, message, context = wrong["type"], wrong["msg"], wrong.get("ctx", {})
+        if kind == "missing" and isinstance(value_at(plain, key), dict) and key not in schema():
+            key = f"{key}.{wrong['loc'][-1]}"  # in an item of a list
         if kind == "extra_forbidden":
             found[key] = [f"no such key{_nearest(key, plain)}"]
             continue
@@ -47,7 +49,8 @@ def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
 def _worded(message: str) -> str:
     text = message.replace("Input should be", "must be").replace("Field required", MISSING)
     text = text.replace("a valid ", "a ").replace("a integer", "an integer")
-    text = re.sub(r"^(String|List) should", "must", text.replace(" after validation", ""))
+    text = re.sub(r" after validation| or instance of \w+", "", text)
+    text = re.sub(r"^(String|List) should", "must", text)
     return text[0].lower() + text[1:]
 
 

@@ -22,6 +22,7 @@ from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
 from convtrain.config.metrics import mode_of
 from convtrain.config.mistakes import Mistake, brief
+from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, MissingDataError
 
@@ -264,6 +265,19 @@ def _nesterov(optimizer: Optimizer) -> Mistakes:
         yield Mistake("optimizer.nesterov", text)
 
 
+def _parameter_groups(optimizer: Optimizer) -> Mistakes:
+    yield from group_mistakes(optimizer)
+
+
+def _sharded_groups(optimizer: Optimizer, trainer: Trainer) -> Mistakes:
+    if trainer.strategy != "fsdp":
+        return
+    for key in ("groups", "no_decay", "layer_decay"):
+        if getattr(optimizer, key):
+            text = "is not tested with weights that are divided over devices; type trainer=ddp"
+            yield Mistake(f"optimizer.{key}", text)
+
+
 def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
     """Each metric has one right mode; the key exists because Lightning has it."""
     watching: list[tuple[str, Checkpoint | EarlyStopping | Plateau]] = [
@@ -322,6 +336,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _one_class, _published, _synthetic, _memory, _folder, _known_batches,
-    _devices, _sharded, _cuda_graphs, _augment, _mixup, _custom, _nesterov, _modes, _monitors,
+    _devices, _sharded, _cuda_graphs, _augment, _mixup, _custom, _nesterov,
+    _parameter_groups, _sharded_groups, _modes, _monitors,
     _nothing_trained, _nothing_kept,
 )  # fmt: skip

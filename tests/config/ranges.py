@@ -160,6 +160,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "momentum": decay,
                     "nesterov": flag,
                     "weight_decay": to_a_million,
+                    "layer_decay": either(real(lambda v: 0 < v <= 1), nothing),
                 },
             ),
             **below(

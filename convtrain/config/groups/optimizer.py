@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from convtrain.config.section import Choice
+from convtrain.config.section import Choice, Section, Text
 
 LearningRate = Annotated[
     float, Field(gt=0, le=1e6, description="learning rate, a factor of the gradient")
@@ -22,10 +22,63 @@ Momentum = Annotated[
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class ParameterGroup(Section):
+    """Parameters by name, and what differs for them; docs/parameter-groups.md.
+
+    Every other key is an option of the group's optimiser, which
+    :mod:`convtrain.config.parameter_groups` checks.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    match: Text | Annotated[list[Text], Field(min_length=1)]
+    name: Text | None = None
+    lr: LearningRate | None = None
+    lr_scale: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    optimizer: dict[str, object] | None = None
+    freeze: bool = False
+
+    @property
+    def globs(self) -> list[str]:
+        return [self.match] if isinstance(self.match, str) else self.match
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options of the optimiser that the group sets, apart from its learning rate."""
+        return dict(self.model_extra or {})
+
+    @property
+    def label(self) -> str:
+        return self.name or ", ".join(self.globs)
+
+
 class OptimizerChoice(Choice):
     """``build`` takes ``params`` as ``torch.optim`` does: parameters, or groups of them."""
 
     has_fused_kernel: ClassVar[bool] = False  # takes fused=True, on a CPU and on CUDA
+
+    groups: list[ParameterGroup] = Field(
+        default=[],
+        description="parameters with options of their own, the first match wins: "
+        "docs/parameter-groups.md",
+    )
+    no_decay: list[Text] = Field(
+        default=[], description="parameters without weight decay: bias, norm, or globs of names"
+    )
+    layer_decay: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from a layer to the one before it",
+    )
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {key: v for key, v in super().arguments.items() if key not in GROUPING}
+
+
+GROUPING = frozenset(OptimizerChoice.model_fields)
+"""Keys that divide the parameters into groups; the optimiser itself does not take them."""
 
 
 class SGD(OptimizerChoice):

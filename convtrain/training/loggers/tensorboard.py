@@ -136,7 +136,7 @@ def compared_settings(config: Config) -> dict[str, object]:
         "loss": config.loss.name,
     }
     for group in ("optimizer", "scheduler", "augment"):
-        for key, value in getattr(config, group).model_dump().items():
+        for key, value in getattr(config, group).model_dump(exclude_defaults=True).items():
             settings[group if key == "name" else f"{group}.{key}"] = value
     return settings
 
