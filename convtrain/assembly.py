@@ -17,7 +17,7 @@ from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
-from convtrain.config.trust import CALLBACK, MODULE
+from convtrain.config.trust import CALLBACK
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
@@ -69,8 +69,8 @@ def make_data(config: Config, splits: Splits | None = None) -> ImageData:
 def model_override(config: Config) -> str:
     """Return the override that chose the model, for error messages."""
     match config.model:
-        case CustomModel(target=target):
-            return f"model._target_={target}"
+        case CustomModel():
+            return config.model.where
         case TorchvisionModel(name=name):
             return f"model.name={name}"
         case _:
@@ -95,8 +95,7 @@ def _build_model(config: Config) -> nn.Module:
         built: nn.Module = model.build(input_shape=shape, num_classes=config.data.class_count)
         return built
     if isinstance(model, CustomModel):
-        arguments = model.model_extra or {}
-        custom = make_trusted("model._target_", model.target, arguments, config.trust, MODULE)
+        custom = model.build()
         assert isinstance(custom, nn.Module)
         check_custom_output(
             custom,

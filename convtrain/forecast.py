@@ -22,6 +22,7 @@ from convtrain.assembly import (
 )
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
+from convtrain.config.targets import check_targets
 from convtrain.data.module import ImageData
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
@@ -58,6 +59,7 @@ def forecast(config: Config) -> Forecast:
     Raises:
         ConvtrainError: what the training would raise before its first step.
     """
+    check_targets(config)
     chosen = config.trainer
     data = make_data(config)
     model = make_model_on_meta(config)

@@ -18,6 +18,7 @@ from convtrain.assembly import (
     make_task,
 )
 from convtrain.config.schema import Config
+from convtrain.config.targets import check_targets
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
@@ -78,6 +79,7 @@ def assemble(
     """
     started, run = time.perf_counter(), Run(run_dir)
     asked, config = config, as_launched(config)
+    check_targets(config)
     pl.seed_everything(config.seed, verbose=False)
 
     data = make_data(config, splits)

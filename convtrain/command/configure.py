@@ -25,6 +25,7 @@ from convtrain.command.sweep_mistakes import sweep_mistakes
 from convtrain.config.dotted import is_below
 from convtrain.config.mistakes import TYPED, Mistake, line
 from convtrain.config.schema import Config
+from convtrain.config.targets import check_targets
 from convtrain.errors import ConfigError
 from convtrain.process.lock import refusal, stays_locked
 from convtrain.process.ranks import is_main_process
@@ -76,6 +77,7 @@ def configure_command(command: CommandLine) -> Configured:
             if auto and not unread and (run := choose_run(config, composed.overrides)) is not None:
                 command = _resume(run, command, composed)
                 config = resolve_config(composed.config, command.overrides, composed.origin, cwd)
+            check_targets(config, composed.origin)
             configs.append(config)
         except ConfigError as error:
             lines += error.lines

@@ -20,6 +20,7 @@ from convtrain.config.groups.scheduler import Scheduler
 from convtrain.config.groups.sweep import Sweep
 from convtrain.config.groups.trainer import Trainer
 from convtrain.config.section import Section, Seed, Text
+from convtrain.config.targets import targets_in
 
 
 class Config(Section):
@@ -44,9 +45,13 @@ class Config(Section):
     logger: Logger
     sweep: Sweep = Sweep()
 
+    def model_post_init(self, context: object) -> None:
+        for key, target in targets_in(self):
+            target.place(key, self.trust)
+
     @property
     def model_name(self) -> str:
         """The name of the network, of torchvision's model or of the user's class."""
         if isinstance(self.model, CustomModel):
-            return self.model.target.rpartition(".")[2]
+            return self.model.class_name
         return self.model.name if isinstance(self.model, TorchvisionModel) else self.network.name

@@ -3,14 +3,16 @@
 Every ``_target_`` is code, and two checks precede its call. ``refusal`` looks at the name alone and
 imports nothing: all parts of the name but the last must be nested modules of a trusted package.
 ``load`` then imports the module and looks at the object: it must be a class, defined in that
-module, of the kind that its key accepts.
+module, of the kind that its key accepts. Some kinds accept a function that returns such an object.
 """
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.machinery import ModuleSpec
+from types import FunctionType
 from typing import NamedTuple
 
 from convtrain.config.dotted import walk
@@ -25,9 +27,30 @@ class Kind(NamedTuple):
     base: str  # dotted name of its base class
     packages: tuple[str, ...]  # always trusted for this kind
     takes_trust: bool = True  # whether packages under ``trust`` may hold such classes
+    function: str = ""  # what a function must do that may take the place of a class, if one may
+    functions: tuple[str, ...] = ()  # functions of others that are always trusted
 
 
 MODULE = Kind("torch.nn.Module", "torch.nn.modules.module.Module", ("torch.nn",))
+MODEL = MODULE._replace(function="returns one", functions=("timm.create_model",))
+OPTIMIZER = Kind("torch Optimizer", "torch.optim.optimizer.Optimizer", ("torch.optim",))
+SCHEDULER = Kind(
+    "torch LRScheduler", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim.lr_scheduler",)
+)
+LOSS = MODULE._replace(function="takes logits and targets")
+DATASET = Kind(
+    "torch Dataset",
+    "torch.utils.data.dataset.Dataset",
+    ("torchvision.datasets",),
+    function="returns training, validation and test datasets",
+)
+TRANSFORM = Kind(
+    "torch.nn.Module", "torch.nn.modules.module.Module", ("torchvision.transforms.v2",)
+)
+METRIC = Kind("torchmetrics Metric", "torchmetrics.metric.Metric", ("torchmetrics",))
+LOGGER = Kind(
+    "Lightning Logger", "pytorch_lightning.loggers.logger.Logger", ("pytorch_lightning.loggers",)
+)
 CALLBACK = Kind(
     "Lightning Callback",
     "pytorch_lightning.callbacks.callback.Callback",
@@ -53,6 +76,22 @@ LIBRARIES = frozenset(
 )  # fmt: skip
 """Common libraries that ``trust`` may not name, because much of their code runs its arguments."""
 
+PLACES = {
+    "model": MODEL,
+    "callbacks.custom.*": CALLBACK,
+    "optimizer": OPTIMIZER,
+    "optimizer.groups.*.optimizer": OPTIMIZER,
+    "scheduler": SCHEDULER,
+    "loss": LOSS,
+    "data": DATASET,
+    "data.train": DATASET,
+    "data.val": DATASET,
+    "data.test": DATASET,
+    "metrics.*": METRIC,
+    "logger.loggers.*": LOGGER,
+}
+"""Pattern of the keys above a ``_target_`` to the kind of class that it may name."""
+
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -62,14 +101,17 @@ def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
         if "_target_" not in path:
             continue
         end = path.index("_target_") + 1
-        kinds: tuple[Kind, ...] = (MODULE, CALLBACK)  # data for an object that convtrain passes on
-        if path[:2] == ("callbacks", "custom") and end == 4:
-            kinds = (CALLBACK,)
-        elif path[:end] == ("model", "_target_"):
-            kinds = (MODULE,)
         name = target if end == len(path) else None  # a mapping names nothing
-        if (reason := refusal(name, trust, *kinds)) is not None:
+        if (reason := refusal(name, trust, *_kinds_at(path[: end - 1]))) is not None:
             yield Mistake(".".join(path[:end]), reason)
+
+
+def _kinds_at(path: Sequence[str]) -> tuple[Kind, ...]:
+    for pattern, kind in PLACES.items():
+        parts = pattern.split(".")
+        if len(parts) == len(path) and all(map(fnmatchcase, path, parts)):
+            return (kind,)
+    return (MODULE, CALLBACK)  # data for an object, which gets it as it is
 
 
 def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
@@ -77,14 +119,16 @@ def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
     if not isinstance(target, str) or "." not in target or not _DOTTED.fullmatch(target):
         return "must be the import path of a class, such as mypackage.MyNet"
     allowed = [package for kind in kinds for package in kind.packages]
+    functions = [function for kind in kinds for function in kind.functions]
     root = target.split(".", maxsplit=1)[0]
-    if not any(target.startswith(f"{package}.") for package in allowed):
+    if target not in functions and not any(target.startswith(f"{name}.") for name in allowed):
         takes_trust = any(kind.takes_trust for kind in kinds)
         reason = untrustworthy(root)
         if reason is None and not takes_trust:
             reason = f"a {kinds[0].words} must be a plugin that Hydra finds"
         if reason is not None:
-            return f"not allowed: {reason}; allowed are {', '.join(f'{a}.*' for a in allowed)}"
+            names = [*functions, *(f"{package}.*" for package in allowed)]
+            return f"not allowed: {reason}; allowed are {', '.join(names)}"
         trusted = [name for name in _listed(trust) if untrustworthy(name) is None]
         if not any(target.startswith(f"{name}.") for name in trusted):
             return f"not a trusted package; add 'trust=[{root}]'"
@@ -94,8 +138,12 @@ def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
     return None
 
 
-def load(key: str, target: str, trust: object, kind: Kind) -> type:
-    """Import the class that a key names; raise ConfigError unless its name and kind are allowed."""
+def load(key: str, target: str, trust: object, kind: Kind) -> Callable[..., object]:
+    """Import what a key names: a class, or a function if the kind accepts one.
+
+    Raises:
+        ConfigError: the name or the kind of the object is not allowed, or its import fails.
+    """
     if (reason := refusal(target, trust, kind)) is not None:
         raise ConfigError(f"{key}={target}: {reason}")
     module, _, name = target.rpartition(".")
@@ -107,15 +155,27 @@ def load(key: str, target: str, trust: object, kind: Kind) -> type:
         raise ConfigError(f"{key}={target}: cannot be imported: {reason}") from error
     base_module, _, base = kind.base.rpartition(".")
     allowed = getattr(import_module(base_module), base)
-    if not isinstance(found, type) or not issubclass(found, allowed):
-        raise ConfigError(f"{key}={target}: expected a class derived from {kind.words}")
+    is_class = isinstance(found, type) and issubclass(found, allowed)
+    is_function = isinstance(found, FunctionType) and _takes_function(kind, target)
+    if not is_class and not is_function:
+        function = f", or a function that {kind.function}" * bool(kind.function)
+        raise ConfigError(f"{key}={target}: expected a class derived from {kind.words}{function}")
+    assert isinstance(found, type | FunctionType)
+    if target in kind.functions:
+        return found
     if not _is_defined_there(found, module, name):
         defined = f"{found.__module__}.{found.__qualname__}"
         raise ConfigError(f"{key}={target}: is defined as {defined}; name it there")
     return found
 
 
-def _is_defined_there(found: type, module: str, name: str) -> bool:
+def _takes_function(kind: Kind, target: str) -> bool:
+    """Accept functions of a user's own packages; those of libraries must be listed one by one."""
+    own = not any(target.startswith(f"{package}.") for package in kind.packages)
+    return bool(kind.function) and (own or target in kind.functions)
+
+
+def _is_defined_there(found: type | FunctionType, module: str, name: str) -> bool:
     """Allow re-exports by a parent package: torch.nn.Linear is torch.nn.modules.linear.Linear."""
     return found.__qualname__ == name and f"{found.__module__}.".startswith(f"{module}.")
 

@@ -5,19 +5,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from convtrain.config.signatures import ONE_OF
 from convtrain.errors import NetworkError, did_you_mean
 from convtrain.layers.entry import Entry
 from convtrain.network.expressions import brief
 
 Signature = Mapping[str, inspect.Parameter]
-
-_TYPES: dict[object, tuple[tuple[type, ...], str]] = {
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    bool: ((bool,), "true or false"),
-    str: ((str,), "a word"),
-}
-"""Annotation of an argument to the types allowed in YAML, and their name in errors."""
 
 
 def signature_of(entry: Entry) -> Signature:
@@ -67,8 +60,8 @@ def check_types(known: Signature, declared: Mapping[str, object], where: str) ->
     """Raise NetworkError for a value of the wrong type, even if torch would accept it."""
     for argument, value in declared.items():
         annotation = known[argument].annotation
-        if annotation not in _TYPES or value is known[argument].default:
+        if annotation not in ONE_OF or value is known[argument].default:
             continue
-        allowed, expected = _TYPES[annotation]
+        allowed, expected = ONE_OF[annotation]
         if not isinstance(value, allowed) or (isinstance(value, bool) and annotation is not bool):
             raise NetworkError(f"{where}: {argument}={brief(value)} must be {expected}")

@@ -1,6 +1,7 @@
 """What an error advises is possible: each advice is taken, and the mistake is gone."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,9 @@ def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.M
     (config,) = configure_command(CommandLine.parse([])).configs
     text = config.model_dump_json(by_alias=True)  # which YAML reads as well
     (tmp_path / "RUN_DIRECTORY" / "config.yaml").write_text(text)
+    (tmp_path / "mypackage.py").write_text("from torch import nn\nclass Net(nn.Module): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mypackage", raising=False)  # another test's
     monkeypatch.chdir(tmp_path)
     (line,) = lines(typed.split())
     for advice, then in ADVICE[typed].items():

@@ -125,7 +125,7 @@ CASES: dict[str, tuple[tuple[str, ...], str | None]] = {
     ),
     "unknown argument": (
         (*CUSTOM, "model._target_=ownpackage.Net", "+model.depth=3"),
-        "model._target_=ownpackage.Net: ",
+        "model.depth=3: Net has no such argument",
     ),
     "a callback that refuses": (
         (*CUSTOM[1:], COUNTS.format("every: 0")),

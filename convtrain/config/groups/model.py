@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from convtrain.config.section import Choice, FileName
+from convtrain.config.targets import Target
+from convtrain.config.trust import MODEL
 
 
 class DeclaredModel(Choice):
@@ -20,10 +22,9 @@ class TorchvisionModel(Choice):
     name: FileName = Field(description="name of a torchvision classification model")
 
 
-class CustomModel(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+class CustomModel(Target):
+    kind = MODEL
     style: Literal["custom"] = Field(description="how the model holds its weights")
-    target: str = Field(alias="_target_", description="import path of a torch.nn.Module")
 
 
 Model = Annotated[DeclaredModel | TorchvisionModel | CustomModel, Field(discriminator="style")]

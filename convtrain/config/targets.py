@@ -1,0 +1,104 @@
+"""What a user names by ``_target_``: a class, or a function, and its arguments.
+
+:mod:`convtrain.config.trust` decides what may be named. :func:`check_targets` imports it and binds
+the arguments to its signature, before any data is read; ``build`` calls it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from convtrain.config.mistakes import Mistake, Origin, line
+from convtrain.config.section import Choice
+from convtrain.config.signatures import takes, wrong_arguments
+from convtrain.config.trust import Kind, load
+from convtrain.errors import ConfigError, error_line
+
+
+class Target(Choice):
+    """An object of a user's choice. Keys that are no fields of the section are its arguments.
+
+    A group's section derives from it, names the kind, and adds the keys that convtrain reads.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: ClassVar[Kind]
+    positional: ClassVar[int] = 0  # number of leading arguments that ``build`` is given
+    given: ClassVar[tuple[str, ...]] = ()  # names of arguments that ``build`` is given
+
+    target: str = Field(alias="_target_", description="import path of a class")
+
+    _key: str = PrivateAttr("")
+    _trust: tuple[str, ...] = PrivateAttr(())
+
+    def place(self, key: str, trust: Sequence[str]) -> None:
+        """Tell the target its dotted key and the packages that the configuration trusts."""
+        self._key, self._trust = key, tuple(trust)
+
+    @property
+    def where(self) -> str:
+        """The override that names it, for errors."""
+        return f"{self._key}._target_={self.target}"
+
+    @property
+    def class_name(self) -> str:
+        return self.target.rpartition(".")[2]
+
+    @property
+    def builder(self) -> Callable[..., object]:
+        """The class or the function; ConfigError unless it is allowed and can be imported."""
+        return load(f"{self._key}._target_", self.target, self._trust, self.kind)
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return dict(self.model_extra or {})
+
+    def offered(self, **values: object) -> dict[str, object]:
+        """Return the values whose names the signature has and that were not typed."""
+        typed, called = self.arguments, self.builder
+        return {k: v for k, v in values.items() if k not in typed and takes(called, k)}
+
+    def build(self, *positional: object, **runtime: object) -> Any:
+        """Call it; ConfigError if that fails, because the arguments are the user's."""
+        called = self.builder
+        try:
+            return called(*positional, **self.arguments, **runtime)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.where}: {error}") from error
+        except Exception as error:  # a user's code may raise anything
+            raise ConfigError(f"{self.where}: {error_line(error)}") from error
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong with the arguments; ConfigError if there is no such class."""
+        offered = self.offered(**dict.fromkeys(self.given))
+        wrong = wrong_arguments(
+            self.builder, self.arguments, positional=self.positional, given=offered
+        )
+        yield from (Mistake(f"{self._key}.{each.argument}", each.text) for each in wrong)
+
+
+def targets_in(section: object, key: str = "") -> Iterator[tuple[str, Target]]:
+    """Yield the dotted key and the section of every target in a configuration."""
+    if isinstance(section, Target):
+        yield key, section
+    if isinstance(section, BaseModel):
+        for name, value in section:
+            yield from targets_in(value, f"{key}.{name}" if key else name)
+    elif isinstance(section, list):
+        for index, value in enumerate(section):
+            yield from targets_in(value, f"{key}.{index}")
+
+
+def check_targets(config: BaseModel, origin: Origin | None = None) -> None:
+    """Import every target and check its arguments; ConfigError has one line for each mistake."""
+    lines: list[str] = []
+    for _, target in targets_in(config):
+        try:
+            plain = config.model_dump(by_alias=True)
+            lines += [line(mistake, plain, origin) for mistake in target.mistakes()]
+        except ConfigError as error:
+            lines += error.lines
+    if lines:
+        raise ConfigError(*lines)
