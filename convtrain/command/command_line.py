@@ -26,6 +26,7 @@ class CommandLine:
     config_dir: Path = CONFIGS
     config_name: str = "train"
     extra_dir: Path | None = None  # --config-dir
+    own_dir: Path | None = None  # ./configs, unless it is the one of convtrain
     multirun: bool = False
     options: argparse.Namespace = field(default_factory=argparse.Namespace)  # Hydra's own
 
@@ -56,6 +57,7 @@ class CommandLine:
             config_dir=folders[0] or CONFIGS,
             config_name=options.config_name or "train",
             extra_dir=folders[1],
+            own_dir=None if folders[0] else own_folder(),
             multirun=options.multirun or "hydra.mode=MULTIRUN" in options.overrides,
             options=options,
         )
@@ -69,7 +71,7 @@ class CommandLine:
     @property
     def folders(self) -> list[Path]:
         """The folders with configuration files, in order of precedence."""
-        return [folder for folder in (self.config_dir, self.extra_dir) if folder]
+        return [folder for folder in (self.extra_dir, self.own_dir, self.config_dir) if folder]
 
     def parsed(self, mistakes: list[str]) -> list[Override]:
         """Return the overrides that can be read; ``mistakes`` gains a line for each other one."""
@@ -92,6 +94,12 @@ def _folder(options: argparse.Namespace, name: str) -> Path | None:
     if folder is not None and not Path(folder).is_dir():
         raise ConfigError(f"--{name.replace('_', '-')}={folder}: no such folder")
     return Path(folder).resolve() if folder is not None else None
+
+
+def own_folder() -> Path | None:
+    """Return ``./configs``, unless there is none or it is convtrain's own."""
+    folder = Path("configs").resolve()
+    return folder if folder.is_dir() and not folder.samefile(CONFIGS) else None
 
 
 def _refuse_other_encodings(arguments: Sequence[str]) -> None:

@@ -10,12 +10,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.command.command_line import CommandLine
+from convtrain.command.choices import find_choices
+from convtrain.command.command_line import CommandLine, own_folder
 from convtrain.command.hydra_errors import culprit_of, explain
 from convtrain.command.loader import GuardedLoader, make_loader
 from convtrain.command.overrides import (
     Chosen,
-    choices_of,
     is_choice,
     one_value_each,
     parse_override,
@@ -25,7 +25,7 @@ from convtrain.config.dotted import ABSENT, is_below, value_at
 from convtrain.config.mistakes import TYPED
 from convtrain.config.yaml_limits import refuse_explosions
 from convtrain.errors import ConfigError
-from convtrain.run.commands import CONFIGS
+from convtrain.run.commands import CONFIGS, HOME
 
 LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, strongest first
 
@@ -54,29 +54,48 @@ class Composed:
             if is_below(typed, key) or (is_below(key, typed) and not chooses):
                 return TYPED
         for strong in LAST_WORD:
-            if (file := self._file(strong)) is not None and _mentions(file, key):
+            if (file := self._setting(strong, self.choices.get(strong), key)) is not None:
                 return _shown(file)
         group, _, inside = key.partition(".")
-        if (file := self._file(group)) is None:
-            return "configs/train.yaml"
-        base = file.with_name("_base.yaml")
-        return _shown(base if not _mentions(file, inside) and _mentions(base, inside) else file)
+        choice = self.choices.get(group)
+        if (chosen := self._file(group, choice)) is not None:
+            return _shown(self._setting(group, choice, inside) or chosen)
+        primary = self._file("", str(self.hydra.job.config_name).removesuffix(".yaml"))
+        return _shown(primary or CONFIGS / "train.yaml")
 
-    def _file(self, group: str) -> Path | None:
-        candidates = [folder / group / f"{self.choices.get(group)}.yaml" for folder in self.folders]
+    def _setting(self, group: str, choice: object, key: str) -> Path | None:
+        """Return the file that sets a key: that of a choice, or one in its defaults list."""
+        if (file := self._file(group, choice)) is None:
+            return None
+        read = _read(file)
+        if value_at(read, key) is not ABSENT:
+            return file
+        defaults = value_at(read, "defaults", None)
+        names = defaults if isinstance(defaults, list) else []
+        bases = (self._setting(group, name, key) for name in reversed(names) if name != choice)
+        return next((base for base in bases if base is not None), None)
+
+    def _file(self, group: str, choice: object) -> Path | None:
+        candidates = [folder / group / f"{choice}.yaml" for folder in self.folders]
         return next((path for path in candidates if path.is_file()), None)
 
 
 def _shown(file: Path) -> str:
-    home = CONFIGS.parent
-    return str(file.relative_to(home) if file.is_relative_to(home) else file)
+    """Return a path below ./configs or convtrain/configs, or an absolute one."""
+    own = own_folder()
+    if own is not None and file.is_relative_to(own):
+        return str(Path("configs", file.relative_to(own)))
+    if not file.is_relative_to(CONFIGS):
+        return str(file)
+    above = Path("convtrain") if own is not None else CONFIGS.parent.relative_to(HOME)
+    return str(above / "configs" / file.relative_to(CONFIGS))
 
 
-def _mentions(path: Path, key: str) -> bool:
+def _read(path: Path) -> object:
     try:
-        return value_at(yaml.safe_load(path.read_text()), key) is not ABSENT
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
 
 
 def compose_command(command: CommandLine, mistakes: list[str] | None = None) -> Iterator[Composed]:
@@ -95,9 +114,10 @@ def compose_command(command: CommandLine, mistakes: list[str] | None = None) -> 
     if command.multirun:
         change_plugins()
     loader = make_loader(command)
-    folders = [*command.folders, *loader.searched(command.config_name, overrides)]
-    refuse_explosions(folders[len(command.folders) :])
-    groups = choices_of(folders)
+    searched = loader.searched(command.config_name, overrides)
+    refuse_explosions(searched)
+    folders = [*command.folders[:-1], *searched, command.config_dir]
+    groups = {group: list(files) for group, files in find_choices(folders).items()}
 
     def compose_one(chosen: Chosen) -> Composed:
         whole = _compose(loader, command.config_name, chosen, folders, lines)

@@ -8,6 +8,7 @@ checked values in place of interpolations.
 
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from hydra import version
@@ -28,6 +29,7 @@ from convtrain.command.resolvers import register_resolvers
 from convtrain.config.dotted import value_at
 from convtrain.config.mistakes import line
 from convtrain.errors import ConfigError
+from convtrain.process.startup import import_from_cwd
 
 FIXED = (
     "callbacks", "launcher", "sweeper", "job_logging", "hydra_logging", "job.name", "job.env_set",
@@ -49,6 +51,10 @@ class GuardedLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._loaded: CachingConfigRepository | None = None
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        import_from_cwd()  # in a launcher's process, before Hydra looks for its plugins there
+        self.__dict__.update(state)
 
     def searched(self, config_name: str | None, overrides: Sequence[Override]) -> list[Path]:
         """Return the folders of ``hydra.searchpath``; raise ConfigError if one is not a folder."""
@@ -99,8 +105,11 @@ class GuardedLoader(ConfigLoaderImpl):
         parsed_overrides: list[Override],
         repo: CachingConfigRepository,
     ) -> None:
-        _searched(config_name, parsed_overrides, repo)
-        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+        if folders := _searched(config_name, parsed_overrides, repo):
+            path = deepcopy(self.config_search_path)
+            for folder in folders:
+                _before_main(path, "hydra.searchpath", folder)
+            repo.initialize_sources(path)
 
 
 def _searched(
@@ -134,12 +143,17 @@ def _fix(composed: DictConfig) -> None:
 
 
 def make_loader(command: CommandLine) -> GuardedLoader:
-    """Return a loader with the search path of Hydra's command line."""
+    """Return a loader that searches the folders of a command, the ones of the user first."""
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "train")
     path = create_config_search_path(str(command.config_dir))
     if command.extra_dir:
-        schema = SearchPathQuery(provider="schema")
-        path.prepend("command-line", f"file://{command.extra_dir}", anchor=schema)
+        _before_main(path, "command-line", command.extra_dir)
+    if command.own_dir:
+        _before_main(path, "working directory", command.own_dir)
     return GuardedLoader(path)
+
+
+def _before_main(path: ConfigSearchPath, provider: str, folder: Path) -> None:
+    path.prepend(provider, f"file://{folder}", anchor=SearchPathQuery(provider="main"))

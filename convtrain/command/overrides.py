@@ -92,16 +92,6 @@ def shown(override: Override) -> str:
     return brief(override.input_line)
 
 
-def choices_of(folders: list[Path]) -> dict[str, list[str]]:
-    """Return the choices of each group that the folders hold."""
-    files = [path for folder in folders for path in sorted(folder.glob("*/*.yaml"))]
-    groups: dict[str, list[str]] = {path.parent.name: [] for path in files}
-    for path in files:
-        if not path.name.startswith("_"):
-            groups[path.parent.name].append(path.stem)
-    return groups
-
-
 def is_choice(override: Override, text: str, groups: dict[str, list[str]]) -> bool:
     """Tell whether an override chooses a file of a group."""
     value = text.partition("=")[2]

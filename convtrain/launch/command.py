@@ -37,7 +37,7 @@ def run_command(arguments: Sequence[str]) -> None:
             if command.options.help:
                 from convtrain.command.help import help_text
 
-                return print(help_text())
+                return print(help_text(command.folders))
             if not command.trains:
                 return answer(command)
             from convtrain.command.configure import configure_command

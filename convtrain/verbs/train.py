@@ -12,9 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _help() -> str:
+    from convtrain.command.command_line import CommandLine
     from convtrain.command.help import help_text
 
-    return help_text()
+    return help_text(CommandLine.parse([]).folders)
 
 
 def run(arguments: argparse.Namespace) -> int:

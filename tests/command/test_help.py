@@ -15,7 +15,7 @@ from tests.conftest import compose
 
 def said(group: str) -> dict[str, str]:
     """Return the choices of a group, each with what stands in brackets behind it."""
-    (line,) = re.findall(rf"^{group}: (.*)$", help_text(), flags=re.MULTILINE)
+    (line,) = re.findall(rf"^{group}: (.*)$", help_text([CONFIGS]), flags=re.MULTILINE)
     return dict(re.findall(r"(\w+)(?: \(([^)]*)\))?", line))
 
 

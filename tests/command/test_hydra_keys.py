@@ -83,14 +83,14 @@ def test_a_launchers_own_values_are_right(launcher: str) -> None:
 
 
 def test_choices_are_found_in_the_folders_of_the_search_path(tmp_path: Path) -> None:
-    """Typed, and in a primary configuration; where both have a file, convtrain's own wins."""
+    """Where convtrain has a choice of the same name, the file of the user wins."""
     for group, name, text in (
         (
             "optimizer",
             "mine",
             "name: sgd\nlr: 0.5\nmomentum: 0.0\nnesterov: false\nweight_decay: 0.0",
         ),
-        ("optimizer", "adam", "name: nothing"),
+        ("optimizer", "adam", "defaults: [/optimizer/sgd@_here_, _self_]\nlr: 0.25"),
         ("experiment", "mine", "# @package _global_\nseed: 17"),
     ):
         (tmp_path / group).mkdir(exist_ok=True)
@@ -98,7 +98,7 @@ def test_choices_are_found_in_the_folders_of_the_search_path(tmp_path: Path) -> 
     searched = f"hydra.searchpath=[file://{tmp_path}]"
     for overrides in (["optimizer=mine"], ["optimizer=adam", "experiment=mine"]):
         checked = configure_command(CommandLine(overrides=[searched, *overrides]))
-        assert checked.configs[0].optimizer.lr in (0.5, 0.001)
+        assert checked.configs[0].optimizer.lr in (0.5, 0.25)
     assert checked.configs[0].seed == 17
     both = configure_command(CommandLine(overrides=[searched, "optimizer=mine,sgd"], multirun=True))
     assert both.configs[0].optimizer.lr == 0.5
