@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from convtrain.command.command_line import own_folder
+from convtrain.run.commands import CONFIGS, HOME
+
 
 def find_choices(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """Return the file of each choice, by group and name; the first folder that has one counts."""
@@ -36,3 +39,14 @@ def summary(file: Path) -> str:
     said = re.split(r"(?<=[.?!]) (?=[A-Z])| Command: ", text, maxsplit=1)[0]
     reached = re.search(r"Reaches: (.*?)(?= \(|, |\. |\.?$)", text)
     return f"{said} Reaches {reached[1]}." if reached else said
+
+
+def shown_path(file: Path) -> str:
+    """Return a path below ./configs or convtrain/configs, or an absolute one."""
+    own = own_folder()
+    if own is not None and file.is_relative_to(own):
+        return str(Path("configs", file.relative_to(own)))
+    if not file.is_relative_to(CONFIGS):
+        return str(file)
+    above = Path("convtrain") if own is not None else CONFIGS.parent.relative_to(HOME)
+    return str(above / "configs" / file.relative_to(CONFIGS))

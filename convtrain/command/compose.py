@@ -10,8 +10,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.command.choices import find_choices
-from convtrain.command.command_line import CommandLine, own_folder
+from convtrain.command.choices import find_choices, shown_path
+from convtrain.command.command_line import CommandLine
 from convtrain.command.hydra_errors import culprit_of, explain
 from convtrain.command.loader import GuardedLoader, make_loader
 from convtrain.command.overrides import (
@@ -25,7 +25,7 @@ from convtrain.config.dotted import ABSENT, is_below, value_at
 from convtrain.config.mistakes import TYPED
 from convtrain.config.yaml_limits import refuse_explosions
 from convtrain.errors import ConfigError
-from convtrain.run.commands import CONFIGS, HOME
+from convtrain.run.commands import CONFIGS
 
 LAST_WORD = ("debug", "experiment")  # groups that change keys of other groups, strongest first
 
@@ -55,13 +55,13 @@ class Composed:
                 return TYPED
         for strong in LAST_WORD:
             if (file := self._setting(strong, self.choices.get(strong), key)) is not None:
-                return _shown(file)
+                return shown_path(file)
         group, _, inside = key.partition(".")
         choice = self.choices.get(group)
         if (chosen := self._file(group, choice)) is not None:
-            return _shown(self._setting(group, choice, inside) or chosen)
+            return shown_path(self._setting(group, choice, inside) or chosen)
         primary = self._file("", str(self.hydra.job.config_name).removesuffix(".yaml"))
-        return _shown(primary or CONFIGS / "train.yaml")
+        return shown_path(primary or CONFIGS / "train.yaml")
 
     def _setting(self, group: str, choice: object, key: str) -> Path | None:
         """Return the file that sets a key: that of a choice, or one in its defaults list."""
@@ -78,17 +78,6 @@ class Composed:
     def _file(self, group: str, choice: object) -> Path | None:
         candidates = [folder / group / f"{choice}.yaml" for folder in self.folders]
         return next((path for path in candidates if path.is_file()), None)
-
-
-def _shown(file: Path) -> str:
-    """Return a path below ./configs or convtrain/configs, or an absolute one."""
-    own = own_folder()
-    if own is not None and file.is_relative_to(own):
-        return str(Path("configs", file.relative_to(own)))
-    if not file.is_relative_to(CONFIGS):
-        return str(file)
-    above = Path("convtrain") if own is not None else CONFIGS.parent.relative_to(HOME)
-    return str(above / "configs" / file.relative_to(CONFIGS))
 
 
 def _read(path: Path) -> object:
