@@ -15,8 +15,7 @@ from convtrain.errors import ConfigError, ConvtrainError, did_you_mean
 from convtrain.process.output import print_error
 from convtrain.process.signals import Interrupted
 from convtrain.process.startup import running_as_command
-
-PROGRAM = "python -m convtrain"
+from convtrain.program import as_typed
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,7 +45,7 @@ def run_verb(arguments: Sequence[str]) -> int:
     name, *typed = arguments
     verb = import_module(f"convtrain.verbs.{name}")
     parser = Parser(
-        prog=f"{PROGRAM} {name}", description=verb.__doc__, allow_abbrev=False,
+        prog=f"{program()} {name}", description=as_typed(verb.__doc__ or ""), allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     verb.add_arguments(parser)
@@ -58,6 +57,11 @@ def run_verb(arguments: Sequence[str]) -> int:
         parser.error(f"{rest[0]}: {name} takes no such argument{near}")
     status: int = verb.run(chosen)
     return status
+
+
+def program() -> str:
+    """Return what a user types before a verb."""
+    return as_typed("python -m convtrain")
 
 
 def verbs_by_name() -> dict[str, str]:
@@ -73,8 +77,8 @@ def verbs_by_name() -> dict[str, str]:
 def _without_verb(arguments: Sequence[str], verbs: dict[str, str]) -> int:
     listed = "\n".join(f"  {name:10} {line}" for name, line in verbs.items())
     parser = Parser(
-        prog=PROGRAM, usage=f"{PROGRAM} VERB ...", description=f"Verbs:\n{listed}",
-        epilog=f"Example: {PROGRAM} VERB --help",
+        prog=program(), usage=f"{program()} VERB ...", description=f"Verbs:\n{listed}",
+        epilog=f"Example: {program()} VERB --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="store_true", help="show the installed versions")
@@ -84,7 +88,7 @@ def _without_verb(arguments: Sequence[str], verbs: dict[str, str]) -> int:
 
         print(versions())
         return 0
-    raise ConfigError(f"{PROGRAM}: type what to do: {', '.join(verbs)}")
+    raise ConfigError(f"{program()}: type what to do: {', '.join(verbs)}")
 
 
 def command() -> NoReturn:

@@ -13,6 +13,7 @@ PACKAGE = REPOSITORY / "convtrain"
 ORDER = (
     "errors",
     "text",
+    "program",
     "config",
     "process",
     "run",

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from convtrain.command.overrides import parse_override, readable
 from convtrain.config.mistakes import brief
 from convtrain.errors import ConfigError, did_you_mean
+from convtrain.program import as_typed
 from convtrain.run.commands import CONFIGS
 from convtrain.text import quoted
 
@@ -129,7 +130,7 @@ def _unreadable(text: str) -> str:
 
 def _refuse_usage(message: str) -> NoReturn:
     text = re.sub(r"^argument (\S+): ", r"\1: ", message)
-    raise ConfigError(f"{text}; python train.py --help shows what can be typed")
+    raise ConfigError(f"{text}; {as_typed('python train.py --help')} shows what can be typed")
 
 
 def _unknown_option(option: str, options: list[str]) -> str:

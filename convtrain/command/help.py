@@ -9,6 +9,7 @@ import yaml
 
 from convtrain import __version__
 from convtrain.command.choices import find_choices, head
+from convtrain.program import as_typed
 from convtrain.run.commands import CONFIGS
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core")
@@ -32,7 +33,7 @@ def help_text(folders: Sequence[Path]) -> str:
         if files:
             choices = [f"{name}{_images(file)}" for name, file in files.items()]
             lines.append(f"{group}: {', '.join(choices)}")
-    text: str = declared["template"].replace("${hydra.help.header}", declared["header"])
+    text = as_typed(declared["template"]).replace("${hydra.help.header}", declared["header"])
     return text.replace("$APP_CONFIG_GROUPS", "\n".join(lines))
 
 

@@ -15,6 +15,7 @@ from convtrain.command.overrides import shown
 from convtrain.command.sweep import LOCAL_GPUS, choice_of, gpus_in_turn, is_grid, is_search
 from convtrain.config.mistakes import brief
 from convtrain.config.schema import Config
+from convtrain.program import install
 from convtrain.text import plain_as_omegaconf
 
 COUNTS = {False: ("max_batch_size",), True: ("n_trials", "n_jobs")}
@@ -38,7 +39,7 @@ def sweep_mistakes(
     for group in ("launcher", "sweeper"):
         if not _is_installed(str(hydra[group].get("_target_")).rpartition(".")[0]):
             choice = choice_of(hydra, group)
-            yield f"hydra/{group}={choice}: is not installed; pip install -e '.[sweep]'"
+            yield f"hydra/{group}={choice}: is not installed; {install('sweep')}"
     if gpus_in_turn(configs, hydra) == []:
         yield (
             f"sweep.gpus={configs[0].sweep.gpus or 'auto'}: no GPU is found here by nvidia-smi; "

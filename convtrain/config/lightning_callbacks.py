@@ -4,6 +4,8 @@ convtrain counts steps, saves and resumes by itself. A callback that trains on i
 the batch, the steps or the weights, would silently give wrong numbers.
 """
 
+from convtrain.program import as_typed
+
 PACKAGE = "pytorch_lightning.callbacks."
 
 AVERAGING = ("EMAWeightAveraging", "WeightAveraging")
@@ -61,12 +63,13 @@ def callback_refusal(target: str) -> str | None:
     if not target.startswith(PACKAGE) or name in ALLOWED:
         return None
     instead = REFUSED.get(name, f"convtrain knows {', '.join(ALLOWED)}")
-    return f"does not fit here: {instead}"
+    return f"does not fit here: {as_typed(instead)}"
 
 
 def base_refusal(kind: type) -> str | None:
     """Return why a class derived from one of Lightning's callbacks is refused, or None."""
     for base in kind.__mro__:
         if base.__module__.startswith(PACKAGE) and base.__name__ in INHERITED:
-            return f"is a {base.__name__}, which does not fit here: {REFUSED[base.__name__]}"
+            instead = as_typed(REFUSED[base.__name__])
+            return f"is a {base.__name__}, which does not fit here: {instead}"
     return None

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import OutOfMemoryError, Tensor, channels_last, nn
 
 from convtrain.errors import NetworkError
+from convtrain.program import as_typed
 
 OVERWRITABLE = (
     nn.Conv1d,
@@ -36,7 +37,7 @@ def within_memory(what: str) -> Iterator[None]:
             raise
         raise NetworkError(
             f"{what}: does not fit into this machine's memory; "
-            f"python -m convtrain check --build shows how much it needs"
+            f"{as_typed('python -m convtrain check --build')} shows how much it needs"
         ) from error
 
 

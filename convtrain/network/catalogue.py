@@ -10,6 +10,7 @@ from convtrain.errors import ConfigError, did_you_mean
 from convtrain.layers import BY_NAME, FAMILIES
 from convtrain.layers.entry import Entry
 from convtrain.network.arguments import signature_of
+from convtrain.program import as_typed
 
 EXAMPLES: dict[str, object] = {
     "out_channels": 16,
@@ -53,7 +54,7 @@ def describe_named(name: str) -> LayerDescription:
             return described
     raise ConfigError(
         f"no layer is called {name}{did_you_mean(name, BY_NAME)}; "
-        f"'python -m convtrain layers' lists them all"
+        f"'{as_typed('python -m convtrain layers')}' lists them all"
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convtrain.errors import ConfigError
+from convtrain.program import as_typed
 
 if TYPE_CHECKING:
     from convtrain.config.schema import Config
@@ -124,7 +125,7 @@ def _refuse_several(environ: Mapping[str, str], sizes: Sequence[str], who: str) 
 
 
 def unset_command(names: Sequence[str]) -> str:
-    return f"env {' '.join(f'-u {name}' for name in names)} python train.py"
+    return as_typed(f"env {' '.join(f'-u {name}' for name in names)} python train.py")
 
 
 def settle_rank() -> RankInfo:

@@ -4,33 +4,54 @@ Paths are relative to that shell's directory; values are quoted for Hydra and fo
 """
 
 import shlex
-import shutil
-import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from convtrain import program
+from convtrain.errors import ConfigError
+from convtrain.process.ranks import rank_info
+from convtrain.program import HOME, relative, typed_in
 from convtrain.text import as_hydra_value
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
-HOME = Path(__file__).resolve().parents[2]  # the folder of train.py
 _INSTALLED = HOME / "convtrain" / "configs"  # the wheel maps the clone's folder to here
 CONFIGS = _INSTALLED if _INSTALLED.is_dir() else HOME / "configs"
 PATH_OPTIONS = ("--config-dir=", "--config-path=")
 
 
-def train_command(*arguments: str) -> str:
-    """Return ``python train.py ARGUMENTS``; the paths in the given options are absolute."""
+def train_command(*arguments: str, cwd: Path | None = None) -> str:
+    """Return the command that trains with these arguments.
+
+    Args:
+        arguments: options and overrides; the paths in the options are absolute.
+        cwd: where the overrides were typed, which relative paths in them start from, if not here.
+    """
+    here = typed_in()
+    there = cwd if cwd is not None and cwd.is_dir() and cwd.resolve() != here.resolve() else here
     shown = []
     for argument in arguments:
         option, _, value = argument.partition("=")
         is_path = argument.startswith(PATH_OPTIONS)
-        shown.append(f"{option}={relative(Path(value))}" if is_path else argument)
-    return shlex.join([_program("python"), relative(HOME / "train.py"), *shown])
+        shown.append(f"{option}={relative(Path(value), there)}" if is_path else argument)
+    processes = _started_by_torchrun()
+    words = program.torchrun_words(processes) if processes else program.train_words(there)
+    command = shlex.join([*words, *shown])
+    return command if there is here else f"cd {shlex.quote(relative(there))} && {command}"
+
+
+def _started_by_torchrun() -> int:
+    """Return how many processes torchrun has started, all on this machine, or else 0."""
+    with suppress(ConfigError):
+        rank = rank_info()
+        if rank.launcher == "torchrun" and rank.num_nodes == 1:
+            return rank.world_size
+    return 0
 
 
 def resume_command(run_dir: Path, *overrides: str) -> str:
@@ -39,15 +60,13 @@ def resume_command(run_dir: Path, *overrides: str) -> str:
 
 
 def verb_command(verb: str, folder: Path) -> str:
-    """Return ``python -m convtrain VERB FOLDER``."""
-    command = [_program("python"), "-m", "convtrain", verb, _as_argument(relative(folder))]
-    importable = typed_in().resolve() == HOME or _is_installed()
-    before = [] if importable else ["env", f"PYTHONPATH={relative(HOME)}"]
-    return shlex.join([*before, *command])
+    """Return the command that does something with a run or a sweep."""
+    return shlex.join([*program.verb_words(verb), _as_argument(relative(folder))])
 
 
 def tensorboard_command(folder: Path) -> str:
-    return shlex.join([_program("tensorboard"), "--logdir", _as_argument(relative(folder))])
+    program_words = [program.script_beside("tensorboard"), "--logdir"]
+    return shlex.join([*program_words, _as_argument(relative(folder))])
 
 
 def override(key: str, value: str) -> str:
@@ -55,41 +74,8 @@ def override(key: str, value: str) -> str:
     return f"{key}={as_hydra_value(value)}"
 
 
-def relative(path: Path) -> str:
-    """Return a path relative to ``typed_in()``, or the absolute path if it is outside."""
-    here = typed_in()
-    path = here / path
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def typed_in() -> Path:
-    """Return the directory in which the command was typed, also under ``hydra.job.chdir``."""
-    hydra_config = sys.modules.get("hydra.core.hydra_config")
-    if hydra_config is not None and hydra_config.HydraConfig.initialized():
-        return Path(hydra_config.HydraConfig.get().runtime.cwd)
-    return Path.cwd()
-
-
 def _as_argument(path: str) -> str:
     return f"./{path}" if path.startswith("-") else path  # or a program reads it as an option
-
-
-def _program(name: str) -> str:
-    """Return a program's name if the shell finds it beside this interpreter, or else its path."""
-    own = Path(sys.executable).with_name(name)
-    found = shutil.which(name)
-    if not own.exists() or (found and Path(found).parent.resolve() == own.parent.resolve()):
-        return name
-    return relative(own)
-
-
-def _is_installed() -> bool:
-    from importlib import metadata  # slow to import
-
-    try:
-        return metadata.distribution("convtrain") is not None
-    except metadata.PackageNotFoundError:
-        return False
 
 
 # --- arguments that the user typed ----------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from convtrain.config.schema import Config
+from convtrain.program import relative, typed_in
 from convtrain.run import commands
 from convtrain.run.directory import LOGS, Run
 from convtrain.run.result import Result
@@ -36,7 +37,7 @@ def print_report(
     if recorder := result.get("recorder"):
         size = format_bytes(recorder["bytes"])
         table.add_row("recording", f"{recorder['share_of_time']:.1%} of the training time, {size}")
-    table.add_row("run directory", commands.relative(run_dir))
+    table.add_row("run directory", relative(run_dir))
     console.print()
     console.print(table)
     for line in result.get("gradients", []):
@@ -49,7 +50,7 @@ def _next_commands(
     result: Result, config: Config, run_dir: Path, overrides: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     if any(run_dir.glob("events.out.tfevents*")):
-        logs = commands.typed_in() / LOGS
+        logs = typed_in() / LOGS
         is_inside = run_dir.absolute().is_relative_to(logs)
         yield "look at it", commands.tensorboard_command(logs if is_inside else run_dir)
     if result.get("recorder"):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from convtrain.command.sweep import RECORD, is_search
 from convtrain.errors import ConvtrainError
 from convtrain.process.atomic import line_on_full_disk, write_atomically
+from convtrain.program import typed_in
 from convtrain.run.commands import is_option, options_of, overrides_in, train_command
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class SweepTable(Callback):
                 _let_searches_end_without_best()
             begin_sweep(
                 folder, retry_failed=bool(config.sweep.retry_failed), identity=self.identity,
-                jobs=self.jobs, metric=metric, command=_typed_command(config),
+                jobs=self.jobs, metric=metric, command=_typed_command(config), cwd=str(typed_in()),
             )  # fmt: skip
             _line = LiveLine(folder, metric, self.jobs)
             _line.start()

@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from convtrain.process.atomic import write_atomically
-from convtrain.run.commands import relative
+from convtrain.program import relative
 from convtrain.sweeps.cells import duration, mean_and_std, number
 from convtrain.sweeps.plots import draw_effect
 from convtrain.sweeps.results import SEED, Sweep

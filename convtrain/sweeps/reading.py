@@ -9,6 +9,7 @@ from convtrain.command.sweep import RECORD
 from convtrain.config.dotted import leaves
 from convtrain.errors import ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.process.lock import entered_at
+from convtrain.program import as_typed
 from convtrain.run.directory import Run
 from convtrain.sweeps.results import Job, Sweep
 
@@ -20,13 +21,14 @@ def read_sweep(folder: Path | str) -> Sweep:
     jobs = sorted(map(read_job, job_folders(folder)), key=lambda job: job.entered or 0.0)
     if not jobs and not record:
         raise MissingDataError(
-            f"{folder}: no sweep; give the directory that python train.py -m has named"
+            f"{folder}: no sweep; give the directory that {as_typed('python train.py -m')} has "
+            f"named"
         )
     total = record.get("jobs")
     return Sweep(
         folder, jobs, metric=str(record.get("metric", "val/acc")),
         total=total if isinstance(total, int) else None, since=began_at(folder),
-        command=str(record.get("command", "")),
+        command=str(record.get("command", "")), cwd=Path(str(record.get("cwd", "."))),
     )  # fmt: skip
 
 

@@ -99,8 +99,11 @@ class SeedGroup:
             return next(iter(present))
         return ", ".join(f"{count} {status}" for status, count in present.items())
 
-    def command(self) -> str:
-        """Return the command that trains these jobs again, to the same bits on this machine."""
+    def command(self, cwd: Path | None = None) -> str:
+        """Return the command that trains these jobs again, to the same bits on this machine.
+
+        ``cwd`` is where the sweep was typed, if not here.
+        """
         seeds = [job.settings[SEED] for job in self.jobs if SEED in job.settings]
         typed = [
             f"{SEED}={','.join(seeds)}" if key_of(text) == SEED and len(seeds) > 1 else text
@@ -109,7 +112,7 @@ class SeedGroup:
         ]
         threads = {job.threads for job in self.jobs} - {None}
         typed += [f"trainer.threads={threads.pop()}"] if len(threads) == 1 else []
-        return train_command(*(["-m"] if len(self.jobs) > 1 else []), *typed)
+        return train_command(*(["-m"] if len(self.jobs) > 1 else []), *typed, cwd=cwd)
 
 
 def is_since(entered: float | None, since: float) -> bool:
@@ -126,6 +129,7 @@ class Sweep:
     total: int | None = None
     since: float = 0.0
     command: str = ""
+    cwd: Path = Path()  # in which the command was typed
 
     @property
     def current(self) -> list[Job]:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from convtrain.process.atomic import write_atomically
-from convtrain.run.commands import relative
+from convtrain.program import relative
 from convtrain.run.result import EVALUATED
 from convtrain.sweeps.cells import duration, mean_and_std
 from convtrain.sweeps.reading import read_sweep
@@ -29,7 +29,7 @@ def show_sweep(folder: Path) -> Sweep:
         console.print("to train a row again:")
         groups = sweep.groups()
         for rank, group in enumerate(groups[:MAX_COMMANDS], start=1):
-            console.print(f"{rank:3}  {group.command()}")
+            console.print(f"{rank:3}  {group.command(sweep.cwd)}")
         if len(groups) > MAX_COMMANDS:
             console.print(f"     and {len(groups) - MAX_COMMANDS} more, in results.csv")
     for job in sweep.with_status("failed"):
@@ -91,7 +91,7 @@ def write_csv(sweep: Sweep) -> None:
                 "gradients": " ".join(job.gradients),
                 "error": job.error,
                 "run_dir": str(job.path),
-                "command": SeedGroup((job,)).command(),
+                "command": SeedGroup((job,)).command(sweep.cwd),
             }
     keys = [key for job in sweep.jobs for key in job.settings]
     logged = [name for job in sweep.jobs for name in job.callback_metrics]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from convtrain.program import as_typed
 from convtrain.text import format_bytes, make_console
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} [--build] [options and overrides as for train.py]"
+    as_for = as_typed("options and overrides as for python train.py")
+    parser.usage = f"{parser.prog} [--build] [{as_for}]"
     parser.add_argument("--build", action="store_true", help="also build it and forecast its needs")
     parser.set_defaults(overrides=[])
 

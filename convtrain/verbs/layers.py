@@ -8,6 +8,7 @@ import argparse
 from rich import box
 from rich.table import Table
 
+from convtrain.program import as_typed
 from convtrain.text import make_console
 
 
@@ -35,5 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
     for layer in layers:
         table.add_row(layer.name, layer.family, layer.twin, ", ".join(layer.inferred))
     console.print(table)
-    console.print(f"{len(layers)} layers; 'python -m convtrain layers Conv2d' shows one in full")
+    example = as_typed("python -m convtrain layers Conv2d")
+    console.print(f"{len(layers)} layers; '{example}' shows one in full")
     return 0

@@ -10,11 +10,12 @@ from rich import box
 from rich.table import Table
 
 from convtrain.errors import ConfigError
+from convtrain.program import as_typed
 from convtrain.text import make_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} [overrides as for train.py]"
+    parser.usage = f"{parser.prog} [{as_typed('overrides as for python train.py')}]"
     parser.set_defaults(overrides=[])
 
 

@@ -1,4 +1,4 @@
-"""Train a network, as python train.py does.
+"""Train a network, or several with -m.
 
 Example: python -m convtrain train model=functional optimizer.lr=0.05
 """

@@ -19,6 +19,7 @@ from convtrain.config.dotted import value_at, walk
 from convtrain.config.mistakes import MISSING, Mistake
 from convtrain.config.trust import HYDRA_CALLBACK, LAUNCHER, SAMPLER, SWEEPER, load, refusal
 from convtrain.errors import ConfigError, did_you_mean
+from convtrain.program import install
 
 LATE = {"runtime.output_dir": OUTPUT_DIR, "job.id": "<the job's id>", "job.num": 1_907_405_211}
 """Markers of what a job fills in at its start. A value may contain one, but not compute with it."""
@@ -157,7 +158,7 @@ def _target_refusal(
             return "not allowed: nothing is made of a class that is named here"
     if (reason := refusal(value, trust, kind)) is not None:
         missing = reason.startswith("there is no module hydra_plugins.")
-        return "is not installed; pip install -e '.[sweep]'" if missing else reason
+        return f"is not installed; {install('sweep')}" if missing else reason
     target = str(value)
     try:
         if imports or (kind is not SAMPLER and target.startswith(kind.packages)):
