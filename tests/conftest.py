@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK = ("trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=false")
 
 register_resolvers()
+# As in a shell whose environment is activated: what is printed says python, and not its path.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 Train = Callable[..., dict[str, Any]]
 
@@ -64,6 +67,12 @@ def _each_yaml_file_is_parsed_once() -> Iterator[None]:
     OmegaConf.load = staticmethod(load_once)  # type: ignore[method-assign]
     yield
     OmegaConf.load = staticmethod(load)  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _started_by_train_py(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed names the program that started this process, which is not pytest."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
 
 
 @pytest.fixture(autouse=True)

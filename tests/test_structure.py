@@ -195,5 +195,5 @@ def test_the_six_steps_are_in_one_short_file_in_their_order() -> None:
 
 def test_few_modules_stand_beside_the_pipeline() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "pipeline"}
-    assert len(loose) <= 4, loose
+    assert len(loose) <= 5, loose
     assert len((PACKAGE / "pipeline.py").read_text().splitlines()) < 200
