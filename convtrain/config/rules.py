@@ -7,6 +7,7 @@ reading all rules to see which of them apply.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from convtrain.config.mistakes import Mistake, brief
 from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, MissingDataError
+from convtrain.program import install
 
 Mistakes = Iterator[Mistake]
 
@@ -97,6 +99,9 @@ def _published(data: Data) -> Mistakes:
         return
     if tuple(data.shape) != known.shape:
         yield Mistake("data.shape", f"the images of {data.name} are {brief(list(known.shape))}")
+    if data.name == "svhn" and find_spec("scipy") is None:
+        needs = f"is read by scipy, which is not installed; {install('svhn')}"
+        yield Mistake("data.name", needs)
     key, count = _class_count(data)
     if count not in (None, len(known.training)):
         yield Mistake(key, f"{data.name} has {len(known.training)} classes")

@@ -1,5 +1,6 @@
 """Where images come from: the right numbers, and one line where something is wrong."""
 
+import hashlib
 import pickle
 import struct
 from pathlib import Path
@@ -8,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.io import savemat
-from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets
 from torchvision.datasets.utils import calculate_md5
 
@@ -22,10 +21,22 @@ from convtrain.errors import (
     TrainingError,
 )
 
+SHA256 = "de529e89a4ade1a099f30ea646e31e8924ba3aeb7ab1c1cbe6fc4ba004aea74c"
+"""Of pixels and labels of all splits, when scikit-learn's own file was read."""
+
 FRACTIONS = {"val_fraction": 0.25, "split_seed": 0}
 
 
+def test_the_digits_are_the_published_ones() -> None:
+    splits = digits.load(val_fraction=0.1, test_fraction=0.2, split_seed=0)
+    found = hashlib.sha256()
+    for part in (splits.train, splits.val, splits.test):
+        found.update(part.pixels.numpy().tobytes() + part.labels.numpy().tobytes())
+    assert found.hexdigest() == SHA256
+
+
 def test_digits_are_scikit_learns_divided_without_overlap() -> None:
+    sklearn_digits = pytest.importorskip("sklearn.datasets").load_digits
     splits = digits.load(val_fraction=0.1, test_fraction=0.2, split_seed=0)
     parts = (splits.train, splits.val, splits.test)
     assert sum(len(part) for part in parts) == 1797
@@ -130,12 +141,13 @@ def test_a_changed_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 20), dtype=np.uint8)
     labels = np.array([10, 1] * 10).reshape(-1, 1)
     split_list = {}
     for split in ("train", "test"):
         path = tmp_path / f"{split}_32x32.mat"
-        savemat(path, {"X": pixels, "y": labels})
+        scipy_io.savemat(path, {"X": pixels, "y": labels})
         split_list[split] = ["", path.name, calculate_md5(path)]
     monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
     splits = torchvision.load(name="svhn", root=str(tmp_path), download=False, **FRACTIONS)
