@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn, optim
 
 from convtrain.config.groups.data import SplitSizes
+from convtrain.config.groups.loss import Focal
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.groups.optimizer import Optimizer
 from convtrain.config.lightning_callbacks import base_refusal
@@ -140,7 +141,22 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
     return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
 
 
-def make_task(config: Config, model: nn.Module) -> Task:
+def check_loss_targets(config: Config, *, multi_label: bool) -> None:
+    """Raise ConfigError if the images have any number of labels, and the loss expects a class."""
+    loss = config.loss
+    if multi_label and not loss.takes_labels:
+        raise ConfigError(
+            f"loss={loss.name}: expects one class an image, and the images of data="
+            f"{config.data.name} have any number of labels; type loss=bce"
+        )
+    if multi_label and isinstance(loss, Focal) and loss.form == "softmax":
+        raise ConfigError(
+            f"loss.form=softmax: expects one class an image, and the images of data="
+            f"{config.data.name} have any number of labels; type loss.form=sigmoid"
+        )
+
+
+def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) -> Task:
     if channels_last := wants_channels_last(config, model):
         lay_channels_last(model)
     if mode := config.trainer.compile:
@@ -160,6 +176,7 @@ def make_task(config: Config, model: nn.Module) -> Task:
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
+        multi_label=multi_label,
         channels_last=channels_last,
         cuda_graphs=config.trainer.uses_cuda_graphs,
     )

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.assembly import (
+    check_loss_targets,
     make_callbacks,
     make_data,
     make_loggers,
@@ -86,7 +87,8 @@ def assemble(
     fingerprint = data_fingerprint(data.splits)
     model = make_model(config)
     check_smallest_batch(config, data, model)
-    task = make_task(config, model)
+    check_loss_targets(config, multi_label=data.is_multi_label)
+    task = make_task(config, model, multi_label=data.is_multi_label)
     recorder = make_recorder(config, run.path)
     used = [*callbacks, *make_callbacks(config, run, data), *([recorder] if recorder else [])]
     used.append(SameEverywhere(asked, fingerprint, run.path))

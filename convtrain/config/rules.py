@@ -16,7 +16,7 @@ from convtrain.config.folders import read_layout
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks, Checkpoint, EarlyStopping
 from convtrain.config.groups.data import GIB, PUBLISHED, Data, ImageFolder, SplitSizes, Synthetic
-from convtrain.config.groups.loss import Loss
+from convtrain.config.groups.loss import Focal, Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
@@ -237,12 +237,24 @@ def _augment(data: Data, augment: Augment) -> Mistakes:
 
 
 def _mixup(augment: Augment, loss: Loss) -> Mistakes:
-    if augment.mixup and loss.name in ("multi_margin", "sum"):
+    if augment.mixup and not loss.takes_fractions:
         yield Mistake(
             "augment.mixup",
             f"loss={loss.name} has no place for images of two classes; add augment.mixup=0, "
             f"or choose loss=cross_entropy, nll or mse",
         )
+
+
+def _focal(data: Data, loss: Loss) -> Mistakes:
+    if not isinstance(loss, Focal) or loss.alpha is None:
+        return
+    count = _class_count(data)[1]
+    if isinstance(loss.alpha, list) == (loss.form == "sigmoid"):
+        text = "one number, such as 0.25" if loss.form == "sigmoid" else "a weight for each class"
+        yield Mistake("loss.alpha", f"is {text}, with loss.form={loss.form}")
+    elif isinstance(loss.alpha, list) and count not in (None, len(loss.alpha)):
+        text = f"has {len(loss.alpha)} weights, the data has {count} classes; give one for each"
+        yield Mistake("loss.alpha", text)
 
 
 def _custom(callbacks: Callbacks, trainer: Trainer) -> Mistakes:
@@ -341,7 +353,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _one_class, _published, _synthetic, _memory, _folder, _known_batches,
-    _devices, _sharded, _cuda_graphs, _augment, _mixup, _custom, _nesterov,
+    _devices, _sharded, _cuda_graphs, _augment, _mixup, _focal, _custom, _nesterov,
     _parameter_groups, _sharded_groups, _modes, _monitors,
     _nothing_trained, _nothing_kept,
 )  # fmt: skip

@@ -76,7 +76,10 @@ class Images:
         """Return ``count`` images, in memory; see :func:`sample_stratified`."""
         if count is None or count >= len(self):
             return self
-        return self.pick(sample_stratified(self.labels, count, seed).to(self.indexed_on))
+        labels = self.labels
+        if labels.ndim > 1:  # any number of labels an image: each combination is a class
+            labels = labels.unique(dim=0, return_inverse=True)[1]
+        return self.pick(sample_stratified(labels, count, seed).to(self.indexed_on))
 
     def to(self, device: torch.device) -> "Images":
         """Move the labels, and the pixels unless they are in a file."""

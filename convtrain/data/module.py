@@ -62,6 +62,11 @@ class ImageData(pl.LightningDataModule):
         )
         self._make_eval = partial(Batches, batch_size=eval_batch_size, normalise=normalise)
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image has any number of labels: floats (N, labels), of which 1 is present."""
+        return self.splits.train.labels.is_floating_point()
+
     def train_dataloader(self) -> Batches:
         return self._on_device(self._make_train, self.splits.train)
 

@@ -15,7 +15,9 @@ from convtrain.data.batches import Batches
 from convtrain.errors import TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
 from convtrain.training.log_entries import LogEntries
+from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
+from convtrain.training.parts import Parts, named_parameters
 from convtrain.training.position import Progress
 from convtrain.training.resuming import Resuming
 from convtrain.training.schedules import step_plateau
@@ -25,11 +27,21 @@ from convtrain.training.sharding import gathered
 class TaskHooks(pl.LightningModule):
     """Passes Lightning's hooks to the objects that log, save and resume."""
 
-    def __init__(self, model: nn.Module, *, log_every_n_steps: int, stop_when_lost: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        log_every_n_steps: int,
+        stop_when_lost: bool,
+        multi_label: bool,
+    ) -> None:
         super().__init__()
-        self.model, self.stop_when_lost = model, stop_when_lost
-        self.progress, self.entries = Progress(), LogEntries(log_every_n_steps)
-        self.resuming = Resuming(model, self.progress, self.entries)
+        self.model, self.loss, self.stop_when_lost = model, loss, stop_when_lost
+        self.progress = Progress()
+        self.entries = LogEntries(log_every_n_steps, multi_label=multi_label)
+        self.parts: Parts = {"": model, **({"loss": loss} if isinstance(loss, nn.Module) else {})}
+        self.resuming = Resuming(self.parts, self.progress, self.entries)
         self.gradient_norm: torch.Tensor | None = None  # of this step, before clipping, if known
         self.is_sharded = False
 
@@ -108,7 +120,7 @@ class TaskHooks(pl.LightningModule):
 
     def check_weights(self) -> None:
         """Raise TrainingError if a weight is not finite, which no further step can repair."""
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        named = [(name, p) for name, p in named_parameters(self.parts) if p.requires_grad]
         finite = [gathered(torch.isfinite(parameter.detach()).all()) for _, parameter in named]
         if finite and not bool(torch.stack(finite).all()):
             first = next(name for (name, _), fine in zip(named, finite, strict=True) if not fine)

@@ -11,9 +11,10 @@ from convtrain.training.running_metrics import RunningMetrics, means
 class LogEntries:
     """Logs loss, accuracy, learning rate and speed to all loggers."""
 
-    def __init__(self, every_n_steps: int) -> None:
+    def __init__(self, every_n_steps: int, *, multi_label: bool = False) -> None:
         self.every_n_steps = every_n_steps
-        self.running = {stage: RunningMetrics() for stage in ("fit", "val", "test")}
+        stages = ("fit", "val", "test")
+        self.running = {stage: RunningMetrics(multi_label=multi_label) for stage in stages}
         self.newest: dict[str, float] = {}
         self.logged_step = 0  # optimiser step of the newest training entry
         self.images = self.seconds = 0.0  # trained on so far, without the time of validation

@@ -1,11 +1,13 @@
 """The losses that torch does not have: from logits (N, classes) to a mean over images.
 
-Targets are int64 class indices (N,), or the fraction of each class, floats (N, classes), as mixup
-makes them.
+Targets are int64 class indices (N,), or floats (N, classes): the fraction of each class, as mixup
+makes them, or 0 and 1 for each label of a multi-label image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,9 +24,62 @@ def nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 def mse(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error against the one-hot target, or against the fraction of each class."""
+    return F.mse_loss(logits, as_floats(targets, logits))
+
+
+def bce(logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+    """Binary cross-entropy of each class, whose probability is the sigmoid of its logit.
+
+    The mean over images and classes. ``label_smoothing`` moves a part ``s`` of each target to
+    ``s / classes``, as torch's ``cross_entropy`` does.
+    """
+    wanted = as_floats(targets, logits)
+    if label_smoothing:
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    return F.binary_cross_entropy_with_logits(logits, wanted)
+
+
+def focal(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma: float,
+    form: Literal["softmax", "sigmoid"],
+    alpha: float | Sequence[float] | None,
+) -> Tensor:
+    """Cross-entropy times (1 - p)^gamma, p being the probability of the answer (Lin et al., 2017).
+
+    ``softmax`` takes the probabilities of the classes of an image together: the mean over images.
+    ``sigmoid`` takes each class by itself, as the paper does: the mean over images and classes.
+    A fraction of a class counts that part of its loss.
+
+    Args:
+        alpha: for ``softmax`` a weight for each class; for ``sigmoid`` the weight of the classes
+            that an image has, and ``1 - alpha`` of those that it has not.
+    """
+    wanted = as_floats(targets, logits)
+    if form == "softmax":
+        log_p = F.log_softmax(logits, dim=1)
+        # At least the smallest number, because the gradient of 0^gamma may not be finite.
+        others = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).tiny)
+        losses = -wanted * others**gamma * log_p
+        if alpha is not None:
+            losses = losses * torch.as_tensor(alpha, dtype=losses.dtype, device=losses.device)
+        return losses.sum(1).mean()
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
+    has = -wanted * torch.exp(gamma * log_q) * log_p
+    lacks = -(1 - wanted) * torch.exp(gamma * log_p) * log_q
+    if alpha is None:
+        return (has + lacks).mean()
+    assert isinstance(alpha, float | int)
+    return (alpha * has + (1 - alpha) * lacks).mean()
+
+
+def as_floats(targets: Tensor, logits: Tensor) -> Tensor:
+    """Return class indices as one-hot rows in the logits' dtype; other targets as they are."""
     if not targets.is_floating_point():
         targets = F.one_hot(targets, logits.shape[1])
-    return F.mse_loss(logits, targets.to(logits.dtype))
+    return targets.to(logits.dtype)
 
 
 def total(logits: Tensor, targets: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from typing import TypedDict
 
 import pytorch_lightning as pl
-from torch import Tensor, nn
+from torch import Tensor
 
 from convtrain.data.batches import Batches
 from convtrain.training.checkpoint_file import RUN_ID, Checkpoint
 from convtrain.training.log_entries import LogEntries, sum_over_devices
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
+from convtrain.training.parts import Parts, named_parameters
 from convtrain.training.position import (
     Position,
     Progress,
@@ -32,8 +33,8 @@ class Logged(TypedDict):
 class Resuming:
     """Saves and restores the place in the epoch, the running metrics and the gradients."""
 
-    def __init__(self, model: nn.Module, progress: Progress, entries: LogEntries) -> None:
-        self.model, self.progress, self.entries = model, progress, entries
+    def __init__(self, parts: Parts, progress: Progress, entries: LogEntries) -> None:
+        self.parts, self.progress, self.entries = parts, progress, entries
         self.run_id: str | None = None  # set on rank 0, which saves it in every checkpoint
         self._within_epoch: Logged | None = None
         self._loaded: Checkpoint = {}
@@ -59,7 +60,7 @@ class Resuming:
             "stopped_within": _limits(trainer) if trainer.should_stop else None,
         }
         if _accumulates(trainer, position):
-            named = self.model.named_parameters()
+            named = named_parameters(self.parts)
             checkpoint["gradients"] = {n: gathered(p.grad) for n, p in named if p.grad is not None}
 
     def load(self, trainer: pl.Trainer, checkpoint: Checkpoint) -> None:
@@ -99,7 +100,7 @@ class Resuming:
             steps -= follows and not _accumulates(trainer, position)
         trainer.fit_loop.epoch_loop._batches_that_stepped = steps
         gradients = loaded.get("gradients", {})
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in named_parameters(self.parts):
             if name in gradients:
                 parameter.grad = divided_like(parameter, gradients[name])
         self.entries.logged_step = saved["logged_step"]

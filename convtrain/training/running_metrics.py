@@ -13,9 +13,15 @@ class RunningMetrics:
     ``add`` only stores a batch, because ten small operations take ten times as long as a large one.
     ``sums`` computes, and waits for the device. The sums do not depend on when they are read,
     because the host adds them up batch by batch in float64.
+
+    Args:
+        multi_label: an image has any number of labels, and targets are floats (N, labels). Its
+            accuracy is the part of its labels that are right, a label being present above a
+            probability of 0.5: torchmetrics' ``MultilabelAccuracy``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, multi_label: bool = False) -> None:
+        self.multi_label = multi_label
         self.reset()
 
     def reset(self) -> None:
@@ -26,7 +32,8 @@ class RunningMetrics:
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Add a batch's mean loss, its logits (N, classes) and its class indices (N,).
 
-        Mixed images have targets (N, classes), where the predicted class counts with its fraction.
+        Mixed images have targets (N, classes), where the predicted class counts with its fraction,
+        and so does each label of mixed multi-label images.
         """
         count = len(targets)
         self._losses.append((loss.detach(), count))
@@ -35,8 +42,11 @@ class RunningMetrics:
             return
         if targets.is_floating_point():
             with torch.no_grad():
-                predicted = logits.argmax(1).unsqueeze(1)
-                self._correct_counts.append(targets.gather(1, predicted).sum())
+                if self.multi_label:
+                    right = torch.where(logits > 0, targets, 1 - targets).mean(1)
+                else:
+                    right = targets.gather(1, logits.argmax(1).unsqueeze(1))
+                self._correct_counts.append(right.sum())
             return
         self._logits.append(logits.detach())
         self._targets.append(targets)

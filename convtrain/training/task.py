@@ -16,6 +16,7 @@ from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.hooks import TaskHooks
 from convtrain.training.losses import Loss
+from convtrain.training.parts import named_parameters
 from convtrain.training.schedules import MakeSchedule
 
 
@@ -34,6 +35,7 @@ class Task(TaskHooks):
         model: maps images (N, channels, height, width) to logits (N, classes).
         seed: seeds everything random in a step, such as dropout.
         stop_when_lost: raise TrainingError once a logged loss and a weight are not finite.
+        multi_label: an image has any number of labels.
         cuda_graphs: each call of the model overwrites the output of the previous call.
     """
 
@@ -47,12 +49,19 @@ class Task(TaskHooks):
         seed: int,
         log_every_n_steps: int,
         stop_when_lost: bool = False,
+        multi_label: bool = False,
         channels_last: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
         # Step 1: a network with learnable weights is defined. It is self.model from here on.
-        super().__init__(model, log_every_n_steps=log_every_n_steps, stop_when_lost=stop_when_lost)
-        self.loss, self.make_optimizer, self.make_schedule = loss, make_optimizer, make_schedule
+        super().__init__(
+            model,
+            loss,
+            log_every_n_steps=log_every_n_steps,
+            stop_when_lost=stop_when_lost,
+            multi_label=multi_label,
+        )
+        self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.channels_last, self.cuda_graphs = seed, channels_last, cuda_graphs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -95,7 +104,9 @@ class Task(TaskHooks):
         optimizer.step(closure=optimizer_closure)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(p for p in self.model.parameters() if p.requires_grad)
+        optimizer = self.make_optimizer(
+            p for _, p in named_parameters(self.parts) if p.requires_grad
+        )
         schedule = self.make_schedule(
             optimizer=optimizer,
             total_steps=training_steps(self.trainer),

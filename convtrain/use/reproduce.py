@@ -10,6 +10,7 @@ from convtrain.command.job_config import config_of
 from convtrain.gradients.diagnosis.replay import Replay, digest_of, replay_saved
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint
+from convtrain.training.parts import named_parameters
 
 
 def reproduce(path: Path | str) -> Replay:
@@ -35,7 +36,7 @@ def reproduce(path: Path | str) -> Replay:
     torch.set_num_threads(saved["threads"])
     try:
         with torch.no_grad():
-            for name, parameter in task.model.named_parameters():
+            for name, parameter in named_parameters(task.parts):
                 parameter.copy_(saved["weights"][name])
         found = replay_saved(task.train(), saved, trainer.precision_plugin.train_step_context)
     finally:

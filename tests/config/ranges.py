@@ -305,8 +305,18 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
         },
     ),
     (
-        ["data=cifar10", "scheduler=plateau", "model=custom", "model._target_=torch.nn.Identity"],
+        ["data=cifar10", "scheduler=plateau", "model=custom", "model._target_=torch.nn.Identity",
+         "loss=focal"],
         {
+            **below(
+                "loss",
+                {
+                    "name": one_of("focal"),
+                    "gamma": real(lambda v: 0 <= v <= 100),
+                    "form": one_of("softmax", "sigmoid"),
+                    "alpha": either(fraction, list_of(to_a_million, 1), nothing),
+                },
+            ),
             **below(
                 "data",
                 {
@@ -344,8 +354,11 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
         ),
     ),
     (
-        ["scheduler=none"],
-        below("scheduler", {"name": one_of("none"), "warmup_epochs": to_a_billion}),
+        ["scheduler=none", "loss=bce"],
+        {
+            **below("scheduler", {"name": one_of("none"), "warmup_epochs": to_a_billion}),
+            **below("loss", {"name": one_of("bce"), "label_smoothing": fraction}),
+        },
     ),
 ]  # fmt: skip
 """Overrides, and what each key of the configuration they compose allows."""

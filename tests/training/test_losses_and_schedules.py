@@ -9,18 +9,30 @@ from pydantic import TypeAdapter
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torchvision.ops import sigmoid_focal_loss
 
 from convtrain.config.schema import Loss, Scheduler
 from convtrain.training.running_metrics import RunningMetrics, means
 
 SCORES, TARGETS = torch.randn(16, 5), torch.randint(0, 5, (16,))
+ALPHA = [1.0, 2.0, 0.5, 1.0, 3.0]
 EXPECTED: dict[str, tuple[dict[str, Any], Any]] = {
     "cross_entropy": ({"label_smoothing": 0.1}, nn.CrossEntropyLoss(label_smoothing=0.1)),
     "nll": ({}, lambda s, t: nn.NLLLoss()(s.log_softmax(1), t)),
     "mse": ({}, lambda s, t: ((s - torch.eye(5)[t]) ** 2).mean()),
     "multi_margin": ({"margin": 0.5, "p": 2}, nn.MultiMarginLoss(p=2, margin=0.5)),
     "sum": ({}, lambda s, t: s.sum()),
+    "bce": (
+        {"label_smoothing": 0.1},
+        lambda s, t: nn.BCEWithLogitsLoss()(s, torch.eye(5)[t] * 0.9 + 0.02),
+    ),
+    "focal": ({"gamma": 2.0, "form": "softmax", "alpha": ALPHA}, lambda s, t: focal_by_hand(s, t)),
 }
+
+
+def focal_by_hand(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    p = scores.exp()[range(16), targets] / scores.exp().sum(1)
+    return (-torch.tensor(ALPHA)[targets] * (1 - p) ** 2 * p.log()).mean()
 
 
 def loss(name: str, **settings: Any) -> Any:
@@ -36,6 +48,43 @@ def test_a_loss_is_torchs(name: str) -> None:
 def test_nll_takes_log_probabilities_as_they_are() -> None:
     nll = loss("nll")
     torch.testing.assert_close(nll(SCORES.log_softmax(1), TARGETS), nll(SCORES, TARGETS))
+
+
+@pytest.mark.parametrize("alpha", [None, 0.25])
+def test_sigmoid_focal_is_torchvisions_and_without_gamma_bce(alpha: float | None) -> None:
+    focal = loss("focal", gamma=2.0, form="sigmoid", alpha=alpha)
+    labels = (torch.rand(16, 5) < 0.5).float()
+    for targets, hot in ((labels, labels), (TARGETS, torch.eye(5)[TARGETS])):
+        expected = sigmoid_focal_loss(SCORES, hot, alpha=alpha or -1.0, reduction="mean")
+        torch.testing.assert_close(focal(SCORES, targets), expected)
+    plain = loss("focal", gamma=0.0, form="sigmoid", alpha=None)
+    bce = loss("bce", label_smoothing=0.0)
+    torch.testing.assert_close(plain(SCORES, labels), bce(SCORES, labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("bce", {"label_smoothing": 0.0}),
+        ("focal", {"gamma": 1.5, "form": "softmax", "alpha": ALPHA}),
+        ("focal", {"gamma": 1.5, "form": "sigmoid", "alpha": 0.25}),
+    ],
+    ids=["bce", "softmax", "sigmoid"],
+)
+def test_mixed_images_count_the_fraction_of_each_class(name: str, settings: dict[str, Any]) -> None:
+    made, other = loss(name, **settings), TARGETS.roll(1)
+    mixed = 0.3 * torch.eye(5)[TARGETS] + 0.7 * torch.eye(5)[other]
+    expected = 0.3 * made(SCORES, TARGETS) + 0.7 * made(SCORES, other)
+    torch.testing.assert_close(made(SCORES, mixed), expected)
+
+
+@pytest.mark.parametrize("form", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_gradient_of_focal_is_finite_for_certain_answers(form: str, gamma: float) -> None:
+    scores = (200 * torch.eye(5)[TARGETS] - 100).requires_grad_()
+    loss("focal", gamma=gamma, form=form, alpha=None)(scores, TARGETS).backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
 
 
 def schedule(name: str, optimizer: SGD, steps: int, **settings: Any) -> Any:

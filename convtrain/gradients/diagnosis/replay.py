@@ -17,6 +17,7 @@ from convtrain.gradients.record.microbatches import Buffers, MicroBatches
 from convtrain.gradients.record.statistics import is_finite
 from convtrain.models.observe import observe_outputs
 from convtrain.training.norms import whole
+from convtrain.training.parts import named_parameters
 from convtrain.training.task import Task
 
 State = dict[str, Any]
@@ -56,7 +57,7 @@ def replay_step(
             for batch, batch_idx in micro_batches.batches
         ],
         "buffers": micro_batches.buffers,
-        "weights": {name: p.detach() for name, p in task.model.named_parameters()},
+        "weights": {name: p.detach() for name, p in named_parameters(task.parts)},
     }
     found = replay_saved(task, state, trainer.precision_plugin.train_step_context)
     told = {"nan_origin": found.where, "micro_batch": found.micro_batch, "losses": found.losses}
@@ -73,7 +74,7 @@ def replay_saved(
             where = _replay(task, saved, context, state["parts"], found)
             if where and not found.where:
                 found.where, found.micro_batch = where, number
-    for name, parameter in task.model.named_parameters():
+    for name, parameter in named_parameters(task.parts):
         if not is_finite(parameter):
             found.where = f"weights themselves, of which {name} is not finite"
             found.micro_batch = None
@@ -117,7 +118,7 @@ def _replay(
         origin.enter_loss(logits, loss)
         weighted = (loss * batch.loss_weight if batch.loss_weight != 1 else loss) / parts
     found.losses.append(weighted.detach())
-    parameters = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
+    parameters = {n: p for n, p in named_parameters(task.parts) if p.requires_grad}
     gradients = torch.autograd.grad(weighted, list(parameters.values()), allow_unused=True)
     where = origin.where
     for name, gradient in zip(parameters, gradients, strict=True):
@@ -134,12 +135,12 @@ def _replay(
 
 @contextmanager
 def _restored(task: Task, buffers: Mapping[str, Tensor | None]) -> Iterator[None]:
-    model_buffers = Buffers(task.model)
-    originals = model_buffers.tensors()
+    buffers_now = Buffers(task.parts)
+    originals = buffers_now.tensors()
     with torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
         try:
             given = {k: None if t is None else t.clone() for k, t in buffers.items()}
-            model_buffers.put({**model_buffers.clone(), **given})
+            buffers_now.put({**buffers_now.clone(), **given})
             yield
         finally:
-            model_buffers.put(originals)
+            buffers_now.put(originals)

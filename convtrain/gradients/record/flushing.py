@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from convtrain.errors import TrainingError
 from convtrain.gradients.diagnosis.alarm_handler import AlarmHandler
@@ -26,6 +26,7 @@ from convtrain.models.compiled import is_compiled
 from convtrain.process.atomic import comes_from_full_disk
 from convtrain.text import format_bytes
 from convtrain.training.epochs import epoch_steps, training_steps
+from convtrain.training.parts import Parts
 
 log = logging.getLogger("convtrain")
 
@@ -37,7 +38,7 @@ class Flusher:
         self,
         run_dir: Path,
         trainer: pl.Trainer,
-        model: nn.Module,
+        parts: Parts,
         plan: Plan,
         alarms: AlarmHandler,
         overhead: Overhead,
@@ -47,24 +48,24 @@ class Flusher:
         max_overhead: float,
     ) -> None:
         self._trainer, self._alarms, self.flush_every = trainer, alarms, flush_every
-        steps = training_steps(trainer)
+        model, steps = parts[""], training_steps(trainer)
         epochs = math.ceil(steps / max(epoch_steps(trainer), 1))
         saves = epochs if trainer.checkpoint_callbacks else 0
         size = RecordSize(steps, rows_per_flush=flush_every, saves=saves).of_model(model, plan)
         self.plan, forecast = fit_on_disk(plan, size, max_bytes=max_bytes)
         self._budget = Budget(max_overhead, overhead, trainer.global_step, steps)
         flush = partial(self.flush, all_processes=False)
-        self.parameters = Parameters(model, self.plan, before_change=flush)
+        self.parameters = Parameters(parts, self.plan, before_change=flush)
         self.filters = ZeroFilters(trainer.strategy.root_device)
         self._rows: list[StepRecord] = []
         self.has_news = False  # whether settle has yet to act on a flush
         self._writer: Writer | None = None
         if trainer.is_global_zero:
             has_statistics = self.plan.statistics is not None
-            self._writer = Writer(run_dir, trainer, model, overhead, has_statistics=has_statistics)
+            self._writer = Writer(run_dir, trainer, parts, overhead, has_statistics=has_statistics)
             if is_compiled(model) and self.plan.distributions is not None:
                 log.warning("the model is compiled: the outputs of its layers are not recorded")
-            if idle := without_optimizer(trainer, model):
+            if idle := without_optimizer(trainer, parts):
                 log.warning("no optimiser has %s: these weights will not move", ", ".join(idle))
             described = describe_plan(self.plan, plan)
             print(f"gradient record: {described}; about {format_bytes(forecast)}")

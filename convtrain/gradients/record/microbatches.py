@@ -5,21 +5,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convtrain.data.batches import Batch, Batches
 from convtrain.gradients.record.capture import INPUT, Capture, LayerRecord
 from convtrain.gradients.record.overhead import Overhead
 from convtrain.gradients.record.steps import StepRecord
+from convtrain.training.parts import Parts, named_modules
 
 
 class Buffers:
-    """A model's buffers by name; a forward pass may replace the tensors."""
+    """All buffers by name; a forward pass may replace the tensors."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._owners = {
             f"{path}.{name}" if path else name: (module._buffers, name)
-            for path, module in model.named_modules()
+            for path, module in named_modules(parts)
             for name in module._buffers
         }
 
@@ -45,8 +46,8 @@ class MicroBatches:
         layers, input_gradient: from the first micro-batch, if it was captured.
     """
 
-    def __init__(self, model: nn.Module, overhead: Overhead, *, keeps_buffers: bool) -> None:
-        self._model, self._buffers = model, Buffers(model) if keeps_buffers else None
+    def __init__(self, parts: Parts, overhead: Overhead, *, keeps_buffers: bool) -> None:
+        self._model, self._buffers = parts[""], Buffers(parts) if keeps_buffers else None
         self._capture: Capture | None = None
         self._done_before: list[int] = []  # batch_idx before the checkpoint
         self._overhead = overhead

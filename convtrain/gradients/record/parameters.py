@@ -3,26 +3,27 @@
 from collections.abc import Callable, Iterator
 
 import pytorch_lightning as pl
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from convtrain.gradients.record.schedule import Plan
 from convtrain.training.norms import is_small
+from convtrain.training.parts import Parts, named_parameters
 
 
 class Parameters:
-    """All parameters of a model, in its own order; a tied one is listed once.
+    """All parameters of a training, in their modules' order; a tied one is listed once.
 
-    It calls ``before_change`` before its columns change because the model has a new parameter.
+    It calls ``before_change`` before its columns change because there is a new parameter.
     ``small`` tells that one fused kernel takes all gradients.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, before_change: Callable[[], None]) -> None:
-        self._model, self._plan, self._before_change = model, plan, before_change
+    def __init__(self, parts: Parts, plan: Plan, before_change: Callable[[], None]) -> None:
+        self._parts, self._plan, self._before_change = parts, plan, before_change
         self._list_columns()
 
     def _list_columns(self) -> None:
-        named = dict(self._model.named_parameters())
+        named = dict(named_parameters(self._parts))
         self.names, self.tensors = tuple(named), tuple(named.values())
         self.chosen = [self._plan.selects(name) for name in self.names]
         self.small = all(is_small(parameter) for parameter in self.tensors)
@@ -33,7 +34,7 @@ class Parameters:
         parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
         try:
             columns = [self._column[id(parameter)] for parameter in parameters]
-        except KeyError:  # the model has a new parameter
+        except KeyError:  # there is a new parameter
             self._before_change()
             self._list_columns()
             columns = [self._column[id(parameter)] for parameter in parameters]
@@ -46,8 +47,8 @@ def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
         yield from group["params"]
 
 
-def without_optimizer(trainer: pl.Trainer, model: nn.Module) -> list[str]:
+def without_optimizer(trainer: pl.Trainer, parts: Parts) -> list[str]:
     """Return the names of trainable parameters that belong to no optimiser."""
     owned = {id(p) for optimizer in trainer.optimizers for p in parameters_of(optimizer)}
-    named = model.named_parameters()
+    named = named_parameters(parts)
     return [name for name, p in named if p.requires_grad and id(p) not in owned]

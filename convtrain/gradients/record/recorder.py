@@ -59,12 +59,12 @@ class Recorder(pl.Callback):
         self._is_recording = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        model = pl_module.model if isinstance(pl_module, Task) else pl_module
-        self._can_capture = not is_compiled(model)
-        self._flusher = flusher = self._make_flusher(trainer=trainer, model=model)
+        parts = pl_module.parts if isinstance(pl_module, Task) else {"": pl_module}
+        self._can_capture = not is_compiled(parts[""])
+        self._flusher = flusher = self._make_flusher(trainer=trainer, parts=parts)
         self._measurement = Measurement(trainer, pl_module, flusher, self.overhead)
         can_replay = self._measurement.decides_at_once and self._alarms.mode != "off"
-        self._micro_batches = MicroBatches(model, self.overhead, keeps_buffers=can_replay)
+        self._micro_batches = MicroBatches(parts, self.overhead, keeps_buffers=can_replay)
         self._parts: dict[str, Any] = {
             "watcher": self._alarms,
             "previous": self._measurement,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-from torch import nn
 
 from convtrain.gradients.record.overhead import Overhead
 from convtrain.gradients.record.steps import FlushedSteps
@@ -17,6 +16,7 @@ from convtrain.gradients.record.tables import (
     step_columns,
 )
 from convtrain.gradients.record.tensorboard import TensorBoardView
+from convtrain.training.parts import Parts, named_parameters
 
 
 class Writer:
@@ -26,7 +26,7 @@ class Writer:
         self,
         run_dir: Path,
         trainer: pl.Trainer,
-        model: nn.Module,
+        parts: Parts,
         overhead: Overhead,
         *,
         has_statistics: bool,
@@ -37,7 +37,7 @@ class Writer:
         self._graph = before.last_graph()
         self._tensorboard = TensorBoardView(trainer)
         self.store = Store(run_dir, in_thread=True)
-        self._write_json("parameters.json", _describe_parameters(model))
+        self._write_json("parameters.json", _describe_parameters(parts))
         self.store.start_writing()
 
     def write(self, flushed: FlushedSteps, chosen: Sequence[bool]) -> None:
@@ -70,9 +70,9 @@ class Writer:
         self.store.write_text(name, json.dumps(content, indent=1) + "\n")
 
 
-def _describe_parameters(model: nn.Module) -> list[dict[str, object]]:
+def _describe_parameters(parts: Parts) -> list[dict[str, object]]:
     aliases: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in named_parameters(parts, remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
     return [
         {
@@ -81,5 +81,5 @@ def _describe_parameters(model: nn.Module) -> list[dict[str, object]]:
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "also": aliases[id(parameter)][1:],
         }
-        for name, parameter in model.named_parameters()
+        for name, parameter in named_parameters(parts)
     ]

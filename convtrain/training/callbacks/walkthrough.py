@@ -9,6 +9,7 @@ from torch import Tensor
 from convtrain.data.batches import Batch
 from convtrain.models.observe import observe_outputs
 from convtrain.training.loggers.tensorboard import tensorboard_of
+from convtrain.training.parts import named_parameters
 from convtrain.training.task import Task
 
 MAX_VALUES = 1000  # torch abbreviates tensors with more values
@@ -31,7 +32,7 @@ class Walkthrough(pl.Callback):
         self._batch = batch
         batch.images.requires_grad_(True)
         self.lines.append("1. A network with learnable weights is defined.")
-        for name, parameter in pl_module.model.named_parameters():
+        for name, parameter in named_parameters(pl_module.parts):
             self._show(f"   {name}", parameter)
             self._before[name] = parameter.detach().clone()
         self.lines.append("2. The dataset's batches are iterated; this is the first one.")
@@ -59,7 +60,7 @@ class Walkthrough(pl.Callback):
             return
         self.lines.append("5. Gradients are propagated back.")
         self._show("   gradient of the input", self._batch.images.grad)
-        for name, parameter in pl_module.model.named_parameters():
+        for name, parameter in named_parameters(pl_module.parts):
             self._show(f"   gradient of {name}", parameter.grad)
 
     def on_train_batch_end(
@@ -75,7 +76,7 @@ class Walkthrough(pl.Callback):
         self._batch = None
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.lines.append(f"6. The weights are updated; the learning rate is {rate:g}.")
-        for name, parameter in pl_module.model.named_parameters():
+        for name, parameter in named_parameters(pl_module.parts):
             self._show(f"   {name} before", self._before[name])
             self._show(f"   {name} after", parameter)
         text = "\n".join(self.lines)

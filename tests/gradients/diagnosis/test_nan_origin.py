@@ -91,6 +91,7 @@ class Head(nn.Module):
     def __init__(self, model: nn.Module, loss: Any = nn.functional.cross_entropy) -> None:
         super().__init__()
         self.model, self.loss, self.device = model, loss, torch.device("cpu")
+        self.parts = {"": model}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -1,0 +1,22 @@
+"""The modules that are trained: the model, and a loss with parameters or buffers of its own."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+Parts = Mapping[str, nn.Module]
+"""The modules by the prefix of their names: none for the model, ``loss`` for the loss."""
+
+
+def named_parameters(
+    parts: Parts, *, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield all parameters by name, such as ``conv1.weight`` and ``loss.temperature``."""
+    for prefix, module in parts.items():
+        yield from module.named_parameters(prefix, remove_duplicate=remove_duplicate)
+
+
+def named_modules(parts: Parts) -> Iterator[tuple[str, nn.Module]]:
+    """Yield all modules by path; the model's own path is empty."""
+    for prefix, module in parts.items():
+        yield from module.named_modules(prefix=prefix)

@@ -1,0 +1,63 @@
+"""Images with any number of labels: floats (N, labels) as targets, against torchmetrics."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchmetrics.functional.classification import multilabel_accuracy
+
+from convtrain.assembly import check_loss_targets
+from convtrain.data.images import Images, Splits
+from convtrain.errors import ConfigError
+from convtrain.pipeline import assemble, train_assembled
+from convtrain.training.running_metrics import RunningMetrics, means
+from tests.conftest import QUICK, compose
+
+
+def labelled_quadrants(count: int, seed: int) -> Images:
+    """Return noise whose quadrants are bright or not; each is a label, so 0 to 4 are present."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(count, 4, generator=generator) < 0.5).float()
+    bright = (labels * 150).view(count, 1, 2, 2)
+    noise = torch.randint(0, 100, (count, 3, 8, 8), generator=generator)
+    enlarged = bright.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    return Images((noise + enlarged).to(torch.uint8), labels)
+
+
+@pytest.mark.parametrize("loss", ["bce", "focal loss.form=sigmoid"])
+def test_a_network_learns_labels_and_its_accuracy_is_torchmetrics(
+    loss: str, tmp_path: Path
+) -> None:
+    splits = Splits(*(labelled_quadrants(n, seed=n) for n in (400, 100, 101)))
+    overrides = ("data=synthetic", "data.shape=[3,8,8]", "data.num_classes=4", "trainer=cpu",
+                 "network.layers=[Flatten,{Linear:{out_features:4}}]", "trainer.max_epochs=5",
+                 "data.batch_size=20", "augment.mixup=0.5", "optimizer.lr=0.05",
+                 f"loss={loss}")  # fmt: skip
+    config = compose(*QUICK, *" ".join(overrides).split())
+    parts = assemble(config, tmp_path, splits=splits)
+    result = train_assembled(parts)
+    with torch.no_grad():
+        logits = parts.task.model(parts.data.normalise(splits.test.read(torch.arange(101))))
+    expected = multilabel_accuracy(logits, splits.test.labels.int(), num_labels=4)
+    assert result["test/acc"] == pytest.approx(expected.item())
+    assert result["test/acc"] > 0.9
+
+
+def test_mixed_labels_count_with_their_fractions() -> None:
+    running = RunningMetrics(multi_label=True)
+    targets = torch.tensor([[1.0, 0.25, 0.0, 1.0]])
+    running.add(torch.tensor(0.5), torch.tensor([[2.0, 3.0, -1.0, -4.0]]), targets)
+    assert means(running.sums) == (0.5, pytest.approx((1 + 0.25 + 1 + 0) / 4))
+
+
+@pytest.mark.parametrize(
+    ("loss", "line"),
+    [
+        (["loss=cross_entropy"], "loss=cross_entropy: expects one class an image"),
+        (["loss=focal"], "loss.form=softmax: expects one class an image"),
+    ],
+)
+def test_a_loss_that_expects_one_class_is_refused(loss: list[str], line: str) -> None:
+    check_loss_targets(compose(*loss), multi_label=False)
+    with pytest.raises(ConfigError, match=line):
+        check_loss_targets(compose(*loss), multi_label=True)
