@@ -33,7 +33,7 @@ from convtrain.training.trainer import make_trainer
 CHECKPOINT_BYTES, TENSOR_BYTES = 10_000, 500  # of a checkpoint, in addition to its numbers
 CSV_ENTRY_BYTES, TENSORBOARD_ENTRY_BYTES = 90, 250
 FILTERS_BYTES, IMAGE_BYTES = 15_000, 700  # of TensorBoard's pictures
-SMALL_FILES_BYTES = 12_000  # configuration, provenance, log and result
+SMALL_FILES_BYTES = 16_000  # configuration, provenance, log and result
 
 
 class Forecast(NamedTuple):

@@ -10,7 +10,6 @@ from convtrain.command.overrides import parse_override
 from convtrain.config.identity import ROLES, role_of
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, OccupiedError, first_line
-from convtrain.run.commands import resume_command
 from convtrain.run.directory import Run
 from convtrain.text import plain_as_omegaconf
 
@@ -76,7 +75,7 @@ def why_not_anew(run: Run) -> str | None:
     if run.is_finished:
         return "holds a finished run; choose another directory, or leave this key out"
     if run.saved():
-        again = resume_command(run.path)
+        again = run.resume_command()
         return f"holds a run that has saved checkpoints; to resume it: {again}"
     return None
 

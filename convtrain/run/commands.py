@@ -32,8 +32,7 @@ def train_command(*arguments: str, cwd: Path | None = None) -> str:
         arguments: options and overrides; the paths in the options are absolute.
         cwd: where the overrides were typed, which relative paths in them start from, if not here.
     """
-    here = typed_in()
-    there = cwd if cwd is not None and cwd.is_dir() and cwd.resolve() != here.resolve() else here
+    here, there = typed_in(), _there(cwd)
     shown = []
     for argument in arguments:
         option, _, value = argument.partition("=")
@@ -42,7 +41,13 @@ def train_command(*arguments: str, cwd: Path | None = None) -> str:
     processes = _started_by_torchrun()
     words = program.torchrun_words(processes) if processes else program.train_words(there)
     command = shlex.join([*words, *shown])
-    return command if there is here else f"cd {shlex.quote(relative(there))} && {command}"
+    change = shlex.join(["cd", _as_argument(relative(there))])
+    return command if there is here else f"{change} && {command}"
+
+
+def _there(cwd: Path | None) -> Path:
+    here = typed_in()
+    return cwd if cwd is not None and cwd.is_dir() and cwd.resolve() != here.resolve() else here
 
 
 def _started_by_torchrun() -> int:
@@ -54,9 +59,10 @@ def _started_by_torchrun() -> int:
     return 0
 
 
-def resume_command(run_dir: Path, *overrides: str) -> str:
-    """Return the command that resumes a run, with additional overrides."""
-    return train_command(override("resume", relative(run_dir)), *overrides)
+def resume_command(run_dir: Path, *overrides: str, cwd: Path | None = None) -> str:
+    """Return the command that resumes a run, with additional overrides; ``cwd`` is as above."""
+    there = _there(cwd)
+    return train_command(override("resume", relative(run_dir, there)), *overrides, cwd=there)
 
 
 def verb_command(verb: str, folder: Path) -> str:

@@ -157,7 +157,7 @@ class Run:
         if (result := self.read_result()) is None:
             raise MissingDataError(
                 f"{self.path}: is not finished, so it has no result to compare; "
-                f"resume it: {resume_command(self.path)}"
+                f"resume it: {self.resume_command()}"
             )
         return result
 
@@ -166,6 +166,13 @@ class Run:
         if not _exists(self.provenance):
             return {}
         return _mapping(self.provenance, from_json)
+
+    def resume_command(self) -> str:
+        """Return the command that resumes the run, in the folder in which it was started."""
+        folder: object = None
+        with suppress(CorruptDataError):
+            folder = value_at(self.read_provenance(), "project.folder", None)
+        return resume_command(self.path, cwd=Path(folder) if isinstance(folder, str) else None)
 
     def read_error(self) -> str | None:
         """Return why the run failed, or None."""

@@ -33,9 +33,14 @@ def config_pairs(first: Run, second: Run) -> Iterator[Pair]:
 
 
 def provenance_pairs(first: Run, second: Run) -> Iterator[Pair]:
-    """Yield versions, machine and devices."""
+    """Yield versions, machine and devices, as far as both runs have recorded them."""
     a, b = (dict(leaves(run.read_provenance())) for run in (first, second))
-    yield from (pair for pair in _pairs(a, b) if pair.key not in ("command", "seed"))
+    known = all("project.folder" in recorded for recorded in (a, b))  # older runs lack most of it
+    for pair in _pairs(a, b):
+        is_new = pair.key.startswith(("packages.", "project."))
+        is_known = known or not is_new or None not in (pair.first, pair.second)
+        if is_known and pair.key not in ("command", "seed", "project.folder"):
+            yield pair
 
 
 def metric_pairs(first: Run, second: Run) -> Iterator[Pair]:
