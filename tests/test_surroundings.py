@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -191,30 +190,3 @@ def test_a_training_in_such_surroundings_is_quiet_and_whole(tmp_path: Path, name
         assert done.stdout.strip()
         assert "Traceback" not in done.stderr
     assert (tmp_path / "a run" / "result.json").is_file()
-
-
-@pytest.mark.slow
-def test_the_wheel_can_be_imported(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    shutil.copytree(REPOSITORY / "convtrain", source / "convtrain")
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(REPOSITORY / name, source)
-    subprocess.run(
-        [
-            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-            "--wheel-dir", str(tmp_path), str(source),
-        ],
-        check=True,
-    )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(tmp_path / "installed")
-    done = subprocess.run(
-        [
-            sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c",
-            "import convtrain, convtrain.pipeline; print(convtrain.__file__)",
-        ],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.startswith(str(tmp_path / "installed"))

@@ -1,0 +1,215 @@
+"""convtrain as a stranger has it: from a wheel, in a folder of their own, without the clone.
+
+The folder holds a package, an experiment that uses it, and files that have the names of modules
+that libraries import, and of a plugin of Hydra's; none of those may run.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from convtrain.__main__ import verbs_by_name
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+SOURCES = ("convtrain", "configs", "template", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+MINE = """# @package _global_
+data:
+  limit: 64
+trainer:
+  max_epochs: 1
+callbacks:
+  progress_bar: false
+  custom: [{_target_: mypackage.callback.Note}]
+trust: [mypackage]
+"""
+NOTE = """
+import os
+from pathlib import Path
+import helper  # beside the package
+from pytorch_lightning import Callback
+
+class Note(Callback):
+    def on_train_end(self, trainer, module):
+        Path(helper.NOTES, str(os.getpid())).touch()
+"""
+TRAP = "from pathlib import Path\nPath(__file__).with_name('executed').touch()\n"
+QUICK = ("experiment=mine", "logger=csv")
+
+
+class Installed:
+    """A folder, and the programs of an environment in which convtrain is installed."""
+
+    def __init__(self, environment: Path, folder: Path) -> None:
+        self.programs, self.folder = environment / "bin", folder
+        files = {
+            "configs/experiment/mine.yaml": MINE,
+            "mypackage/__init__.py": "",
+            "mypackage/callback.py": NOTE,
+            "helper.py": f"NOTES = {str(folder / 'notes')!r}\n",
+            "random.py": TRAP,
+            "datasets/__init__.py": TRAP,
+            "hydra_plugins/evil.py": TRAP,
+        }
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        (folder / "notes").mkdir()
+
+    def __call__(self, program: str, *arguments: str) -> str:
+        """Return what a command prints that succeeds."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        done = subprocess.run(
+            [self.programs / program, *arguments], cwd=self.folder, capture_output=True, text=True,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(self.folder.rglob("executed"))
+        return done.stdout
+
+    @property
+    def trained(self) -> int:
+        """How many processes have trained with the callback."""
+        return len(list((self.folder / "notes").iterdir()))
+
+
+def make_environment(folder: Path, *install: str) -> Path:
+    """Return an environment with the libraries of this one, and a convtrain of its own.
+
+    Python reads no .pth files in the folders that a .pth file names, so an editable install of this
+    environment is not seen.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    libraries = [path for path in sys.path if Path(path).name == "site-packages"]
+    (packages / "libraries.pth").write_text("\n".join(libraries))
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install",
+            "--quiet", "--no-deps", "--no-index", "--no-build-isolation", *install,
+        ],
+        check=True,
+    )  # fmt: skip
+    return folder
+
+
+def copy_sources(folder: Path) -> Path:
+    for name in SOURCES:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.is_file():
+            folder.mkdir(exist_ok=True)
+            shutil.copy(source, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+            "--wheel-dir", folder, copy_sources(folder / "source"),
+        ],
+        check=True,
+    )  # fmt: skip
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_environment(tmp_path_factory.mktemp("installed") / "environment", str(wheel))
+
+
+@pytest.fixture
+def installed(environment: Path, tmp_path: Path) -> Installed:
+    return Installed(environment, tmp_path / "project")
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_of_configs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        names = {Path(name) for name in packed.namelist()}
+    for folder, inside in (("convtrain", "convtrain"), ("configs", "convtrain/configs")):
+        files = [path for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
+        kept = [path for path in files if "__pycache__" not in path.parts]
+        missing = {Path(inside, path.relative_to(REPOSITORY / folder)) for path in kept} - names
+        assert not missing
+
+
+def test_nothing_of_the_clone_is_used(installed: Installed) -> None:
+    code = "import convtrain, sys; print(convtrain.__file__, *sys.path, sep='\\n')"
+    paths = [Path(line) for line in installed("python", "-c", code).splitlines()]
+    assert installed.programs.parent in paths[0].parents
+    assert REPOSITORY not in paths
+
+
+def test_every_verb_works(installed: Installed) -> None:
+    run, other = "logs/runs/mine/one", "logs/runs/mine/two"
+    installed("convtrain", "train", *QUICK, "model=functional", f"hydra.run.dir={run}")
+    installed("python", "-m", "convtrain", "train", *QUICK, "model=nn", f"hydra.run.dir={other}")
+    assert installed.trained == 2
+    assert "mine" in installed("convtrain", "list", "experiment")
+    commands = {
+        "check": ["--build", *QUICK], "copy": ["network/resnet8"], "diff": [run, other],
+        "export": [run], "gradients": [run], "layers": ["ReLU"], "list": [], "rerun": [run],
+        "summary": QUICK, "train": [*QUICK, "network=resnet8", f"resume={run}"],
+    }  # fmt: skip
+    done_elsewhere = {"new", "sweep", "train"}
+    assert commands.keys() | done_elsewhere >= verbs_by_name().keys()
+    for verb, arguments in commands.items():
+        if verb not in done_elsewhere:
+            assert installed("convtrain", verb, *arguments), verb
+    installed("convtrain", "train", f"resume={run}", "trainer.max_epochs=2")
+    assert "version" not in installed("convtrain", "--version")
+
+
+LAUNCHERS: dict[str, list[str]] = {
+    "basic": [],
+    "joblib": ["hydra.launcher.n_jobs=2"],
+    "submitit_local": [],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_trains_all_its_jobs(installed: Installed, launcher: str) -> None:
+    (installed.folder / "random.py").unlink()  # joblib and submitit type python -m, which finds it
+    installed(
+        "convtrain", "train", "-m", *QUICK, f"hydra/launcher={launcher}", "seed=1,2",
+        *LAUNCHERS[launcher], "recorder=off", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    assert len(list((installed.folder / "sweep").glob("seed-*/result.json"))) == 2
+    assert installed.trained == (1 if launcher == "basic" else 2)
+    assert "seed" in installed("convtrain", "sweep", "sweep")
+
+
+def test_two_processes_train_together(installed: Installed) -> None:
+    installed("convtrain", "train", *QUICK, "trainer=ddp_cpu", "trainer.max_epochs=1")
+    assert installed.trained == 2
+
+
+def test_torchrun_starts_the_installed_command(installed: Installed) -> None:
+    torchrun = "import sys; del sys.path[0]; from torch.distributed.run import main; main()"
+    ranks = ("--nproc-per-node=2", "--standalone", "-m", "convtrain")
+    installed("python", "-c", torchrun, *ranks, "train", *QUICK, "trainer=cpu")
+    assert installed.trained == 2
+
+
+def test_an_editable_install_uses_the_clones_files(tmp_path: Path) -> None:
+    clone = copy_sources(tmp_path / "clone")
+    editable = make_environment(tmp_path / "environment", "--editable", str(clone))
+    installed = Installed(editable, tmp_path / "project")
+    (clone / "configs" / "network" / "added.yaml").write_text("# Added.\nname: added\nlayers: []\n")
+    listed = installed("convtrain", "list", "network")
+    assert "added" in listed
+    assert "resnet8" in listed
+    installed("convtrain", "train", *QUICK, "trainer=ddp_cpu")
+    assert installed.trained == 2
