@@ -56,6 +56,81 @@ def cosine(
     return _each_step(optimizer, factor, total_steps, warmup_epochs * epoch_steps)
 
 
+def cosine_restarts(
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    t_0: float,
+    t_mult: int,
+    final_fraction: float,
+    warmup_epochs: float,
+) -> LRSchedulerConfigType:
+    """Cycles of half a cosine, the first of ``t_0`` epochs (Loshchilov and Hutter, 2017)."""
+    first = max(round(t_0 * epoch_steps), 1)
+
+    def factor(step: int, steps: int) -> float:
+        done, cycle = (step % first if t_mult == 1 else step), first
+        while done >= cycle:
+            done, cycle = done - cycle, cycle * t_mult
+        return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done / cycle)) / 2
+
+    return _each_step(optimizer, factor, total_steps, warmup_epochs * epoch_steps)
+
+
+def polynomial(
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    power: float,
+    final_fraction: float,
+    warmup_epochs: float,
+) -> LRSchedulerConfigType:
+    """Fall from 1 to ``final_fraction`` as ``(1 - t) ** power``, where t rises from 0 to 1."""
+
+    def factor(step: int, steps: int) -> float:
+        left = 1 - min(step / max(steps, 1), 1.0)
+        return final_fraction + (1 - final_fraction) * left**power
+
+    return _each_step(optimizer, factor, total_steps, warmup_epochs * epoch_steps)
+
+
+def linear(
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    final_fraction: float,
+    warmup_epochs: float,
+) -> LRSchedulerConfigType:
+    """Fall from 1 to ``final_fraction`` in equal steps."""
+    return polynomial(
+        optimizer,
+        total_steps,
+        epoch_steps,
+        power=1.0,
+        final_fraction=final_fraction,
+        warmup_epochs=warmup_epochs,
+    )
+
+
+def exponential(
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    gamma: float,
+    warmup_epochs: float,
+) -> LRSchedulerConfigType:
+    """Multiply the rate by ``gamma`` in the course of each epoch, a little at every step."""
+
+    def factor(step: int, steps: int) -> float:
+        return float(gamma ** (step / epoch_steps))
+
+    return _each_step(optimizer, factor, total_steps, warmup_epochs * epoch_steps)
+
+
 def onecycle(
     optimizer: Optimizer,
     total_steps: int,

@@ -354,10 +354,97 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
         ),
     ),
     (
-        ["scheduler=none", "loss=bce"],
+        ["scheduler=none", "loss=bce", "optimizer=muon"],
         {
             **below("scheduler", {"name": one_of("none"), "warmup_epochs": to_a_billion}),
             **below("loss", {"name": one_of("bce"), "label_smoothing": fraction}),
+            **below(
+                "optimizer",
+                {
+                    "name": one_of("muon"),
+                    "lr": positive_to_a_million,
+                    "momentum": decay,
+                    "nesterov": flag,
+                    "weight_decay": to_a_million,
+                    "ns_coefficients": list_of(real(lambda v: abs(v) <= 1e6), 3, 3),
+                    "ns_steps": whole(1, 99),
+                    "eps": tiny_to_a_million,
+                    "adjust_lr_fn": either(one_of("original", "match_rms_adamw"), nothing),
+                    "adamw_lr": positive_to_a_million,
+                    "adamw_betas": list_of(decay, 2, 2),
+                    "adamw_eps": tiny_to_a_million,
+                    "adamw_weight_decay": to_a_million,
+                },
+            ),
+        },
+    ),
+    (
+        ["scheduler=linear", "optimizer=nadam"],
+        {
+            **below(
+                "scheduler",
+                {"name": one_of("linear", "cosine"), "final_fraction": fraction,
+                 "warmup_epochs": to_a_billion},
+            ),
+            **below(
+                "optimizer",
+                {"name": one_of("nadam"), **ADAM, "momentum_decay": to_a_million,
+                 "decoupled_weight_decay": flag},
+            ),
+        },
+    ),
+    (
+        ["scheduler=polynomial", "optimizer=radam"],
+        {
+            **below(
+                "scheduler",
+                {"name": one_of("polynomial"), "power": real(lambda v: 0 < v <= 1000),
+                 "final_fraction": fraction, "warmup_epochs": to_a_billion},
+            ),
+            **below("optimizer", {"name": one_of("radam"), **ADAM, "decoupled_weight_decay": flag}),
+        },
+    ),
+    (
+        ["scheduler=exponential", "optimizer=adagrad"],
+        {
+            **below(
+                "scheduler",
+                {"name": one_of("exponential"), "gamma": real(lambda v: 0 < v <= 1),
+                 "warmup_epochs": to_a_billion},
+            ),
+            **below(
+                "optimizer",
+                {
+                    "name": one_of("adagrad"),
+                    "lr": positive_to_a_million,
+                    "lr_decay": to_a_million,
+                    "initial_accumulator_value": to_a_million,
+                    "eps": tiny_to_a_million,
+                    "weight_decay": to_a_million,
+                },
+            ),
+        },
+    ),
+    (
+        ["scheduler=cosine_restarts", "optimizer=adafactor"],
+        {
+            **below(
+                "scheduler",
+                {"name": one_of("cosine_restarts"), "t_0": positive_to_a_billion,
+                 "t_mult": whole(1, 1000), "final_fraction": fraction,
+                 "warmup_epochs": to_a_billion},
+            ),
+            **below(
+                "optimizer",
+                {
+                    "name": one_of("adafactor"),
+                    "lr": positive_to_a_million,
+                    "beta2_decay": real(lambda v: -1e6 <= v <= 0),
+                    "eps": list_of(either(tiny_to_a_million, nothing), 2, 2),
+                    "d": real(lambda v: 1 <= v <= 1e6),
+                    "weight_decay": to_a_million,
+                },
+            ),
         },
     ),
 ]  # fmt: skip

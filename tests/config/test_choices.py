@@ -24,6 +24,7 @@ SECTIONS: dict[str, tuple[type[Choice], ...]] = {
 RUNTIME = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "epoch_steps"},
+    "muon": {"fused"},
     "nn": {"network", "init", "parametrize", "prune", "sync_batchnorm", "in_place"},
     "torchvision": {"input_shape", "num_classes"},
 }

@@ -8,7 +8,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LinearLR,
+    OneCycleLR,
+    PolynomialLR,
+    StepLR,
+)
 from torchvision.ops import sigmoid_focal_loss
 
 from convtrain.config.schema import Loss, Scheduler
@@ -136,12 +144,63 @@ def test_step_is_torchs() -> None:
     assert rates("step", step_epochs=2.0, gamma=0.1, warmup_epochs=0.0) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_linear_is_torchs(final: float) -> None:
+    expected = torch_rates(lambda o: LinearLR(o, 1.0, final, total_iters=60))
+    assert rates("linear", final_fraction=final, warmup_epochs=0.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("power", [0.9, 2.0])
+def test_polynomial_is_torchs(power: float) -> None:
+    expected = torch_rates(lambda o: PolynomialLR(o, 60, power=power))
+    settings = {"power": power, "final_fraction": 0.0, "warmup_epochs": 0.0}
+    assert rates("polynomial", **settings) == pytest.approx(expected)
+    ends_above = rates("polynomial", **{**settings, "final_fraction": 0.1})
+    assert ends_above == pytest.approx([0.05 + 0.9 * rate for rate in expected])
+
+
+def test_exponential_is_torchs_at_every_epoch() -> None:
+    each_epoch = torch_rates(lambda o: ExponentialLR(o, gamma=0.5), steps=6)
+    each_step = torch_rates(lambda o: ExponentialLR(o, gamma=0.5**0.1))
+    seen = rates("exponential", gamma=0.5, warmup_epochs=0.0)
+    assert seen == pytest.approx(each_step)
+    assert seen[::10] == pytest.approx(each_epoch)
+
+
+@pytest.mark.parametrize(("t_0", "t_mult"), [(1.5, 1), (1.0, 2), (0.7, 3), (9.0, 1)])
+def test_cosine_restarts_are_torchs(t_0: float, t_mult: int) -> None:
+    expected = torch_rates(
+        lambda o: CosineAnnealingWarmRestarts(o, round(10 * t_0), t_mult, eta_min=0.05)
+    )
+    settings = {"t_0": t_0, "t_mult": t_mult, "final_fraction": 0.1, "warmup_epochs": 0.0}
+    assert rates("cosine_restarts", **settings) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["linear", "polynomial", "cosine"])
+def test_a_longer_training_follows_the_longer_schedule(name: str) -> None:
+    settings = {"final_fraction": 0.0, "warmup_epochs": 1.0}
+    settings |= {"power": 2.0} if name == "polynomial" else {}
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    begun = schedule(name, optimizer, 40, **settings)["scheduler"]
+    for _ in range(30):
+        optimizer.step()
+        begun.step()
+    longer = schedule(name, optimizer, 60, **settings)["scheduler"]
+    longer.load_state_dict(begun.state_dict())
+    longer.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(rates(name, 60, **settings)[31])
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("none", {}),
         ("step", {"step_epochs": 2.0, "gamma": 0.1}),
         ("cosine", {"final_fraction": 0.0}),
+        ("cosine_restarts", {"t_0": 2.0, "t_mult": 2, "final_fraction": 0.0}),
+        ("linear", {"final_fraction": 0.0}),
+        ("polynomial", {"power": 2.0, "final_fraction": 0.0}),
+        ("exponential", {"gamma": 0.5}),
     ],
 )
 def test_warm_up_rises_linearly_and_then_hands_over(name: str, settings: dict[str, float]) -> None:

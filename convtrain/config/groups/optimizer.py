@@ -20,6 +20,7 @@ Momentum = Annotated[
     float, Field(ge=0, lt=1, description="momentum, the part of a step that is added to the next")
 ]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Coefficient = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class ParameterGroup(Section):
@@ -120,4 +121,82 @@ class RMSprop(OptimizerChoice):
     weight_decay: WeightDecay
 
 
-Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]
+class NAdam(Adam):
+    builds = "torch.optim:NAdam"
+    has_fused_kernel = False
+    name: Literal["nadam"] = Field(description="optimiser of torch.optim")  # type: ignore[assignment]
+    momentum_decay: float = Field(
+        ge=0, le=1e6, description="decay of the momentum's warm-up; 0 for none"
+    )
+    decoupled_weight_decay: bool = Field(description="weight decay as in adamw")
+
+
+class RAdam(Adam):
+    builds = "torch.optim:RAdam"
+    has_fused_kernel = False
+    name: Literal["radam"] = Field(description="optimiser of torch.optim")  # type: ignore[assignment]
+    decoupled_weight_decay: bool = Field(description="weight decay as in adamw")
+
+
+class Adagrad(OptimizerChoice):
+    builds = "torch.optim:Adagrad"
+    name: Literal["adagrad"] = Field(description="optimiser of torch.optim")
+    lr: LearningRate
+    lr_decay: float = Field(
+        ge=0, le=1e6, description="decay of the rate in each step, to lr / (1 + steps * lr_decay)"
+    )
+    initial_accumulator_value: float = Field(
+        ge=0, le=1e6, description="start of the sum of squares, in squared units of the gradient"
+    )
+    eps: Epsilon
+    weight_decay: WeightDecay
+
+
+class Adafactor(OptimizerChoice):
+    builds = "torch.optim:Adafactor"
+    name: Literal["adafactor"] = Field(description="optimiser of torch.optim")
+    lr: LearningRate
+    beta2_decay: float = Field(
+        ge=-1e6, le=0, description="exponent: the averages' decay is 1 - step ** beta2_decay"
+    )
+    eps: list[Epsilon | None] = Field(
+        min_length=2,
+        max_length=2,
+        description="least squared gradient (null: the dtype's eps) and least norm of the weights",
+    )
+    d: float = Field(
+        ge=1, le=1e6, description="largest root mean square of an update, a factor of lr"
+    )
+    weight_decay: WeightDecay
+
+
+class Muon(OptimizerChoice):
+    """``torch.optim.Muon`` for filters and matrices, AdamW for biases and other vectors."""
+
+    builds = "convtrain.training.muon:Muon"
+    has_fused_kernel = True
+    name: Literal["muon"] = Field(description="optimiser of torch.optim")
+    lr: LearningRate
+    momentum: Momentum
+    nesterov: bool = Field(description="Nesterov momentum")
+    weight_decay: WeightDecay
+    ns_coefficients: list[Coefficient] = Field(
+        min_length=3, max_length=3, description="each term's factor in a Newton-Schulz step"
+    )
+    ns_steps: int = Field(ge=1, le=99, description="number of Newton-Schulz steps")
+    eps: Epsilon
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = Field(
+        description="how lr follows from a matrix's shape; null is original"
+    )
+    adamw_lr: LearningRate
+    adamw_betas: list[Beta] = Field(
+        min_length=2, max_length=2, description="decay of the averages in AdamW, 0-1"
+    )
+    adamw_eps: Epsilon
+    adamw_weight_decay: WeightDecay
+
+
+Optimizer = Annotated[
+    SGD | Adam | AdamW | RMSprop | NAdam | RAdam | Adagrad | Adafactor | Muon,
+    Field(discriminator="name"),
+]

@@ -31,6 +31,31 @@ class Cosine(Choice):
     warmup_epochs: WarmUp
 
 
+class CosineRestarts(Cosine):
+    builds = "convtrain.training.schedules:cosine_restarts"
+    name: Literal["cosine_restarts"] = Field(description="schedule of the learning rate")  # type: ignore[assignment]
+    t_0: float = Field(gt=0, le=1e9, description="epochs of the first cycle")
+    t_mult: int = Field(ge=1, le=1000, description="factor: length of a cycle / of the one before")
+
+
+class Linear(Cosine):
+    builds = "convtrain.training.schedules:linear"
+    name: Literal["linear"] = Field(description="schedule of the learning rate")  # type: ignore[assignment]
+
+
+class Polynomial(Cosine):
+    builds = "convtrain.training.schedules:polynomial"
+    name: Literal["polynomial"] = Field(description="schedule of the learning rate")  # type: ignore[assignment]
+    power: float = Field(gt=0, le=1000, description="exponent of the fall; 1 is linear")
+
+
+class Exponential(Choice):
+    builds = "convtrain.training.schedules:exponential"
+    name: Literal["exponential"] = Field(description="schedule of the learning rate")
+    gamma: float = Field(gt=0, le=1, description="factor of the learning rate in each epoch")
+    warmup_epochs: WarmUp
+
+
 class OneCycle(Choice):
     builds = "convtrain.training.schedules:onecycle"
     name: Literal["onecycle"] = Field(description="schedule of the learning rate")
@@ -53,4 +78,15 @@ class Plateau(Choice):
         return {**super().arguments, "mode": mode_of(self.monitor)}
 
 
-Scheduler = Annotated[Constant | Step | Cosine | OneCycle | Plateau, Field(discriminator="name")]
+Scheduler = Annotated[
+    Constant
+    | Step
+    | Cosine
+    | CosineRestarts
+    | Linear
+    | Polynomial
+    | Exponential
+    | OneCycle
+    | Plateau,
+    Field(discriminator="name"),
+]
