@@ -1,15 +1,14 @@
 """Muon for a whole network: ``torch.optim.Muon`` for its matrices, ``AdamW`` for its vectors."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim import Muon as MatrixMuon
 
-Group = dict[str, Any]
-"""A parameter group of ``torch.optim``."""
+Options = dict[str, object]
+"""Options of a parameter group of ``torch.optim``."""
 
 
 class Muon(Optimizer):
@@ -31,7 +30,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[Group],
+        params: Iterable[Tensor] | Iterable[Options],
         *,
         lr: float = 0.02,
         momentum: float = 0.95,
@@ -47,7 +46,7 @@ class Muon(Optimizer):
         adamw_weight_decay: float = 0.0,
         fused: bool = False,
     ) -> None:
-        muon: Group = {
+        muon: Options = {
             "lr": lr,
             "momentum": momentum,
             "nesterov": nesterov,
@@ -56,27 +55,27 @@ class Muon(Optimizer):
             "ns_steps": ns_steps,
             "eps": eps,
             "adjust_lr_fn": adjust_lr_fn,
+            "orthogonalise": True,
         }
-        adamw: Group = {
+        adamw: Options = {
             "lr": adamw_lr,
             "betas": adamw_betas,
             "eps": adamw_eps,
             "weight_decay": adamw_weight_decay,
             "fused": fused or None,  # torch chooses by itself where it is None
+            "orthogonalise": False,
         }
-        groups: list[Group] = []
-        for given in _as_groups(params):
-            matrices = [p for p in given["params"] if is_matrix(p)]
-            vectors = [p for p in given["params"] if not is_matrix(p)]
-            of_vectors = {key: value for key, value in given.items() if key not in muon}
-            if "weight_decay" in given:
-                of_vectors["weight_decay"] = given["weight_decay"]
-            if "lr" in given:
-                of_vectors["lr"] = given["lr"] * (adamw_lr / lr)
-            if matrices:
-                groups.append({**muon, **given, "params": matrices, "orthogonalise": True})
-            if vectors:
-                groups.append({**adamw, **of_vectors, "params": vectors, "orthogonalise": False})
+        groups: list[Options] = []
+        for tensors, own in _as_groups(params):
+            of_vectors = {key: value for key, value in own.items() if key not in muon}
+            if "weight_decay" in own:
+                of_vectors["weight_decay"] = own["weight_decay"]
+            if isinstance(its_lr := own.get("lr"), float | int):
+                of_vectors["lr"] = its_lr * (adamw_lr / lr)
+            if matrices := [p for p in tensors if is_matrix(p)]:
+                groups.append({**muon, **own, "params": matrices})
+            if vectors := [p for p in tensors if not is_matrix(p)]:
+                groups.append({**adamw, **of_vectors, "params": vectors})
         super().__init__(groups, {})
 
     @torch.no_grad()
@@ -97,7 +96,7 @@ class Muon(Optimizer):
                 adamw.step()
         return loss
 
-    def _step_matrices(self, params: Sequence[Tensor], group: Group) -> None:
+    def _step_matrices(self, params: Sequence[Tensor], group: Mapping[str, object]) -> None:
         matrices = [p.detach().flatten(1) for p in params]  # views, if they are contiguous
         for matrix, p in zip(matrices, params, strict=True):
             assert p.grad is not None
@@ -116,6 +115,17 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and parameter.numel() > len(parameter) > 1
 
 
-def _as_groups(params: Iterable[Tensor] | Iterable[Group]) -> list[Group]:
-    given: list[Any] = list(params)
-    return given if given and isinstance(given[0], dict) else [{"params": given}]
+def _as_groups(
+    params: Iterable[Tensor] | Iterable[Options],
+) -> Iterator[tuple[list[Tensor], Options]]:
+    """Yield the parameters and the options of each group."""
+    given = list(params)
+    plain = [p for p in given if isinstance(p, Tensor)]
+    if plain:
+        yield plain, {}
+    for group in given:
+        if isinstance(group, dict):
+            own = {key: value for key, value in group.items() if key != "params"}
+            tensors = group["params"]
+            assert isinstance(tensors, list)
+            yield tensors, own
