@@ -42,7 +42,7 @@ def train_command(*arguments: str, cwd: Path | None = None) -> str:
     words = program.torchrun_words(processes) if processes else program.train_words(there)
     command = shlex.join([*words, *shown])
     change = shlex.join(["cd", _as_argument(relative(there))])
-    return command if there is here else f"{change} && {command}"
+    return command if there == here else f"{change} && {command}"
 
 
 def _there(cwd: Path | None) -> Path:
