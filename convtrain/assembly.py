@@ -108,7 +108,8 @@ def _build_model(config: Config) -> nn.Module:
         )
         return custom
     assert isinstance(model, DeclaredModel)
-    network = resolve_network(config.network.layers, shape, config.network.blocks)
+    declared = config.network
+    network = resolve_network(declared.layers, shape, declared.blocks, config.trust)
     if config.loss.name != "sum":
         check_output_shape(network.output_shape, config.data.class_count, model_override(config))
     built = model.build(
@@ -135,8 +136,8 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
         return chosen
     if config.trainer.strategy == "fsdp":  # fully_shard takes contiguous weights only
         return False
-    if isinstance(config.model, CustomModel):  # its code may call view(), which would fail
-        return False
+    if isinstance(config.model, CustomModel) or config.network.has_own_layers:
+        return False  # a user's code may call view(), which would fail
     pixels = config.data.batch_size * math.prod(config.data.shape[1:])
     return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
 

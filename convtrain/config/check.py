@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ValidationError
 
 from convtrain.config.dotted import is_below
+from convtrain.config.groups.network import layer_mistakes
 from convtrain.config.messages import mistakes_in, section_of
 from convtrain.config.mistakes import MISSING, Mistake, Origin, line
 from convtrain.config.rules import disagreements
@@ -31,6 +32,7 @@ def validate(
     mistakes += disagreements(sections)
     mistakes += trust_mistakes(plain.get("trust"))
     mistakes += target_mistakes(plain, plain.get("trust"))
+    mistakes += layer_mistakes(plain.get("network"), plain.get("trust"))
     if mistakes:
         raise ConfigError(*dict.fromkeys(line(mistake, plain, origin) for mistake in mistakes))
     return config

@@ -10,13 +10,28 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from convtrain.config.mistakes import Mistake, Origin, line
-from convtrain.config.section import Choice
+from convtrain.config.section import Choice, Section
 from convtrain.config.signatures import takes, wrong_arguments
 from convtrain.config.trust import Kind, load
 from convtrain.errors import ConfigError, error_line
 
 
-class Target(Choice):
+class Trusting(Section):
+    """A section that names code of a user's own."""
+
+    _key: str = PrivateAttr("")
+    _trust: tuple[str, ...] = PrivateAttr(())
+
+    def place(self, key: str, trust: Sequence[str]) -> None:
+        """Tell the section its dotted key and the packages that the configuration trusts."""
+        self._key, self._trust = key, tuple(trust)
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong with the arguments; ConfigError if the code cannot be imported."""
+        raise NotImplementedError
+
+
+class Target(Trusting, Choice):
     """An object of a user's choice. Keys that are no fields of the section are its arguments.
 
     A group's section derives from it, names the kind, and adds the keys that convtrain reads.
@@ -29,13 +44,6 @@ class Target(Choice):
     given: ClassVar[tuple[str, ...]] = ()  # names of arguments that ``build`` is given
 
     target: str = Field(alias="_target_", description="import path of a class")
-
-    _key: str = PrivateAttr("")
-    _trust: tuple[str, ...] = PrivateAttr(())
-
-    def place(self, key: str, trust: Sequence[str]) -> None:
-        """Tell the target its dotted key and the packages that the configuration trusts."""
-        self._key, self._trust = key, tuple(trust)
 
     @property
     def where(self) -> str:
@@ -71,7 +79,6 @@ class Target(Choice):
             raise ConfigError(f"{self.where}: {error_line(error)}") from error
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Yield what is wrong with the arguments; ConfigError if there is no such class."""
         offered = self.offered(**dict.fromkeys(self.given))
         wrong = wrong_arguments(
             self.builder, self.arguments, positional=self.positional, given=offered
@@ -79,9 +86,9 @@ class Target(Choice):
         yield from (Mistake(f"{self._key}.{each.argument}", each.text) for each in wrong)
 
 
-def targets_in(section: object, key: str = "") -> Iterator[tuple[str, Target]]:
-    """Yield the dotted key and the section of every target in a configuration."""
-    if isinstance(section, Target):
+def targets_in(section: object, key: str = "") -> Iterator[tuple[str, Trusting]]:
+    """Yield the dotted key of every section that names a user's own code, and the section."""
+    if isinstance(section, Trusting):
         yield key, section
     if isinstance(section, BaseModel):
         for name, value in section:

@@ -32,6 +32,7 @@ class Kind(NamedTuple):
 
 
 MODULE = Kind("torch.nn.Module", "torch.nn.modules.module.Module", ("torch.nn",))
+LAYER = MODULE._replace(packages=(), function="takes a tensor")
 MODEL = MODULE._replace(function="returns one", functions=("timm.create_model",))
 OPTIMIZER = Kind("torch Optimizer", "torch.optim.optimizer.Optimizer", ("torch.optim",))
 SCHEDULER = Kind(
@@ -95,6 +96,11 @@ PLACES = {
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+def is_dotted(name: object) -> bool:
+    """Tell whether a name is an import path with a dot."""
+    return isinstance(name, str) and "." in name and _DOTTED.fullmatch(name) is not None
+
+
 def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
     """Yield a mistake for every ``_target_`` that is not allowed, at any depth."""
     for path, target in walk(plain):
@@ -116,7 +122,7 @@ def _kinds_at(path: Sequence[str]) -> tuple[Kind, ...]:
 
 def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
     """Return why a name is refused and what to do, or None; imports nothing."""
-    if not isinstance(target, str) or "." not in target or not _DOTTED.fullmatch(target):
+    if not isinstance(target, str) or not is_dotted(target):
         return "must be the import path of a class, such as mypackage.MyNet"
     allowed = [package for kind in kinds for package in kind.packages]
     functions = [function for kind in kinds for function in kind.functions]
@@ -127,6 +133,9 @@ def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
         if reason is None and not takes_trust:
             reason = f"a {kinds[0].words} must be a plugin that Hydra finds"
         if reason is not None:
+            if kinds == (LAYER,):
+                name = target.rpartition(".")[2]
+                return f"not allowed: {reason}; layers of torch.nn have no path, as {name}"
             names = [*functions, *(f"{package}.*" for package in allowed)]
             return f"not allowed: {reason}; allowed are {', '.join(names)}"
         trusted = [name for name in _listed(trust) if untrustworthy(name) is None]

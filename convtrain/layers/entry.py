@@ -29,11 +29,17 @@ its module runs on the model's explicit tensors.
 class Entry:
     """A row of the catalogue."""
 
-    module: type[nn.Module]  # of ``torch.nn`` or of convtrain
+    module: type[nn.Module]  # of ``torch.nn``, of convtrain, or the user's own
     twin: Twin
     # Constructor argument to its value, as a function of the input's shape with the batch.
-    infer: Mapping[str, Callable[[Size], int]] = field(default_factory=dict)
+    infer: Mapping[str, Callable[[Size], object]] = field(default_factory=dict)
     sublayers: tuple[str, ...] = ()  # constructor arguments that are lists of layers
+    own: Callable[..., object] | None = None  # a user's class or function, not of the catalogue
+
+    @property
+    def name(self) -> str:
+        """The name of the layer's class or function."""
+        return (self.own or self.module).__name__
 
     @property
     def function_name(self) -> str:

@@ -37,22 +37,25 @@ def build_model(
     init: Declared | None = None,
     parametrize: Declared | None = None,
     prune: Declared | None = None,
+    trust: Sequence[str] = (),
 ) -> nn.Module:
     """Build a declared network; from the same seed, both styles start with the same bits and keys.
 
     Args:
-        layers, blocks: as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``.
+        layers, blocks: as in the YAML: ``["Flatten", {"Linear": {"out_features": 10}}]``. Layers of
+            your own may also be classes: ``[{MyLayer: {"by": 2}}]``.
         input_shape: channels, height and width of one image.
         style: ``"nn"`` builds a tree of ``torch.nn`` modules, ``"functional"`` passes explicit
             Parameters to ``torch.nn.functional``.
         init, parametrize, prune: see :mod:`convtrain.models.parameters`.
+        trust: packages whose layers may be named by import path: ``{"mypackage.MyLayer": ...}``.
 
     Raises:
         NetworkError: a layer is unknown, wrongly declared, or does not fit its input.
     """
     if style not in ("nn", "functional"):
         raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
-    network = resolve_network(layers, input_shape, blocks)
+    network = resolve_network(layers, input_shape, blocks, trust)
     return build_network(network, style=style, init=init, parametrize=parametrize, prune=prune)
 
 
@@ -79,8 +82,8 @@ def build_network(
     apply_to_parameters(module, "prune", prune or {})
     if sync_batchnorm:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    # Parametrized and pruned layers compute their weights, so they have no twin.
-    return module if style == "nn" else functionalize(module, carry=bool(parametrize or prune))
+    # A user's own layers have no twin, and parametrized and pruned layers compute their weights.
+    return module if style == "nn" else functionalize(module, carry=True)
 
 
 def refuse_taken_names(
@@ -91,7 +94,7 @@ def refuse_taken_names(
         for holder in holders or (nn.Sequential(), functionalize(nn.Sequential())):
             if hasattr(holder, layer.name):
                 raise NetworkError(
-                    f"network.layers: {layer.path} ({layer.entry.module.__name__}): "
+                    f"network.layers: {layer.path} ({layer.entry.name}): "
                     f"name={layer.name} is an attribute of {type(holder).__name__}, which holds "
                     f"the layer; give it another name, such as {layer.name}_layer"
                 )

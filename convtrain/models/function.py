@@ -155,7 +155,7 @@ _ASKED: dict[str, Callable[[Function], object]] = {
 class CarriedFunction(Function):
     """A module without a twin, which runs as it is, on the model's tensors or on those given.
 
-    It shares the dictionaries of its parameters, buffers and children with ``holder``.
+    It is its own ``holder``; at the root it shares the holder's dictionaries.
     """
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:

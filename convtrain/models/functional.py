@@ -74,6 +74,8 @@ class FunctionalModel(nn.Module):
                 f"{path + ': ' if path else ''}{type(module).__name__} {obstacle}, so it has no "
                 f"functional counterpart; functionalize(module, carry=True) runs it as it is"
             )
+        if carried and holder is not self:  # it keeps its own train(), to() and state_dict()
+            return CarriedFunction(self.observers, module, module, path, {}, first_keys)
         holder._parameters, holder._buffers = module._parameters, module._buffers
         holder._non_persistent_buffers_set = module._non_persistent_buffers_set
         if not carried:  # a carried module shares them, and so sees every change

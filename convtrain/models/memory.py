@@ -8,6 +8,7 @@ from typing import Literal
 from torch import OutOfMemoryError, Tensor, channels_last, nn
 
 from convtrain.errors import NetworkError
+from convtrain.layers import BY_CLASS
 from convtrain.program import as_typed
 
 OVERWRITABLE = (
@@ -43,11 +44,19 @@ def within_memory(what: str) -> Iterator[None]:
 
 def activate_in_place(module: nn.Module) -> None:
     """Let each ReLU overwrite the output of an :data:`OVERWRITABLE` layer, with the same bits."""
-    for sequence in module.modules():
+    for sequence in _declared(module):
         if isinstance(sequence, nn.Sequential):
             for before, after in pairwise(sequence):
                 if type(before) in OVERWRITABLE and type(after) is nn.ReLU:
                     after.inplace = True
+
+
+def _declared(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a network's modules, but none inside a user's own layer, which may read its outputs."""
+    yield module
+    for child in module.children():
+        if type(child) in BY_CLASS:
+            yield from _declared(child)
 
 
 def channels_last_pays(model: nn.Module, device: Literal["cpu", "gpu", "mps"], pixels: int) -> bool:

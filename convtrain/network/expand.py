@@ -8,18 +8,22 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import NamedTuple
 
+from convtrain.config.trust import LAYER, is_dotted, load
 from convtrain.errors import NetworkError, did_you_mean
 from convtrain.layers import BY_NAME
 from convtrain.layers.entry import Entry
 from convtrain.network.arguments import check_arguments, check_types, signature_of
 from convtrain.network.expressions import Values, brief, evaluate, is_expression
+from convtrain.network.own import own_entry
 
 MAX_LAYERS = 10_000  # counted while expanding, so anchors and repetitions cannot exhaust memory
 MAX_VALUES = 100_000
 MAX_DEPTH = 32
 REPEAT, SEQUENTIAL, REQUIRED = "Repeat", "Sequential", "required"
+OWN = (type, FunctionType)
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -35,9 +39,12 @@ class ExpandedLayer:
     sublayers: Mapping[str, tuple["ExpandedLayer", ...]]
 
 
-def expand(layers: object, blocks: object) -> tuple[ExpandedLayer, ...]:
-    """Expand a network's list of layers; a NetworkError names the entry and its mistake."""
-    return _Expander(blocks).layers(layers, _Scope("network.layers", "", {}, ()))
+def expand(layers: object, blocks: object, trust: Sequence[str] = ()) -> tuple[ExpandedLayer, ...]:
+    """Expand a network's list of layers; a NetworkError names the entry and its mistake.
+
+    ``trust`` lists the packages of the user's own layers, which are imported.
+    """
+    return _Expander(blocks, trust).layers(layers, _Scope("network.layers", "", {}, ()))
 
 
 class _Block(NamedTuple):
@@ -55,7 +62,7 @@ class _Scope(NamedTuple):
 
 
 class _Declared(NamedTuple):
-    kind: str
+    kind: object  # a name, or from Python the class or function itself
     arguments: object
     name: str | None
     scope: _Scope
@@ -64,7 +71,8 @@ class _Declared(NamedTuple):
 class _Expander:
     """Holds the blocks, and counts the layers and values that it has read."""
 
-    def __init__(self, blocks: object) -> None:
+    def __init__(self, blocks: object, trust: Sequence[str]) -> None:
+        self._trust = trust
         if not isinstance(blocks, Mapping):
             raise NetworkError(f"network.blocks={brief(blocks)}: expected 'name: {{layers: ...}}'")
         self._blocks = {str(name): _read_block(str(name), block) for name, block in blocks.items()}
@@ -76,8 +84,9 @@ class _Expander:
         expanded: dict[str, ExpandedLayer] = {}
         taken: Counter[str] = Counter()
         for layer in self._without_repetitions(declared, scope):
-            taken[layer.kind] += 1
-            name = layer.name or f"{_snake(layer.kind)}_{taken[layer.kind]}"
+            kind = _shown(layer.kind).rpartition(".")[2]
+            taken[kind] += 1
+            name = layer.name or f"{_snake(kind)}_{taken[kind]}"
             if name in expanded:
                 raise NetworkError(
                     f"{layer.scope.where}: the name {name!r} is taken; give another name"
@@ -126,16 +135,22 @@ class _Expander:
         return times, arguments["layers"]
 
     def _layer(self, declared: _Declared, name: str) -> ExpandedLayer:
-        kind, arguments, _, scope = declared
+        arguments, scope = declared.arguments, declared.scope
+        kind = _shown(declared.kind)
         path = scope.prefix + name
         where = f"{scope.where} {path} ({kind})"
         if kind in self._blocks:
             layers = self._use_block(declared, where, path)
             return ExpandedLayer(name, path, where, BY_NAME[SEQUENTIAL], {}, {"layers": layers})
-        if kind not in BY_NAME:
+        if isinstance(declared.kind, OWN):
+            entry = own_entry(declared.kind, where)
+        elif is_dotted(kind):
+            entry = own_entry(load(scope.where, kind, self._trust, LAYER), where)
+        elif kind in BY_NAME:
+            entry = BY_NAME[kind]
+        else:
             near = did_you_mean(kind, [*BY_NAME, *self._blocks, REPEAT])
             raise NetworkError(f"{scope.where} {path}: no layer or block is called {kind}{near}")
-        entry = BY_NAME[kind]
         if entry.sublayers and not isinstance(arguments, Mapping):
             arguments = {entry.sublayers[0]: arguments}
         if not isinstance(arguments, Mapping):
@@ -161,11 +176,12 @@ class _Expander:
             for key, value in arguments.items()
             if key not in entry.sublayers
         }
-        check_types(signature, plain, where)
+        check_types(entry, signature, plain, where)
         return ExpandedLayer(name, path, where, entry, plain, sublayers)
 
     def _use_block(self, declared: _Declared, where: str, path: str) -> tuple[ExpandedLayer, ...]:
-        kind, arguments, _, scope = declared
+        arguments, scope = declared.arguments, declared.scope
+        kind = _shown(declared.kind)
         block, around = self._blocks[kind], scope.blocks
         if kind in around:
             circle = " > ".join((*around[around.index(kind) :], kind))
@@ -238,7 +254,7 @@ def _read_block(name: str, block: object) -> _Block:
 
 def _read_layer(item: object, scope: _Scope) -> _Declared:
     where = scope.where
-    if isinstance(item, str):
+    if isinstance(item, (str, *OWN)):
         return _Declared(item, {}, None, scope)
     if isinstance(item, Mapping):
         keys = [key for key in item if key != "name"]
@@ -248,8 +264,9 @@ def _read_layer(item: object, scope: _Scope) -> _Declared:
                 raise NetworkError(f"{where}: name={brief(name)} is no text; quote it: 'yes'")
             if name is not None and not IDENTIFIER.fullmatch(str(name)):
                 raise NetworkError(f"{where}: name={name!r} must be letters, digits and '_'")
-            arguments = item[keys[0]]
-            return _Declared(str(keys[0]), {} if arguments is None else arguments, name, scope)
+            kind, arguments = keys[0], item[keys[0]]
+            kind = kind if isinstance(kind, OWN) else str(kind)
+            return _Declared(kind, {} if arguments is None else arguments, name, scope)
         raise NetworkError(
             f"{where}: one layer an entry, found {', '.join(map(str, keys)) or 'none'}; "
             f"write '- Conv2d: {{out_channels: 16, kernel_size: 3}}'"
@@ -259,6 +276,10 @@ def _read_layer(item: object, scope: _Scope) -> _Declared:
     raise NetworkError(
         f"{where}={item!r}: expected a layer such as 'ReLU' or 'Dropout: {{p: 0.5}}'"
     )
+
+
+def _shown(kind: object) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, OWN) else str(kind)
 
 
 def _snake(name: str) -> str:

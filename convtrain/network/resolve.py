@@ -41,12 +41,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from convtrain.errors import NetworkError, first_line
+from convtrain.errors import NetworkError, error_line, first_line
 from convtrain.layers.blocks import Pick
 from convtrain.layers.containers import sequential
 from convtrain.layers.entry import Entry
 from convtrain.network.expand import ExpandedLayer, expand
 from convtrain.network.expressions import brief
+from convtrain.network.own import own_output
 
 PROBE_BATCH = 2  # in training, batch norm refuses a single image
 
@@ -100,15 +101,19 @@ class ResolvedNetwork:
 
 
 def resolve_network(
-    layers: Sequence[object], input_shape: Sequence[int], blocks: object = None
+    layers: Sequence[object],
+    input_shape: Sequence[int],
+    blocks: object = None,
+    trust: Sequence[str] = (),
 ) -> ResolvedNetwork:
     """Resolve a declared network for inputs of ``input_shape`` (without the batch dimension).
 
+    ``trust`` lists the packages whose layers may be named by import path.
     A NetworkError names the layer, its input and the mistake.
     """
     if not layers:
         raise NetworkError("network.layers is empty; declare at least one layer, such as Flatten")
-    declared = expand(layers, {} if blocks is None else blocks)
+    declared = expand(layers, {} if blocks is None else blocks, trust)
     if not declared:
         raise NetworkError("network.layers expands to nothing; declare at least one layer")
     resolved: list[ResolvedLayer] = []
@@ -147,6 +152,8 @@ def _resolve(declared: ExpandedLayer, resolved: list[ResolvedLayer], input: obje
             raise ValueError("the batch is dimension 0, not time; leave batch_first out")
         if entry.sublayers:
             output = _compute_composite(declared, sublayers, first_input)
+        elif entry.own is not None:
+            output = own_output(entry, arguments, first_input)
         else:
             with torch.device("meta"):
                 output = entry.module(**arguments)(input)
@@ -157,8 +164,9 @@ def _resolve(declared: ExpandedLayer, resolved: list[ResolvedLayer], input: obje
         raise  # from a sublayer
     except Exception as error:
         given = f", {brief(declared.arguments)}" if declared.arguments else ""
+        reason = first_line(error) if entry.own is None else error_line(error)
         raise NetworkError(
-            f"{declared.where}: input {_shown(_first(input))}{given}: {first_line(error)}"
+            f"{declared.where}: input {_shown(_first(input))}{given}: {reason}"
         ) from error
     resolved.append(
         ResolvedLayer(
@@ -202,9 +210,10 @@ def _compute_composite(
 
 
 def _first(value: object) -> Tensor:
-    while isinstance(value, (tuple, list)):
+    while isinstance(value, (tuple, list)) and value:
         value = value[0]
-    assert isinstance(value, Tensor)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"returns {brief(value)}, a {type(value).__name__}; return a tensor")
     return value
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from convtrain.layers.blocks import Pick
+from convtrain.network.own import on_meta_or_cpu
 from convtrain.network.resolve import ResolvedLayer, ResolvedNetwork
 
 
@@ -31,16 +32,15 @@ def totals(costs: Sequence[LayerCost]) -> tuple[int, int]:
 
 
 def _cost(layer: ResolvedLayer) -> LayerCost:
-    with torch.device("meta"), torch.no_grad():
-        module = layer.make().eval()
-        counter = FlopCounterMode(display=False)
-        if not isinstance(module, Pick):  # computes nothing, and takes several tensors
-            with counter:
-                module(torch.empty(1, *layer.input_shape))
-    return LayerCost(
-        path=layer.path,
-        kind=layer.entry.module.__name__,
-        output_shape=layer.output_shape,
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        multiply_adds=counter.get_total_flops() // 2,  # FLOPs count a multiply-add as two
-    )
+    def compute(device: str) -> tuple[int, int]:
+        with torch.device(device), torch.no_grad():
+            module = layer.make().eval()
+            counter = FlopCounterMode(display=False)
+            if not isinstance(module, Pick):  # computes nothing, and takes several tensors
+                with counter:
+                    module(torch.zeros(1, *layer.input_shape))
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        return parameters, counter.get_total_flops() // 2  # FLOPs count a multiply-add as two
+
+    parameters, multiply_adds = on_meta_or_cpu(layer.entry, compute)
+    return LayerCost(layer.path, layer.entry.name, layer.output_shape, parameters, multiply_adds)

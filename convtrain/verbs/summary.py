@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     from convtrain.network.resolve import resolve_network
     from convtrain.network.summary import summarize, totals
 
-    network = resolve_network(config.network.layers, config.data.shape, config.network.blocks)
+    declared = config.network
+    network = resolve_network(declared.layers, config.data.shape, declared.blocks, config.trust)
     refuse_taken_names(network.layers)
     rows = summarize(network)
     parameters, multiply_adds = totals(rows)
