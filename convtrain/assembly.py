@@ -14,21 +14,18 @@ from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.loss import Focal
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.groups.optimizer import Optimizer
-from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
-from convtrain.config.trust import CALLBACK
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
-from convtrain.errors import ConfigError, NetworkError
+from convtrain.errors import NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan
 from convtrain.models.build import (
     check_custom_output,
     check_output_shape,
-    make_trusted,
 )
 from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
 from convtrain.models.memory import channels_last_pays, lay_channels_last, within_memory
@@ -49,8 +46,10 @@ from convtrain.training.task import Task
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:
     """Load the configured dataset, unless its splits are given."""
     data = config.data
+    read = splits or data.build()
+    assert isinstance(read, Splits)
     made = ImageData(
-        splits or data.build(),
+        read,
         normalise=Normalisation(data.mean, data.std),
         augmentation=config.augment.build(),
         batch_size=data.batch_size,
@@ -219,19 +218,12 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
             Pictures(
                 test=data.splits.test,
                 normalise=data.normalise,
-                classes=config.data.class_names,
+                classes=data.splits.classes or config.data.class_names,
                 count=config.logger.images,
                 seed=config.seed,
             )
         )
-    for index, declared in enumerate(chosen.custom):
-        key, arguments = f"callbacks.custom.{index}._target_", dict(declared)
-        target = str(arguments.pop("_target_"))
-        made = make_trusted(key, target, arguments, config.trust, CALLBACK)
-        if (reason := base_refusal(type(made))) is not None:
-            raise ConfigError(f"{key}={target}: {reason}")
-        assert isinstance(made, Callback)
-        callbacks.append(made)
+    callbacks += [declared.build() for declared in chosen.custom]
     return callbacks
 
 
@@ -260,5 +252,6 @@ def make_recorder(config: Config, run_dir: Path) -> Recorder | None:
 
 
 def make_loggers(config: Config, run_dir: Path) -> list[Logger]:
+    """Make convtrain's own loggers; :mod:`convtrain.training.loggers.custom` makes the others."""
     chosen = ((config.logger.tensorboard, TensorBoard), (config.logger.csv, MetricsCsv))
     return [make(run_dir) for wanted, make in chosen if wanted]

@@ -30,11 +30,12 @@ from convtrain.process.ranks import as_launched
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
 from convtrain.run.result import EVALUATED, Result, metric_of, metrics_in
-from convtrain.training.beginning import begin, checkpoint_to_resume
+from convtrain.training.beginning import begin, checkpoint_to_resume, logged_before
 from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
+from convtrain.training.loggers.custom import end, make_custom_loggers
 from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.numbers import Newest
 from convtrain.training.loggers.tensorboard import compared_settings, tensorboard_of
@@ -94,7 +95,9 @@ def assemble(
     used.append(SameEverywhere(asked, fingerprint, run.path))
     if signals is not None:
         used.append(Interrupts(signals))
-    loggers = [*make_loggers(config, run.path), Newest(task.entries.newest)]
+    custom = make_custom_loggers(config.logger.targets, run.path, logged_before(config, run))
+    loggers = [*make_loggers(config, run.path), *custom.values(), Newest(task.entries.newest)]
+    task.resuming.loggers = custom
     trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=used, loggers=loggers)
     return Assembled(asked, config, run, data, task, trainer, recorder, fingerprint, started)
 
@@ -123,8 +126,9 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     config, run, task, trainer = parts.config, parts.run, parts.task, parts.trainer
     found = checkpoint_to_resume(config, run, parts.fingerprint) if config.resume else None
     task.resuming.run_id = begin(
-        parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found)
-    )
+        parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found),
+        custom=task.resuming.loggers,
+    )  # fmt: skip
     trainer.checkpoint_files.found = found
     tested = None
     try:
@@ -140,6 +144,8 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     except (Exception, SystemExit) as error:  # a callback that exits has not finished the run
         full = line_on_full_disk(error, run.path)
         raise TrainingError(full or f"{task.progress.where()}: {error_line(error)}") from error
+    finally:
+        end(task.resuming.loggers)
 
     entries, epochs = task.entries, task.progress.epochs
     result: Result = {

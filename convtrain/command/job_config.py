@@ -18,7 +18,14 @@ from convtrain.errors import ConfigError, MissingDataError, first_line
 from convtrain.run.directory import Run
 from convtrain.text import plain_as_omegaconf
 
-PATHS = ("data.root", "data.cache_dir", "resume")
+PATHS = (
+    "data.root", "data.train.root", "data.val.root", "data.test.root", "data.cache_dir", "resume",
+)  # fmt: skip
+
+
+MIDDLE = {"mean": 0.5, "std": 0.25}
+"""Statistics of each channel of a dataset whose own are not known; noise has about these."""
+MAX_CHANNELS = 65535
 
 
 def config_of(run: Run) -> Config:
@@ -34,7 +41,7 @@ def resolve_config(
     origin: Origin | None = None,
     cwd: Path | None = None,
 ) -> Config:
-    """Resolve interpolations, fill in the classes that the data's folders name, and validate.
+    """Resolve interpolations, fill in what follows from the data's folders or shape, and validate.
 
     Args:
         composed: without Hydra's own node. If it names a run to resume, the configuration of
@@ -61,7 +68,7 @@ def resolve_config(
             path = OmegaConf.select(composed, key)
             if isinstance(path, str) and path and (cwd or path.startswith("~")):
                 OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
-    folder = _fill_in_classes(composed)
+    folder = _fill_in(composed)
     plain, unresolved = to_plain(composed)
     return validate(plain, origin, [*folder, *unresolved])
 
@@ -78,7 +85,7 @@ def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
     return resume
 
 
-def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
+def _fill_in(composed: DictConfig) -> list[Mistake]:
     data = composed.get("data")
     if not isinstance(data, DictConfig):
         return []
@@ -89,6 +96,11 @@ def _fill_in_classes(composed: DictConfig) -> list[Mistake]:
         counts = "num_classes" in data and data.num_classes is None
         if counts and OmegaConf.is_list(data.get("classes")):
             data.num_classes = len(data.classes)
+        if data.get("name") == "custom":
+            channels = data.shape[0] if OmegaConf.is_list(data.get("shape")) else 1
+            for key, value in MIDDLE.items():
+                if data.get(key) is None and isinstance(channels, int):
+                    data[key] = [value] * min(channels, MAX_CHANNELS)
     except OmegaConfBaseException:
         return []  # an interpolation that is reported with the others
     except MissingDataError as error:

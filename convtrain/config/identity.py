@@ -35,9 +35,13 @@ ROLES = {
     "callbacks.progress_bar": NEUTRAL,
     "callbacks.walkthrough": NEUTRAL,
     "data.root": MAY_CHANGE,
+    "data.train.root": MAY_CHANGE,
+    "data.val.root": MAY_CHANGE,
+    "data.test.root": MAY_CHANGE,
     "data.download": NEUTRAL,
     "data.allow_change": NEUTRAL,
     "data.memory_gib": NEUTRAL,
+    "data.read_workers": NEUTRAL,
     "data.cache_dir": NEUTRAL,
     "data.cache_gib": NEUTRAL,
 }

@@ -123,7 +123,11 @@ def section_of(annotation: object, value: object) -> Model | None:
     sections = sections_in(annotation)
     if len(sections) > 1 and isinstance(value, dict):
         named = {value[tag] for tag in TAGS if isinstance(value.get(tag), str)}
-        sections = [section for section in sections if named.intersection(_tags(section))]
+        if any(map(_tags, sections)):
+            sections = [section for section in sections if named.intersection(_tags(section))]
+        else:  # told apart by whether there is a _target_
+            target = "_target_" in value
+            sections = [each for each in sections if ("target" in each.model_fields) == target]
     return sections[0] if len(sections) == 1 else None
 
 

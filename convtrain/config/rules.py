@@ -15,7 +15,16 @@ from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks, Checkpoint, EarlyStopping
-from convtrain.config.groups.data import GIB, PUBLISHED, Data, ImageFolder, SplitSizes, Synthetic
+from convtrain.config.groups.data import (
+    GIB,
+    PUBLISHED,
+    CustomData,
+    Data,
+    ImageFolder,
+    SplitSizes,
+    Synthetic,
+)
+from convtrain.config.groups.logger import Logger
 from convtrain.config.groups.loss import Focal, Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import Plateau, Scheduler
@@ -25,7 +34,8 @@ from convtrain.config.metrics import mode_of
 from convtrain.config.mistakes import Mistake, brief
 from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, MissingDataError
+from convtrain.config.targets import Target, unnamed
+from convtrain.errors import ConfigError, MissingDataError, did_you_mean
 from convtrain.program import install
 
 Mistakes = Iterator[Mistake]
@@ -60,9 +70,9 @@ def _channels(data: Data) -> Mistakes:
                 f"has {found} values, data.shape={brief(data.shape)} has {channels} "
                 f"channel{plural}; give one value for each channel",
             )
-    if not isinstance(data, ImageFolder):
+    if not isinstance(data, ImageFolder | CustomData):
         return
-    if channels not in (1, 3):
+    if isinstance(data, ImageFolder) and channels not in (1, 3):
         yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
     if data.value_range is not None and data.value_range[0] >= data.value_range[1]:
         yield Mistake("data.value_range", "the first value becomes black and must be the smaller")
@@ -81,6 +91,31 @@ def _classes(data: Data) -> Mistakes:
         )
     if twice := [name for name in names if names.count(name) > 1]:
         yield Mistake("data.classes", f"{brief(twice[0])} is listed more than once")
+
+
+def _datasets(data: Data) -> Mistakes:
+    """The datasets of data=custom are declared, and in one of the two ways."""
+    if not isinstance(data, CustomData):
+        return
+    splits = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    if data.target is not None:
+        for name in splits:
+            yield Mistake(
+                f"data.{name}",
+                "stands beside data._target_, which is the one dataset that is split; type "
+                f"data.train._target_={data.target} in its place, or leave data.{name} out",
+            )
+        return
+    if "train" not in splits:
+        yield Mistake(
+            "data.train" if splits else "data",
+            "needs data.train._target_=mypackage.MyDataset, or data._target_ for one dataset that "
+            "is split",
+        )
+    for name in data.model_extra or {}:
+        near = did_you_mean(name, CustomData.model_fields).replace("mean ", "mean data.")
+        other = f"; the arguments of a dataset stand below it, such as data.train.{name}"
+        yield Mistake(f"data.{name}", f"no such key{near or other}")
 
 
 def _class_count(data: Data) -> tuple[str, int | None]:
@@ -258,19 +293,22 @@ def _focal(data: Data, loss: Loss) -> Mistakes:
 
 
 def _custom(callbacks: Callbacks, trainer: Trainer) -> Mistakes:
+    yield from unnamed(callbacks.custom, "callbacks.custom", "mypackage.MyCallback")
     for index, declared in enumerate(callbacks.custom):
-        key = f"callbacks.custom.{index}"
-        if "_target_" not in declared:
-            yield Mistake(key, "needs a _target_, such as mypackage.MyCallback")
-            continue
-        target = str(declared["_target_"])
+        # Where another callback is invalid, this one is as it was typed.
+        named = declared.target if isinstance(declared, Target) else declared.get("_target_")
+        target = str(named)
         if (reason := callback_refusal(target)) is not None:
-            yield Mistake(f"{key}._target_", reason)
+            yield Mistake(f"callbacks.custom.{index}._target_", reason)
         elif trainer.strategy == "fsdp" and target.endswith(AVERAGING):
             yield Mistake(
-                f"{key}._target_",
+                f"callbacks.custom.{index}._target_",
                 "cannot average weights that are divided over devices; type trainer.strategy=ddp",
             )
+
+
+def _loggers(logger: Logger) -> Mistakes:
+    yield from unnamed(logger.loggers, "logger.loggers", "pytorch_lightning.loggers.CSVLogger")
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -352,8 +390,8 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
-    _channels, _classes, _one_class, _published, _synthetic, _memory, _folder, _known_batches,
-    _devices, _sharded, _cuda_graphs, _augment, _mixup, _focal, _custom, _nesterov,
-    _parameter_groups, _sharded_groups, _modes, _monitors,
-    _nothing_trained, _nothing_kept,
+    _channels, _classes, _datasets, _one_class, _published, _synthetic, _memory, _folder,
+    _known_batches, _devices, _sharded, _cuda_graphs, _augment, _mixup, _focal, _custom, _loggers,
+    _nesterov, _parameter_groups, _sharded_groups, _modes, _monitors, _nothing_trained,
+    _nothing_kept,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import Field
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks
 from convtrain.config.groups.data import Data
-from convtrain.config.groups.logger import Logger
+from convtrain.config.groups.logger import AnyLogger
 from convtrain.config.groups.loss import Loss
 from convtrain.config.groups.model import CustomModel, Model, TorchvisionModel
 from convtrain.config.groups.network import Network
@@ -42,7 +42,7 @@ class Config(Section):
     )
     trainer: Trainer
     callbacks: Callbacks
-    logger: Logger
+    logger: AnyLogger
     sweep: Sweep = Sweep()
 
     def model_post_init(self, context: object) -> None:

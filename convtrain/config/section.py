@@ -31,9 +31,7 @@ class Choice(Section):
 
     @property
     def builder(self) -> Callable[..., Any]:
-        module, _, name = self.builds.partition(":")
-        found: Callable[..., Any] = getattr(import_module(module), name)
-        return found
+        return imported(self.builds)
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -42,3 +40,10 @@ class Choice(Section):
     def build(self, **runtime: object) -> Any:
         """Call the builder with the fields, and with arguments that are known only at run time."""
         return self.builder(**self.arguments, **runtime)
+
+
+def imported(builds: str) -> Callable[..., object]:
+    """Import what a section names as ``module:name``."""
+    module, _, name = builds.partition(":")
+    found: Callable[..., object] = getattr(import_module(module), name)
+    return found

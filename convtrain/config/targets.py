@@ -7,7 +7,13 @@ the arguments to its signature, before any data is read; ``build`` calls it.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidatorFunctionWrapHandler,
+)
 
 from convtrain.config.mistakes import Mistake, Origin, line
 from convtrain.config.section import Choice, Section
@@ -44,6 +50,11 @@ class Target(Trusting, Choice):
     given: ClassVar[tuple[str, ...]] = ()  # names of arguments that ``build`` is given
 
     target: str = Field(alias="_target_", description="import path of a class")
+
+    @property
+    def key(self) -> str:
+        """The dotted key of its section."""
+        return self._key
 
     @property
     def where(self) -> str:
@@ -84,6 +95,22 @@ class Target(Trusting, Choice):
             self.builder, self.arguments, positional=self.positional, given=offered
         )
         yield from (Mistake(f"{self._key}.{each.argument}", each.text) for each in wrong)
+
+
+def named_or_as_it_is(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """Validate an item of a list of targets; the rules report one without a name in ``_target_``.
+
+    For ``Annotated[T, WrapValidator(named_or_as_it_is)]``, T being a :class:`Target`.
+    """
+    names_none = isinstance(value, dict) and not isinstance(value.get("_target_"), str)
+    return value if names_none else validate(value)
+
+
+def unnamed(items: Sequence[object], key: str, example: str) -> Iterator[Mistake]:
+    """Yield a mistake for every item of a list of targets that has no ``_target_``."""
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and "_target_" not in item:
+            yield Mistake(f"{key}.{index}", f"needs a _target_, such as {example}")
 
 
 def targets_in(section: object, key: str = "") -> Iterator[tuple[str, Trusting]]:

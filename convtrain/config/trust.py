@@ -89,6 +89,7 @@ PLACES = {
     "data.val": DATASET,
     "data.test": DATASET,
     "metrics.*": METRIC,
+    "logger": LOGGER,
     "logger.loggers.*": LOGGER,
 }
 """Pattern of the keys above a ``_target_`` to the kind of class that it may name."""

@@ -48,7 +48,7 @@ class ImageData(pl.LightningDataModule):
                 f"data.batch_size={batch_size}: larger than the training data of {len(train)} "
                 f"images; set data.batch_size={len(train)} or less"
             )
-        self.splits = Splits(train, val, test, splits.tested)
+        self.splits = Splits(train, val, test, splits.tested, splits.classes)
         self.normalise = normalise
         self._make_train = partial(
             Batches,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from convtrain.config.trust import Kind, load
-from convtrain.errors import ConfigError, NetworkError, did_you_mean, error_line, first_line
+from convtrain.errors import ConfigError, NetworkError, did_you_mean, first_line
 from convtrain.models.functional import functionalize
 from convtrain.models.memory import activate_in_place
 from convtrain.models.parameters import apply_to_parameters
@@ -131,19 +130,6 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
 
     check_output(run, input_shape, num_classes, f"model.name={name}")
     return make()
-
-
-def make_trusted(
-    key: str, target: str, arguments: Mapping[str, object], trust: Sequence[str], kind: Kind
-) -> object:
-    """Make an object of ``package.module.Name``; ConfigError if that is refused or fails."""
-    made = load(key, target, trust, kind)
-    try:
-        return made(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}={target}: {error}") from error
-    except Exception as error:  # a user's code may raise anything
-        raise ConfigError(f"{key}={target}: {error_line(error)}") from error
 
 
 def check_output(

@@ -13,12 +13,15 @@ from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import RUN_ID, Found, newest_good
+from convtrain.training.loggers.custom import Custom, start
 from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.position import saved_position
 from convtrain.training.provenance import collect_provenance
 from convtrain.training.resuming import file_loggers
 
 log = logging.getLogger("convtrain")
+
+LOGGERS = "loggers"  # key of provenance.json
 
 
 def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
@@ -46,7 +49,7 @@ def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
     refuse_lowered(config, epochs=epochs, steps=found.content["global_step"])
     if before.get("data", data) != data and not config.data.allow_change:
         raise ConfigError(
-            f"data.root={config.data.root}: the images, their classes or their splits are not "
+            f"{config.data.source}: the images, their classes or their splits are not "
             f"those that {run.path} was trained on; bring them back, or type "
             f"data.allow_change=true to resume with these"
         )
@@ -62,6 +65,7 @@ def begin(
     trainer: pl.Trainer,
     *,
     data: str,
+    custom: Custom,
     resumes: bool,
 ) -> str:
     """Record configuration and provenance on rank 0; return the run's id.
@@ -70,6 +74,7 @@ def begin(
         asked: the configuration as requested, which is what the run records.
         config: the configuration with the devices and the strategy that were launched.
         data: the fingerprint of the data.
+        custom: loggers that the configuration names by ``_target_``.
     """
     device = str(trainer.strategy.root_device)
     if device.startswith("cuda"):
@@ -84,7 +89,7 @@ def begin(
         items = settings.items() if isinstance(settings, Mapping) else ()
         return ", ".join(f"{key}={value}" for key, value in items)
 
-    before = _provenance_of(run) if resumes else {}
+    before: Mapping[str, object] = _provenance_of(run) if resumes else {}
     if (previous := before.get("launched", launched)) != launched:
         log.warning(
             "%s: was trained with %s and resumes with %s; the last bits will differ, see "
@@ -95,7 +100,11 @@ def begin(
         )
     run_id = str(before.get(RUN_ID) or uuid.uuid4().hex)
     provenance = collect_provenance(seed=config.seed, device=device)
-    run.begin(asked, overrides, {**provenance, RUN_ID: run_id, "data": data, "launched": launched})
+    provenance |= {RUN_ID: run_id, "data": data, "launched": launched}
+    if custom:
+        settings = asked.model_dump(by_alias=True)
+        provenance[LOGGERS] = start(custom, settings, _versions_in(before))
+    run.begin(asked, overrides, provenance)
     if resumes:
         return run_id
     for logger in file_loggers(trainer).values():
@@ -103,6 +112,17 @@ def begin(
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
         tensorboard.log_text("config", run.config.read_text())
     return run_id
+
+
+def logged_before(config: Config, run: Run) -> Mapping[str, str]:
+    """Return the versions of the custom loggers of the run that is resumed."""
+    resumes = config.resume is not None and run.is_resumable
+    return _versions_in(_provenance_of(run)) if resumes else {}
+
+
+def _versions_in(provenance: Mapping[str, object]) -> Mapping[str, str]:
+    found = provenance.get(LOGGERS)
+    return found if isinstance(found, dict) else {}
 
 
 def _provenance_of(run: Run) -> Mapping[str, object]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from convtrain.data.batches import Batches
 from convtrain.training.checkpoint_file import RUN_ID, Checkpoint
 from convtrain.training.log_entries import LogEntries, sum_over_devices
+from convtrain.training.loggers.custom import Custom, restore_states, states_of
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.parts import Parts, named_parameters
@@ -22,7 +23,13 @@ from convtrain.training.position import (
 from convtrain.training.sharding import divided_like, gathered
 
 
-class Logged(TypedDict):
+class States(TypedDict, total=False):
+    """The state of custom loggers in a checkpoint, by the override that named each."""
+
+    loggers: dict[str, dict[str, object]]
+
+
+class Logged(States):
     """The state of the log in a checkpoint."""
 
     sums: Tensor  # RunningMetrics.saved(), summed over the devices
@@ -35,6 +42,7 @@ class Resuming:
 
     def __init__(self, parts: Parts, progress: Progress, entries: LogEntries) -> None:
         self.parts, self.progress, self.entries = parts, progress, entries
+        self.loggers: Custom = {}
         self.run_id: str | None = None  # set on rank 0, which saves it in every checkpoint
         self._within_epoch: Logged | None = None
         self._loaded: Checkpoint = {}
@@ -77,6 +85,7 @@ class Resuming:
             checkpoint["progress"] = saved = {**saved, **saved["cut"]}
         for name, logger in file_loggers(trainer).items():
             logger.forget_after(steps, saved.get("written", {}).get(name))
+        restore_states(self.loggers, saved.get("loggers", {}))
         self._loaded = checkpoint
 
     def start(self, trainer: pl.Trainer) -> None:
@@ -106,11 +115,14 @@ class Resuming:
         self.entries.logged_step = saved["logged_step"]
 
     def _logged(self, trainer: pl.Trainer) -> Logged:
-        return {
+        logged: Logged = {
             "sums": sum_over_devices(trainer, self.entries.running["fit"].saved()),
             "logged_step": self.entries.logged_step,
             "written": {name: each.written for name, each in file_loggers(trainer).items()},
         }
+        if states := states_of(self.loggers):
+            logged["loggers"] = states
+        return logged
 
 
 def file_loggers(trainer: pl.Trainer) -> dict[str, MetricsCsv | TensorBoard]:

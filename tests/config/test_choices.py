@@ -9,14 +9,22 @@ import yaml
 from convtrain.config.groups import augment, data, loss, model, optimizer, scheduler
 from convtrain.config.groups.data import BaseData
 from convtrain.config.section import Choice
+from convtrain.config.targets import Target
 from convtrain.data.augment import MIXUP, OPERATIONS
 from convtrain.run.commands import CONFIGS
 
+
+def choices(group: object) -> tuple[type[Choice], ...]:
+    """Return the sections of a group's union; a user's own class has no builder of ours."""
+    sections = get_args(get_args(group)[0])
+    return tuple(section for section in sections if not issubclass(section, Target))
+
+
 SECTIONS: dict[str, tuple[type[Choice], ...]] = {
-    "data": get_args(get_args(data.Data)[0]),
-    "loss": get_args(get_args(loss.Loss)[0]),
-    "optimizer": get_args(get_args(optimizer.Optimizer)[0]),
-    "scheduler": get_args(get_args(scheduler.Scheduler)[0]),
+    "data": choices(data.Data),
+    "loss": choices(loss.Loss),
+    "optimizer": choices(optimizer.Optimizer),
+    "scheduler": choices(scheduler.Scheduler),
     "augment": (augment.Augment,),
     "model": (model.DeclaredModel, model.TorchvisionModel),
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from convtrain.config.trust import MODULE
+from convtrain.config.trust import MODULE, load
 from convtrain.errors import ConfigError, NetworkError
-from convtrain.models.build import build_torchvision_model, make_trusted
+from convtrain.models.build import build_torchvision_model
 
 SOURCE = """
 from torch import nn
@@ -58,7 +58,7 @@ def test_images_too_small_for_a_model_are_one_line() -> None:
 @pytest.mark.usefixtures("own_package")
 def test_a_module_of_ones_own_is_built_with_its_arguments() -> None:
     key, name = "model._target_", "ownpackage.Net"
-    model = make_trusted(key, name, {"width": 5}, ["ownpackage"], MODULE)
+    model = load(key, name, ["ownpackage"], MODULE)(width=5)
     assert isinstance(model, torch.nn.Module)
     assert model(torch.randn(2, 1, 4, 4)).shape == (2, 3)
 
@@ -83,4 +83,4 @@ def test_a_module_of_ones_own_is_built_with_its_arguments() -> None:
 )
 def test_a_wrong_import_path_is_one_line(target: str, trust: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_trusted("model._target_", target, {"width": 5}, trust, MODULE)
+        load("model._target_", target, trust, MODULE)

@@ -1,11 +1,16 @@
 """Checkpoints, early stopping, output, and Lightning callbacks."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, WrapValidator
 
+from convtrain.config.lightning_callbacks import base_refusal
 from convtrain.config.metrics import Metric, Mode
+from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Count, Section, Whole
+from convtrain.config.targets import Target, named_or_as_it_is
+from convtrain.config.trust import CALLBACK
 
 
 class Checkpoint(Section):
@@ -30,9 +35,23 @@ class EarlyStopping(Section):
     )
 
 
+class CallbackTarget(Target):
+    kind = CALLBACK
+
+    def mistakes(self) -> Iterator[Mistake]:
+        found = self.builder
+        assert isinstance(found, type)
+        if (reason := base_refusal(found)) is not None:
+            yield Mistake(f"{self.key}._target_", reason)
+        else:
+            yield from super().mistakes()
+
+
 class Callbacks(Section):
     checkpoint: Checkpoint
     early_stopping: EarlyStopping
     progress_bar: bool = Field(description="show a progress bar")
     walkthrough: bool = Field(description="print the six steps of training on the first batch")
-    custom: list[dict[str, object]] = Field(description="Lightning callbacks, each with a _target_")
+    custom: list[Annotated[CallbackTarget, WrapValidator(named_or_as_it_is)]] = Field(
+        description="Lightning callbacks, each with a _target_"
+    )

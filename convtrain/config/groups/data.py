@@ -1,15 +1,25 @@
 """The datasets: their keys, and the shapes, classes and sizes that are known before reading."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from inspect import signature
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from convtrain.config.section import Choice, Count, Seed, Text
+from convtrain.config.mistakes import Mistake
+from convtrain.config.section import Choice, Count, Seed, Text, imported
+from convtrain.config.targets import Target
+from convtrain.config.trust import DATASET
 
 GIB = 1 << 30
 Level = Annotated[int, Field(ge=0, le=255)]
+Background = Level | Annotated[list[Level], Field(min_length=3, max_length=3)]
+ValueRange = list[Annotated[float, Field(ge=-1e12, le=1e12)]]
+BACKGROUND = "colour behind transparent pixels: a grey level, or red, green, blue"
+VALUE_RANGE = "values that become black and white in images of more than 8 bits a channel"
+CACHE_DIR = "folder of decoded images beyond data.memory_gib"
+CACHE_GIB = "most disk space of decoded images, in GiB"
 
 
 class Published(NamedTuple):
@@ -72,6 +82,11 @@ class BaseData(Choice):
     )
 
     @property
+    def source(self) -> str:
+        """The override that says where the images come from, for errors."""
+        return f"data.root={self.root}"
+
+    @property
     def class_count(self) -> int:
         return self.num_classes or len(self.classes or ())
 
@@ -128,18 +143,12 @@ class ImageFolder(BaseData):
     resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
-    background: Level | Annotated[list[Level], Field(min_length=3, max_length=3)] = Field(
-        default=255,
-        description="colour behind transparent pixels: a grey level, or red, green, blue",
+    background: Background = Field(default=255, description=BACKGROUND)
+    value_range: ValueRange | None = Field(
+        default=None, min_length=2, max_length=2, description=VALUE_RANGE
     )
-    value_range: list[Annotated[float, Field(ge=-1e12, le=1e12)]] | None = Field(
-        default=None,
-        min_length=2,
-        max_length=2,
-        description="values that become black and white in images of more than 8 bits a channel",
-    )
-    cache_dir: Text | None = Field(description="folder of decoded images beyond data.memory_gib")
-    cache_gib: float = Field(gt=0, le=1e6, description="most disk space of decoded images, in GiB")
+    cache_dir: Text | None = Field(description=CACHE_DIR)
+    cache_gib: float = Field(gt=0, le=1e6, description=CACHE_GIB)
 
 
 class Synthetic(BaseData):
@@ -158,7 +167,78 @@ class Synthetic(BaseData):
         return _divided(counts, self.val_fraction, self.test_size)
 
 
-Data = Annotated[Digits | TorchvisionData | ImageFolder | Synthetic, Field(discriminator="name")]
+class Dataset(Target):
+    """A map-style dataset, or a function that returns training, validation and test datasets."""
+
+    kind = DATASET
+    given = ("root", "download", "num_classes")
+
+
+class CustomData(Dataset, BaseData):
+    """One dataset that is split, or a dataset for each split.
+
+    The keys of the section that are no fields are arguments of ``_target_``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["custom"] = Field(description="dataset")
+    target: str | None = Field(  # type: ignore[assignment]
+        default=None,
+        alias="_target_",
+        description="import path of a Dataset that is split, or of a function that returns train, "
+        "val and test",
+    )
+    train: Dataset | None = Field(default=None, description="training dataset, with a _target_")
+    val: Dataset | None = Field(default=None, description="validation dataset, with a _target_")
+    test: Dataset | None = Field(default=None, description="test dataset, with a _target_")
+    resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
+    test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
+    background: Background = Field(default=255, description=BACKGROUND)
+    value_range: ValueRange | None = Field(
+        default=None, min_length=2, max_length=2, description=VALUE_RANGE
+    )
+    read_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="processes that read the datasets once, before the training"
+    )
+    cache_dir: Text | None = Field(default=None, description=CACHE_DIR)
+    cache_gib: float = Field(default=50.0, gt=0, le=1e6, description=CACHE_GIB)
+
+    @property
+    def source(self) -> str:
+        return ", ".join(each.where for each in self.datasets)
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """The datasets that are declared."""
+        splits = (self.train, self.val, self.test)
+        return [self] if self.target is not None else [each for each in splits if each is not None]
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if self.target is not None:
+            yield from super().mistakes()
+
+    def build(self, *positional: object, **runtime: object) -> object:
+        """Make the datasets and read them; return their :class:`~convtrain.data.images.Splits`."""
+        shared = {"root": self.root, "download": self.download, "num_classes": self.class_count}
+        makers = {
+            each.where: partial(Target.build, each, **each.offered(**shared))
+            for each in self.datasets
+        }
+        fields = self.model_dump(include=LOADED)
+        return imported(LOADER)(makers, **fields, num_classes=self.class_count)
+
+
+LOADER = "convtrain.data.sources.custom:load"
+LOADED = {
+    "classes", "shape", "resize", "background", "value_range", "val_fraction", "test_fraction",
+    "split_seed", "memory_gib", "read_workers", "cache_dir", "cache_gib",
+}  # fmt: skip
+"""Keys that the loader of custom datasets takes as they are."""
+
+Data = Annotated[
+    Digits | TorchvisionData | ImageFolder | Synthetic | CustomData, Field(discriminator="name")
+]
 
 
 def held_out(count: int, fraction: float) -> int:

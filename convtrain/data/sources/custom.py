@@ -11,6 +11,7 @@ from convtrain.config.groups.data import GIB
 from convtrain.data.archives import contained_extraction
 from convtrain.data.blocks import gather
 from convtrain.data.cache import default_folder, spilled
+from convtrain.data.decoding import Resize
 from convtrain.data.images import Images, Splits, divide_labels
 from convtrain.data.items import ItemRules, Target
 from convtrain.data.pixel_file import PixelFile
@@ -34,15 +35,19 @@ Make = Callable[[], object]
 def load(
     makers: Mapping[str, Make],
     *,
-    rules: ItemRules,
+    num_classes: int,
+    shape: Sequence[int],
+    resize: Resize,
+    background: int | Sequence[int],
+    value_range: Sequence[float] | None,
     classes: Sequence[str] | None,
     val_fraction: float,
     test_fraction: float,
     split_seed: int,
     memory_gib: float,
-    read_workers: int = 0,
-    cache_dir: str | None = None,
-    cache_gib: float = 50.0,
+    read_workers: int,
+    cache_dir: str | None,
+    cache_gib: float,
 ) -> Splits:
     """Make datasets and read every item once.
 
@@ -64,11 +69,12 @@ def load(
         ConfigError: what was made is no map-style dataset, or contradicts the configuration.
         CorruptDataError: an item cannot be used; the message has its index.
     """
+    rules = ItemRules(shape, resize, num_classes, background, value_range)
     with own_randomness(split_seed), _one_process_at_a_time(), contained_extraction():
         made = dict(_splits(makers))
     found = {name: check_map_style(dataset, where) for name, (where, dataset) in made.items()}
-    told = [_class_names(found[name], made[name][0], rules.num_classes) for name in found]
-    size = sum(map(len, found.values())) * math.prod(rules.shape)
+    told = [_class_names(found[name], made[name][0], num_classes) for name in found]
+    size = sum(map(len, found.values())) * math.prod(shape)
     where_of = {name: where for name, (where, _) in made.items()}
     warn_if_random(found["train"], rules, where_of["train"])
 
@@ -78,13 +84,13 @@ def load(
         blocks = read_blocks(
             dataset, rules, targets, where=where, seed=split_seed, workers=read_workers
         )
-        shape = (len(dataset), *rules.shape)
+        whole = (len(dataset), *shape)
         pixels: Tensor | PixelFile
         if size <= memory_gib * GIB:
-            pixels = gather(blocks, shape)
+            pixels = gather(blocks, whole)
         else:
             folder = Path(cache_dir) if cache_dir else default_folder()
-            pixels = spilled(blocks, shape, folder=folder, max_gib=cache_gib)
+            pixels = spilled(blocks, whole, folder=folder, max_gib=cache_gib)
         return Images(pixels, as_labels(targets, where))
 
     with own_randomness(split_seed):
