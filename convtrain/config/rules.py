@@ -31,7 +31,7 @@ from convtrain.config.groups.scheduler import Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
 from convtrain.config.metrics import mode_of
-from convtrain.config.mistakes import Mistake, brief
+from convtrain.config.mistakes import MISSING, Mistake, brief
 from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.config.targets import Target, unnamed
@@ -93,6 +93,12 @@ def _classes(data: Data) -> Mistakes:
         yield Mistake("data.classes", f"{brief(twice[0])} is listed more than once")
 
 
+NAMES_DATA = (
+    "type data._target_=mypackage.MyDataset for one dataset that is split, or "
+    "data.train._target_=mypackage.MyDataset"
+)
+
+
 def _datasets(data: Data) -> Mistakes:
     """The datasets of data=custom are declared, and in one of the two ways."""
     if not isinstance(data, CustomData):
@@ -107,11 +113,8 @@ def _datasets(data: Data) -> Mistakes:
             )
         return
     if "train" not in splits:
-        yield Mistake(
-            "data.train" if splits else "data",
-            "needs data.train._target_=mypackage.MyDataset, or data._target_ for one dataset that "
-            "is split",
-        )
+        key = "data.train" if splits else "data._target_"
+        yield Mistake(key, f"{MISSING}; {NAMES_DATA}")
     for name in data.model_extra or {}:
         near = did_you_mean(name, CustomData.model_fields).replace("mean ", "mean data.")
         other = f"; the arguments of a dataset stand below it, such as data.train.{name}"

@@ -226,7 +226,15 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "custom": list_of(mapping),
                 },
             ),
-            **below("logger", {"tensorboard": flag, "csv": flag, "images": whole(0, 1024)}),
+            **below(
+                "logger",
+                {
+                    "tensorboard": flag,
+                    "csv": flag,
+                    "images": whole(0, 1024),
+                    "loggers": list_of(mapping),
+                },
+            ),
             **below("sweep", {
                     "metric": metric,
                     "fail_fast": flag,

@@ -14,7 +14,9 @@ CHOICES = sorted(
 )
 NEEDS_MORE = {
     "model/custom": ["model._target_=mine.Net", "trust=[mine]"],
+    "data/custom": ["data._target_=mine.Data", "data.num_classes=2", "trust=[mine]"],
     "data/image_folder": ["data.root=FOLDER"],
+    "logger/custom": ["logger._target_=mine.Logger", "trust=[mine]"],
 }
 
 

@@ -199,7 +199,7 @@ class CustomData(Dataset, BaseData):
         default=None, min_length=2, max_length=2, description=VALUE_RANGE
     )
     read_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="processes that read the datasets once, before the training"
+        default=0, description="number of processes that read the items; 0 reads in this one"
     )
     cache_dir: Text | None = Field(default=None, description=CACHE_DIR)
     cache_gib: float = Field(default=50.0, gt=0, le=1e6, description=CACHE_GIB)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, WrapValidator
+from pydantic import ConfigDict, Discriminator, Field, Tag, WrapValidator
 
 from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Section
@@ -48,6 +48,8 @@ class Logger(Section):
 
 class CustomLogger(LoggerTarget, Logger):
     """The same keys, and a logger whose arguments are the other keys of the section."""
+
+    model_config = ConfigDict(extra="allow")
 
     @property
     def targets(self) -> list[LoggerTarget]:
