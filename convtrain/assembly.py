@@ -20,7 +20,7 @@ from convtrain.config.schema import Config
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
-from convtrain.errors import NetworkError
+from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan
 from convtrain.models.build import (
