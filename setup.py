@@ -1,9 +1,11 @@
-"""Maps the top-level folder of configs into the package; pyproject.toml holds everything else."""
+"""Maps top-level folders into the package; pyproject.toml holds everything else."""
 
 from setuptools import find_namespace_packages, find_packages, setup
 
-groups = (f"convtrain.configs.{group}" for group in find_namespace_packages("configs"))
-setup(
-    packages=[*find_packages(include=["convtrain*"]), "convtrain.configs", *groups],
-    package_dir={"convtrain.configs": "configs"},
-)
+FOLDERS = ("configs", "template")
+
+packages = find_packages(include=["convtrain*"])
+for folder in FOLDERS:
+    below = find_namespace_packages(folder, exclude=["*__pycache__"])
+    packages += [f"convtrain.{folder}", *(f"convtrain.{folder}.{name}" for name in below)]
+setup(packages=packages, package_dir={f"convtrain.{folder}": folder for folder in FOLDERS})

@@ -20,8 +20,9 @@ from convtrain.text import as_hydra_value
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
-_INSTALLED = HOME / "convtrain" / "configs"  # the wheel maps the clone's folder to here
-CONFIGS = _INSTALLED if _INSTALLED.is_dir() else HOME / "configs"
+_INSIDE = HOME / "convtrain" / "configs"  # a wheel has here what is beside train.py in a clone
+SHIPPED = _INSIDE.parent if _INSIDE.is_dir() else HOME
+CONFIGS = SHIPPED / "configs"
 PATH_OPTIONS = ("--config-dir=", "--config-path=")
 
 
