@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from hydra._internal import utils
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.core.global_hydra import GlobalHydra
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 from convtrain.command.command_line import CommandLine
 from convtrain.command.loader import GuardedLoader, make_loader
 from convtrain.command.resolvers import register_resolvers
+from convtrain.program import as_typed
 
 
 def answer(command: CommandLine) -> None:
@@ -20,6 +22,7 @@ def answer(command: CommandLine) -> None:
     loader.adds_keys = False
     hydra = _hydra(loader)
     if asked.hydra_help:
+        utils._get_exec_command = lambda: as_typed("python train.py")
         hydra.hydra_help(name, get_args_parser(), asked)
     elif asked.cfg:
         run_and_report(
