@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+LOWEST := .venv-lowest
 
-.PHONY: train test test-all test-gpu lint same moves bench format clean help
+.PHONY: train test test-all test-lowest test-gpu lint same moves bench format clean help
 
 train: $(READY)  ## set up .venv and train: make train ARGS="model=nn optimizer.lr=0.05"
 	$(BIN)/python train.py $(ARGS)
@@ -13,6 +14,9 @@ test: $(READY) lint  ## lint, type check and the fast tests
 
 test-all: $(READY) lint  ## every test, the slow ones too, with coverage
 	$(BIN)/python -m pytest -n auto -m "slow or not slow" --cov --cov-report=term:skip-covered
+
+test-lowest: $(LOWEST)/ready  ## the fast tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-gpu: $(READY)  ## what needs a GPU, in one process; skipped without one
 	$(BIN)/python -m pytest -m gpu tests/gpu
@@ -36,7 +40,7 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and all caches; logs and data stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info
+	rm -rf .venv $(LOWEST) .pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -47,3 +51,10 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(READY)
+
+$(LOWEST)/ready: pyproject.toml lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --constraint lowest.txt --editable ".[sweep,svhn]" \
+		pytest pytest-xdist scikit-learn
+	touch $@

@@ -53,11 +53,13 @@ _NO_REPOSITORY: dict[str, object] = {"git_commit": None, "git_clean": None}
 
 
 def _git(folder: Path) -> dict[str, object]:
-    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"]
+    # a repository's fsmonitor is a program that git would start
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), "status"]
     try:
         done = subprocess.run(
-            [*command, "--untracked-files=no"], capture_output=True, timeout=10, check=True
-        )
+            [*command, "--porcelain=v2", "--branch", "--untracked-files=no"],
+            capture_output=True, timeout=10, check=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return _NO_REPOSITORY
     lines = done.stdout.decode(errors="replace").splitlines()
