@@ -46,12 +46,13 @@ from convtrain.training.task import Task
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:
     """Load the configured dataset, unless its splits are given."""
     data = config.data
+    augmentation = config.augment.build(shape=data.shape, trust=config.trust)
     read = splits or data.build()
     assert isinstance(read, Splits)
     made = ImageData(
         read,
         normalise=Normalisation(data.mean, data.std),
-        augmentation=config.augment.build(),
+        augmentation=augmentation,
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         seed=config.seed,

@@ -146,6 +146,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         raise TrainingError(full or f"{task.progress.where()}: {error_line(error)}") from error
     finally:
         end(task.resuming.loggers)
+        parts.data.close()
 
     entries, epochs = task.entries, task.progress.epochs
     result: Result = {

@@ -34,6 +34,7 @@ ROLES = {
     "callbacks.checkpoint.keep_last": MAY_CHANGE,
     "callbacks.progress_bar": NEUTRAL,
     "callbacks.walkthrough": NEUTRAL,
+    "augment.workers": NEUTRAL,
     "data.root": MAY_CHANGE,
     "data.train.root": MAY_CHANGE,
     "data.val.root": MAY_CHANGE,

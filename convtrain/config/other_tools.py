@@ -20,6 +20,8 @@ _SAME: dict[str, tuple[str, ...]] = {
     "augment": ("augmentation", "augmentations", "transform", "transforms", "aug"),
     "augment.random_crop": ("crop",),
     "augment.horizontal_flip": ("flip", "hflip", "fliplr"),
+    "augment.mixup": ("mixup_alpha",),
+    "augment.cutmix": ("cutmix_alpha",),
     "loss.label_smoothing": ("smoothing",),
     "callbacks.early_stopping.patience": ("patience", "early_stop", "early_stopping_patience"),
     "callbacks.checkpoint.every_n_epochs": ("save_every", "save_freq", "save_interval"),
@@ -42,8 +44,12 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
         "image_size", "img_size", "input_size", "input_shape", "imgsz",
     ),
     "type scheduler=cosine scheduler.warmup_epochs=N": ("warmup", "warmup_steps", "warmup_ratio"),
-    "there is none; augment.cutout=N blanks a square of N pixels": ("random_erasing", "erasing"),
-    "there is none; augment.mixup=ALPHA mixes whole images": ("cutmix", "cutmix_alpha"),
+    "type augment.transforms=[RandomErasing], or augment.cutout=N for a square of N pixels": (
+        "random_erasing", "erasing",
+    ),
+    "type augment.transforms=[TrivialAugmentWide], or another class of torchvision": (
+        "auto_augment", "autoaugment", "randaugment", "rand_augment", "aa",
+    ),
     "metrics go to TensorBoard and metrics.csv; type logger=both": (
         "wandb", "mlflow", "neptune", "comet", "report_to", "use_wandb",
     ),

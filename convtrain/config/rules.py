@@ -275,12 +275,13 @@ def _augment(data: Data, augment: Augment) -> Mistakes:
 
 
 def _mixup(augment: Augment, loss: Loss) -> Mistakes:
-    if augment.mixup and not loss.takes_fractions:
-        yield Mistake(
-            "augment.mixup",
-            f"loss={loss.name} has no place for images of two classes; add augment.mixup=0, "
-            f"or choose loss=cross_entropy, nll or mse",
-        )
+    for key in ("mixup", "cutmix"):
+        if getattr(augment, key) and not loss.takes_fractions:
+            yield Mistake(
+                f"augment.{key}",
+                f"loss={loss.name} has no place for images of two classes; add augment.{key}=0, "
+                f"or choose loss=cross_entropy, nll or mse",
+            )
 
 
 def _focal(data: Data, loss: Loss) -> Mistakes:

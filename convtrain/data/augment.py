@@ -1,22 +1,25 @@
 """Augmentation of whole batches, drawn from (seed, epoch, image index).
 
 Each operation takes uniform numbers per image, so an image's result does not depend on its batch.
-Only mixup combines images; its weight depends on (seed, epoch, batch). Nothing here synchronizes
-with the GPU.
+Only mixup and cutmix combine images; their weights depend on (seed, epoch, batch). Nothing here
+synchronizes with the GPU.
 """
 
+import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convtrain.config.transforms import make_transforms
 from convtrain.data.randomness import derive_seed, uniforms
+from convtrain.data.transforms import Transforms
 
 PaddingMode = Literal["constant", "reflect"]
-MIXUP = 6  # a draw number like those in OPERATIONS
+MIXUP, CUTMIX, MIXES_WHOLE = 6, 7, 8  # draw numbers like those in OPERATIONS
 
 
 class Draws:
@@ -64,7 +67,7 @@ def _pad(pixels: Tensor, padding: int, mode: PaddingMode) -> Tensor:
 def horizontal_flip(
     pixels: Tensor, probability: float, draw: Draws, *, flip_alternates: bool = False
 ) -> Tensor:
-    """Mirror integer images (N, C, H, W) with the given probability.
+    """Mirror images (N, C, H, W) with the given probability.
 
     ``flip_alternates`` flips each image at that fixed rate instead, with 0.5 in every other epoch
     (Jordan, 2024). A random draw selects the images that are flipped first.
@@ -72,8 +75,11 @@ def horizontal_flip(
     number = draw("flip")
     if flip_alternates:
         number = (draw("flip in epoch 0") + draw.epoch * (1 - probability) % 1) % 1
+    flips = (number < probability).view(-1, 1, 1, 1)
+    if pixels.is_floating_point():
+        return torch.where(flips, pixels.flip(-1), pixels)
     # A bit mask takes a third of the time of torch.where on bytes.
-    mask = (number < probability).to(pixels.dtype).neg_().view(-1, 1, 1, 1)
+    mask = flips.to(pixels.dtype).neg_()
     return pixels.flip(-1).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
 
 
@@ -95,6 +101,25 @@ def cutout_(images: Tensor, side: int, draw: Draws) -> Tensor:
 def mixup_weight(alpha: float, seed: int, epoch: int, batch: int) -> float:
     """Draw each image's weight in its mixture from Beta(alpha, alpha) (Zhang et al., 2018)."""
     return random.Random(derive_seed(seed, epoch, batch, MIXUP)).betavariate(alpha, alpha)
+
+
+def cutmix_box(
+    alpha: float, height: int, width: int, seed: int, epoch: int, batch: int
+) -> tuple[slice, slice, float]:
+    """Draw the rows and columns that another image replaces, and the weight of the image itself.
+
+    The box covers 1 - Beta(alpha, alpha) of the image around a random pixel, and the borders clip
+    it (Yun et al., 2019); the weight is the part of the pixels that are not replaced.
+    """
+    draw = random.Random(derive_seed(seed, epoch, batch, CUTMIX))
+    half = 0.5 * math.sqrt(1 - draw.betavariate(alpha, alpha))
+    rows, columns = (
+        slice(max(centre - reach, 0), min(centre + reach, length))
+        for length in (height, width)
+        for centre, reach in [(draw.randrange(length), int(half * length))]
+    )
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return rows, columns, 1 - area / (height * width)
 
 
 def mixed_targets(labels: Tensor, partners: Tensor, weight: float, classes: int) -> Tensor:
@@ -127,18 +152,35 @@ OPERATIONS = {
 
 
 class Augmentation:
-    """The enabled operations.
+    """What is done to training images: the transforms, the enabled operations, then the mixture.
 
     Args:
-        mixup: alpha of the Beta distribution; 0 disables mixup.
+        mixup, cutmix: alpha of the Beta distribution; 0 disables it. With both, each batch takes
+            one of them at random.
+        transforms: as declared in the configuration, with the packages that it trusts.
+        workers: processes that apply the transforms.
+        shape: channels, height and width of the images; required by transforms.
         settings: keys of ``OPERATIONS``, of which 0 disables one, and their options.
     """
 
-    def __init__(self, *, mixup: float = 0.0, **settings: float | bool | str) -> None:
+    def __init__(
+        self,
+        *,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        transforms: Sequence[object] = (),
+        workers: int | Literal["auto"] = "auto",
+        shape: Sequence[int] = (),
+        trust: Sequence[str] = (),
+        **settings: float | bool | str,
+    ) -> None:
         known = {key for name, row in OPERATIONS.items() for key in (name, *row.options)}
         if unknown := settings.keys() - known:
             raise TypeError(f"no operation takes {', '.join(sorted(unknown))}")
-        self.mixup = mixup
+        self.mixup, self.cutmix, self.workers = mixup, cutmix, workers
+        self.transforms = (
+            Transforms(make_transforms(transforms, trust), shape) if transforms else None
+        )
         self._chosen = [(row, name) for name, row in OPERATIONS.items() if settings.get(name)]
         self._settings = settings
         self._draws = {name: n for row, _ in self._chosen for name, n in row.draws.items()}
@@ -152,7 +194,10 @@ class Augmentation:
         epoch: int,
         normalise: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Augment and normalise uint8 pixels (N, C, H, W); ``indices`` are on the same device."""
+        """Apply the operations to pixels (N, C, H, W), and normalise them.
+
+        ``pixels`` are those that ``normalise`` takes, and ``indices`` are on the same device.
+        """
         if not self._chosen:
             return normalise(pixels)
         draw = Draws(indices, seed, epoch, self._draws)
@@ -165,3 +210,26 @@ class Augmentation:
                 options = {k: self._settings[k] for k in row.options if k in self._settings}
                 images = row.function(images, self._settings[name], draw, **options)
         return images
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are combined, so that targets are fractions of classes."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def mix(
+        self, images: Tensor, partners: Tensor, *, seed: int, epoch: int, batch: int
+    ) -> tuple[Tensor, float]:
+        """Combine normalised images with their partners, by mixup or cutmix.
+
+        Returns:
+            the mixtures, which may reuse the memory of ``images``, and the images' own weight.
+        """
+        both = self.mixup > 0 and self.cutmix > 0
+        chosen = random.Random(derive_seed(seed, epoch, batch, MIXES_WHOLE)).random() if both else 0
+        if self.mixup and chosen < 0.5:
+            own = mixup_weight(self.mixup, seed, epoch, batch)
+            return torch.lerp(partners, images, own), own
+        height, width = images.shape[2:]
+        rows, columns, own = cutmix_box(self.cutmix, height, width, seed, epoch, batch)
+        images[:, :, rows, columns] = partners[:, :, rows, columns]
+        return images, own

@@ -1,17 +1,23 @@
 """Batches of resident images, indexed, augmented and normalised as tensors."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convtrain.config.epochs import batch_count, limited
-from convtrain.data.augment import Augmentation, mixed_targets, mixup_weight
+from convtrain.data.augment import Augmentation, mixed_targets
 from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
+from convtrain.data.workers import TransformedImages, worker_count
+from convtrain.process.ranks import rank_info
+
+BATCHES_AHEAD = 2  # that workers transform while the model trains
 
 
 class Batch(NamedTuple):
@@ -23,13 +29,13 @@ class Batch(NamedTuple):
     """
 
     images: Tensor  # float32 of shape (n, channels, height, width), normalised
-    targets: Tensor  # int64 (n,), or float32 (n, classes): with mixup, or if the labels are so
+    targets: Tensor  # int64 (n,), or float32 (n, classes): of mixed images, or if the labels are so
     indices: Tensor  # int64 (n,), in the split
     loss_weight: float
 
 
 class Normalisation:
-    """``(pixels / 255 - mean) / std`` for each channel."""
+    """``(pixels / 255 - mean) / std`` for each channel; floats are pixels in 0 to 1 already."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         shift = [-m / s for m, s in zip(mean, std, strict=True)]
@@ -39,6 +45,8 @@ class Normalisation:
     def __call__(self, pixels: Tensor) -> Tensor:
         if self._scale.device != pixels.device:
             self._scale, self._shift = self._scale.to(pixels.device), self._shift.to(pixels.device)
+        if pixels.is_floating_point():
+            return pixels.mul(255).mul_(self._scale).add_(self._shift)
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
 
 
@@ -54,7 +62,7 @@ class Batches:
     batch_size: int  # over all devices together
     normalise: Normalisation
     augmentation: Augmentation = field(default_factory=Augmentation)
-    classes: int | None = None  # required by mixup
+    classes: int | None = None  # required by mixup and cutmix
     shuffle: bool = False
     seed: int = 0
     drop_last: bool = False
@@ -88,8 +96,7 @@ class Batches:
         for position in range(start, len(self)):
             began = time.perf_counter()
             self.position = position + 1
-            if position + 1 < len(self):
-                self.images.expect(self._mine(batches[position + 1]))
+            self._expect(batches, position)
             batch = self._batch(batches[position], position)
             self.seconds += time.perf_counter() - began
             yield batch
@@ -97,6 +104,11 @@ class Batches:
     def at(self, position: int) -> Batch:
         """Make one batch of this epoch without advancing."""
         return self._batch(self._in_order()[position], position)
+
+    def close(self) -> None:
+        """End the processes that transform images, if there are any."""
+        if self._transformed is not None:
+            self._transformed.close()
 
     def _in_order(self) -> Sequence[Tensor]:
         count = len(self.images)
@@ -108,18 +120,49 @@ class Batches:
         mine = whole[self.rank :: self.world_size]
         return whole[:1] if self.shuffle and not len(mine) else mine
 
+    @cached_property
+    def _transformed(self) -> TransformedImages | None:
+        if (transforms := self.augmentation.transforms) is None:
+            return None
+        processes = min(rank_info().local_world_size, self.world_size)
+        return TransformedImages(
+            self.images,
+            transforms,
+            seed=self.seed,
+            workers=worker_count(self.augmentation.workers, processes),
+            most=math.ceil(self.batch_size / self.world_size),
+            ahead=(1 + BATCHES_AHEAD) * (1 + self._reads_partners),
+        )
+
+    @property
+    def _reads_partners(self) -> bool:
+        return self.augmentation.mixes and self.world_size > 1
+
+    def _expect(self, batches: Sequence[Tensor], position: int) -> None:
+        """Announce what will be read after, or for, the batch at a position."""
+        if self._transformed is None:
+            if position + 1 < len(self):
+                self.images.expect(self._mine(batches[position + 1]))
+            return
+        last = max(limited(len(self), self.limit), position + 1)
+        for whole in batches[position : min(position + 1 + BATCHES_AHEAD, last)]:
+            self._transformed.expect(self._mine(whole), self.epoch)
+            if self._reads_partners:
+                self._transformed.expect(self._mine(whole.roll(1)), self.epoch)
+
     def _batch(self, whole: Tensor, position: int) -> Batch:
         mine = self._mine(whole)
         weight = len(mine) * self.world_size * self.accumulate / self._images_of_step(position)
         images, targets, indices = self._augmented(mine)
-        if alpha := self.augmentation.mixup:
+        if self.augmentation.mixes:
             # Each image's partner precedes it in the whole batch, maybe on another device.
-            if self.world_size == 1:
+            if not self._reads_partners:
                 partners, their_targets = images.roll(1, 0), targets.roll(1, 0)
             else:
                 partners, their_targets, _ = self._augmented(self._mine(whole.roll(1)))
-            own = mixup_weight(alpha, self.seed, self.epoch, position)
-            images = torch.lerp(partners, images, own)
+            images, own = self.augmentation.mix(
+                images, partners, seed=self.seed, epoch=self.epoch, batch=position
+            )
             assert self.classes is not None
             targets = mixed_targets(targets, their_targets, own, self.classes)
         return Batch(images, targets, indices, weight if self.rank < len(whole) else 0.0)
@@ -130,7 +173,10 @@ class Batches:
         return min(last * self.batch_size, len(self.images)) - first * self.batch_size
 
     def _augmented(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = self.images.read(indices)
+        if self._transformed is None:
+            pixels = self.images.read(indices)
+        else:
+            pixels = self._transformed.read(indices, self.epoch)
         indices = indices.to(pixels.device, non_blocking=True)
         labels = self.images.labels.index_select(0, indices)
         images = self.augmentation(

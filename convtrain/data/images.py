@@ -81,9 +81,11 @@ class Images:
             labels = labels.unique(dim=0, return_inverse=True)[1]
         return self.pick(sample_stratified(labels, count, seed).to(self.indexed_on))
 
-    def to(self, device: torch.device) -> "Images":
-        """Move the labels, and the pixels unless they are in a file."""
-        pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else self.pixels
+    def to(self, device: torch.device, *, pixels_too: bool = True) -> "Images":
+        """Move the labels, and the pixels unless they are in a file or ``pixels_too`` is false."""
+        pixels = self.pixels
+        if pixels_too and isinstance(pixels, Tensor):
+            pixels = pixels.to(device)
         return Images(pixels, self.labels.to(device))
 
 

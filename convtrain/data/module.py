@@ -17,7 +17,7 @@ class ImageData(pl.LightningDataModule):
     Args:
         batch_size, eval_batch_size: over all devices together.
         split_seed: chooses the images of ``limit`` and ``overfit_batches``.
-        classes: required by mixup.
+        classes: required by mixup and cutmix.
         limit: use N images of each split, in the proportions of the classes.
         overfit_batches: train and validate on the same N batches of training images.
     """
@@ -50,6 +50,8 @@ class ImageData(pl.LightningDataModule):
             )
         self.splits = Splits(train, val, test, splits.tested, splits.classes)
         self.normalise = normalise
+        self._transforms = augmentation.transforms is not None
+        self._train: Batches | None = None
         self._make_train = partial(
             Batches,
             batch_size=batch_size,
@@ -68,7 +70,11 @@ class ImageData(pl.LightningDataModule):
         return self.splits.train.labels.is_floating_point()
 
     def train_dataloader(self) -> Batches:
-        return self._on_device(self._make_train, self.splits.train)
+        # Transforms run on the CPU; all else is done where the model is.
+        self._train = self._on_device(
+            self._make_train, self.splits.train, pixels_too=not self._transforms
+        )
+        return self._train
 
     def val_dataloader(self) -> Batches:
         return self._on_device(self._make_eval, self.splits.val)
@@ -84,10 +90,17 @@ class ImageData(pl.LightningDataModule):
         moved: object = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved
 
-    def _on_device(self, make: "partial[Batches]", images: Images) -> Batches:
+    def close(self) -> None:
+        """End the processes that transform training images, if there are any."""
+        if self._train is not None:
+            self._train.close()
+
+    def _on_device(
+        self, make: "partial[Batches]", images: Images, *, pixels_too: bool = True
+    ) -> Batches:
         if (trainer := self.trainer) is None:
             return make(images)
-        batches = make(images.to(trainer.strategy.root_device))
+        batches = make(images.to(trainer.strategy.root_device, pixels_too=pixels_too))
         batches.rank, batches.world_size = trainer.global_rank, trainer.world_size
         if batches.shuffle:
             batches.accumulate = trainer.accumulate_grad_batches

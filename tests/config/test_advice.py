@@ -134,7 +134,8 @@ def test_words_are_looked_up_in_their_section_alone() -> None:
 
 
 NOT_ACROSS = {
-    "augment.cutmix=1": "augment.mixup=ALPHA",
+    "augment.cutmix_alpha=1": "did you mean augment.cutmix?",
+    "augment.random_erasing=1": "augment.transforms=[RandomErasing]",
     "model.pretrained=true": "the weights are initialised at random; leave it out",
     "data.image_size=32": "data.shape=[CHANNELS,HEIGHT,WIDTH]",
     "loss.weight=1": "the loss has no weights for classes; leave it out",

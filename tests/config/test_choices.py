@@ -10,7 +10,8 @@ from convtrain.config.groups import augment, data, loss, model, optimizer, sched
 from convtrain.config.groups.data import BaseData
 from convtrain.config.section import Choice
 from convtrain.config.targets import Target
-from convtrain.data.augment import MIXUP, OPERATIONS
+from convtrain.data.augment import CUTMIX, MIXES_WHOLE, MIXUP, OPERATIONS
+from convtrain.data.transforms import TRANSFORMS
 from convtrain.run.commands import CONFIGS
 
 
@@ -30,6 +31,7 @@ SECTIONS: dict[str, tuple[type[Choice], ...]] = {
 }
 """Group to its choices."""
 RUNTIME = {
+    "augment": {"shape", "trust"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "epoch_steps"},
     "muon": {"fused"},
@@ -92,5 +94,11 @@ def test_no_choice_is_left_out_here() -> None:
 
 
 def test_no_two_draws_have_the_same_number() -> None:
-    numbers = [MIXUP, *(n for row in OPERATIONS.values() for n in row.draws.values())]
+    numbers = [
+        MIXUP,
+        CUTMIX,
+        MIXES_WHOLE,
+        TRANSFORMS,
+        *(n for row in OPERATIONS.values() for n in row.draws.values()),
+    ]
     assert len(set(numbers)) == len(numbers)

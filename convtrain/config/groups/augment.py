@@ -1,6 +1,6 @@
 """Augmentation of the training images."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,4 +20,20 @@ class Augment(Choice):
         ge=0,
         le=1000,
         description="alpha of Beta(alpha, alpha), the part of each image in a mixture; 0 is off",
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="alpha of Beta(alpha, alpha), the part that is not replaced by a box of "
+        "another image; 0 is off",
+    )
+    transforms: list[object] = Field(
+        default=[],
+        description="list of torchvision.transforms.v2 classes, applied to each image by itself",
+    )
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        default="auto",
+        description="processes that apply the transforms, on each device; 0 is none, auto is one "
+        "for each CPU core",
     )
