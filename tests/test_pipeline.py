@@ -179,6 +179,23 @@ def test_overfit_learns_one_batch_by_heart(train: Train) -> None:
     assert result["val/acc"] == 1
 
 
+def test_transforms_give_both_styles_the_same_bits_with_any_number_of_workers(
+    train: Train, tmp_path: Path
+) -> None:
+    listed = "augment.transforms=[{RandomRotation:{degrees:15}},{RandomErasing:{p:0.5}}]"
+    for style, workers in (("functional", 2), ("nn", 0)):
+        train(
+            "data.limit=192", listed, f"augment.workers={workers}", f"model={style}",
+            "augment.cutmix=1", "logger=none", "recorder=off", name=style,
+        )  # fmt: skip
+    functional, nn = (
+        torch.load(tmp_path / style / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for style in ("functional", "nn")
+    )
+    assert functional.keys() == nn.keys()
+    assert all(torch.equal(functional[name], nn[name]) for name in nn)
+
+
 def test_early_stopping_ends_a_training_that_does_not_improve(train: Train) -> None:
     result = train(
         "optimizer=sgd", "optimizer.lr=1e-12", "scheduler=none", "trainer.max_epochs=20",

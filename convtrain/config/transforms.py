@@ -7,9 +7,10 @@ here does.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple, get_args
+from importlib import import_module
+from typing import NamedTuple, get_args
 
-from convtrain.config.mistakes import Mistake, Origin, brief, line
+from convtrain.config.mistakes import Mistake, brief, line
 from convtrain.config.signatures import parameters_of, wrong_arguments
 from convtrain.config.trust import TRANSFORM, load
 from convtrain.errors import ConfigError, did_you_mean, error_line, few, first_line
@@ -38,7 +39,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
 REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
 """Classes of torchvision.transforms.v2 that no list may contain, with the reason."""
 
-Transform = Callable[..., Any]
+Transform = Callable[..., object]
 
 
 class Named(NamedTuple):
@@ -48,25 +49,26 @@ class Named(NamedTuple):
     transform: Transform
 
 
-def make_transforms(
-    declared: Sequence[object], trust: Sequence[str], origin: Origin | None = None
-) -> list[Named]:
+def make_transforms(declared: Sequence[object], trust: Sequence[str]) -> list[Named]:
     """Make a declared list of transforms; ConfigError has one line for each mistake."""
-    wrong: list[Mistake] = []
-    made = [_make(entry, f"{KEY}.{at}", trust, wrong) for at, entry in enumerate(declared)]
+    made, wrong = _make_all(declared, KEY, trust)
     if wrong:
         plain = {"augment": {"transforms": declared}}
-        raise ConfigError(*(line(mistake, plain, origin) for mistake in wrong))
+        raise ConfigError(*(line(mistake, plain) for mistake in wrong))
     return [
         Named(f"{KEY}.{at}={brief(entry)}", transform)
         for at, (entry, transform) in enumerate(zip(declared, made, strict=True))
-        if transform is not None
     ]
+
+
+def transform_mistakes(declared: Sequence[object], trust: Sequence[str]) -> list[Mistake]:
+    """Return what is wrong with a declared list of transforms."""
+    return _make_all(declared, KEY, trust)[1]
 
 
 def usable_names() -> list[str]:
     """Return the names of torchvision's transforms that a list may contain, sorted."""
-    from torchvision.transforms import v2
+    v2 = import_module(MODULE)
 
     def is_transform(found: object) -> bool:
         return isinstance(found, type) and issubclass(found, v2.Transform)
@@ -74,8 +76,26 @@ def usable_names() -> list[str]:
     return sorted(n for n, found in vars(v2).items() if is_transform(found) and n not in REFUSED)
 
 
-def _make(entry: object, key: str, trust: Sequence[str], wrong: list[Mistake]) -> Transform | None:
-    """Make an entry; or return None, and add its mistakes to ``wrong``."""
+def _make_all(
+    declared: Sequence[object], key: str, trust: Sequence[str]
+) -> tuple[list[Transform], list[Mistake]]:
+    """Return the transforms of a list without those that cannot be made, and the mistakes."""
+    made: list[Transform] = []
+    wrong: list[Mistake] = []
+    for at, entry in enumerate(declared):
+        try:
+            made.append(_make(entry, f"{key}.{at}", trust))
+        except _WrongError as error:
+            wrong += error.mistakes
+    return made, wrong
+
+
+class _WrongError(Exception):
+    def __init__(self, *mistakes: Mistake) -> None:
+        self.mistakes = mistakes
+
+
+def _make(entry: object, key: str, trust: Sequence[str]) -> Transform:
     if isinstance(entry, str):
         name, where = entry, key
         arguments: object = {}
@@ -84,75 +104,63 @@ def _make(entry: object, key: str, trust: Sequence[str], wrong: list[Mistake]) -
         where = f"{key}.{name}"
     else:
         text = "write a name, or one name with its arguments, as {RandomErasing: {p: 0.2}}"
-        wrong.append(Mistake(key, text))
-        return None
-    found = _class_of(str(name), key, trust, wrong)
-    if found is None:
-        return None
-    if found.__name__ in NESTED:
-        arguments = {"transforms": arguments} if isinstance(arguments, list) else arguments
+        raise _WrongError(Mistake(key, text))
+    found = _class_of(str(name), key, trust)
+    nests = found.__name__ in NESTED and _is_torchvision(found)
+    if nests and isinstance(arguments, list):
+        arguments = {"transforms": arguments}
     if not isinstance(arguments, Mapping):
         text = f"arguments are given by name, as {{{name}: {{argument: value}}}}"
-        wrong.append(Mistake(where, text))
-        return None
-    before, taken = len(wrong), _converted(found, arguments, where, wrong)
+        raise _WrongError(Mistake(where, text))
+    taken, wrong = _converted(found, arguments, where)
     given = {}
-    if found.__name__ in NESTED and "transforms" in taken:
-        inside, inner = f"{where}.transforms", taken.pop("transforms")
-        if not isinstance(inner, list):
-            wrong.append(Mistake(inside, "must be a list of transforms"))
-            return None
-        each_made = (_make(each, f"{inside}.{at}", trust, wrong) for at, each in enumerate(inner))
-        given["transforms"] = list(each_made)
+    if nests and isinstance(inner := taken.get("transforms"), list):
+        del taken["transforms"]
+        given["transforms"], more = _make_all(inner, f"{where}.transforms", trust)
+        wrong += more
     for each in wrong_arguments(found, taken, given=given):
         wrong.append(Mistake(f"{where}.{each.argument}", each.text))
-    if len(wrong) > before:
-        return None
+    if wrong:
+        raise _WrongError(*wrong)
     try:
-        made: Transform = found(**taken, **given)
+        made = found(**taken, **given)
     except Exception as error:  # a user's class may raise anything
         said = first_line(error) if _is_torchvision(found) else error_line(error)
-        wrong.append(Mistake(where, said))
-        return None
+        raise _WrongError(Mistake(where, said)) from error
+    assert callable(made)  # as all modules are
     return made
 
 
-def _class_of(
-    name: str, key: str, trust: Sequence[str], wrong: list[Mistake]
-) -> Callable[..., Any] | None:
-    name = name.removeprefix(f"{MODULE}.")
+def _class_of(name: str, key: str, trust: Sequence[str]) -> Callable[..., object]:
+    if "." not in (short := name.removeprefix(f"{MODULE}.")):
+        name = short
     if "." in name:
         try:
             found = load(key, name, trust, TRANSFORM)
         except ConfigError as error:
-            wrong.append(Mistake("", str(error)))
-            return None
+            raise _WrongError(Mistake("", str(error))) from error
     else:
-        from torchvision.transforms import v2
-
         usable = usable_names()
         if name not in usable and name not in REFUSED:
             near = did_you_mean(name, [*usable, *REFUSED]) or "; docs/data.md lists its transforms"
-            wrong.append(Mistake(key, f"{MODULE} has no transform {name}{near}"))
-            return None
-        found = getattr(v2, name)
+            raise _WrongError(Mistake(key, f"{MODULE} has no transform {name}{near}"))
+        found = getattr(import_module(MODULE), name)
     if _is_torchvision(found) and (reason := REFUSED.get(found.__name__)) is not None:
-        wrong.append(Mistake(key, f"{found.__name__} {reason}"))
-        return None
+        raise _WrongError(Mistake(key, f"{found.__name__} {reason}"))
     return found
 
 
-def _is_torchvision(found: Callable[..., Any]) -> bool:
+def _is_torchvision(found: Callable[..., object]) -> bool:
     return found.__module__.startswith("torchvision.")
 
 
 def _converted(
-    found: Callable[..., Any], arguments: Mapping[str, object], where: str, wrong: list[Mistake]
-) -> dict[str, object]:
+    found: Callable[..., object], arguments: Mapping[str, object], where: str
+) -> tuple[dict[str, object], list[Mistake]]:
     """Replace words by the members of an enumeration, or the torch.dtype, that they name."""
-    import torch
-
-    parameters, taken = parameters_of(found) or {}, dict(arguments)
+    torch = import_module("torch")
+    dtype: type = torch.dtype
+    parameters, taken, wrong = parameters_of(found) or {}, dict(arguments), list[Mistake]()
     for name in arguments.keys() & parameters.keys():
         if not isinstance(word := arguments[name], str):
             continue
@@ -160,14 +168,14 @@ def _converted(
         for each in _parts(parameters[name].annotation):
             if isinstance(each, type) and issubclass(each, Enum):
                 known |= {str(member.value): member for member in each}
-            elif each is torch.dtype:
-                known |= {str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
+            elif each is dtype:
+                known |= {str(d): d for d in vars(torch).values() if isinstance(d, dtype)}
         if (value := known.get(word, known.get(f"torch.{word}"))) is not None:
             taken[name] = value
         elif known:
             near = did_you_mean(word, known) or f"; there are {few(known)}"
             wrong.append(Mistake(f"{where}.{name}", f"no such {name}{near}"))
-    return taken
+    return taken, wrong
 
 
 def _parts(annotation: object) -> Iterator[object]:

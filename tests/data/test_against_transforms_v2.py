@@ -1,6 +1,9 @@
 """A batch augmented at once has the distribution of images augmented one by one by torchvision."""
 
+import random
 from collections import Counter
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -8,9 +11,10 @@ from scipy.stats import chi2_contingency, ks_2samp
 from torch import Tensor
 from torchvision.transforms import v2
 
-from convtrain.data.augment import Augmentation, mixup_weight
-from convtrain.data.batches import Batches, Normalisation
+from convtrain.data.augment import CUTMIX, Augmentation, mixup_weight
+from convtrain.data.batches import Batch, Batches, Normalisation
 from convtrain.data.images import Images
+from convtrain.data.randomness import derive_seed
 
 SIDE, PADDING, TIMES = 6, 2, 3000
 UNLIKELY = 1e-4  # p-values below which two samples count as of different distributions
@@ -91,3 +95,45 @@ def test_mixup_mixes_the_same_neighbours_by_weights_of_the_same_distribution() -
     theirs = [mix.make_params([plain, labels])["lam"] for _ in range(TIMES)]
     ours = [mixup_weight(alpha, 1, 0, index) for index in range(TIMES)]
     assert ks_2samp(ours, theirs).pvalue > UNLIKELY
+
+
+def mixed(epoch: int, **alphas: float) -> Batch:
+    """Return an epoch's only batch, of five images of five classes."""
+    pixels = torch.arange(5 * 3 * 9 * 7).view(5, 3, 9, 7).to(torch.uint8)
+    loader = Batches(
+        Images(pixels, torch.arange(5)), batch_size=5, classes=5, seed=4,
+        normalise=Normalisation([0.5] * 3, [0.5] * 3), augmentation=Augmentation(**alphas),
+    )  # fmt: skip
+    loader.set_epoch(epoch)
+    (batch,) = loader
+    return batch
+
+
+def test_cutmix_replaces_torchvisions_box_by_the_same_neighbours() -> None:
+    mix, areas = v2.CutMix(alpha=0.7, num_classes=5), set()
+    for epoch in range(8):
+        plain, batch = mixed(epoch), mixed(epoch, cutmix=0.7)
+        draw = random.Random(derive_seed(4, epoch, 0, CUTMIX))
+        weight, row, column = draw.betavariate(0.7, 0.7), draw.randrange(9), draw.randrange(7)
+        with (
+            patch.object(mix, "_dist", SimpleNamespace(sample=lambda _, w=weight: w)),
+            patch("torch.randint", side_effect=[torch.tensor([column]), torch.tensor([row])]),
+        ):
+            parameters = mix.make_params([plain.images])
+        parameters |= {"labels": plain.targets, "batch_size": 5}
+        expected = [mix.transform(each, parameters) for each in (plain.images, plain.targets)]
+        assert torch.equal(batch.images, expected[0])
+        torch.testing.assert_close(batch.targets, expected[1])
+        areas.add(parameters["lam_adjusted"])
+    assert len(areas) > 4
+
+
+def test_with_mixup_and_cutmix_a_batch_takes_one_of_them() -> None:
+    chosen = Counter[str]()
+    for epoch in range(40):
+        both = mixed(epoch, mixup=0.4, cutmix=1.0)
+        alone = {"mixup": mixed(epoch, mixup=0.4), "cutmix": mixed(epoch, cutmix=1.0)}
+        (name,) = (n for n, batch in alone.items() if torch.equal(both.images, batch.images))
+        assert torch.equal(both.targets, alone[name].targets)
+        chosen[name] += 1
+    assert 10 < chosen["mixup"] < 30

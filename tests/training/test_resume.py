@@ -259,7 +259,7 @@ def shipped(group: str) -> list[str]:
 
 
 # name: overrides, and where the run is killed, each place at its n-th time, from 0; an epoch has
-# 6 batches but for batch norm's, which has 4; the choices of augment are dealt out among them
+# 6 batches but for batch norm's, which has 4
 FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
     "functional": (
         ("model=functional", "recorder=full", "logger=both"),
@@ -288,18 +288,28 @@ FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
         [("batch", 8), ("step's end", 10)],
     ),
 }  # fmt: skip
+AUGMENTS = shipped("augment")
 QUICK, SLOW = (
     ("functional", "nn, adamw, cosine, accumulate 2", "dropout, max steps"),
     pytest.mark.slow,
 )
-DEALT = list(zip(FAST.values(), itertools.cycle(shipped("augment")), strict=False))
+DEALT = [
+    *zip(FAST, itertools.cycle(AUGMENTS), strict=False),
+    *zip(itertools.cycle(FAST), AUGMENTS[len(FAST) :], strict=False),
+]
+"""The choices of augment, dealt out among the cases."""
 
 
 @pytest.mark.parametrize(
     ("case", "augment"),
     [
-        pytest.param(*dealt, id=f"{name}-{dealt[1]}", marks=() if name in QUICK else SLOW)
-        for name, dealt in zip(FAST, DEALT, strict=True)
+        pytest.param(
+            FAST[name],
+            augment,
+            id=f"{name}-{augment}",
+            marks=() if name in QUICK and at < len(FAST) else SLOW,
+        )
+        for at, (name, augment) in enumerate(DEALT)
     ],
 )
 def test_a_killed_run_ends_as_one_never_killed(
@@ -312,7 +322,34 @@ def test_a_killed_run_ends_as_one_never_killed(
 
 
 def test_every_choice_of_augmentation_is_among_them() -> None:
-    assert {augment for _, augment in DEALT} == set(shipped("augment"))
+    assert {augment for _, augment in DEALT} == set(AUGMENTS)
+
+
+TRANSFORMED = (
+    "trust=[owntransform]", "augment.mixup=0.2", "augment.cutmix=1", "augment.workers=2",
+    "augment.transforms=[TrivialAugmentWide,{owntransform.Shift:{most:9}}]",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["functional", "nn"])
+def test_a_killed_run_with_transforms_of_ones_own_ends_as_one_never_killed(
+    style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owntransform.py").write_text(
+        "import random\n"
+        "from torch import nn\n"
+        "class Shift(nn.Module):\n"
+        "    def __init__(self, most: int) -> None:\n"
+        "        super().__init__()\n"
+        "        self.most = most\n"
+        "    def forward(self, image):\n"
+        "        return image.roll(random.randrange(self.most), -1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    whole = Whole(tmp_path / style, (*SMALL, *TRANSFORMED, f"model={style}"))
+    for place, number in (("batch", 10), ("step's end", 3), ("validation", 4)):
+        assert whole.check_killed(place, number)
 
 
 BY_THREE = (

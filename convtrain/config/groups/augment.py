@@ -1,13 +1,17 @@
 """Augmentation of the training images."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Fraction, Whole
+from convtrain.config.targets import Trusting
+from convtrain.config.transforms import transform_mistakes
 
 
-class Augment(Choice):
+class Augment(Trusting, Choice):
     builds = "convtrain.data.augment:Augmentation"
     random_crop: Whole = Field(description="padding before the crop, in pixels; 0 is off")
     padding_mode: Literal["constant", "reflect"] = Field(
@@ -37,3 +41,6 @@ class Augment(Choice):
         description="processes that apply the transforms, on each device; 0 is none, auto is one "
         "for each CPU core",
     )
+
+    def mistakes(self) -> Iterator[Mistake]:
+        yield from transform_mistakes(self.transforms, self._trust)
