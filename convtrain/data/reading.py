@@ -108,7 +108,7 @@ def read_blocks(
             targets += block.targets
             if block.refused is not None:
                 raise CorruptDataError(
-                    f"{where}: item {len(targets)} of {count} {one_line(block.refused)}"
+                    f"{where}: item {len(targets)} of {count}: {one_line(block.refused)}"
                 )
             yield block.pixels
             if (now := time.monotonic()) - said > SECONDS_BETWEEN_LINES and len(targets) < count:

@@ -48,6 +48,7 @@ def make_custom_loggers(
         return {}
     made: dict[str, Logger] = {}
     for target in targets:
+        run_dir.mkdir(parents=True, exist_ok=True)  # some write when they are made
         before = dict.fromkeys(CONTINUED_BY, (versions or {}).get(target.where))
         known = {name: version for name, version in before.items() if version is not None}
         offered = target.offered(save_dir=str(run_dir), **known)
