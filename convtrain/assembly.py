@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -11,15 +12,17 @@ from pytorch_lightning.loggers import Logger
 from torch import nn, optim
 
 from convtrain.config.groups.data import SplitSizes
-from convtrain.config.groups.loss import Focal
+from convtrain.config.groups.loss import CustomLoss, Focal
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.groups.optimizer import Optimizer
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
+from convtrain.config.torch_losses import known
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
+from convtrain.data.randomness import derive_seed
 from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan
@@ -37,10 +40,14 @@ from convtrain.training.callbacks.pictures import Pictures
 from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.callbacks.stopping import EarlyStopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
+from convtrain.training.custom_losses import TorchLoss, try_loss
 from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
+from convtrain.training.losses import Loss
 from convtrain.training.task import Task
+
+LOSS = 1  # derives the seed of a loss's parameters
 
 
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:
@@ -146,8 +153,9 @@ def check_loss_targets(config: Config, *, multi_label: bool) -> None:
     """Raise ConfigError if the images have any number of labels, and the loss expects a class."""
     loss = config.loss
     if multi_label and not loss.takes_labels:
+        named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
         raise ConfigError(
-            f"loss={loss.name}: expects one class an image, and the images of data="
+            f"{named}: expects one class an image, and the images of data="
             f"{config.data.name} have any number of labels; type loss=bce"
         )
     if multi_label and isinstance(loss, Focal) and loss.form == "softmax":
@@ -155,6 +163,32 @@ def check_loss_targets(config: Config, *, multi_label: bool) -> None:
             f"loss.form=softmax: expects one class an image, and the images of data="
             f"{config.data.name} have any number of labels; type loss.form=sigmoid"
         )
+
+
+def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
+    """Make the loss; ConfigError if one of a user's own cannot be trained with."""
+    chosen = config.loss
+    if not isinstance(chosen, CustomLoss):
+        return chosen.build()
+    with torch.random.fork_rng([]):  # its parameters start alike, whatever the model has drawn
+        torch.default_generator.manual_seed(derive_seed(config.seed, LOSS))
+        made = chosen.build()
+    if isinstance(made, nn.Module) and config.trainer.strategy == "fsdp" and [*made.parameters()]:
+        raise ConfigError(
+            f"{chosen.where}: has parameters of its own, and trainer.strategy=fsdp divides those "
+            f"of the model alone; type trainer.strategy=ddp"
+        )
+    takes = known(chosen.target)
+    loss = TorchLoss(made, takes) if takes and isinstance(made, nn.Module) else cast(Loss, made)
+    try_loss(
+        loss,
+        chosen.where,
+        classes=config.data.class_count,
+        multi_label=multi_label,
+        mixes=bool(config.augment.mixup),
+        double=config.trainer.precision in (64, "64-true"),
+    )
+    return loss
 
 
 def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) -> Task:
@@ -171,7 +205,7 @@ def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) ->
     fused = not (is_sparse or chosen.precision == "16-mixed" or chosen.strategy == "fsdp")
     return Task(
         model=model,
-        loss=config.loss.build(),
+        loss=make_loss(config, multi_label=multi_label),
         make_optimizer=partial(make_optimizer, config.optimizer, fused=fused),
         make_schedule=config.scheduler.build,
         seed=config.seed,

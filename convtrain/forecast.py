@@ -16,6 +16,7 @@ from convtrain.assembly import (
     make_callbacks,
     make_data,
     make_loggers,
+    make_loss,
     make_model,
     make_optimizer,
     make_plan,
@@ -130,7 +131,9 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
         return tensor
 
     size = math.ceil(config.data.batch_size / devices_of(config))
-    loss = config.loss.build()
+    loss = make_loss(config)
+    if isinstance(loss, nn.Module):
+        loss.to("meta")
     try:
         with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             images = torch.empty(size, *config.data.shape)

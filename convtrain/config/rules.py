@@ -25,7 +25,7 @@ from convtrain.config.groups.data import (
     Synthetic,
 )
 from convtrain.config.groups.logger import Logger
-from convtrain.config.groups.loss import Focal, Loss
+from convtrain.config.groups.loss import CustomLoss, Focal, Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
@@ -35,6 +35,7 @@ from convtrain.config.mistakes import MISSING, Mistake, brief
 from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.config.targets import Target, unnamed
+from convtrain.config.torch_losses import loss_refusal
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean
 from convtrain.program import install
 
@@ -284,6 +285,11 @@ def _mixup(augment: Augment, loss: Loss) -> Mistakes:
             )
 
 
+def _torch_loss(loss: Loss) -> Mistakes:
+    if isinstance(loss, CustomLoss) and (reason := loss_refusal(loss.target)) is not None:
+        yield Mistake("loss._target_", reason)
+
+
 def _focal(data: Data, loss: Loss) -> Mistakes:
     if not isinstance(loss, Focal) or loss.alpha is None:
         return
@@ -395,7 +401,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _datasets, _one_class, _published, _synthetic, _memory, _folder,
-    _known_batches, _devices, _sharded, _cuda_graphs, _augment, _mixup, _focal, _custom, _loggers,
-    _nesterov, _parameter_groups, _sharded_groups, _modes, _monitors, _nothing_trained,
-    _nothing_kept,
+    _known_batches, _devices, _sharded, _cuda_graphs, _augment, _mixup, _torch_loss, _focal,
+    _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, _modes, _monitors,
+    _nothing_trained, _nothing_kept,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks
 from convtrain.config.groups.data import Data
 from convtrain.config.groups.logger import AnyLogger
-from convtrain.config.groups.loss import Loss
+from convtrain.config.groups.loss import CustomLoss, Loss
 from convtrain.config.groups.model import CustomModel, Model, TorchvisionModel
 from convtrain.config.groups.network import Network
 from convtrain.config.groups.optimizer import Optimizer
@@ -55,3 +55,8 @@ class Config(Section):
         if isinstance(self.model, CustomModel):
             return self.model.class_name
         return self.model.name if isinstance(self.model, TorchvisionModel) else self.network.name
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss, or of the user's class or function."""
+        return self.loss.class_name if isinstance(self.loss, CustomLoss) else self.loss.name

@@ -87,6 +87,17 @@ def parameters_of(called: Callable[..., object]) -> Mapping[str, inspect.Paramet
     }
 
 
+def takes_tensor(parameter: inspect.Parameter) -> bool:
+    """Tell whether an argument is annotated as a tensor, which YAML can give as a list."""
+    annotation = parameter.annotation
+    return any(_is_tensor(part) for part in (annotation, *get_args(annotation)))
+
+
+def _is_tensor(annotation: object) -> bool:
+    module, name = (getattr(annotation, key, "") for key in ("__module__", "__qualname__"))
+    return f"{module}.{name}" in BEYOND_YAML
+
+
 def name_of(called: Callable[..., object]) -> str:
     return str(getattr(called, "__name__", called))
 
@@ -104,6 +115,8 @@ def misfit(parameter: inspect.Parameter, value: object) -> str | None:
 
 def _fits(annotation: object, value: object) -> bool:
     origin, inner = get_origin(annotation), get_args(annotation)
+    if _is_tensor(annotation):
+        return type(value) is annotation
     if annotation in ONE_OF:
         allowed, _ = ONE_OF[annotation]
         if isinstance(value, list) and annotation in (int, float):
@@ -121,10 +134,7 @@ def _fits(annotation: object, value: object) -> bool:
         return isinstance(value, list | tuple) and _fit_each(origin, inner, value)
     if annotation is dict or origin in (dict, Mapping):
         return isinstance(value, Mapping)
-    return (
-        f"{getattr(annotation, '__module__', '')}.{getattr(annotation, '__qualname__', '')}"
-        not in BEYOND_YAML
-    )
+    return True
 
 
 def _fit_each(origin: object, inner: tuple[object, ...], values: Sequence[object]) -> bool:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convtrain.data.batches import Batches
-from convtrain.errors import TrainingError
+from convtrain.errors import ConfigError, TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.losses import Loss
@@ -40,6 +40,11 @@ class TaskHooks(pl.LightningModule):
         self.model, self.loss, self.stop_when_lost = model, loss, stop_when_lost
         self.progress = Progress()
         self.entries = LogEntries(log_every_n_steps, multi_label=multi_label)
+        if isinstance(loss, nn.Module) and any(n.startswith("loss.") for n in model.state_dict()):
+            raise ConfigError(
+                "loss=custom: the model has a layer that is called loss as well; call it "
+                "otherwise, such as loss_layer"
+            )
         self.parts: Parts = {"": model, **({"loss": loss} if isinstance(loss, nn.Module) else {})}
         self.resuming = Resuming(self.parts, self.progress, self.entries)
         self.gradient_norm: torch.Tensor | None = None  # of this step, before clipping, if known

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         forecast = make_forecast_table(config) if arguments.build else None
         console.print(
             f"ok: data={config.data.name}, network={config.model_name}, "
-            f"model={config.model.style}, loss={config.loss.name}, "
+            f"model={config.model.style}, loss={config.loss_name}, "
             f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
         )
         if forecast is not None:

@@ -351,15 +351,18 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
         },
     ),
     (
-        ["recorder=debug"],
-        below(
-            "recorder",
-            {
-                f"{detail}.{key}": whole(low)
-                for detail in ("norms", "statistics", "distributions", "tensors")
-                for key, low in (("every_n_steps", 1), ("first_n_steps", 0))
-            },
-        ),
+        ["recorder=debug", "loss=custom", "loss._target_=torch.nn.MSELoss"],
+        {
+            **below("loss", {"name": one_of("custom"), "_target_": lambda v: isinstance(v, str)}),
+            **below(
+                "recorder",
+                {
+                    f"{detail}.{key}": whole(low)
+                    for detail in ("norms", "statistics", "distributions", "tensors")
+                    for key, low in (("every_n_steps", 1), ("first_n_steps", 0))
+                },
+            ),
+        },
     ),
     (
         ["scheduler=none", "loss=bce", "optimizer=muon"],

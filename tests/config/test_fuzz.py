@@ -54,7 +54,8 @@ AGREE = {
     "data.train_size", "data.test_size", "data.memory_gib", "data.limit", "data.root", "data.fill",
     "data.overfit_batches", "data.val_fraction", "data.test_fraction", "data.name",
     "data.drop_last", "data.eval_batch_size", "data.value_range", "model.style",
-    "model._target_", "callbacks.custom", "trust", "resume",
+    "model._target_", "loss._target_", "callbacks.custom", "trust", "resume", "loss.alpha",
+    "loss.form",
     "augment.random_crop", "augment.cutout", "optimizer.nesterov", "optimizer.momentum",
     "trainer.compile", "trainer.accumulate_grad_batches",
     "trainer.devices", "trainer.num_nodes", "trainer.val_check_interval",
@@ -179,7 +180,8 @@ def test_a_mutated_configuration_is_refused_in_lines_or_is_what_it_says(
 def is_fine(base: Plain, what: str, key: str, value: Any, allows: Allows) -> bool:
     counted = base["data"]["name"] == "image_folder" and key in ("data.classes", "data.num_classes")
     if what == "add":  # whatever stands beside the path of a custom model is its argument
-        return key.startswith("model.") and "_target_" in base["model"] and value != "???"
+        own = [group for group in ("model", "loss") if "_target_" in base[group]]
+        return key.partition(".")[0] in own and value != "???"
     if what == "remove" or value == "???":
         return counted or (what == "remove" and key in MAY_BE_LEFT_OUT)
     return allows(resolved(value, base))

@@ -133,7 +133,7 @@ def compared_settings(config: Config) -> dict[str, object]:
         "max_epochs": config.trainer.max_epochs,
         "precision": config.trainer.precision,
         "seed": config.seed,
-        "loss": config.loss.name,
+        "loss": config.loss_name,
     }
     for group in ("optimizer", "scheduler", "augment"):
         for key, value in getattr(config, group).model_dump(exclude_defaults=True).items():
