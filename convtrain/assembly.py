@@ -15,6 +15,7 @@ from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.loss import CustomLoss, Focal
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.groups.optimizer import Optimizer
+from convtrain.config.groups.scheduler import CustomScheduler
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
@@ -45,6 +46,7 @@ from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.losses import Loss
+from convtrain.training.schedules import custom
 from convtrain.training.task import Task
 
 LOSS = 1  # derives the seed of a loss's parameters
@@ -207,7 +209,11 @@ def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) ->
         model=model,
         loss=make_loss(config, multi_label=multi_label),
         make_optimizer=partial(make_optimizer, config.optimizer, fused=fused),
-        make_schedule=config.scheduler.build,
+        make_schedule=(
+            partial(custom, config.scheduler)
+            if isinstance(config.scheduler, CustomScheduler)
+            else config.scheduler.build
+        ),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",

@@ -25,6 +25,7 @@ from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
 from convtrain.data.module import ImageData
+from convtrain.errors import ConvtrainError
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
@@ -145,9 +146,19 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
 
 
 def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
+    try:
+        return _state_after_step(config, parameters)
+    except ConvtrainError:
+        raise
+    except Exception:  # an optimiser that reads values, such as Adafactor
+        zeros = [nn.Parameter(torch.zeros_like(p, device="cpu")) for p in parameters]
+        return _state_after_step(config, zeros)
+
+
+def _state_after_step(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
     optimizer = make_optimizer(config.optimizer, parameters)
     for parameter in parameters:
-        parameter.grad = torch.empty_like(parameter)
+        parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     states = optimizer.state.values()
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]

@@ -27,7 +27,7 @@ from convtrain.config.groups.data import (
 from convtrain.config.groups.logger import Logger
 from convtrain.config.groups.loss import CustomLoss, Focal, Loss
 from convtrain.config.groups.optimizer import SGD, Optimizer
-from convtrain.config.groups.scheduler import Plateau, Scheduler
+from convtrain.config.groups.scheduler import CustomScheduler, Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
 from convtrain.config.metrics import mode_of
@@ -252,6 +252,12 @@ def _sharded(trainer: Trainer) -> Mistakes:
         )
 
 
+def _sharded_muon(trainer: Trainer, optimizer: Optimizer) -> Mistakes:
+    if trainer.strategy == "fsdp" and optimizer.name == "muon":
+        text = "fsdp divides matrices, which optimizer=muon needs whole; type trainer=ddp"
+        yield Mistake("trainer.strategy", text)
+
+
 def _cuda_graphs(trainer: Trainer) -> Mistakes:
     if trainer.uses_cuda_graphs and trainer.accumulate_grad_batches > 1:
         yield Mistake(
@@ -374,7 +380,9 @@ def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> M
             f"needs callbacks.checkpoint.monitor, which {missing}; validate, or set "
             f"callbacks.checkpoint.test_with=last",
         )
-    if isinstance(scheduler, Plateau):
+    if isinstance(scheduler, Plateau) or (
+        isinstance(scheduler, CustomScheduler) and scheduler.monitors
+    ):
         yield Mistake("scheduler.monitor", f"{missing}; validate, or choose another scheduler")
 
 
@@ -401,7 +409,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _datasets, _one_class, _published, _synthetic, _memory, _folder,
-    _known_batches, _devices, _sharded, _cuda_graphs, _augment, _mixup, _torch_loss, _focal,
-    _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, _modes, _monitors,
+    _known_batches, _devices, _sharded, _sharded_muon, _cuda_graphs, _augment, _mixup,
+    _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, _modes, _monitors,
     _nothing_trained, _nothing_kept,
 )  # fmt: skip

@@ -7,7 +7,7 @@ The comment is the end of the file, so content and checksum appear together in o
 import hashlib
 import io
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -41,7 +41,7 @@ NEEDED_TO_RESUME = (
 RANKING = "BestCheckpoints"  # state_key of the callback that keeps the best checkpoints
 
 SCALARS = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
-CONTAINERS = (dict, OrderedDict, list, tuple, set, torch.Size)
+CONTAINERS = (dict, OrderedDict, Counter, list, tuple, set, torch.Size)
 TENSORS = (torch.Tensor, nn.Parameter)
 
 

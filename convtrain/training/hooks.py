@@ -14,13 +14,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
+from convtrain.training.epochs import training_steps
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
 from convtrain.training.parts import Parts, named_parameters
 from convtrain.training.position import Progress
 from convtrain.training.resuming import Resuming
-from convtrain.training.schedules import step_plateau
+from convtrain.training.schedules import check_length, step_plateau
 from convtrain.training.sharding import gathered
 
 
@@ -69,6 +70,7 @@ class TaskHooks(pl.LightningModule):
     def on_train_start(self) -> None:
         self.entries.start_clock()
         self.resuming.start(self.trainer)
+        check_length(self.trainer, training_steps(self.trainer))
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader

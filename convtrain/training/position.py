@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 
+from convtrain.errors import TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
 
 
@@ -32,6 +33,16 @@ class Progress:
     batch: int = 0  # number of batches of this epoch that have begun
     epochs: int = 0  # number of epochs that have ended, including a last one that ended early
     validated: tuple[int, int] | None = None  # epoch and batch of the last validation
+
+    def enter(self, step: int, epoch: int, batch: int) -> None:
+        """Note that a batch begins; raise TrainingError if it has begun already."""
+        if self.at == (step, epoch, batch) and not self.doing:
+            raise TrainingError(
+                f"{self.where()}: the optimiser computes the loss of a batch more than once, which "
+                f"metrics and gradient record would count as several batches; its step() must call "
+                f"the closure once"
+            )
+        self.at, self.doing, self.batch = (step, epoch, batch), "", batch + 1
 
     def where(self) -> str:
         """Return the place for an error line, such as ``after step 3, epoch 0, batch 2``."""

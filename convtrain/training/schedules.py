@@ -1,7 +1,7 @@
 """Learning-rate schedules, as factors of ``optimizer.lr``.
 
-All but ``plateau`` depend on the optimiser step alone. So a run resumes its schedule from its step,
-and a run that is made longer follows the longer schedule.
+All but ``plateau`` and ``custom`` depend on the optimiser step alone. So a run resumes its schedule
+from its step, and a run that is made longer follows the longer schedule.
 """
 
 import math
@@ -11,9 +11,12 @@ from typing import Literal
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from convtrain.errors import TrainingError
+from convtrain.config.groups.scheduler import CustomScheduler
+from convtrain.config.metrics import mode_of
+from convtrain.config.torch_classes import is_plateau
+from convtrain.errors import ConfigError, TrainingError
 
 MakeSchedule = Callable[..., LRSchedulerConfigType]
 
@@ -172,6 +175,22 @@ def plateau(
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 
+def custom(
+    chosen: CustomScheduler, *, optimizer: Optimizer, total_steps: int, epoch_steps: int
+) -> LRSchedulerConfigType:
+    """Build a schedule of torch's or of one's own, which follows its own state.
+
+    An argument ``total_steps`` that was not typed is the length of the training, in optimiser
+    steps, or in epochs if the schedule is stepped after each of them.
+    """
+    steps = total_steps if chosen.interval == "step" else math.ceil(total_steps / epoch_steps)
+    offered = chosen.offered(total_steps=steps)
+    if is_plateau(chosen.builder):
+        offered |= chosen.offered(mode=mode_of(chosen.monitored))
+    made: LRScheduler = chosen.build(optimizer, **offered)
+    return {"scheduler": made, "interval": chosen.interval, "monitor": chosen.monitored}
+
+
 def _each_step(
     optimizer: Optimizer,
     factor: Callable[[int, int], float],
@@ -187,6 +206,24 @@ def _each_step(
         return factor(step - warmup, total_steps - warmup)
 
     return {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}
+
+
+def check_length(trainer: pl.Trainer, total_steps: int) -> None:
+    """Raise ConfigError if the training is longer than its OneCycleLR, as a resumed one may be.
+
+    torch's class fails after the steps that it was made for, which are a part of its state.
+    """
+    for config in trainer.lr_scheduler_configs:
+        scheduler, needed = config.scheduler, total_steps
+        if config.interval == "epoch":
+            needed = trainer.max_epochs or 0
+        if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < needed:
+            raise ConfigError(
+                f"scheduler.total_steps={scheduler.total_steps}: the training has {needed} "
+                f"{config.interval}s, and OneCycleLR ends with its last; omit the key, or resume "
+                f"with trainer.max_epochs as before; only a run of scheduler=onecycle can be made "
+                f"longer"
+            )
 
 
 def step_plateau(trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:

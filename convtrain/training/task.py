@@ -66,8 +66,7 @@ class Task(TaskHooks):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Step 2: the dataset's batches are iterated. Lightning hands over one at a time.
-        self.progress.doing, self.progress.batch = "", batch_idx + 1
-        self.progress.at = (self.global_step + 1, self.current_epoch, batch_idx)
+        self.progress.enter(self.global_step + 1, self.current_epoch, batch_idx)
         loss, logits = self.loss_and_logits(batch, batch_idx)
         if batch.loss_weight:
             self.entries.running["fit"].add(loss, logits, batch.targets)

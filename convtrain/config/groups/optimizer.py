@@ -1,10 +1,16 @@
 """The optimisers, with the arguments of ``torch.optim``."""
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Section, Text
+from convtrain.config.signatures import takes
+from convtrain.config.targets import Target
+from convtrain.config.torch_classes import OPTIMIZERS, refusal
+from convtrain.config.trust import OPTIMIZER
 
 LearningRate = Annotated[
     float, Field(gt=0, le=1e6, description="learning rate, a factor of the gradient")
@@ -196,7 +202,24 @@ class Muon(OptimizerChoice):
     adamw_weight_decay: WeightDecay
 
 
+class CustomOptimizer(OptimizerChoice, Target):
+    """An Optimizer of torch's or of one's own, which takes ``params`` as those of torch do."""
+
+    kind = OPTIMIZER
+    positional = 1
+    name: Literal["custom"] = Field(description="optimiser of torch.optim")
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if (reason := refusal(self.builder, OPTIMIZERS)) is not None:
+            yield Mistake(f"{self._key}._target_", reason)
+        elif not takes(self.builder.step, "closure"):  # type: ignore[attr-defined]
+            text = "its step() takes no closure, which computes loss and gradients"
+            yield Mistake(f"{self._key}._target_", f"{text}; define step(self, closure=None)")
+        else:
+            yield from super().mistakes()
+
+
 Optimizer = Annotated[
-    SGD | Adam | AdamW | RMSprop | NAdam | RAdam | Adagrad | Adafactor | Muon,
+    SGD | Adam | AdamW | RMSprop | NAdam | RAdam | Adagrad | Adafactor | Muon | CustomOptimizer,
     Field(discriminator="name"),
 ]

@@ -1,11 +1,16 @@
 """The schedules of the learning rate."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from convtrain.config.metrics import Metric, Mode, mode_of
+from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Fraction, Whole
+from convtrain.config.targets import Target
+from convtrain.config.torch_classes import PLATEAU, SCHEDULERS, is_plateau, refusal
+from convtrain.config.trust import SCHEDULER
 
 WarmUp = Annotated[float, Field(ge=0, le=1e9, description="epochs of linear warm-up")]
 
@@ -78,6 +83,46 @@ class Plateau(Choice):
         return {**super().arguments, "mode": mode_of(self.monitor)}
 
 
+class CustomScheduler(Target):
+    """A schedule of torch's or of one's own, which takes the optimiser first; see ``schedules``."""
+
+    kind = SCHEDULER
+    positional = 1
+    given = ("total_steps",)
+    name: Literal["custom"] = Field(description="schedule of the learning rate")
+    interval: Literal["step", "epoch"] = Field(description="how often the schedule is stepped")
+    monitor: Metric | None = Field(
+        default=None, description="monitored metric of a ReduceLROnPlateau; null is val/loss"
+    )
+
+    @property
+    def monitors(self) -> bool:
+        """Whether it waits for a metric, as far as its name tells."""
+        return self.class_name == PLATEAU or self.monitor is not None
+
+    @property
+    def monitored(self) -> Metric:
+        return self.monitor or "val/loss"
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if (reason := refusal(self.builder, SCHEDULERS)) is not None:
+            yield Mistake(f"{self._key}._target_", reason)
+            return
+        yield from super().mistakes()
+        if not is_plateau(self.builder):
+            if self.monitors:
+                text = f"has no effect, because {self.class_name} waits for no metric; omit it"
+                yield Mistake(f"{self._key}.monitor", text)
+            return
+        if self.interval == "step":
+            text = f"{self.class_name} waits for a validation; set {self._key}.interval=epoch"
+            yield Mistake(f"{self._key}.interval", text)
+        right = mode_of(self.monitored)
+        if self.arguments.get("mode", right) != right:
+            text = f"does not fit {self._key}.monitor={self.monitored}; omit it, or set {right}"
+            yield Mistake(f"{self._key}.mode", text)
+
+
 Scheduler = Annotated[
     Constant
     | Step
@@ -87,6 +132,7 @@ Scheduler = Annotated[
     | Polynomial
     | Exponential
     | OneCycle
-    | Plateau,
+    | Plateau
+    | CustomScheduler,
     Field(discriminator="name"),
 ]
