@@ -410,6 +410,6 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _datasets, _one_class, _published, _synthetic, _memory, _folder,
     _known_batches, _devices, _sharded, _sharded_muon, _cuda_graphs, _augment, _mixup,
-    _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, _modes, _monitors,
-    _nothing_trained, _nothing_kept,
+    _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups,
+    _modes, _monitors, _nothing_trained, _nothing_kept,
 )  # fmt: skip

@@ -21,11 +21,6 @@ def choices(group: object) -> tuple[type[Choice], ...]:
     return tuple(section for section in sections if not issubclass(section, Target))
 
 
-def shipped(choices: object) -> tuple[type[Choice], ...]:
-    """Return the choices of a group that name what they build; for a target the user does."""
-    return tuple(c for c in get_args(get_args(choices)[0]) if not issubclass(c, Target))
-
-
 SECTIONS: dict[str, tuple[type[Choice], ...]] = {
     "data": choices(data.Data),
     "loss": choices(loss.Loss),
