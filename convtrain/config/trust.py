@@ -94,6 +94,8 @@ PLACES = {
 }
 """Pattern of the keys above a ``_target_`` to the kind of class that it may name."""
 
+MAY_BE_NULL = ("data", "_target_")  # where data.train names a dataset
+
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -105,7 +107,7 @@ def is_dotted(name: object) -> bool:
 def target_mistakes(plain: object, trust: object) -> Iterator[Mistake]:
     """Yield a mistake for every ``_target_`` that is not allowed, at any depth."""
     for path, target in walk(plain):
-        if "_target_" not in path:
+        if "_target_" not in path or (target is None and path == MAY_BE_NULL):
             continue
         end = path.index("_target_") + 1
         name = target if end == len(path) else None  # a mapping names nothing
