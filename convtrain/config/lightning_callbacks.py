@@ -19,8 +19,8 @@ _CHECKPOINTS = "convtrain saves by itself: see callbacks.checkpoint, such as"
 _BAR = "convtrain has its own: callbacks.progress_bar=true"
 _FUNCTIONS = "takes functions, which a configuration cannot hold: derive a callback of your own"
 REFUSED = {
-    "BackboneFinetuning": "needs a backbone in Lightning's module: freeze layers in a model of "
-    "your own, model=custom",
+    "BackboneFinetuning": "needs a backbone in Lightning's module: "
+    "optimizer.groups=[{match: [conv*], freeze: true}] freezes layers",
     "BaseFinetuning": _BASE,
     "BasePredictionWriter": "convtrain does not predict: python -m convtrain export RUN writes "
     "the weights",

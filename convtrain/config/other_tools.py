@@ -50,8 +50,11 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "type augment.transforms=[TrivialAugmentWide], or another class of torchvision": (
         "auto_augment", "autoaugment", "randaugment", "rand_augment", "aa",
     ),
-    "metrics go to TensorBoard and metrics.csv; type logger=both": (
-        "wandb", "mlflow", "neptune", "comet", "report_to", "use_wandb",
+    "type logger=wandb": ("wandb", "use_wandb"),
+    "type logger=mlflow": ("mlflow", "use_mlflow"),
+    "type logger=custom logger._target_=pytorch_lightning.loggers.CometLogger": ("comet",),
+    "metrics go to TensorBoard and metrics.csv, with logger=wandb or logger=mlflow there as well": (
+        "neptune", "report_to",
     ),
     "type debug=fast_dev_run": ("dry_run",),
     "the weights are initialised at random; leave it out": (

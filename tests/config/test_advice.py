@@ -64,7 +64,7 @@ ADVICE: dict[str, dict[str, str]] = {
         "give one": "resume=RUN_DIRECTORY trainer.max_epochs=3",
     },
     "-m resume=RUN_DIRECTORY": {"leave -m out": "resume=RUN_DIRECTORY"},
-    "wandb=true": {"logger=both": "logger=both"},
+    "wandb=true": {"logger=wandb": "logger=wandb"},
     "max_epochs=3": {"trainer.max_epochs?": "trainer.max_epochs=3"},
     "optimizer.learning_rate=0.1": {"optimizer.lr?": "optimizer.lr=0.1"},
     "optimizer=adam optimizer.momentum=0.9": {
@@ -101,6 +101,7 @@ def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mypackage", raising=False)  # another test's
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convtrain.config.groups.logger.find_spec", lambda name: True)
     (line,) = lines(typed.split())
     for advice, then in ADVICE[typed].items():
         assert advice in line
@@ -110,7 +111,10 @@ def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("advice", sorted(set(ELSEWHERE.values())))
-def test_the_word_of_another_tool_leads_to_something_that_exists(advice: str) -> None:
+def test_the_word_of_another_tool_leads_to_something_that_exists(
+    advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convtrain.config.groups.logger.find_spec", lambda name: True)
     if meant := re.fullmatch(r"did you mean (.*)\?", advice):
         groups = {path.name for path in (REPOSITORY / "configs").iterdir()}
         keys = {*schema(), *hydra_keys().values(), *groups, "loss.label_smoothing"}
