@@ -41,7 +41,8 @@ def torchrun_words(processes: int) -> list[str]:
     """Return the words before the arguments of a training that torchrun starts here."""
     here = typed_in()
     target = [relative(TRAIN, here)] if _is_of_clone(here) else ["-m", "convtrain", "train"]
-    return [script_beside("torchrun", here), "--nproc-per-node", str(processes), *target]
+    words = script_words("torchrun", "torch.distributed.run", here)
+    return [*words, "--nproc-per-node", str(processes), *target]
 
 
 def as_typed(text: str) -> str:
@@ -72,12 +73,16 @@ def python(here: Path | None = None) -> str:
     return relative(own, here or typed_in())
 
 
-def script_beside(name: str, here: Path | None = None) -> str:
-    """Return a script's name if the shell finds the one of this interpreter, or else its path."""
+def script_words(name: str, module: str, here: Path | None = None) -> list[str]:
+    """Return how a library's script is typed: its name, its path, or ``python -m MODULE``.
+
+    It is the script of this interpreter, which an environment may lack.
+    """
     own, found = Path(sys.executable or "python").with_name(name), shutil.which(name)
-    if not own.exists() or (found and Path(found).resolve() == own.resolve()):
-        return name
-    return relative(own, here or typed_in())
+    if not own.exists():
+        return [python(here), "-m", module]
+    is_found = found is not None and Path(found).resolve() == own.resolve()
+    return [name if is_found else relative(own, here)]
 
 
 def relative(path: Path, here: Path | None = None) -> str:

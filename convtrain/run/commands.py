@@ -72,8 +72,8 @@ def verb_command(verb: str, folder: Path) -> str:
 
 
 def tensorboard_command(folder: Path) -> str:
-    program_words = [program.script_beside("tensorboard"), "--logdir"]
-    return shlex.join([*program_words, _as_argument(relative(folder))])
+    words = program.script_words("tensorboard", "tensorboard.main")
+    return shlex.join([*words, "--logdir", _as_argument(relative(folder))])
 
 
 def override(key: str, value: str) -> str:
