@@ -114,7 +114,8 @@ def sections_in(annotation: object) -> list[Model]:
     """Return the sections that an annotation allows, through unions and ``Annotated``."""
     if get_origin(annotation) in (Union, UnionType, Annotated):
         return [section for part in get_args(annotation) for section in sections_in(part)]
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    is_class = isinstance(annotation, type) and get_origin(annotation) is None  # not list[int]
+    is_section = is_class and issubclass(annotation, BaseModel)  # type: ignore[arg-type]
     return [annotation] if is_section else []  # type: ignore[list-item]
 
 

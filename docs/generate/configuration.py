@@ -30,7 +30,8 @@ CHOICES = ("name", "style")  # keys that tell the choices of a group apart
 def sections(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (Union, UnionType, Annotated):
         return [found for part in get_args(annotation) for found in sections(part)]
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    is_class = isinstance(annotation, type) and get_origin(annotation) is None  # not list[int]
+    is_section = is_class and issubclass(annotation, BaseModel)
     return [annotation] if is_section else []
 
 
