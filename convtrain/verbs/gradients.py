@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = require_run(arguments.run)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of one library to another
         warnings.showwarning = _show_as_line
         if not csv:
             out = Path(arguments.out or folder / FOLDER)
