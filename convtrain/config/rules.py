@@ -36,7 +36,7 @@ from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.config.targets import Target, unnamed
 from convtrain.config.torch_losses import loss_refusal
-from convtrain.errors import ConfigError, MissingDataError, did_you_mean
+from convtrain.errors import ConfigError, MissingDataError, closest
 from convtrain.program import install
 
 Mistakes = Iterator[Mistake]
@@ -117,9 +117,10 @@ def _datasets(data: Data) -> Mistakes:
         key = "data.train" if splits else "data._target_"
         yield Mistake(key, f"{MISSING}; {NAMES_DATA}")
     for name in data.model_extra or {}:
-        near = did_you_mean(name, CustomData.model_fields).replace("mean ", "mean data.")
-        other = f"; the arguments of a dataset stand below it, such as data.train.{name}"
-        yield Mistake(f"data.{name}", f"no such key{near or other}")
+        near = closest(name, CustomData.model_fields)
+        key = f"data.{near}, or " if near is not None else ""
+        text = f"did you mean {key}data.train.{name}, an argument of the dataset?"
+        yield Mistake(f"data.{name}", f"no such key; {text}")
 
 
 def _class_count(data: Data) -> tuple[str, int | None]:

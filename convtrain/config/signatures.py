@@ -36,6 +36,7 @@ def wrong_arguments(
     *,
     positional: int = 0,
     given: Iterable[str] = (),
+    beside: Iterable[str] = (),
 ) -> Iterator[Wrong]:
     """Yield what is wrong with keyword arguments: unknown ones, missing ones, wrong types.
 
@@ -43,6 +44,7 @@ def wrong_arguments(
         called: a class or a function. One whose signature cannot be read accepts everything.
         positional: number of leading arguments that convtrain passes by position.
         given: names of arguments that convtrain passes by keyword.
+        beside: keys that stand beside the arguments, one of which may be misspelt.
     """
     parameters = parameters_of(called)
     if parameters is None:
@@ -58,7 +60,10 @@ def wrong_arguments(
             if (expected := misfit(known[name], value)) is not None:
                 yield Wrong(name, f"must be {expected} (an argument of {name_of(called)})")
         elif not takes_any:
-            near = did_you_mean(name, known) or f"; it takes {few(known, 20) or 'no arguments'}"
+            near = (
+                did_you_mean(name, [*known, *beside])
+                or f"; it takes {few(known, 20) or 'no arguments'}"
+            )
             yield Wrong(name, f"{name_of(called)} has no such argument{near}")
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in arguments:

@@ -92,7 +92,11 @@ class Target(Trusting, Choice):
     def mistakes(self) -> Iterator[Mistake]:
         offered = self.offered(**dict.fromkeys(self.given))
         wrong = wrong_arguments(
-            self.builder, self.arguments, positional=self.positional, given=offered
+            self.builder,
+            self.arguments,
+            positional=self.positional,
+            given=offered,
+            beside=type(self).model_fields,
         )
         yield from (Mistake(f"{self._key}.{each.argument}", each.text) for each in wrong)
 

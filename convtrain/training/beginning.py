@@ -65,6 +65,7 @@ def begin(
     trainer: pl.Trainer,
     *,
     data: str,
+    classes: Sequence[str] | None,
     custom: Custom,
     resumes: bool,
 ) -> str:
@@ -74,6 +75,7 @@ def begin(
         asked: the configuration as requested, which is what the run records.
         config: the configuration with the devices and the strategy that were launched.
         data: the fingerprint of the data.
+        classes: names that the dataset has and the configuration has not.
         custom: loggers that the configuration names by ``_target_``.
     """
     device = str(trainer.strategy.root_device)
@@ -101,6 +103,8 @@ def begin(
     run_id = str(before.get(RUN_ID) or uuid.uuid4().hex)
     provenance = collect_provenance(seed=config.seed, device=device)
     provenance |= {RUN_ID: run_id, "data": data, "launched": launched}
+    if classes is not None:
+        provenance["classes"] = list(classes)
     if custom:
         settings = asked.model_dump(by_alias=True)
         provenance[LOGGERS] = start(custom, settings, _versions_in(before))

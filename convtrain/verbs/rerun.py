@@ -64,7 +64,12 @@ def _config_to_repeat(original: Run) -> "Config":
     launched = original.read_provenance().get("launched")
     known = launched if isinstance(launched, dict) else {}
     found = {k: n for k in ("devices", "num_nodes") if isinstance(n := known.get(k), int)}
-    config = config.model_copy(update={"trainer": config.trainer.model_copy(update=found)})
+    # A service would show the repetition as another run, and a logger's own file would mix both.
+    changed = {
+        "trainer": config.trainer.model_copy(update=found),
+        "logger": config.logger.own_files,
+    }
+    config = config.model_copy(update=changed)
     as_launched(config)  # refuses devices that this process cannot use
     return config
 

@@ -45,6 +45,11 @@ class Logger(Section):
         """All loggers that are named by a ``_target_``."""
         return self.loggers
 
+    @property
+    def own_files(self) -> "Logger":
+        """The same without them."""
+        return Logger(tensorboard=self.tensorboard, csv=self.csv, images=self.images)
+
 
 class CustomLogger(LoggerTarget, Logger):
     """The same keys, and a logger whose arguments are the other keys of the section."""
