@@ -1,7 +1,6 @@
 """The parts of a run, made from its configuration: data, model, task, callbacks, loggers."""
 
 import math
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -9,12 +8,12 @@ from typing import cast
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from torch import nn, optim
+from torch import nn
 
 from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.loss import CustomLoss, Focal
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
-from convtrain.config.groups.optimizer import Optimizer
+from convtrain.config.groups.optimizer import GROUPING
 from convtrain.config.groups.scheduler import CustomScheduler
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
@@ -46,6 +45,8 @@ from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.losses import Loss
+from convtrain.training.optimizers.groups import freeze, make_optimizer
+from convtrain.training.parts import parts_of
 from convtrain.training.schedules import custom
 from convtrain.training.task import Task
 
@@ -93,6 +94,10 @@ def make_model(config: Config) -> nn.Module:
         model = _build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError(f"{model_override(config)}: has no parameters to learn")
+    if any(getattr(config.optimizer, key) for key in GROUPING):
+        parts = parts_of(model, build_loss(config))
+        freeze(config.optimizer, parts)
+        make_optimizer(config.optimizer, parts, fused=False)  # raises what would be raised later
     if config.trainer.deterministic and kind_of_device(config.trainer.accelerator) == "gpu":
         refuse_nondeterministic(model)
         pool_deterministically()
@@ -169,6 +174,21 @@ def check_loss_targets(config: Config, *, multi_label: bool) -> None:
 
 def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
     """Make the loss; ConfigError if one of a user's own cannot be trained with."""
+    chosen, loss = config.loss, build_loss(config)
+    if isinstance(chosen, CustomLoss):
+        try_loss(
+            loss,
+            chosen.where,
+            classes=config.data.class_count,
+            multi_label=multi_label,
+            mixes=bool(config.augment.mixup),
+            double=config.trainer.precision in (64, "64-true"),
+        )
+    return loss
+
+
+def build_loss(config: Config) -> Loss:
+    """Build the loss, whose parameters start alike each time; it may not fit the targets."""
     chosen = config.loss
     if not isinstance(chosen, CustomLoss):
         return chosen.build()
@@ -181,16 +201,7 @@ def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
             f"of the model alone; type trainer.strategy=ddp"
         )
     takes = known(chosen.target)
-    loss = TorchLoss(made, takes) if takes and isinstance(made, nn.Module) else cast(Loss, made)
-    try_loss(
-        loss,
-        chosen.where,
-        classes=config.data.class_count,
-        multi_label=multi_label,
-        mixes=bool(config.augment.mixup),
-        double=config.trainer.precision in (64, "64-true"),
-    )
-    return loss
+    return TorchLoss(made, takes) if takes and isinstance(made, nn.Module) else cast(Loss, made)
 
 
 def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) -> Task:
@@ -205,9 +216,10 @@ def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) ->
     is_sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
     chosen = config.trainer
     fused = not (is_sparse or chosen.precision == "16-mixed" or chosen.strategy == "fsdp")
+    loss = make_loss(config, multi_label=multi_label)
     return Task(
         model=model,
-        loss=make_loss(config, multi_label=multi_label),
+        loss=loss,
         make_optimizer=partial(make_optimizer, config.optimizer, fused=fused),
         make_schedule=(
             partial(custom, config.scheduler)
@@ -220,18 +232,8 @@ def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) ->
         multi_label=multi_label,
         channels_last=channels_last,
         cuda_graphs=config.trainer.uses_cuda_graphs,
+        frozen_norms=freeze(config.optimizer, parts_of(model, loss)),
     )
-
-
-def make_optimizer(
-    chosen: Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True
-) -> optim.Optimizer:
-    """Build the chosen optimiser; ``fused`` updates all parameters in one kernel if torch can."""
-    params = list(parameters)
-    fits = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
-    kernel = {"fused": True} if fused and fits and chosen.has_fused_kernel else {}
-    built: optim.Optimizer = chosen.build(params=params, **kernel)
-    return built
 
 
 def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:

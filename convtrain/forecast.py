@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.assembly import (
+    build_loss,
     make_callbacks,
     make_data,
     make_loggers,
     make_loss,
     make_model,
-    make_optimizer,
     make_plan,
 )
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
@@ -29,6 +29,8 @@ from convtrain.errors import ConvtrainError
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
+from convtrain.training.optimizers.groups import GroupSummary, make_optimizer, summarize
+from convtrain.training.parts import Parts, named_parameters, parts_of
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer
 
@@ -47,6 +49,7 @@ class Forecast(NamedTuple):
     epoch_steps: int
     memory: dict[str, int]  # bytes on each device, by purpose
     disk: dict[str, int]  # bytes in the run's directory, by purpose
+    groups: list[GroupSummary]  # of the parameters
 
 
 def forecast(config: Config) -> Forecast:
@@ -63,12 +66,14 @@ def forecast(config: Config) -> Forecast:
     """
     check_targets(config)
     chosen = config.trainer
-    data = make_data(config)
     model = make_model_on_meta(config)
+    parts = parts_of(model, build_loss(config))
+    groups = summarize(config.optimizer, parts)
+    data = make_data(config)
     check_smallest_batch(config, data, model)
     _check_the_rest(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    state = _optimizer_state(config, trained)
+    state = _optimizer_state(config, parts)
     width = 2 if chosen.precision in (64, "64-true") else 1
     splits = (data.splits.train, data.splits.val, data.splits.test)
     memory = {
@@ -95,6 +100,7 @@ def forecast(config: Config) -> Forecast:
         epoch_steps=epoch_steps,
         memory=memory,
         disk=disk,
+        groups=groups,
     )
 
 
@@ -145,20 +151,27 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
 
 
-def _optimizer_state(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
+def _optimizer_state(config: Config, parts: Parts) -> list[Tensor]:
     try:
-        return _state_after_step(config, parameters)
+        return _state_after_step(config, parts)
     except ConvtrainError:
         raise
     except Exception:  # an optimiser that reads values, such as Adafactor
-        zeros = [nn.Parameter(torch.zeros_like(p, device="cpu")) for p in parameters]
-        return _state_after_step(config, zeros)
+        for part in parts.values():
+            part.to_empty(device="cpu")
+        for _, parameter in named_parameters(parts):
+            nn.init.zeros_(parameter)
+        found = _state_after_step(config, parts)
+        for part in parts.values():
+            part.to("meta")
+        return found
 
 
-def _state_after_step(config: Config, parameters: list[nn.Parameter]) -> list[Tensor]:
-    optimizer = make_optimizer(config.optimizer, parameters)
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+def _state_after_step(config: Config, parts: Parts) -> list[Tensor]:
+    optimizer = make_optimizer(config.optimizer, parts)
+    for _, parameter in named_parameters(parts):
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     states = optimizer.state.values()
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]

@@ -84,9 +84,9 @@ def assemble(
     check_targets(config)
     pl.seed_everything(config.seed, verbose=False)
 
+    model = make_model(config)  # before the data is read, which may take long
     data = make_data(config, splits)
     fingerprint = data_fingerprint(data.splits)
-    model = make_model(config)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
     task = make_task(config, model, multi_label=data.is_multi_label)

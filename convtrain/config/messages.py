@@ -58,7 +58,7 @@ def _told(key: str, texts: list[str], plain: object) -> str:
     text = " or ".join(texts).replace(" or must be ", " or ")
     if text.startswith("no such key"):
         return text
-    described = [info.description for _, info in schema().get(key, ())]
+    described = [info.description for _, info in _fields_at(key)]
     text += f" ({described[0]})" if described and described[0] else ""
     quotes = _in_quotes(key, plain) if texts == ["must be a string"] else None
     return text if quotes is None else f"{text}; type {quotes}"
@@ -89,7 +89,10 @@ def _key(location: tuple[int | str, ...], plain: object) -> str:
 
 @cache
 def schema() -> dict[str, list[tuple[Model, FieldInfo]]]:
-    """Return, by dotted key, each section that has the key and the key's field there."""
+    """Return, by dotted key, each section that has the key and the key's field there.
+
+    The items of a list are ``*``; a list within an item is left out.
+    """
     found: dict[str, list[tuple[Model, FieldInfo]]] = {}
 
     def collect(section: Model, above: str) -> None:
@@ -98,15 +101,26 @@ def schema() -> dict[str, list[tuple[Model, FieldInfo]]]:
             found.setdefault(key, []).append((section, info))
             for inner in sections_in(info.annotation):
                 collect(inner, f"{key}.")
+            if get_origin(info.annotation) is list and "*" not in key:
+                for item in sections_in(get_args(info.annotation)[0]):
+                    collect(item, f"{key}.*.")
 
     collect(Config, "")
     return found
 
 
+def _fields_at(key: str) -> list[tuple[Model, FieldInfo]]:
+    return schema().get(re.sub(r"\.\d+(?=\.|$)", ".*", key), [])
+
+
 @cache
 def _by_leaf() -> dict[str, str]:
     """Return the keys of all values by their last part; the first of several counts."""
-    keys = [key for key, ((_, info), *_) in schema().items() if not sections_in(info.annotation)]
+    keys = [
+        key
+        for key, ((_, info), *_) in schema().items()
+        if not sections_in(info.annotation) and "*" not in key
+    ]
     return {key.rpartition(".")[2]: key for key in reversed(keys)}
 
 
@@ -150,7 +164,7 @@ def _nearest(key: str, plain: object) -> str:
         return f" here; it belongs to {prefix}={', '.join(have)}"
     if (advice := what_to_type(typed)) is not None:
         return f"; {advice}"
-    above = schema().get(prefix, ())
+    above = _fields_at(prefix)
     section = section_of(above[0][1].annotation, value_at(plain, prefix)) if above else None
     section = section if prefix else Config
     known = list(section.model_fields) if section else []

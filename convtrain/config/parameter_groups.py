@@ -1,11 +1,10 @@
-"""Check ``optimizer.groups`` without the model: whose options they are, and their values.
+"""Check ``optimizer.groups`` as far as that needs no model.
 
 Whether a glob matches a parameter is known once the model is built; see
 :mod:`convtrain.training.optimizers.groups`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import get_args
 
 from pydantic import ValidationError
 
@@ -17,17 +16,10 @@ from convtrain.config.groups.optimizer import (
 )
 from convtrain.config.messages import mistakes_in
 from convtrain.config.mistakes import MISSING, Mistake
+from convtrain.config.targets import Target
 from convtrain.errors import did_you_mean
 
-SECTIONS: dict[str, type[OptimizerChoice]] = {
-    name: section
-    for section in get_args(get_args(Optimizer)[0])
-    for name in get_args(section.model_fields["name"].annotation)
-}
-"""The sections of the optimisers by name."""
-
-OWN = tuple(ParameterGroup.model_fields)
-DEFAULT = "default"  # the name of the parameters that no group matches
+DEFAULT = "default"  # the label of the parameters that no group matches
 
 
 def group_mistakes(optimizer: Optimizer) -> Iterator[Mistake]:
@@ -44,55 +36,37 @@ def group_mistakes(optimizer: Optimizer) -> Iterator[Mistake]:
         if group.freeze and (more := [k for k in _given(group) if k not in ("match", "name")]):
             text = f"no optimiser updates frozen parameters, so {more[0]} has no effect; omit it"
             yield Mistake(f"{key}.freeze", text)
-        if group.optimizer is None:
-            yield from _wrong_options(type(optimizer), group.options, key, OWN)
-        else:
-            yield from _own_optimizer(group.optimizer, f"{key}.optimizer")
-            for option in group.options:
-                text = f"belongs to the group's own optimiser; type it in {key}.optimizer"
-                yield Mistake(f"{key}.{option}", text)
-
-
-def section_of_group(optimizer: Optimizer, group: ParameterGroup | None) -> OptimizerChoice:
-    """Return the section of a group's optimiser; options that it leaves out are not set in it."""
-    if group is None or group.optimizer is None:
-        return optimizer
-    section = SECTIONS[str(group.optimizer["name"])]
-    return section.model_construct(None, **group.optimizer)  # type: ignore[arg-type]
+        if (own := group.optimizer) is None:
+            yield from _wrong_options(optimizer, group.options, key)
+            continue
+        for option in own.model_fields_set & GROUPING:
+            text = "is no option of a group's optimiser; type it outside of the groups"
+            yield Mistake(f"{key}.optimizer.{option}", text)
+        for option in [*group.options, *(o for o in ("lr",) if group.lr is not None)]:
+            text = f"belongs to the group's own optimiser; type it in {key}.optimizer"
+            yield Mistake(f"{key}.{option}", text)
 
 
 def _given(group: ParameterGroup) -> list[str]:
-    return [key for key in group.model_fields_set if getattr(group, key) is not None]
-
-
-def _own_optimizer(declared: Mapping[str, object], key: str) -> Iterator[Mistake]:
-    if "name" not in declared:
-        yield Mistake(f"{key}.name", f"{MISSING}; choose from {', '.join(SECTIONS)}")
-        return
-    name = declared["name"]
-    if not isinstance(name, str) or name not in SECTIONS:
-        near = did_you_mean(str(name), SECTIONS) or f"; choose from {', '.join(SECTIONS)}"
-        yield Mistake(f"{key}.name", f"there is no such optimiser{near}")
-        return
-    given = {option: value for option, value in declared.items() if option != "name"}
-    if "lr" in (section := SECTIONS[name]).model_fields and "lr" not in given:
-        yield Mistake(f"{key}.lr", f"{MISSING}; give the learning rate of {name}")
-    yield from _wrong_options(section, given, key, ("lr",))
+    known = [key for key in group.model_fields_set if getattr(group, key) not in (None, True)]
+    return known
 
 
 def _wrong_options(
-    section: type[OptimizerChoice], given: Mapping[str, object], key: str, others: tuple[str, ...]
+    section: OptimizerChoice, given: Mapping[str, object], key: str
 ) -> Iterator[Mistake]:
-    """Yield unknown options and wrong values; ``others`` are keys that are known as well."""
-    options = {*section.model_fields} - GROUPING - {"name", "lr"}
-    known = sorted({*options, *others})
+    """Yield the options of a group that its optimiser does not have, and wrong values."""
+    if isinstance(section, Target):  # the class decides, once it is imported
+        return
+    options = {*type(section).model_fields} - GROUPING - {"name", "lr"}
+    known = sorted({*options, *ParameterGroup.model_fields})
     for option in given:
         if option not in known:
             near = did_you_mean(option, known) or f"; known here: {', '.join(known)}"
             yield Mistake(f"{key}.{option}", f"no such key{near}")
-    right = {option: value for option, value in given.items() if option in known}
+    right = {option: value for option, value in given.items() if option in options}
     try:
-        section.model_validate(right)
+        type(section).model_validate(right)
     except ValidationError as error:
         for wrong in mistakes_in(error, right):
             if wrong.text.partition(" (")[0] != MISSING:

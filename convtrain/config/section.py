@@ -35,7 +35,8 @@ class Choice(Section):
 
     @property
     def arguments(self) -> dict[str, object]:
-        return self.model_dump(exclude={self.selected_by} if self.selected_by else None)
+        selected_by = {self.selected_by} if self.selected_by else None
+        return self.model_dump(exclude=selected_by, warnings=False)  # fields may be omitted
 
     def build(self, **runtime: object) -> Any:
         """Call the builder with the fields, and with arguments that are known only at run time."""

@@ -1,6 +1,7 @@
 """Lightning's hooks around the six steps of :mod:`convtrain.training.task`."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ from pytorch_lightning.utilities.types import LRSchedulerTypeUnion
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from typing_extensions import Self
 
 from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, TrainingError
@@ -18,7 +20,7 @@ from convtrain.training.epochs import training_steps
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
-from convtrain.training.parts import Parts, named_parameters
+from convtrain.training.parts import named_parameters, parts_of
 from convtrain.training.position import Progress
 from convtrain.training.resuming import Resuming
 from convtrain.training.schedules import check_length, step_plateau
@@ -36,6 +38,7 @@ class TaskHooks(pl.LightningModule):
         log_every_n_steps: int,
         stop_when_lost: bool,
         multi_label: bool,
+        frozen_norms: Sequence[nn.Module],
     ) -> None:
         super().__init__()
         self.model, self.loss, self.stop_when_lost = model, loss, stop_when_lost
@@ -46,10 +49,17 @@ class TaskHooks(pl.LightningModule):
                 "loss=custom: the model has a layer that is called loss as well; call it "
                 "otherwise, such as loss_layer"
             )
-        self.parts: Parts = {"": model, **({"loss": loss} if isinstance(loss, nn.Module) else {})}
+        self.parts = parts_of(model, loss)
         self.resuming = Resuming(self.parts, self.progress, self.entries)
         self.gradient_norm: torch.Tensor | None = None  # of this step, before clipping, if known
         self.is_sharded = False
+        self.frozen_norms = tuple(frozen_norms)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.frozen_norms:
+            module.eval()
+        return self
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets `_current_fx_name` about 40 times a step, and nn.Module.__setattr__ scans

@@ -4,6 +4,7 @@ import time
 
 import pytorch_lightning as pl
 from torch import Tensor
+from torch.optim import Optimizer
 
 from convtrain.training.running_metrics import RunningMetrics, means
 
@@ -42,7 +43,7 @@ class LogEntries:
         values = {
             "train/loss": loss,
             "train/acc": accuracy,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            **learning_rates(trainer.optimizers[0]),
             "images_per_second": images / seconds,
         }
         self._log(trainer, values)
@@ -71,6 +72,13 @@ class LogEntries:
         self.newest.update(values)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """Return the rate of the first group, ``lr``, and of groups with a name, ``lr/NAME``."""
+    first, *others = optimizer.param_groups
+    rates = {f"lr/{group['name']}": group["lr"] for group in others if "name" in group}
+    return {"lr": first["lr"], **rates}
 
 
 def offer_to_callbacks(module: pl.LightningModule, values: dict[str, float]) -> None:

@@ -8,6 +8,11 @@ Parts = Mapping[str, nn.Module]
 """The modules by the prefix of their names: none for the model, ``loss`` for the loss."""
 
 
+def parts_of(model: nn.Module, loss: object) -> Parts:
+    """Return a model and its loss, which is left out if it is a function, as parts."""
+    return {"": model, **({"loss": loss} if isinstance(loss, nn.Module) else {})}
+
+
 def named_parameters(
     parts: Parts, *, remove_duplicate: bool = True
 ) -> Iterator[tuple[str, nn.Parameter]]:

@@ -3,7 +3,7 @@
 Lightning's other hooks are in :mod:`convtrain.training.hooks`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -16,7 +16,7 @@ from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.training.epochs import epoch_steps, training_steps
 from convtrain.training.hooks import TaskHooks
 from convtrain.training.losses import Loss
-from convtrain.training.parts import named_parameters
+from convtrain.training.parts import Parts
 from convtrain.training.schedules import MakeSchedule
 
 
@@ -37,6 +37,8 @@ class Task(TaskHooks):
         stop_when_lost: raise TrainingError once a logged loss and a weight are not finite.
         multi_label: an image has any number of labels.
         cuda_graphs: each call of the model overwrites the output of the previous call.
+        frozen_norms: layers of the model that normalise by their running statistics in training
+            as well, and do not update them.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Task(TaskHooks):
         *,
         model: nn.Module,
         loss: Loss,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        make_optimizer: Callable[[Parts], Optimizer],
         make_schedule: MakeSchedule,
         seed: int,
         log_every_n_steps: int,
@@ -52,6 +54,7 @@ class Task(TaskHooks):
         multi_label: bool = False,
         channels_last: bool = False,
         cuda_graphs: bool = False,
+        frozen_norms: Sequence[nn.Module] = (),
     ) -> None:
         # Step 1: a network with learnable weights is defined. It is self.model from here on.
         super().__init__(
@@ -60,6 +63,7 @@ class Task(TaskHooks):
             log_every_n_steps=log_every_n_steps,
             stop_when_lost=stop_when_lost,
             multi_label=multi_label,
+            frozen_norms=frozen_norms,
         )
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.channels_last, self.cuda_graphs = seed, channels_last, cuda_graphs
@@ -103,9 +107,7 @@ class Task(TaskHooks):
         optimizer.step(closure=optimizer_closure)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(
-            p for _, p in named_parameters(self.parts) if p.requires_grad
-        )
+        optimizer = self.make_optimizer(self.parts)
         schedule = self.make_schedule(
             optimizer=optimizer,
             total_steps=training_steps(self.trainer),

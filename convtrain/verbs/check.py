@@ -13,6 +13,7 @@ from rich.table import Table
 
 from convtrain.program import as_typed
 from convtrain.text import format_bytes, make_console
+from convtrain.verbs.summary import make_groups_table
 
 if TYPE_CHECKING:
     from convtrain.config.schema import Config
@@ -30,18 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     console = make_console()
     for config in configure(arguments.overrides, "--build").configs:
-        forecast = make_forecast_table(config) if arguments.build else None
+        tables = make_forecast_tables(config) if arguments.build else []
         console.print(
             f"ok: data={config.data.name}, network={config.model_name}, "
             f"model={config.model.style}, loss={config.loss_name}, "
             f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
         )
-        if forecast is not None:
-            console.print(forecast)
+        for table in tables:
+            console.print(table)
     return 0
 
 
-def make_forecast_table(config: "Config") -> Table:
+def make_forecast_tables(config: "Config") -> list[Table]:
     from convtrain.launch.libraries import importing_pipeline
 
     with importing_pipeline():
@@ -61,4 +62,4 @@ def make_forecast_table(config: "Config") -> Table:
             table.add_row(f"  {name}", format_bytes(size))
     if "activations" not in found.memory:
         table.add_row("  activations", "not known: the model computes with values")
-    return table
+    return [table, make_groups_table(found.groups)] if len(found.groups) > 1 else [table]

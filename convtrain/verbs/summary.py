@@ -5,13 +5,19 @@ Example: python -m convtrain summary network=resnet18 data=cifar10
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from convtrain.config.groups.optimizer import GROUPING
 from convtrain.errors import ConfigError
 from convtrain.program import as_typed
 from convtrain.text import make_console
+
+if TYPE_CHECKING:
+    from convtrain.training.optimizers.groups import GroupSummary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +58,36 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console()
     console.print(f"{config.network.name} for one image of {_shape(config.data.shape)}")
     console.print(table)
+    if any(getattr(config.optimizer, key) for key in GROUPING):
+        from convtrain.launch.libraries import importing_pipeline
+
+        with importing_pipeline():
+            from convtrain.assembly import build_loss
+            from convtrain.forecast import make_model_on_meta
+            from convtrain.training.optimizers import groups as parameter_groups
+            from convtrain.training.parts import parts_of
+
+        parts = parts_of(make_model_on_meta(config), build_loss(config))
+        groups = parameter_groups.summarize(config.optimizer, parts)
+        if len(groups) > 1:
+            console.print(make_groups_table(groups))
     return 0
+
+
+def make_groups_table(groups: "Sequence[GroupSummary]") -> Table:
+    """Return the table of parameter groups."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("group", overflow="fold")
+    table.add_column("optimiser", no_wrap=True)
+    for number in ("lr", "weight\ndecay", "tensors", "parameters"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("names")
+    for group in groups:
+        rates = ("" if value is None else f"{value:g}" for value in (group.lr, group.weight_decay))
+        names = Text(", ".join(group.names), overflow="ellipsis", no_wrap=True)  # on one line
+        counts = f"{len(group.names):,}", f"{group.numbers:,}"
+        table.add_row(group.label, group.optimizer or "frozen", *rates, *counts, names)
+    return table
 
 
 def _shape(sizes: Sequence[int]) -> str:

@@ -1,9 +1,16 @@
 """The optimisers, with the arguments of ``torch.optim``."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Section, Text
@@ -29,6 +36,24 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Coefficient = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
+def allow_omissions(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """Let a section omit its options but ``lr``; they are then the defaults of what it builds."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        wrong = [e for e in found if e["type"] != "missing" or e["loc"][-1] in ("lr", "_target_")]
+        if wrong or not isinstance(value, dict):
+            raise ValidationError.from_exception_data(error.title, wrong) from None  # type: ignore[arg-type]
+        return section_named(value["name"]).model_construct(set(value), **value)
+
+
+def without_omissions(section: "OptimizerChoice") -> dict[str, object]:
+    """Return the options that were given, as they were typed."""
+    fields, given = type(section).model_fields, section.model_fields_set
+    return {(fields[n].alias if n in fields else n) or n: v for n, v in section if n in given}
+
+
 class ParameterGroup(Section):
     """Parameters by name, and what differs for them; docs/parameter-groups.md.
 
@@ -42,7 +67,10 @@ class ParameterGroup(Section):
     name: Text | None = None
     lr: LearningRate | None = None
     lr_scale: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    optimizer: dict[str, object] | None = None
+    optimizer: (
+        Annotated["Optimizer", WrapValidator(allow_omissions), PlainSerializer(without_omissions)]
+        | None
+    ) = None
     freeze: bool = False
 
     @property
@@ -223,3 +251,12 @@ Optimizer = Annotated[
     SGD | Adam | AdamW | RMSprop | NAdam | RAdam | Adagrad | Adafactor | Muon | CustomOptimizer,
     Field(discriminator="name"),
 ]
+
+
+def section_named(name: object) -> type[OptimizerChoice]:
+    """Return the section of the optimiser that has a name."""
+    sections: tuple[type[OptimizerChoice], ...] = get_args(get_args(Optimizer)[0])
+    return next(s for s in sections if name in get_args(s.model_fields["name"].annotation))
+
+
+ParameterGroup.model_rebuild()  # it names Optimizer, which is defined after it

@@ -12,7 +12,7 @@ from convtrain.training.parts import Parts, named_parameters
 
 
 class Parameters:
-    """All parameters of a training, in their modules' order; a tied one is listed once.
+    """The parameters that are trained, in their modules' order; a tied one is listed once.
 
     It calls ``before_change`` before its columns change because there is a new parameter.
     ``small`` tells that one fused kernel takes all gradients.
@@ -23,7 +23,7 @@ class Parameters:
         self._list_columns()
 
     def _list_columns(self) -> None:
-        named = dict(named_parameters(self._parts))
+        named = {n: p for n, p in named_parameters(self._parts) if p.requires_grad}
         self.names, self.tensors = tuple(named), tuple(named.values())
         self.chosen = [self._plan.selects(name) for name in self.names]
         self.small = all(is_small(parameter) for parameter in self.tensors)

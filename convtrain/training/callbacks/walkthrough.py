@@ -8,6 +8,7 @@ from torch import Tensor
 
 from convtrain.data.batches import Batch
 from convtrain.models.observe import observe_outputs
+from convtrain.training.log_entries import learning_rates
 from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.parts import named_parameters
 from convtrain.training.task import Task
@@ -74,8 +75,11 @@ class Walkthrough(pl.Callback):
         if self._batch is None or not isinstance(pl_module, Task):
             return
         self._batch = None
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.lines.append(f"6. The weights are updated; the learning rate is {rate:g}.")
+        rates = learning_rates(trainer.optimizers[0])
+        others = "".join(f", {name} {rate:g}" for name, rate in rates.items() if name != "lr")
+        self.lines.append(
+            f"6. The weights are updated; the learning rate is {rates['lr']:g}{others}."
+        )
         for name, parameter in named_parameters(pl_module.parts):
             self._show(f"   {name} before", self._before[name])
             self._show(f"   {name} after", parameter)

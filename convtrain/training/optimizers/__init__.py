@@ -1,0 +1,1 @@
+"""Parameter groups, and several optimisers that act as one."""
