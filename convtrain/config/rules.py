@@ -253,10 +253,10 @@ def _sharded(trainer: Trainer) -> Mistakes:
         )
 
 
-def _sharded_muon(trainer: Trainer, optimizer: Optimizer) -> Mistakes:
-    if trainer.strategy == "fsdp" and optimizer.name == "muon":
-        text = "fsdp divides matrices, which optimizer=muon needs whole; type trainer=ddp"
-        yield Mistake("trainer.strategy", text)
+def _sharded_optimizer(trainer: Trainer, optimizer: Optimizer) -> Mistakes:
+    if trainer.strategy == "fsdp" and optimizer.name in ("muon", "adafactor"):
+        text = f"fsdp divides matrices, which optimizer={optimizer.name} needs whole; type"
+        yield Mistake("trainer.strategy", f"{text} trainer=ddp")
 
 
 def _cuda_graphs(trainer: Trainer) -> Mistakes:
@@ -410,7 +410,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _datasets, _one_class, _published, _synthetic, _memory, _folder,
-    _known_batches, _devices, _sharded, _sharded_muon, _cuda_graphs, _augment, _mixup,
+    _known_batches, _devices, _sharded, _sharded_optimizer, _cuda_graphs, _augment, _mixup,
     _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups,
     _modes, _monitors, _nothing_trained, _nothing_kept,
 )  # fmt: skip

@@ -16,6 +16,8 @@ NEEDS_MORE = {
     "model/custom": ["model._target_=mine.Net", "trust=[mine]"],
     "data/custom": ["data._target_=mine.Data", "data.num_classes=2", "trust=[mine]"],
     "loss/custom": ["loss._target_=mine.loss", "trust=[mine]"],
+    "optimizer/custom": ["optimizer._target_=mine.Sign", "trust=[mine]"],
+    "scheduler/custom": ["scheduler._target_=mine.Sawtooth", "trust=[mine]"],
     "data/image_folder": ["data.root=FOLDER"],
     "logger/custom": ["logger._target_=mine.Logger", "trust=[mine]"],
 }

@@ -91,7 +91,7 @@ def test_groups_keep_their_own_rates_and_decay() -> None:
 )
 def test_every_shipped_network_can_be_trained(network: str) -> None:
     colour = ("data=synthetic", "data.shape=[3,64,64]", "data.mean=[0,0,0]", "data.std=[1,1,1]")
-    config = compose(f"network={network}", "optimizer=muon", *colour)
+    config = compose(f"network={network}", "optimizer=muon", "loss=sum", *colour)
     params = list(make_model_on_meta(config).parameters())
     for p in params:
         p.grad = torch.empty_like(p)
