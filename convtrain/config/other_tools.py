@@ -60,7 +60,8 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "the weights are initialised at random; leave it out": (
         "pretrained", "weights", "pretrained_weights",
     ),
-    "images are decoded once, without workers; leave it out": (
+    "images are decoded once, without workers; leave it out, or type augment.workers=N for the "
+    "processes of augment.transforms": (
         "num_workers", "workers", "n_workers", "dataloader_num_workers", "pin_memory",
         "persistent_workers", "prefetch_factor",
     ),
