@@ -27,7 +27,7 @@ from convtrain.errors import ConfigError, NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan
 from convtrain.models.build import (
-    check_custom_output,
+    build_custom_model,
     check_output_shape,
 )
 from convtrain.models.determinism import pool_deterministically, refuse_nondeterministic
@@ -110,17 +110,14 @@ def _build_model(config: Config) -> nn.Module:
         built: nn.Module = model.build(input_shape=shape, num_classes=config.data.class_count)
         return built
     if isinstance(model, CustomModel):
-        custom = model.build()
-        assert isinstance(custom, nn.Module)
-        check_custom_output(
-            custom,
+        return build_custom_model(
+            model,
             shape,
-            None if config.loss.name == "sum" else config.data.class_count,
-            model_override(config),
+            config.data.class_count,
+            checks_classes=config.loss.name != "sum",
             device=_device(config),
             double=config.trainer.precision in (64, "64-true"),
         )
-        return custom
     assert isinstance(model, DeclaredModel)
     declared = config.network
     network = resolve_network(declared.layers, shape, declared.blocks, config.trust)

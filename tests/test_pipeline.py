@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from convtrain.assembly import make_model
 from convtrain.errors import ConfigError, ConvtrainError
+from convtrain.gradients import load
 from tests.conftest import Train, compose, slow_but
 from tests.data.test_sources import make_cifar10
 
@@ -250,6 +251,29 @@ def test_a_callback_of_ones_own_is_called(
         f"callbacks.custom=[{{_target_: owncallback.Touch, path: {mark}}}]",
     )  # fmt: skip
     assert mark.exists()
+
+
+def test_layers_of_ones_own_train_to_the_same_bits_in_both_styles(
+    train: Train, tmp_path: Path
+) -> None:
+    states, records = [], []
+    for style in ("functional", "nn"):
+        train(
+            f"model={style}", "trust=[tests]", "data.limit=192", "logger=none", "recorder=full",
+            "network.layers=[{Residual: [{tests.network.own.Stage: {width: 1}, name: mine}]},"
+            "tests.network.own.Scale,tests.network.own.swish,Flatten,{Linear: {out_features: 10}}]",
+            name=style,
+        )  # fmt: skip
+        saved = tmp_path / style / "checkpoints" / "last.ckpt"
+        states.append(torch.load(saved, weights_only=True)["state_dict"])
+        records.append(load(tmp_path / style, "parameters").to_pylist())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    assert states[0]["model.scale_1.seen"] == 192
+    assert records[0] == records[1]
+    assert {"residual_1.body.mine.norm.weight", "scale_1.weight"} <= {
+        row["parameter"] for row in records[0]
+    }
 
 
 def test_image_folder_trains_on_its_own_classes(train: Train, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from convtrain.config.identity import NEUTRAL, hashed, role_of
 from convtrain.config.metrics import mode_of
+from convtrain.config.trust import short_name
 from convtrain.process.stamp import new_stamp
 from convtrain.run.directory import LOGS
 
@@ -43,7 +44,7 @@ def run_name(*candidates: object) -> str:
 
 def _model_name(model: Mapping[str, object]) -> object:
     target = model.get("_target_")
-    return model.get("name") if target is None else str(target).rpartition(".")[2]
+    return model.get("name") if target is None else short_name(str(target), model)
 
 
 def _job_dir(overrides: Sequence[str], swept: Sequence[str]) -> str:

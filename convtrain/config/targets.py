@@ -98,7 +98,13 @@ class Target(Trusting, Choice):
             given=offered,
             beside=type(self).model_fields,
         )
-        yield from (Mistake(f"{self._key}.{each.argument}", each.text) for each in wrong)
+        for argument, text in wrong:
+            if argument in type(self).model_fields and argument not in self.arguments:
+                text = (
+                    f"is convtrain's own key, so that {self.class_name} cannot get its argument "
+                    f"{argument}; name a class or function whose argument has another name"
+                )
+            yield Mistake(f"{self._key}.{argument}", text)
 
 
 def named_or_as_it_is(value: object, validate: ValidatorFunctionWrapHandler) -> object:

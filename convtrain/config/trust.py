@@ -8,7 +8,7 @@ module, of the kind that its key accepts. Some kinds accept a function that retu
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -31,9 +31,14 @@ class Kind(NamedTuple):
     functions: tuple[str, ...] = ()  # functions of others that are always trusted
 
 
+TIMM = "timm.create_model"
 MODULE = Kind("torch.nn.Module", "torch.nn.modules.module.Module", ("torch.nn",))
 LAYER = MODULE._replace(packages=(), function="takes a tensor")
-MODEL = MODULE._replace(function="returns one", functions=("timm.create_model",))
+MODEL = MODULE._replace(
+    packages=("torch.nn", "torchvision.models"),
+    function="returns one",
+    functions=(TIMM,),
+)
 OPTIMIZER = Kind("torch Optimizer", "torch.optim.optimizer.Optimizer", ("torch.optim",))
 SCHEDULER = Kind(
     "torch LRScheduler", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim.lr_scheduler",)
@@ -150,6 +155,12 @@ def refusal(target: object, trust: object, *kinds: Kind) -> str | None:
     return None
 
 
+def short_name(target: str, arguments: Mapping[str, object]) -> str:
+    """Return the name of a model: its class, its builder, or the model that timm makes."""
+    made = arguments.get("model_name") if target == TIMM else None
+    return target.rpartition(".")[2] if made is None else str(made)
+
+
 def load(key: str, target: str, trust: object, kind: Kind) -> Callable[..., object]:
     """Import what a key names: a class, or a function if the kind accepts one.
 
@@ -164,11 +175,13 @@ def load(key: str, target: str, trust: object, kind: Kind) -> Callable[..., obje
     except Exception as error:  # a user's own code may raise anything
         expected = isinstance(error, ImportError | AttributeError | ValueError)
         reason = str(error) if expected else error_line(error)
+        if target in kind.functions and isinstance(error, ModuleNotFoundError):
+            reason += f"; pip install {module}"
         raise ConfigError(f"{key}={target}: cannot be imported: {reason}") from error
     base_module, _, base = kind.base.rpartition(".")
     allowed = getattr(import_module(base_module), base)
     is_class = isinstance(found, type) and issubclass(found, allowed)
-    is_function = isinstance(found, FunctionType) and _takes_function(kind, target)
+    is_function = isinstance(found, FunctionType) and _takes_function(kind, target, found)
     if not is_class and not is_function:
         function = f", or a function that {kind.function}" * bool(kind.function)
         raise ConfigError(f"{key}={target}: expected a class derived from {kind.words}{function}")
@@ -181,10 +194,18 @@ def load(key: str, target: str, trust: object, kind: Kind) -> Callable[..., obje
     return found
 
 
-def _takes_function(kind: Kind, target: str) -> bool:
+def _takes_function(kind: Kind, target: str, found: FunctionType) -> bool:
     """Accept functions of a user's own packages; those of libraries must be listed one by one."""
     own = not any(target.startswith(f"{package}.") for package in kind.packages)
-    return bool(kind.function) and (own or target in kind.functions)
+    return bool(kind.function) and (own or target in kind.functions or _is_builder(found))
+
+
+def _is_builder(found: FunctionType) -> bool:
+    """Tell whether torchvision lists a function as the builder of a classification model."""
+    if (models := sys.modules.get("torchvision.models")) is None:
+        return False
+    name = found.__name__
+    return name in models.list_models(module=models) and models.get_model_builder(name) is found
 
 
 def _is_defined_there(found: type | FunctionType, module: str, name: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from convtrain.config.groups.model import CustomModel
 from convtrain.errors import ConfigError, NetworkError, did_you_mean, first_line
 from convtrain.models.functional import functionalize
 from convtrain.models.memory import activate_in_place
@@ -130,6 +131,38 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
 
     check_output(run, input_shape, num_classes, f"model.name={name}")
     return make()
+
+
+def build_custom_model(
+    model: CustomModel,
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    checks_classes: bool,
+    device: torch.device,
+    double: bool = False,
+) -> nn.Module:
+    """Call a user's class or factory, and run the module that it returns.
+
+    Raises:
+        NetworkError: the module cannot take images of ``input_shape``, or, if ``checks_classes``,
+            does not return one logit for each class.
+        ConfigError: the call fails, or does not return a module.
+    """
+    made = model.build(
+        **model.offered(
+            num_classes=num_classes,
+            in_channels=input_shape[0],
+            in_chans=input_shape[0],
+            input_shape=tuple(input_shape),
+        )
+    )
+    if not isinstance(made, nn.Module):
+        kind = type(made).__name__
+        raise ConfigError(f"{model.where}: must return a torch.nn.Module, and returns {kind}")
+    logits = num_classes if checks_classes else None
+    check_custom_output(made, input_shape, logits, model.where, device=device, double=double)
+    return made
 
 
 def check_output(

@@ -91,6 +91,39 @@ def test_a_target_is_found_wherever_it_stands(plain: dict[str, Any], key: str, v
     resolve_config_refuses(plain, f"{key}.")
 
 
+LAYERS = {
+    "network.layers.0": [{"absent.Layer": {"by": 2}}],
+    "network.layers.1": ["Flatten", "absent.Layer"],
+    "network.layers.0.Residual.body.0.1": [{"Residual": {"body": [["ReLU", "absent.Layer"]]}}],
+    "network.layers.0.Repeat.layers.0": [{"Repeat": {"times": 0, "layers": ["absent.Layer"]}}],
+    "network.layers.0.mine.inside.0": [{"mine": {"inside": ["absent.Layer"]}, "name": "x"}],
+}
+
+
+@pytest.mark.parametrize(("key", "layers"), LAYERS.items(), ids=LAYERS)
+def test_a_layer_of_ones_own_is_found_wherever_it_stands(
+    plain: dict[str, Any], key: str, layers: list[Any]
+) -> None:
+    plain["network"]["layers"] = layers
+    with pytest.raises(ConfigError, match=rf"^{key}=.*: not a trusted package; add 'trust=\[abs"):
+        validate(plain)
+    in_blocks = {"mine": {"takes": {"inside": layers}, "layers": layers}}
+    plain["network"] |= {"layers": ["mine"], "blocks": in_blocks}
+    with pytest.raises(ConfigError) as raised:
+        validate(plain)
+    ends = [f"takes.inside{key.removeprefix('network.layers')}", key.removeprefix("network.")]
+    found = [line.split("=")[0].removeprefix("network.blocks.mine.") for line in raised.value.lines]
+    assert found == ends
+    plain["trust"] = ["absent"]
+    validate(plain)  # imports nothing
+
+
+def test_data_in_a_layer_of_ones_own_is_no_layer(plain: dict[str, Any]) -> None:
+    plain["network"]["layers"] = [{"absent.Layer": {"files": ["a.b"], "body": ["c.d"]}}]
+    plain["trust"] = ["absent"]
+    validate(plain)
+
+
 def resolve_config_refuses(plain: dict[str, Any], start: str) -> None:
     with pytest.raises(ConfigError) as raised:
         resolve_config(OmegaConf.create(plain))

@@ -7,32 +7,39 @@ from pathlib import Path
 import pytest
 import torch
 
-from convtrain.config.trust import MODULE, load
+from convtrain.command.resolvers import run_name
+from convtrain.config.groups.model import CustomModel
 from convtrain.errors import ConfigError, NetworkError
-from convtrain.models.build import build_torchvision_model
+from convtrain.models.build import build_custom_model, build_torchvision_model
 
-SOURCE = """
+SIZES = {"num_classes": 7, "in_channels": 1, "in_chans": 1, "input_shape": (1, 32, 32)}
+"""What the data offers to a model."""
+TIMM = """
 from torch import nn
 
-class Net(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.Linear(width, 3))
-
-    def forward(self, images):
-        return self.layers(images)
-
-def not_a_module():
-    return 3
+def create_model(model_name, pretrained=False, **kwargs):
+    if pretrained:
+        raise OSError("no network")
+    convolution = nn.Conv2d(kwargs["in_chans"], kwargs.get("width", 4), 3)
+    return nn.Sequential(convolution, nn.Flatten(), nn.LazyLinear(kwargs["num_classes"]))
 """
 
 
+def custom(target: str, *trust: str, **arguments: object) -> CustomModel:
+    declared = {"style": "custom", "_target_": target, **arguments}
+    model = CustomModel.model_validate(declared)
+    model.place("model", trust)
+    return model
+
+
 @pytest.fixture
-def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "ownpackage.py").write_text(SOURCE)
+def timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package in timm's place, which need not be installed."""
+    (tmp_path / "timm.py").write_text(TIMM)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
     yield
-    sys.modules.pop("ownpackage", None)
+    sys.modules.pop("timm", None)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
@@ -55,32 +62,91 @@ def test_images_too_small_for_a_model_are_one_line() -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
-@pytest.mark.usefixtures("own_package")
-def test_a_module_of_ones_own_is_built_with_its_arguments() -> None:
-    key, name = "model._target_", "ownpackage.Net"
-    model = load(key, name, ["ownpackage"], MODULE)(width=5)
-    assert isinstance(model, torch.nn.Module)
-    assert model(torch.randn(2, 1, 4, 4)).shape == (2, 3)
+OWN = "tests.network.own"
+FACTORIES: dict[str, dict[str, object]] = {
+    f"{OWN}.Net": {"width": 3},
+    f"{OWN}.linear": {"scale": 2},
+    "torchvision.models.mnasnet0_5": {"dropout": 0.1},
+    "torchvision.models.VisionTransformer": {
+        "image_size": 32, "patch_size": 16, "num_layers": 1, "num_heads": 1, "hidden_dim": 4,
+        "mlp_dim": 4,
+    },
+    "timm.create_model": {"model_name": "resnet10", "width": 2},
+}  # fmt: skip
 
 
-@pytest.mark.usefixtures("own_package")
-@pytest.mark.parametrize(
-    ("target", "trust", "message"),
-    [
-        ("ownpackage.Net", [], r"add 'trust=\[ownpackage\]'"),
-        ("ownpackage.Nett", ["ownpackage"], "cannot be imported"),
-        ("absent.Net", ["absent"], "cannot be imported"),
-        (
-            "ownpackage.not_a_module",
-            ["ownpackage"],
-            "expected a class derived from torch.nn.Module",
-        ),
-        ("os.system", [], "os belongs to Python"),
-        ("os.system", ["os"], "os belongs to Python"),
-        ("torch.load", ["torch"], "torch is a library that runs or loads"),
-        ("torch.nn.init.zeros_", [], "expected a class derived from torch.nn.Module"),
-    ],
-)
-def test_a_wrong_import_path_is_one_line(target: str, trust: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load("model._target_", target, trust, MODULE)
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize(("target", "arguments"), FACTORIES.items(), ids=FACTORIES)
+def test_a_class_or_a_factory_gets_its_arguments_and_the_sizes_of_the_data(
+    target: str, arguments: dict[str, object]
+) -> None:
+    model = custom(target, "tests", **arguments)
+    assert not list(model.mistakes())
+    channels = 3 if target.startswith("torchvision") else 1  # torchvision's have no such argument
+    shape, cpu = (channels, 32, 32), torch.device("cpu")
+    built = build_custom_model(model, shape, 7, checks_classes=True, device=cpu).eval()
+    assert built(torch.randn(2, channels, 32, 32)).shape == (2, 7)
+    typed = custom(target, "tests", **arguments, num_classes=5)
+    assert "num_classes" not in typed.offered(**SIZES)
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_model_of_timm_gives_its_name_to_its_runs() -> None:
+    assert custom("timm.create_model", model_name="vit").class_name == "vit"
+    assert run_name({"_target_": "timm.create_model", "model_name": "vit"}) == "vit"
+
+
+WRONG: dict[str, tuple[CustomModel, str]] = {
+    "spelling": (
+        custom(f"{OWN}.Net", "tests", widht=3), "model.widht: Net has no such argument; did you "
+        "mean width?",
+    ),
+    "type": (custom(f"{OWN}.Net", "tests", width="3"), "model.width: must be a whole number"),
+    "missing": (custom(f"{OWN}.Wrong", "tests"), "model.how: is missing (an argument of Wrong)"),
+    "builder": (
+        custom("torchvision.models.resnet18", num_clases=3),
+        "model.num_clases: resnet18 has no such argument; did you mean num_classes?",
+    ),
+    "own key": (custom(f"{OWN}.Styled", "tests"), "model.style: is convtrain's own key, so that"),
+    "not a module": (custom(f"{OWN}.NotALayer", "tests"), f"model._target_={OWN}.NotALayer: "
+                     "expected a class derived from torch.nn.Module, or a function that"),
+    "not a classifier": (
+        custom("torchvision.models.segmentation.fcn_resnet50"), "expected a class"
+    ),
+    "not a builder": (custom("torchvision.models.get_model", name="resnet18"), "expected a class"),
+    "untrusted": (custom(f"{OWN}.Net"), "add 'trust=[tests]'"),
+    "unknown": (custom(f"{OWN}.Nett", "tests"), "has no attribute 'Nett'"),
+    "absent": (custom("absent.Net", "absent"), "cannot be imported: No module named 'absent'"),
+    "timm": (custom("timm.create_model"), "; pip install timm"),
+    "python": (custom("os.system", "os"), "os belongs to Python"),
+    "torch": (custom("torch.load", "torch"), "torch is a library that runs or loads"),
+    "function of torch": (custom("torch.nn.init.zeros_"), "expected a class derived from"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_found_before_anything_is_built(
+    model: CustomModel, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
+    try:
+        (mistake,) = model.mistakes()
+        line = f"{mistake.key}: {mistake.text}"
+    except ConfigError as error:
+        (line,) = error.lines
+    assert message in line
+
+
+def test_pretrained_weights_are_the_factorys_affair(timm: None) -> None:
+    model = custom("timm.create_model", model_name="vit", pretrained=True)
+    assert not list(model.mistakes())
+    with pytest.raises(ConfigError, match=r"model\._target_=timm\.create_model: OSError: no netw"):
+        model.build(**model.offered(**SIZES))
+
+
+def test_a_factory_returns_a_module() -> None:
+    model = custom(f"{OWN}.number", "tests")
+    with pytest.raises(
+        ConfigError, match=r"number: must return a torch\.nn\.Module, and returns int"
+    ):
+        build_custom_model(model, (1, 8, 8), 7, checks_classes=True, device=torch.device("cpu"))

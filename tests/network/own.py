@@ -1,4 +1,4 @@
-"""Layers that a user could write, for tests that name them by import path."""
+"""Layers and models that a user could write, for tests that name them by import path."""
 
 from typing import Any
 
@@ -102,3 +102,36 @@ class Standardised(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight / (self.weight.std() + 0.1) * self.gain
         return F.conv2d(input, weight, self.bias, self.stride, self.padding)
+
+
+class Net(nn.Module):
+    """A model that follows the mean of what it sees, in a buffer."""
+
+    def __init__(self, num_classes: int, in_channels: int = 3, width: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.Dropout(0.2), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(width, num_classes),
+        )  # fmt: skip
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * images.detach().mean()
+        return self.layers(images - self.mean)
+
+
+def linear(input_shape: tuple[int, ...], num_classes: int, scale: float = 1.0) -> nn.Module:
+    channels, height, width = input_shape
+    layer = nn.Linear(channels * height * width, num_classes)
+    return nn.Sequential(nn.Flatten(), layer, Scale(scale))
+
+
+def number() -> int:
+    return 3
+
+
+class Styled(Net):
+    def __init__(self, style: str, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.style = style

@@ -353,6 +353,32 @@ def test_a_killed_run_with_transforms_of_ones_own_ends_as_one_never_killed(
         assert whole.check_killed(place, number)
 
 
+OWN = {
+    f"a layer of one's own, {style}": (
+        "trust=[tests]",
+        f"model={style}",
+        "network.layers=[{tests.network.own.Standardised:{out_channels:4,kernel_size:3}},"
+        "{tests.network.own.Scale:{by:2}},tests.network.own.Stage,tests.network.own.Frozen,"
+        "tests.network.own.swish,tests.network.own.Values,Flatten,{Linear:{out_features:10}}]",
+    )
+    for style in ("functional", "nn")
+} | {
+    "a model of one's own": (
+        "trust=[tests]", "model=custom", "model._target_=tests.network.own.Net", "recorder=full"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", OWN.values(), ids=OWN)
+def test_a_killed_run_of_ones_own_code_ends_as_one_never_killed(
+    overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    whole = Whole(tmp_path, (*SMALL, *overrides))
+    for place, number in (("batch", 10), ("step's end", 3), ("validation", 4)):
+        assert whole.check_killed(place, number)
+
+
 BY_THREE = (
     *SMALL, "network=resnet8", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2",
     "optimizer=rmsprop", "scheduler=cosine",

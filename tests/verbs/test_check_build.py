@@ -133,7 +133,7 @@ CASES: dict[str, tuple[tuple[str, ...], str | None]] = {
     ),
     "a callback without its argument": (
         (*CUSTOM[1:], "callbacks.custom=[{_target_: ownpackage.Counts}]"),
-        "callbacks.custom.0._target_=ownpackage.Counts: ",
+        "callbacks.custom.0.every: is missing (an argument of Counts)",
     ),
     "a callback that fits": ((*CUSTOM[1:], COUNTS.format("every: 1")), None),
     "an image too small": (("network=lenet",), "network.layers[3] conv2d_2 (Conv2d): input"),
