@@ -4,6 +4,7 @@ The folder holds a package, an experiment that uses it, and files that have the 
 that libraries import, and of a plugin of Hydra's; none of those may run.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -138,7 +139,8 @@ def installed(environment: Path, tmp_path: Path) -> Installed:
 def test_the_wheel_holds_every_file_of_the_package_and_of_configs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = {Path(name) for name in packed.namelist()}
-    for folder, inside in (("convtrain", "convtrain"), ("configs", "convtrain/configs")):
+    for folder in ("convtrain", "configs", "template"):
+        inside = Path("convtrain", "" if folder == "convtrain" else folder)
         files = [path for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
         kept = [path for path in files if "__pycache__" not in path.parts]
         missing = {Path(inside, path.relative_to(REPOSITORY / folder)) for path in kept} - names
@@ -201,6 +203,26 @@ def test_torchrun_starts_the_installed_command(installed: Installed) -> None:
     ranks = ("--nproc-per-node=2", "--standalone", "-m", "convtrain")
     installed("python", "-c", torchrun, *ranks, "train", *QUICK, "trainer=cpu")
     assert installed.trained == 2
+
+
+def test_a_new_project_trains_and_its_own_tests_pass(installed: Installed) -> None:
+    """Each part of it is its own: dataset, layer, loss and callback."""
+    installed("convtrain", "new", "project")
+    installed.folder /= "project"
+    installed("convtrain", "train", "experiment=mine", "hydra.run.dir=one")
+    installed("convtrain", "train", "experiment=mine", "model=nn", "hydra.run.dir=two")
+    one, two = (json.loads((installed.folder / run / "result.json").read_text()) for run in
+                ("one", "two"))  # fmt: skip
+    assert one["test/acc"] == two["test/acc"] > 0.9
+    assert one["callback_metrics"]["weight_norm"] > 0
+    installed("convtrain", "train", "resume=one", "trainer.max_epochs=6")
+    assert "the same bits" in installed("convtrain", "rerun", "two")
+    quick = ("experiment=mine", "trainer.max_epochs=1", "data.count=90")
+    installed("convtrain", "train", *quick, "trainer=ddp_cpu")
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    installed("convtrain", "train", "-m", *quick, *joblib, "optimizer.lr=0.1,0.01")
+    python = f"PYTHON={installed.programs / 'python'}"
+    subprocess.run(["make", "test", python], cwd=installed.folder, check=True)
 
 
 def test_an_editable_install_uses_the_clones_files(tmp_path: Path) -> None:

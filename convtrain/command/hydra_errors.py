@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
+from convtrain.command.choices import shown_path
 from convtrain.command.overrides import no_such_choice, shown
 from convtrain.config.dotted import walk
 from convtrain.config.mistakes import TYPED
@@ -30,7 +31,7 @@ def explain(error: Exception, culprit: Override | None, folders: list[Path]) -> 
     """Return one line on why a configuration cannot be composed."""
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        source = TYPED if culprit else "a defaults list"
+        source = TYPED if culprit else _asking(folders, group, choice)
         return no_such_choice(group, choice, [str(option) for option in error.options], source)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
@@ -92,6 +93,15 @@ def hydra_keys() -> dict[str, str]:
         for end in range(2, len(parts) + 1):
             keys.setdefault(parts[end - 1], ".".join(parts[:end]))
     return keys
+
+
+def _asking(folders: list[Path], group: str, choice: str) -> str:
+    """Return the file whose defaults list asks for a choice that does not exist."""
+    asked = re.compile(rf"^\s*- .*\b{re.escape(group)}\b.*:\s*{re.escape(choice)}\s*(#.*)?$", re.M)
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        if asked.search(path.read_text(encoding="utf-8", errors="replace")):
+            return shown_path(path)
+    return "a defaults list"
 
 
 def _unreadable(folders: list[Path], kind: type[Exception]) -> str:

@@ -177,6 +177,8 @@ def load(key: str, target: str, trust: object, kind: Kind) -> Callable[..., obje
         reason = str(error) if expected else error_line(error)
         if target in kind.functions and isinstance(error, ModuleNotFoundError):
             reason += f"; pip install {module}"
+        elif isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]:
+            reason += "; type the command in the folder that holds it, or install it"
         raise ConfigError(f"{key}={target}: cannot be imported: {reason}") from error
     base_module, _, base = kind.base.rpartition(".")
     allowed = getattr(import_module(base_module), base)

@@ -48,7 +48,7 @@ def test_choices_of_ones_own_stand_beside_the_shipped_ones_and_win(put: Put) -> 
     assert [each.network.name for each in sweep] == ["wide", "lenet"]
     said = help_text(CommandLine.parse([]).folders)
     assert re.search(r"^network: .*\bwide$", said, flags=re.M)
-    assert re.findall(r"^optimizer: .*", said, flags=re.M)[0].count("adam,") == 1
+    assert re.findall(r"^optimizer: .*", said, flags=re.M)[0].count(" adam,") == 1
 
 
 def test_what_is_nearer_wins(put: Put) -> None:
@@ -72,6 +72,8 @@ def test_a_mistake_names_the_file_that_made_it(put: Put) -> None:
     put("configs/data/_base.yaml", "batch_size: 0\n")
     assert "data.batch_size=0: " in (text := refused("data=mine"))
     assert "[set in: configs/data/_base.yaml]" in text
+    put("configs/experiment/quick.yaml", QUICK.replace("wide", "wider"))
+    assert refused("experiment=quick").endswith("[set in: configs/experiment/quick.yaml]")
     put("configs/experiment/quick.yaml", QUICK + "optimizer:\n  lr: -1\n")
     assert "[set in: configs/experiment/quick.yaml]" in refused("experiment=quick", "data=svhn")
 

@@ -25,6 +25,14 @@ def test_a_project_has_the_name_of_its_folder(
     printed = capsys.readouterr().out
     assert "cd 'sub/My stripes-2' && " in printed
     assert " train experiment=mine\n" in printed
+    capsys.readouterr()
+    assert main(["check", f"--config-dir={project / 'configs'}", "experiment=mine"]) == 2
+    (line, *_) = capsys.readouterr().err.splitlines()
+    assert line.endswith("type the command in the folder that holds it, or install it")
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(project)
+    assert main(["check", "experiment=mine"]) == 0
+    assert "data=custom, network=mine" in capsys.readouterr().out
     assert main(["new", str(project)]) == 2
     assert capsys.readouterr().err.startswith(f"{project}: is not empty; give a folder that")
 
