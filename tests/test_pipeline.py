@@ -148,6 +148,8 @@ OPTIONS: dict[str, list[str]] = {
     "adam": ["optimizer=adam"],
     "adamw": ["optimizer=adamw", "scheduler=cosine", "scheduler.warmup_epochs=0.5"],
     "rmsprop": ["optimizer=rmsprop", "scheduler=step"],
+    "muon": ["optimizer=muon", "scheduler=cosine_restarts"],
+    "adafactor": ["optimizer=adafactor", "scheduler=polynomial"],
     "plateau": ["scheduler=plateau", "optimizer=sgd"],
     "nll": ["loss=nll"],
     "mse": ["loss=mse"],

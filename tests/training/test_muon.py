@@ -1,6 +1,7 @@
 """Muon for a whole network, against torch's own Muon and AdamW on reshaped copies."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from torch.optim import Muon as MatrixMuon
 
 from convtrain.config.schema import Optimizer
 from convtrain.forecast import make_model_on_meta
-from tests.conftest import REPOSITORY, compose
+from convtrain.training.checkpoint_file import load_checkpoint
+from tests.conftest import REPOSITORY, Train, compose
 
 MUON = {
     "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "eps": 1e-7,
@@ -83,6 +85,16 @@ def test_groups_keep_their_own_rates_and_decay() -> None:
     seen = [(g["params"], g["lr"], g["weight_decay"]) for g in groups.param_groups]
     assert [(lr, decay) for _, lr, decay in seen] == [(0.05, 0.0), (0.01, 0.0), (1, 0.1)]
     assert [params[0] is p for (params, *_), p in zip(seen, (matrix, vector, other), strict=True)]
+
+
+def test_both_styles_train_to_the_same_bits(train: Train, tmp_path: Path) -> None:
+    weights = []
+    for style in ("functional", "nn"):
+        train("optimizer=muon", "scheduler=linear", "data.limit=192", "logger=none", "recorder=off",
+              f"model={style}", "trainer.channels_last=true", name=style)  # fmt: skip
+        weights.append(load_checkpoint(tmp_path / style / "checkpoints/last.ckpt")["state_dict"])
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.slow
