@@ -86,8 +86,9 @@ class TransformedImages:
         if not self.workers or key in self._pending:
             return
         pool = self._pool or self._start()
-        while len(self._pending) == self._ahead:  # announced, but never read
-            self._take(next(iter(self._pending)))
+        if len(self._pending) == self._ahead:  # an epoch was left before its end
+            stale = self._pending.pop(next(iter(self._pending)))
+            wait([part for part in stale.parts if not part.cancel()])
         number = (set(range(self._ahead)) - {r.slot for r in self._pending.values()}).pop()
         count, listed = len(indices), indices.tolist()
         self._slots[number].pixels[:count].copy_(self._original(indices))

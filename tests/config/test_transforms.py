@@ -2,8 +2,9 @@
 
 import pytest
 
-from convtrain.config.transforms import make_transforms, usable_names
+from convtrain.config.transforms import REFUSED, make_transforms, usable_names
 from convtrain.errors import ConfigError
+from tests.conftest import REPOSITORY
 
 WRONG: dict[str, tuple[object, str]] = {
     "misspelt": (
@@ -62,6 +63,11 @@ def test_a_mistake_is_one_line(entry: object, expected: str) -> None:
     (line,) = error.value.lines
     assert line.startswith("augment.transforms.1")
     assert expected in line
+
+
+def test_the_page_on_data_says_what_to_do_instead_of_each_refused_class() -> None:
+    text = (REPOSITORY / "docs" / "data.md").read_text()
+    assert [name for name in REFUSED if f"`{name}`" not in text] == []
 
 
 SIZED = ("CenterCrop", "RandomCrop", "RandomResizedCrop", "Resize")

@@ -115,8 +115,9 @@ def test_neither_batch_size_nor_workers_nor_a_resume_change_an_image() -> None:
     loader = batches(listed, workers=2, batch_size=5)
     assert torch.equal(by_image(iter(loader)), expected)
     one_by_one = [loader.at(position) for position in range(len(loader))]
-    for left_early in range(2):  # an epoch that is not read to its end leaves nothing behind
-        assert torch.equal(next(iter(loader)).images, one_by_one[left_early * 0].images)
+    for epoch in (3, 4, 0):  # an epoch that is left before its end leaves nothing behind
+        loader.set_epoch(epoch)
+        assert torch.equal(next(iter(loader)).images, loader.at(0).images)
     loader.load_state_dict({"epoch": 0, "position": 2})
     for batch, again in zip(loader, one_by_one[2:], strict=True):
         assert torch.equal(batch.images, again.images)
