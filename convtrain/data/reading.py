@@ -19,11 +19,12 @@ from convtrain.data.blocks import BLOCK_BYTES, make_blocks
 from convtrain.data.items import ItemRules, Target, read_item
 from convtrain.data.randomness import derive_seed
 from convtrain.errors import ConfigError, CorruptDataError, TrainingError, error_line, one_line
+from convtrain.text import make_console
 
 log = logging.getLogger("convtrain")
 
 SECONDS_BETWEEN_LINES = 10.0
-MAX_BLOCK = 256  # items, so that a progress line is not late
+MAX_BLOCK = 32  # items, so that a progress line is not late
 BEFORE = -1  # as an index: the random numbers of a dataset's constructor
 
 
@@ -114,9 +115,7 @@ def read_blocks(
             if (now := time.monotonic()) - said > SECONDS_BETWEEN_LINES and len(targets) < count:
                 said = now
                 left = (now - began) * (count / len(targets) - 1)
-                rank_zero_only(log.info)(
-                    "%s: read %d of %d items, about %.0f s left", where, len(targets), count, left
-                )
+                _report(f"{where}: read {len(targets)} of {count} items, about {left:.0f} s left")
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -159,6 +158,13 @@ def _described(target: Target) -> str:
     return (
         f"the class {target}" if isinstance(target, int) else f"a vector {brief(target.tolist())}"
     )
+
+
+@rank_zero_only
+def _report(line: str) -> None:
+    """Show progress; the terminal shows no other messages than warnings."""
+    log.info(line)
+    make_console(stderr=True).print(line)
 
 
 class _Blocks(Dataset[_Block]):

@@ -120,7 +120,7 @@ def begin(
 
 def logged_before(config: Config, run: Run) -> Mapping[str, str]:
     """Return the versions of the custom loggers of the run that is resumed."""
-    resumes = config.resume is not None and run.is_resumable
+    resumes = config.logger.targets and config.resume is not None and run.is_resumable
     return _versions_in(_provenance_of(run)) if resumes else {}
 
 

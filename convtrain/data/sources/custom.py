@@ -23,7 +23,7 @@ from convtrain.data.reading import (
     read_blocks,
     warn_if_random,
 )
-from convtrain.errors import ConfigError, few
+from convtrain.errors import ConfigError, MissingDataError, few
 from convtrain.process.lock import locked
 from convtrain.process.ranks import rank_info
 
@@ -106,7 +106,14 @@ def load(
 def _splits(makers: Mapping[str, Make]) -> Iterator[tuple[str, tuple[str, object]]]:
     for where, make in makers.items():
         split = where.split(".")[1]
-        made = make()
+        try:
+            made = make()
+        except ConfigError as error:
+            if "download=True" not in str(error):
+                raise
+            raise MissingDataError(
+                f"{error}; type data.download=true, or data.root=FOLDER"
+            ) from error
         if split in SPLITS:
             yield split, (where, made)
         elif isinstance(made, tuple) and not hasattr(made, "_fields") and len(made) <= len(SPLITS):

@@ -4,6 +4,7 @@ They exist on rank 0 alone. A resumed run attaches to what it logged before, whe
 logger has an argument for that.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from pytorch_lightning.loggers import Logger
 from convtrain.config.groups.logger import LoggerTarget
 from convtrain.errors import ConfigError, ConvtrainError, error_line
 from convtrain.process.ranks import rank_info
+
+log = logging.getLogger("convtrain")
 
 CONTINUED_BY = ("run_id", "id", "experiment_key")
 """Arguments that take the ``version`` of an earlier logger, to continue what it logged."""
@@ -78,7 +81,10 @@ def end(loggers: Custom) -> None:
         method = ENDED_BY.get(type(logger).__name__)
         experiment = getattr(logger, "_experiment", None)
         if method is not None and experiment is not None:
-            getattr(experiment, method)()
+            try:
+                getattr(experiment, method)()
+            except Exception as error:  # what was trained is saved
+                log.warning("%s: was not ended: %s", type(logger).__name__, error_line(error))
 
 
 def states_of(loggers: Custom) -> dict[str, dict[str, object]]:
