@@ -16,6 +16,7 @@ _SAME: dict[str, tuple[str, ...]] = {
     "network.name": ("run_name", "exp_name", "experiment_name"),
     "optimizer.lr": ("learning_rate", "base_lr", "lr0"),
     "optimizer.weight_decay": ("wd", "l2"),
+    "optimizer.groups": ("param_groups", "parameter_groups"),
     "scheduler": ("lr_scheduler", "lr_schedule", "sched"),
     "augment": ("augmentation", "augmentations", "transform", "transforms", "aug"),
     "augment.random_crop": ("crop",),

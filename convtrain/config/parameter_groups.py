@@ -33,8 +33,8 @@ def group_mistakes(optimizer: Optimizer) -> Iterator[Mistake]:
         if group.lr is not None and group.lr_scale is not None:
             text = f"is a factor of optimizer.lr, but the group sets lr={group.lr:g}; give one"
             yield Mistake(f"{key}.lr_scale", text)
-        if group.freeze and (more := [k for k in _given(group) if k not in ("match", "name")]):
-            text = f"no optimiser updates frozen parameters, so {more[0]} has no effect; omit it"
+        if group.freeze and (unused := _given(group)):
+            text = f"no optimiser updates frozen parameters, so {unused[0]} has no effect; omit it"
             yield Mistake(f"{key}.freeze", text)
         if (own := group.optimizer) is None:
             yield from _wrong_options(optimizer, group.options, key)
@@ -48,8 +48,9 @@ def group_mistakes(optimizer: Optimizer) -> Iterator[Mistake]:
 
 
 def _given(group: ParameterGroup) -> list[str]:
-    known = [key for key in group.model_fields_set if getattr(group, key) not in (None, True)]
-    return known
+    """Return the keys of a group that a frozen one cannot have."""
+    keys = ("lr", "lr_scale", "optimizer", *group.options)
+    return [key for key in keys if getattr(group, key, None) is not None]
 
 
 def _wrong_options(

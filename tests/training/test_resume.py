@@ -259,6 +259,16 @@ def shipped(group: str) -> list[str]:
     return sorted(path.stem for path in files if path.stem != "custom")  # test_torch_classes.py
 
 
+GROUPED = (
+    *BATCHNORM, "scheduler=cosine", "optimizer=sgd_momentum", "optimizer.no_decay=[bias,norm]",
+    "optimizer.layer_decay=0.8", "trainer.gradient_clip_val=1", "recorder=stats",
+    "callbacks.checkpoint.every_n_steps=1",
+)  # fmt: skip
+MUON = "{match: 'residual_[23].*.weight', optimizer: {name: muon, lr: 0.02}}"
+ADAMW = "{match: linear*, name: head, optimizer: {name: adamw, lr: 0.01, weight_decay: 0.1}}"
+OWN = "{match: '*.bias', optimizer: {name: custom, _target_: torch.optim.NAdam, lr: 0.002}}"
+FROZEN = "{match: [conv2d_1.*, 'batch_norm2d_1.*'], freeze: true}"
+
 # name: overrides, and where the run is killed, each place at its n-th time, from 0; an epoch has
 # 6 batches but for batch norm's, which has 4
 FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
@@ -283,6 +293,15 @@ FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
         (*BATCHNORM, "optimizer=rmsprop", "scheduler=step", "trainer.accumulate_grad_batches=3",
          "trainer.val_check_interval=0.25", "callbacks.checkpoint.every_n_steps=1"),
         [("batch", 7), ("validation's end", 5)],
+    ),
+    "functional, frozen, muon beside adamw beside sgd": (
+        (*GROUPED, f"optimizer.groups=[{FROZEN},{MUON},{ADAMW}]", "model=functional"),
+        [("batch", 6), ("step's end", 5), ("validation", 1)],
+    ),
+    "nn, frozen, adamw beside nadam beside sgd, plateau, accumulate 2": (
+        (*GROUPED, f"optimizer.groups=[{FROZEN},{ADAMW},{OWN}]", "model=nn", "scheduler=plateau",
+         "scheduler.patience=0", "trainer.accumulate_grad_batches=2"),
+        [("batch", 7), ("epoch's end", 1)],
     ),
     "dropout, max steps": (
         ("network=convnet", "trainer.max_steps=11", "scheduler=none", "optimizer=sgd"),
