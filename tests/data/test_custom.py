@@ -125,6 +125,12 @@ def test_the_bits_depend_on_neither_workers_nor_memory_nor_random_numbers_of_bef
     assert caplog.text.count("another image") == 2
 
 
+def test_the_same_index_of_another_split_draws_other_numbers() -> None:
+    splits = make((Numbered(60, noisy), Numbered(60, noisy), Numbered(60, noisy)))
+    train, val, test = (images.pixels[:, 0, 0, 0].tolist() for images in splits.images)
+    assert train != val != test != train
+
+
 def test_names_are_those_of_the_dataset_unless_they_are_configured() -> None:
     assert make(Named(30)).classes == ["ant", "bee", "cat"]
     assert make(Named(30), classes=["a", "b", "c"]).classes is None

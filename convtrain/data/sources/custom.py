@@ -15,6 +15,7 @@ from convtrain.data.decoding import Resize
 from convtrain.data.images import Images, Splits, divide_labels
 from convtrain.data.items import ItemRules, Target
 from convtrain.data.pixel_file import PixelFile
+from convtrain.data.randomness import derive_seed
 from convtrain.data.reading import (
     MapStyle,
     as_labels,
@@ -81,9 +82,9 @@ def load(
     def read(name: str) -> Images:
         targets: list[Target] = []
         dataset, where = found[name], where_of[name]
-        blocks = read_blocks(
-            dataset, rules, targets, where=where, seed=split_seed, workers=read_workers
-        )
+        # The same index of another split draws other numbers.
+        seed = derive_seed(split_seed, SPLITS.index(name))
+        blocks = read_blocks(dataset, rules, targets, where=where, seed=seed, workers=read_workers)
         whole = (len(dataset), *shape)
         pixels: Tensor | PixelFile
         if size <= memory_gib * GIB:
