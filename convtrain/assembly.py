@@ -1,29 +1,27 @@
 """The parts of a run, made from its configuration: data, model, task, callbacks, loggers."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
+from torchmetrics import Metric
 
 from convtrain.config.groups.data import SplitSizes
-from convtrain.config.groups.loss import CustomLoss, Focal
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.groups.optimizer import GROUPING
 from convtrain.config.groups.scheduler import CustomScheduler
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
-from convtrain.config.torch_losses import known
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
-from convtrain.data.randomness import derive_seed
-from convtrain.errors import ConfigError, NetworkError
+from convtrain.errors import NetworkError
 from convtrain.gradients.record.recorder import Recorder
 from convtrain.gradients.record.schedule import DETAILS, Plan
 from convtrain.models.build import (
@@ -40,17 +38,14 @@ from convtrain.training.callbacks.pictures import Pictures
 from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.callbacks.stopping import EarlyStopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
-from convtrain.training.custom_losses import TorchLoss, try_loss
 from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
-from convtrain.training.losses import Loss
+from convtrain.training.objectives import build_loss, make_loss
 from convtrain.training.optimizers.groups import freeze, make_optimizer
 from convtrain.training.parts import parts_of
 from convtrain.training.schedules import custom
 from convtrain.training.task import Task
-
-LOSS = 1  # derives the seed of a loss's parameters
 
 
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:
@@ -153,55 +148,13 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
     return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
 
 
-def check_loss_targets(config: Config, *, multi_label: bool) -> None:
-    """Raise ConfigError if the images have any number of labels, and the loss expects a class."""
-    loss = config.loss
-    if multi_label and not loss.takes_labels:
-        named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
-        raise ConfigError(
-            f"{named}: expects one class an image, and the images of data="
-            f"{config.data.name} have any number of labels; type loss=bce"
-        )
-    if multi_label and isinstance(loss, Focal) and loss.form == "softmax":
-        raise ConfigError(
-            f"loss.form=softmax: expects one class an image, and the images of data="
-            f"{config.data.name} have any number of labels; type loss.form=sigmoid"
-        )
-
-
-def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
-    """Make the loss; ConfigError if one of a user's own cannot be trained with."""
-    chosen, loss = config.loss, build_loss(config)
-    if isinstance(chosen, CustomLoss):
-        try_loss(
-            loss,
-            chosen.where,
-            classes=config.data.class_count,
-            multi_label=multi_label,
-            mixes=bool(config.augment.mixup),
-            double=config.trainer.precision in (64, "64-true"),
-        )
-    return loss
-
-
-def build_loss(config: Config) -> Loss:
-    """Build the loss, whose parameters start alike each time; it may not fit the targets."""
-    chosen = config.loss
-    if not isinstance(chosen, CustomLoss):
-        return chosen.build()
-    with torch.random.fork_rng([]):  # its parameters start alike, whatever the model has drawn
-        torch.default_generator.manual_seed(derive_seed(config.seed, LOSS))
-        made = chosen.build()
-    if isinstance(made, nn.Module) and config.trainer.strategy == "fsdp" and [*made.parameters()]:
-        raise ConfigError(
-            f"{chosen.where}: has parameters of its own, and trainer.strategy=fsdp divides those "
-            f"of the model alone; type trainer.strategy=ddp"
-        )
-    takes = known(chosen.target)
-    return TorchLoss(made, takes) if takes and isinstance(made, nn.Module) else cast(Loss, made)
-
-
-def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) -> Task:
+def make_task(
+    config: Config,
+    model: nn.Module,
+    *,
+    multi_label: bool = False,
+    metrics: Mapping[str, Metric] | None = None,
+) -> Task:
     if channels_last := wants_channels_last(config, model):
         lay_channels_last(model)
     if mode := config.trainer.compile:
@@ -227,6 +180,7 @@ def make_task(config: Config, model: nn.Module, *, multi_label: bool = False) ->
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",
         multi_label=multi_label,
+        metrics=metrics,
         channels_last=channels_last,
         cuda_graphs=config.trainer.uses_cuda_graphs,
         frozen_norms=freeze(config.optimizer, parts_of(model, loss)),
@@ -245,7 +199,7 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
                 early.monitor,
                 min_delta=early.min_delta,
                 patience=early.patience,
-                mode=mode_of(early.monitor),
+                mode=mode_of(early.monitor, early.mode),
                 check_on_train_epoch_end=True,
             )
         )

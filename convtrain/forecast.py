@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.assembly import (
-    build_loss,
     make_callbacks,
     make_data,
     make_loggers,
-    make_loss,
     make_model,
     make_plan,
 )
@@ -29,6 +27,12 @@ from convtrain.errors import ConvtrainError
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
+from convtrain.training.objectives import (
+    build_loss,
+    check_loss_targets,
+    make_loss,
+    make_metrics,
+)
 from convtrain.training.optimizers.groups import GroupSummary, make_optimizer, summarize
 from convtrain.training.parts import Parts, named_parameters, parts_of
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
@@ -71,6 +75,9 @@ def forecast(config: Config) -> Forecast:
     groups = summarize(config.optimizer, parts)
     data = make_data(config)
     check_smallest_batch(config, data, model)
+    check_loss_targets(config, multi_label=data.is_multi_label)
+    make_loss(config, multi_label=data.is_multi_label)
+    make_metrics(config, data)
     _check_the_rest(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = _optimizer_state(config, parts)
@@ -138,7 +145,7 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
         return tensor
 
     size = math.ceil(config.data.batch_size / devices_of(config))
-    loss = make_loss(config)
+    loss = build_loss(config)
     if isinstance(loss, nn.Module):
         loss.to("meta")
     try:

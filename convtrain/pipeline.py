@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.assembly import (
-    check_loss_targets,
     make_callbacks,
     make_data,
     make_loggers,
@@ -18,6 +18,7 @@ from convtrain.assembly import (
     make_recorder,
     make_task,
 )
+from convtrain.config.monitors import measured_names
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
 from convtrain.data.images import Splits
@@ -29,16 +30,18 @@ from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.ranks import as_launched
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
-from convtrain.run.result import EVALUATED, Result, metric_of, metrics_in
+from convtrain.run.result import EVALUATED, Metrics, Result, metric_of, metrics_in
 from convtrain.training.beginning import begin, checkpoint_to_resume, logged_before
 from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
+from convtrain.training.chosen_metrics import plain
 from convtrain.training.loggers.custom import end, make_custom_loggers
 from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.numbers import Newest
 from convtrain.training.loggers.tensorboard import compared_settings, tensorboard_of
+from convtrain.training.objectives import check_loss_targets, make_metrics
 from convtrain.training.small_batches import check_smallest_batch
 from convtrain.training.task import Task
 from convtrain.training.trainer import Trainer, make_trainer
@@ -89,7 +92,8 @@ def assemble(
     fingerprint = data_fingerprint(data.splits)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
-    task = make_task(config, model, multi_label=data.is_multi_label)
+    metrics = make_metrics(config, data)
+    task = make_task(config, model, multi_label=data.is_multi_label, metrics=metrics)
     recorder = make_recorder(config, run.path)
     used = [*callbacks, *make_callbacks(config, run, data), *([recorder] if recorder else [])]
     used.append(SameEverywhere(asked, fingerprint, run.path))
@@ -149,11 +153,16 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         parts.data.close()
 
     entries, epochs = task.entries, task.progress.epochs
+    names = measured_names(config.metrics)
+    numbers = {name: entries.newest[name] for name in names if name in entries.newest}
+    arrays = {name: plain(entries.arrays[name]) for name in names if name in entries.arrays}
+    others = {k: v for k, v in entries.newest.items() if k not in (*COLUMNS, *names)}
     result: Result = {
         **metrics_in(entries.newest),
+        **cast(Metrics, {**numbers, **arrays}),
         "images_per_second": entries.images / max(entries.seconds, 1e-9),
         "data_share_of_time": min(data_seconds / max(entries.seconds, 1e-9), 1.0),
-        "callback_metrics": {k: v for k, v in entries.newest.items() if k not in COLUMNS},
+        "callback_metrics": others,
         "steps": trainer.global_step,
         "epochs": epochs,
         "stopped_early": why_early(trainer, epochs),
@@ -172,8 +181,9 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
 @rank_zero_only
 def _finish(config: Config, run: Run, trainer: Trainer, result: Result) -> None:
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
-        values = ((name, metric_of(result, name)) for name in EVALUATED)
-        metrics = {name: value for name, value in values if value is not None}
+        names = (*EVALUATED, *measured_names(config.metrics))
+        values = ((name, metric_of(result, name)) for name in names)
+        metrics = {name: v for name, v in values if isinstance(v, int | float)}
         tensorboard.log_results(compared_settings(config), metrics, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("finished")

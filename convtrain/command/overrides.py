@@ -19,10 +19,12 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
+from convtrain.config.metrics import by_name
 from convtrain.config.mistakes import TYPED, brief
-from convtrain.errors import closest, did_you_mean, first_line
+from convtrain.errors import ConfigError, closest, did_you_mean, first_line
 from convtrain.text import quoted
 
+SEVERAL = ("metrics",)  # groups of which a list of choices may be typed
 MAX_VALUES = 1000  # per key of a sweep; each is checked before the first job
 
 Chosen = list[tuple[Override, str]]  # each with the one value that a job uses, as "key=value"
@@ -55,6 +57,8 @@ def readable(text: str) -> str:
     """
     key, equals, value = text.partition("=")
     override = parse_override(text)
+    if override is not None and key == "metrics" and not override.is_sweep_override():
+        return _metrics_by_name(text, override.value())
     if override is not None:
         typed = None if override.is_sweep_override() else override.value()
         is_home = isinstance(typed, str) and typed != at_home(typed)
@@ -77,6 +81,36 @@ def readable(text: str) -> str:
     )
     again = f"{key}=[{items}]" if is_list else f"{key}={items}"
     return text if parse_override(again) is None else again
+
+
+def _metrics_by_name(text: str, value: object) -> str:
+    """Return a list of metrics as a mapping, which Hydra does not take for choices of the group.
+
+    Raises:
+        ConfigError: an item names no class, or two metrics have one name.
+    """
+    if not isinstance(value, list) or not any(isinstance(item, dict) for item in value):
+        return text
+    try:
+        return f"metrics={_in_grammar(by_name(value))}"
+    except ValueError as error:
+        raise ConfigError(f"{brief(text)}: {error}") from None
+
+
+def _in_grammar(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_in_grammar(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_in_grammar, value))}]"
+    if isinstance(value, str):
+        return quoted(value)
+    return (
+        "null"
+        if value is None
+        else str(value).lower()
+        if value is True or value is False
+        else repr(value)
+    )
 
 
 def at_home(path: str) -> str:
@@ -130,7 +164,7 @@ def _several_values(override: Override, overrides: list[Override]) -> str:
     from convtrain.config.messages import takes_list
 
     key, text = override.key_or_group, override.input_line or ""
-    if takes_list(key):
+    if takes_list(key) or key in SEVERAL:
         advice = f"type a list, quoted for the shell: '{key}=[{text.partition('=')[2]}]'"
     elif any(other.key_or_group == "resume" for other in overrides):
         advice = "a run that is resumed takes one; give one"
@@ -186,6 +220,10 @@ def _known_choice(
 ) -> tuple[str | None, bool]:
     """Return a value, or the choice that is closest to it; and whether there is any."""
     options = groups.get(key.split("@", maxsplit=1)[0])
+    if key in SEVERAL and options is not None and value is not None and value.startswith("["):
+        wrong = [name for name in value[1:-1].split(",") if name.strip() not in options]
+        mistakes += [no_such_choice(key, brief(name), options, TYPED) for name in wrong]
+        return value, not wrong
     if options is None or value is None or value in options or value.startswith("{"):
         return value, True
     mistakes.append(no_such_choice(key, brief(value), options, TYPED))

@@ -14,7 +14,7 @@ CHANGES: dict[str, dict[str, dict[str, object]]] = {
         "basic": {"params": {}},  # nothing can be merged into null, their default
         "optuna": {
             "params": {},
-            "direction": "${direction:${sweep.metric}}",
+            "direction": "${direction:${sweep.metric},${oc.select:sweep.mode,auto}}",
             "n_jobs": 1,  # trials proposed at a time; with more the search learns from fewer
             "max_failure_rate": 1.0,  # a trial that fails stops no other; sweep.fail_fast does
         },

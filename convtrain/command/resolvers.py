@@ -28,7 +28,7 @@ def register_resolvers(stamp: str | None = None) -> None:
     OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
     OmegaConf.register_new_resolver("job_dir", _job_dir, replace=True)
-    OmegaConf.register_new_resolver("direction", lambda m: f"{mode_of(m)}imize", replace=True)
+    OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
 
 def run_name(*candidates: object) -> str:
@@ -45,6 +45,10 @@ def run_name(*candidates: object) -> str:
 def _model_name(model: Mapping[str, object]) -> object:
     target = model.get("_target_")
     return model.get("name") if target is None else short_name(str(target), model)
+
+
+def _direction(metric: str, mode: str = "auto") -> str:
+    return f"{mode_of(metric, mode)}imize"
 
 
 def _job_dir(overrides: Sequence[str], swept: Sequence[str]) -> str:

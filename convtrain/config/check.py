@@ -28,7 +28,8 @@ def validate(
         mistakes = [m for m in found if m.text != MISSING or m.key not in keys]
         known = [mistake.key for mistake in mistakes]
         mistakes += [m for m in wrong if not any(is_below(key, m.key) for key in known)]
-        sections = _right_parts(Config, plain, [*keys, *known])
+        absent = {n: i.default for n, i in Config.model_fields.items() if n not in plain}
+        sections = {**absent, **_right_parts(Config, plain, [*keys, *known])}
     mistakes += disagreements(sections)
     mistakes += trust_mistakes(plain.get("trust"))
     mistakes += target_mistakes(plain, plain.get("trust"))

@@ -21,6 +21,7 @@ ROLES = {
     "resume": NEUTRAL,
     "sweep": NEUTRAL,
     "trust": NEUTRAL,
+    "metrics": MAY_CHANGE,
     "trainer.max_epochs": MAY_CHANGE,
     "trainer.max_steps": MAY_CHANGE,
     "trainer.accelerator": MAY_CHANGE,

@@ -14,7 +14,7 @@ from pathlib import Path
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.folders import read_layout
 from convtrain.config.groups.augment import Augment
-from convtrain.config.groups.callbacks import Callbacks, Checkpoint, EarlyStopping
+from convtrain.config.groups.callbacks import Callbacks
 from convtrain.config.groups.data import (
     GIB,
     PUBLISHED,
@@ -30,8 +30,8 @@ from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import CustomScheduler, Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
-from convtrain.config.metrics import mode_of
 from convtrain.config.mistakes import MISSING, Mistake, brief
+from convtrain.config.monitors import monitored, taken_names
 from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.config.targets import Target, unnamed
@@ -350,22 +350,6 @@ def _sharded_groups(optimizer: Optimizer, trainer: Trainer) -> Mistakes:
             yield Mistake(f"optimizer.{key}", text)
 
 
-def _modes(callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
-    """Each metric has one right mode; the key exists because Lightning has it."""
-    watching: list[tuple[str, Checkpoint | EarlyStopping | Plateau]] = [
-        ("callbacks.checkpoint", callbacks.checkpoint),
-        ("callbacks.early_stopping", callbacks.early_stopping),
-        *([("scheduler", scheduler)] if isinstance(scheduler, Plateau) else []),
-    ]
-    for name, section in watching:
-        if section.mode not in ("auto", right := mode_of(section.monitor)):
-            yield Mistake(
-                f"{name}.mode",
-                f"of {name}.monitor={section.monitor} {'more' if right == 'max' else 'less'} is "
-                f"better; omit it, or set {name}.mode={right}",
-            )
-
-
 def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
     if trainer.limit_val_batches != 0 or trainer.fast_dev_run:
         return
@@ -412,5 +396,5 @@ RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, _classes, _datasets, _one_class, _published, _synthetic, _memory, _folder,
     _known_batches, _devices, _sharded, _sharded_optimizer, _cuda_graphs, _augment, _mixup,
     _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups,
-    _modes, _monitors, _nothing_trained, _nothing_kept,
+    monitored, taken_names, _monitors, _nothing_trained, _nothing_kept,
 )  # fmt: skip

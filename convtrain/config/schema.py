@@ -12,6 +12,7 @@ from convtrain.config.groups.callbacks import Callbacks
 from convtrain.config.groups.data import Data
 from convtrain.config.groups.logger import AnyLogger
 from convtrain.config.groups.loss import CustomLoss, Loss
+from convtrain.config.groups.metrics import Metrics
 from convtrain.config.groups.model import CustomModel, Model, TorchvisionModel
 from convtrain.config.groups.network import Network
 from convtrain.config.groups.optimizer import Optimizer
@@ -43,6 +44,9 @@ class Config(Section):
     trainer: Trainer
     callbacks: Callbacks
     logger: AnyLogger
+    metrics: Metrics = Field(
+        default={}, description="metrics by name, each with a _target_ and its arguments"
+    )
     sweep: Sweep = Sweep()
 
     def model_post_init(self, context: object) -> None:

@@ -130,9 +130,10 @@ def targets_in(section: object, key: str = "") -> Iterator[tuple[str, Trusting]]
     if isinstance(section, BaseModel):
         for name, value in section:
             yield from targets_in(value, f"{key}.{name}" if key else name)
-    elif isinstance(section, list):
-        for index, value in enumerate(section):
-            yield from targets_in(value, f"{key}.{index}")
+    elif isinstance(section, list | dict):
+        named = section if isinstance(section, dict) else dict(enumerate(section))
+        for part, value in named.items():
+            yield from targets_in(value, f"{key}.{part}")
 
 
 def check_targets(config: BaseModel, origin: Origin | None = None) -> None:

@@ -34,6 +34,9 @@ class Diagnosed(Metrics, total=False):
 class Result(Diagnosed):
     """The result of a finished run. Files of older versions lack some of the keys.
 
+    The metrics that ``metrics`` chose are keys as well, such as ``val/f1``: a number, or a list of
+    numbers for each class.
+
     Attributes:
         steps: optimiser steps.
         epochs: epochs that began.
@@ -58,6 +61,12 @@ class Result(Diagnosed):
     callback_metrics: dict[str, float]
 
 
+def metric_names(*results: Mapping[str, object]) -> list[str]:
+    """Return ``METRICS``, and the names of the metrics that ``metrics`` chose in any result."""
+    chosen = (key for result in results for key in result if key.startswith(("val/", "test/")))
+    return list(dict.fromkeys([*METRICS, *chosen]))
+
+
 def metrics_in(values: Mapping[str, object]) -> Metrics:
     """Return the metrics in a result or another mapping, in the order of ``METRICS``."""
     return cast(Metrics, {name: values[name] for name in METRICS if name in values})
@@ -65,4 +74,4 @@ def metrics_in(values: Mapping[str, object]) -> Metrics:
 
 def metric_of(result: Result, name: str) -> float | None:
     """Return a metric of a result, or None if it was not measured."""
-    return cast("float | None", result.get(name))
+    return cast("float | None", result.get(name, result.get("callback_metrics", {}).get(name)))

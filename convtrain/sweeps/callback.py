@@ -46,13 +46,15 @@ class SweepTable(Callback):
         global _line
         with _exits_on_error(config):
             folder, metric = Path(config.hydra.sweep.dir), str(config.sweep.metric)
+            mode = str(config.sweep.get("mode", "auto"))
             if is_search(config.hydra):
                 _let_searches_end_without_best()
             begin_sweep(
                 folder, retry_failed=bool(config.sweep.retry_failed), identity=self.identity,
-                jobs=self.jobs, metric=metric, command=_typed_command(config), cwd=str(typed_in()),
+                jobs=self.jobs, metric=metric, mode=mode, command=_typed_command(config),
+                cwd=str(typed_in()),
             )  # fmt: skip
-            _line = LiveLine(folder, metric, self.jobs)
+            _line = LiveLine(folder, metric, self.jobs, mode)
             _line.start()
             # An exception in the sweeper or launcher ends the command without on_multirun_end.
             atexit.register(lambda: is_under_way() and close_sweep(folder))

@@ -18,8 +18,8 @@ POLL_SECONDS = 0.5
 class LiveLine:
     """Polls a sweep's directory in a thread; on a terminal it overwrites its line."""
 
-    def __init__(self, folder: Path, metric: str, total: int | None) -> None:
-        self.folder, self.metric, self.total = folder, metric, total
+    def __init__(self, folder: Path, metric: str, total: int | None, mode: str = "auto") -> None:
+        self.folder, self.metric, self.total, self.mode = folder, metric, total, mode
         self.printed = 0  # ended jobs at the last line
         self._done: dict[str, Job] = {}
         self._before = 0  # ended jobs at the start
@@ -53,7 +53,9 @@ class LiveLine:
     def line(self) -> str:
         """Return the jobs done, running and failed, the best one, and the time left."""
         running = self._read()
-        sweep = Sweep(self.folder, list(self._done.values()), self.metric, self.total)
+        sweep = Sweep(
+            self.folder, list(self._done.values()), self.metric, self.mode, total=self.total
+        )
         total = "?" if self.total is None else sweep.expected
         done, failed = (len(sweep.with_status(status)) for status in ("finished", "failed"))
         text = f"{done} of {total} done, {running} running, {failed} failed"

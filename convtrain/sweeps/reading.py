@@ -27,6 +27,7 @@ def read_sweep(folder: Path | str) -> Sweep:
     total = record.get("jobs")
     return Sweep(
         folder, jobs, metric=str(record.get("metric", "val/acc")),
+        mode=str(record.get("mode", "auto")),
         total=total if isinstance(total, int) else None, since=began_at(folder),
         command=str(record.get("command", "")), cwd=Path(str(record.get("cwd", "."))),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from convtrain.config.identity import NEUTRAL, role_of
 from convtrain.config.metrics import mode_of
 from convtrain.run.commands import is_option, key_of, train_command
+from convtrain.run.result import METRICS, metric_names
 
 SEED = "seed"
 STATUSES = ("finished", "failed", "running", "unfinished", "waiting")
@@ -44,8 +45,14 @@ class Job:
         }
 
     def number(self, key: str) -> float | None:
-        value = self.result.get(key)
+        value = self.result.get(key, self.callback_metrics.get(key))
         return value if isinstance(value, int | float) else None
+
+    @property
+    def chosen_metrics(self) -> dict[str, float]:
+        """The single numbers of the metrics that ``metrics`` chose."""
+        names = metric_names(self.result)[len(METRICS) :]
+        return {name: value for name in names if (value := self.number(name)) is not None}
 
     @property
     def callback_metrics(self) -> dict[str, object]:
@@ -126,6 +133,7 @@ class Sweep:
     folder: Path
     jobs: list[Job]
     metric: str = "val/acc"
+    mode: str = "auto"
     total: int | None = None
     since: float = 0.0
     command: str = ""
@@ -142,7 +150,7 @@ class Sweep:
 
     @property
     def more_is_better(self) -> bool:
-        return mode_of(self.metric) == "max"
+        return mode_of(self.metric, self.mode) == "max"
 
     @property
     def differing(self) -> list[str]:

@@ -83,6 +83,7 @@ def write_csv(sweep: Sweep) -> None:
             lines[job.name] = {
                 **job.settings,
                 **job.callback_metrics,
+                **job.chosen_metrics,
                 **{key: job.number(key) for key in (*EVALUATED, "wall_time_seconds")},
                 "job": job.name,
                 "status": job.status,
@@ -94,7 +95,7 @@ def write_csv(sweep: Sweep) -> None:
                 "command": SeedGroup((job,)).command(sweep.cwd),
             }
     keys = [key for job in sweep.jobs for key in job.settings]
-    logged = [name for job in sweep.jobs for name in job.callback_metrics]
+    logged = [n for job in sweep.jobs for n in (*job.chosen_metrics, *job.callback_metrics)]
     measured = [f"{sweep.metric} mean", f"{sweep.metric} std", "wall_time_seconds"]
     last = ["gradients", "error", "run_dir", "command"]
     columns = dict.fromkeys(["job", *keys, "status", *EVALUATED, *logged, *measured, *last])

@@ -68,7 +68,11 @@ def try_loss(
             try:
                 value = subject(logits, targets)
             except Exception as error:  # a user's code may raise anything
-                more = "; or add augment.mixup=0" if words.startswith("fractions") else ""
+                more = (
+                    "; or leave out augment.mixup and cutmix"
+                    if words.startswith("fractions")
+                    else ""
+                )
                 raise ConfigError(f"{where}: fails on {told}: {first_line(error)}{more}") from error
             _check_value(value, where, told)
 

@@ -1,7 +1,7 @@
 """Lightning's hooks around the six steps of :mod:`convtrain.training.task`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.types import LRSchedulerTypeUnion
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import Metric
 from typing_extensions import Self
 
 from convtrain.data.batches import Batches
@@ -39,11 +40,12 @@ class TaskHooks(pl.LightningModule):
         stop_when_lost: bool,
         multi_label: bool,
         frozen_norms: Sequence[nn.Module],
+        metrics: Mapping[str, Metric],
     ) -> None:
         super().__init__()
         self.model, self.loss, self.stop_when_lost = model, loss, stop_when_lost
         self.progress = Progress()
-        self.entries = LogEntries(log_every_n_steps, multi_label=multi_label)
+        self.entries = LogEntries(log_every_n_steps, multi_label=multi_label, metrics=metrics)
         if isinstance(loss, nn.Module) and any(n.startswith("loss.") for n in model.state_dict()):
             raise ConfigError(
                 "loss=custom: the model has a layer that is called loss as well; call it "

@@ -1,19 +1,30 @@
 """Log entries: every few steps, and at the end of each epoch, validation and test."""
 
 import time
+from collections.abc import Mapping
 
 import pytorch_lightning as pl
 from torch import Tensor
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
+from convtrain.training.chosen_metrics import ChosenMetrics
 from convtrain.training.running_metrics import RunningMetrics, means
 
 
 class LogEntries:
     """Logs loss, accuracy, learning rate and speed to all loggers."""
 
-    def __init__(self, every_n_steps: int, *, multi_label: bool = False) -> None:
+    def __init__(
+        self,
+        every_n_steps: int,
+        *,
+        multi_label: bool = False,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
         self.every_n_steps = every_n_steps
+        self.chosen = ChosenMetrics(metrics or {}, multi_label=multi_label)
+        self.arrays: dict[str, object] = {}  # the newest metrics that are no single numbers
         stages = ("fit", "val", "test")
         self.running = {stage: RunningMetrics(multi_label=multi_label) for stage in stages}
         self.newest: dict[str, float] = {}
@@ -51,12 +62,21 @@ class LogEntries:
         self.start_clock()
         return loss
 
+    def add_evaluated(self, stage: str, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch of the validation or the test."""
+        self.running[stage].add(loss, logits, targets)
+        self.chosen.add(logits, targets)
+
     def log_epoch(self, module: pl.LightningModule, stage: str, name: str, epoch: int) -> None:
         """Log an epoch's metrics and reset them; ``name`` is a format such as ``val/{}``."""
         running = self.running[stage]
         loss, accuracy = means(sum_over_devices(module.trainer, running.sums))
         running.reset()
         values = {name.format("loss"): loss, name.format("acc"): accuracy}
+        if stage != "fit":
+            numbers, arrays = self.chosen.compute()
+            values |= {name.format(key): number for key, number in numbers.items()}
+            self.arrays |= {name.format(key): value for key, value in arrays.items()}
         offer_to_callbacks(module, values)
         self._log(module.trainer, {**values, "epoch": float(epoch)})
 

@@ -64,6 +64,7 @@ class Resuming:
             **self._logged(trainer),
             "cut": self._within_epoch,
             "metrics": dict(self.entries.newest),
+            "arrays": dict(self.entries.arrays),
             "epochs": self.progress.epochs,
             "stopped_within": _limits(trainer) if trainer.should_stop else None,
         }
@@ -78,6 +79,7 @@ class Resuming:
         loops, saved = checkpoint["loops"], checkpoint["progress"]
         loops["fit_loop"] = loops_at(position, loops["fit_loop"])
         self.entries.newest.update(saved["metrics"])
+        self.entries.arrays.update(saved.get("arrays", {}))
         self.progress.epochs = saved["epochs"]
         steps = checkpoint["global_step"]
         trainer.should_stop = saved["stopped_within"] == _limits(trainer)

@@ -3,13 +3,14 @@
 Lightning's other hooks are in :mod:`convtrain.training.hooks`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from convtrain.data.batches import Batch
 from convtrain.data.randomness import derive_seed, seed_device
@@ -36,6 +37,7 @@ class Task(TaskHooks):
         seed: seeds everything random in a step, such as dropout.
         stop_when_lost: raise TrainingError once a logged loss and a weight are not finite.
         multi_label: an image has any number of labels.
+        metrics: are computed over each validation and the test, beside loss and accuracy.
         cuda_graphs: each call of the model overwrites the output of the previous call.
         frozen_norms: layers of the model that normalise by their running statistics in training
             as well, and do not update them.
@@ -52,6 +54,7 @@ class Task(TaskHooks):
         log_every_n_steps: int,
         stop_when_lost: bool = False,
         multi_label: bool = False,
+        metrics: Mapping[str, Metric] | None = None,
         channels_last: bool = False,
         cuda_graphs: bool = False,
         frozen_norms: Sequence[nn.Module] = (),
@@ -64,6 +67,7 @@ class Task(TaskHooks):
             stop_when_lost=stop_when_lost,
             multi_label=multi_label,
             frozen_norms=frozen_norms,
+            metrics=metrics or {},
         )
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.channels_last, self.cuda_graphs = seed, channels_last, cuda_graphs
@@ -131,6 +135,6 @@ class Task(TaskHooks):
         if len(batch.targets):
             logits = self(batch.images)
             loss = self.loss(logits, batch.targets)
-            self.entries.running[stage].add(loss, logits, batch.targets)
+            self.entries.add_evaluated(stage, loss, logits, batch.targets)
         elif self.is_sharded:  # a device without an image still holds a shard of the weights
             self(batch.images.new_zeros(1, *batch.images.shape[1:]))

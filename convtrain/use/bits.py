@@ -10,7 +10,7 @@ import torch
 from convtrain.errors import MissingDataError
 from convtrain.gradients.record.store import TABLES, load
 from convtrain.run.directory import Run
-from convtrain.run.result import METRICS
+from convtrain.run.result import metric_names
 from convtrain.training.checkpoint_file import load_checkpoint
 
 CLOCKS = ("time", "seconds")  # suffixes of columns that always differ
@@ -65,7 +65,7 @@ def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def _metrics(first: Run, second: Run) -> tuple[str, list[str]]:
     a, b = first.finished_result(), second.finished_result()
-    keys = [key for key in (*METRICS, "steps", "epochs") if key in a or key in b]
+    keys = [key for key in (*metric_names(a, b), "steps", "epochs") if key in a or key in b]
     values = ((key, a.get(key), b.get(key)) for key in keys)
     lines = [f"{key}: {x!r} and {y!r}" for key, x, y in values if repr(x) != repr(y)]
     return f"{len(keys)} metrics", lines

@@ -8,7 +8,7 @@ from convtrain.config.dotted import leaves
 from convtrain.errors import MissingDataError
 from convtrain.gradients.reading import read_norms
 from convtrain.run.directory import Run
-from convtrain.run.result import METRICS
+from convtrain.run.result import metric_names
 
 COUNTS = ("steps", "epochs", "parameters", "wall_time_seconds", "images_per_second")
 """Keys of a result that are compared beside its metrics."""
@@ -46,7 +46,7 @@ def provenance_pairs(first: Run, second: Run) -> Iterator[Pair]:
 def metric_pairs(first: Run, second: Run) -> Iterator[Pair]:
     """Yield metrics and counts."""
     a, b = (dict(run.read_result() or {}) for run in (first, second))
-    keys = [key for key in (*METRICS, *COUNTS) if key in a or key in b]
+    keys = [key for key in (*metric_names(a, b), *COUNTS) if key in a or key in b]
     yield from (Pair(key, a.get(key), b.get(key)) for key in keys)
 
 

@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         from convtrain.launch.libraries import importing_pipeline
 
         with importing_pipeline():
-            from convtrain.assembly import build_loss
             from convtrain.forecast import make_model_on_meta
+            from convtrain.training.objectives import build_loss
             from convtrain.training.optimizers import groups as parameter_groups
             from convtrain.training.parts import parts_of
 

@@ -235,8 +235,10 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "loggers": list_of(mapping),
                 },
             ),
+            "metrics": mapping,
             **below("sweep", {
                     "metric": metric,
+                    "mode": mode,
                     "fail_fast": flag,
                     "retry_failed": flag,
                     "gpus": either(list_of(either(whole(0), text), 1), one_of("auto"), nothing),

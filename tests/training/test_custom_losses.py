@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from convtrain.assembly import make_loss
 from convtrain.config.targets import check_targets
 from convtrain.config.torch_losses import KNOWN, REFUSED
 from convtrain.errors import ConfigError
 from convtrain.gradients.reading import load
 from convtrain.training.checkpoint_file import load_checkpoint
+from convtrain.training.objectives import make_loss
 from tests.conftest import Train, compose
 
 SOURCE = """
@@ -124,7 +124,7 @@ def test_arguments_are_bound_before_any_data_is_read(
     ("typed", "line"),
     [
         (["torch.nn.CrossEntropyLoss", "loss.weight=[1,2]"], "fails on logits .4, 10. and class"),
-        (["ownlosses.of_indices", "augment.mixup=1"], "fails on .* fractions .*; or add augment"),
+        (["ownlosses.of_indices", "augment.mixup=1"], "fails on .* fractions .*; or leave out mix"),
         (["ownlosses.each"], r"returns shape \(4,\) for .*; return the mean over the images"),
         (["ownlosses.blind"], "does not depend on the logits by a gradient"),
         (["ownlosses.number"], "returns a float, not a tensor"),

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multilabel_accuracy
 
-from convtrain.assembly import check_loss_targets
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 from convtrain.pipeline import assemble, train_assembled
+from convtrain.training.objectives import check_loss_targets
 from convtrain.training.running_metrics import RunningMetrics, means
 from tests.conftest import QUICK, compose
 

@@ -80,7 +80,7 @@ class Plateau(Choice):
 
     @property
     def arguments(self) -> dict[str, object]:
-        return {**super().arguments, "mode": mode_of(self.monitor)}
+        return {**super().arguments, "mode": mode_of(self.monitor, self.mode)}
 
 
 class CustomScheduler(Target):

@@ -220,7 +220,7 @@ def make_checkpoints(
         auto_insert_metric_name=False,
         enable_version_counter=False,
         monitor=chosen.monitor,
-        mode=mode_of(chosen.monitor),
+        mode=mode_of(chosen.monitor, chosen.mode),
         save_top_k=chosen.save_top_k,
         save_last=False,
         every_n_epochs=chosen.every_n_epochs,

@@ -1,0 +1,104 @@
+"""The loss and the chosen metrics of a run, made from its configuration and tried."""
+
+from typing import cast
+
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from convtrain.config.groups.loss import CustomLoss, Focal
+from convtrain.config.metrics import mode_of
+from convtrain.config.monitors import monitors
+from convtrain.config.schema import Config
+from convtrain.config.torch_losses import known
+from convtrain.data.module import ImageData
+from convtrain.data.randomness import derive_seed
+from convtrain.errors import ConfigError
+from convtrain.training.chosen_metrics import try_metrics
+from convtrain.training.custom_losses import TorchLoss, try_loss
+from convtrain.training.losses import Loss
+
+LOSS = 1  # derives the seed of a loss's parameters
+
+
+def check_loss_targets(config: Config, *, multi_label: bool) -> None:
+    """Raise ConfigError if the images have any number of labels, and the loss expects a class."""
+    loss = config.loss
+    if multi_label and not loss.takes_labels:
+        named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
+        raise ConfigError(
+            f"{named}: expects one class an image, and the images of data="
+            f"{config.data.name} have any number of labels; type loss=bce"
+        )
+    if multi_label and isinstance(loss, Focal) and loss.form == "softmax":
+        raise ConfigError(
+            f"loss.form=softmax: expects one class an image, and the images of data="
+            f"{config.data.name} have any number of labels; type loss.form=sigmoid"
+        )
+
+
+def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
+    """Make the loss; ConfigError if one of a user's own cannot be trained with."""
+    chosen, loss = config.loss, build_loss(config)
+    if isinstance(chosen, CustomLoss):
+        try_loss(
+            loss,
+            chosen.where,
+            classes=config.data.class_count,
+            multi_label=multi_label,
+            mixes=bool(config.augment.mixup or config.augment.cutmix),
+            double=config.trainer.precision in (64, "64-true"),
+        )
+    return loss
+
+
+def build_loss(config: Config) -> Loss:
+    """Build the loss, whose parameters start alike each time; it may not fit the targets."""
+    chosen = config.loss
+    if not isinstance(chosen, CustomLoss):
+        return chosen.build()
+    with torch.random.fork_rng([]):  # its parameters start alike, whatever the model has drawn
+        torch.default_generator.manual_seed(derive_seed(config.seed, LOSS))
+        made = chosen.build()
+    if isinstance(made, nn.Module) and config.trainer.strategy == "fsdp" and [*made.parameters()]:
+        raise ConfigError(
+            f"{chosen.where}: has parameters of its own, and trainer.strategy=fsdp divides those "
+            f"of the model alone; type trainer.strategy=ddp"
+        )
+    takes = known(chosen.target)
+    return TorchLoss(made, takes) if takes and isinstance(made, nn.Module) else cast(Loss, made)
+
+
+def make_metrics(config: Config, data: ImageData) -> dict[str, Metric]:
+    """Make the chosen metrics, and try them; ConfigError if one fails or cannot be monitored."""
+    count, task = config.data.class_count, "multilabel" if data.is_multi_label else "multiclass"
+
+    def make(*, validate_args: bool) -> dict[str, Metric]:  # to validate waits for the device
+        offered = {"num_classes": count, "num_labels": count, "task": task}
+        return {
+            name: chosen.build(**chosen.offered(**offered, validate_args=validate_args))
+            for name, chosen in config.metrics.items()
+        }
+
+    made = make(validate_args=False)
+    found = try_metrics(
+        make(validate_args=True),
+        lambda name: config.metrics[name].where,
+        classes=count,
+        multi_label=data.is_multi_label,
+    )
+    for each in monitors(config.callbacks, config.scheduler, config.sweep):
+        name = each.metric.removeprefix("val/")
+        if each.metric == f"val/{name}" and name in found.arrays:
+            raise ConfigError(
+                f"{each.key}={each.metric}: {config.metrics[name].class_name} gives no single "
+                f"number; monitor another metric"
+            )
+        if each.metric == f"val/{name}" and name in made:
+            right = {True: "max", False: "min", None: None}[made[name].higher_is_better]
+            if each.mode_key and right not in (None, mode_of(each.metric, each.mode)):
+                raise ConfigError(
+                    f"{each.key}={each.metric}: {'more' if right == 'max' else 'less'} is better, "
+                    f"says {config.metrics[name].class_name}; set {each.mode_key}={right}"
+                )
+    return made
