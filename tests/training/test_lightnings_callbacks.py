@@ -16,6 +16,7 @@ from convtrain.config.lightning_callbacks import (
     REFUSED,
     base_refusal,
 )
+from convtrain.config.targets import check_targets
 from convtrain.errors import ConfigError
 from convtrain.pipeline import train as run_train
 from tests.conftest import REPOSITORY, Train, compose
@@ -62,6 +63,17 @@ def test_a_class_derived_from_it_is_refused_too(name: str) -> None:
 def test_a_callback_of_ones_own_is_welcome() -> None:
     assert base_refusal(type("Mine", (callbacks.Callback,), {})) is None
     assert base_refusal(type("Mine", (callbacks.EarlyStopping,), {})) is None
+
+
+TIMER = "callbacks.custom=[{_target_: pytorch_lightning.callbacks.Timer, duraton: 1}]"
+
+
+def test_arguments_are_bound_before_any_data_is_read() -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_targets(compose(TIMER))
+    assert str(raised.value).startswith(
+        "callbacks.custom.0.duraton=1: Timer has no such argument; did you mean duration?"
+    )
 
 
 def test_the_page_lists_them() -> None:
