@@ -120,11 +120,11 @@ def _seed_all(seed: int) -> None:
 
 @contextlib.contextmanager
 def _restored_randomness() -> Iterator[None]:
-    """Run the block on one thread; restore all generators that a transform may draw from."""
+    """Run the block on one thread without autograd; restore all generators afterwards."""
     threads, python, arrays = torch.get_num_threads(), random.getstate(), np.random.get_state()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             yield
     finally:
         torch.set_num_threads(threads)
