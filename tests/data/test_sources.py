@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from convtrain.errors import (
     MissingDataError,
     TrainingError,
 )
+from tests.conftest import REPOSITORY, compose
 
 SHA256 = "de529e89a4ade1a099f30ea646e31e8924ba3aeb7ab1c1cbe6fc4ba004aea74c"
 """Of pixels and labels of all splits, when scikit-learn's own file was read."""
@@ -51,6 +53,12 @@ def test_digits_are_scikit_learns_divided_without_overlap() -> None:
         (*tuple(r), n) for r, n in zip(original.astype(int).tolist(), labels.tolist(), strict=True)
     }
     assert ours == theirs
+
+
+def test_nothing_imports_scikit_learn_or_scipy() -> None:
+    importing = re.compile(r"^\s*(import|from) (sklearn|scipy)\b", re.MULTILINE)
+    files = (REPOSITORY / "convtrain").rglob("*.py")
+    assert not [path for path in files if importing.search(path.read_text(encoding="utf-8"))]
 
 
 def test_a_split_keeps_the_proportions_of_the_classes_and_its_seed_alone_moves_it() -> None:
@@ -138,6 +146,18 @@ def test_a_changed_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     broken.write_bytes(broken.read_bytes()[:-10])
     with pytest.raises(CorruptDataError, match=r"data_batch_3: .*checksum.*data\.download=true"):
         torchvision.load(name="cifar10", root=str(tmp_path), download=False, **FRACTIONS)
+
+
+def test_svhn_asks_for_its_extra_before_anything_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("convtrain.config.rules.find_spec", lambda name: None)
+    line = (
+        r"data\.name=svhn: is read by scipy, which is not installed; "
+        r"pip install -e '\.\[svhn\]' \[set in: configs/data/svhn\.yaml\]"
+    )
+    with pytest.raises(ConfigError, match=f"^{line}$"):
+        compose("data=svhn", "data.download=true")
 
 
 def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
