@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from convtrain.__main__ import verbs_by_name
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
 from convtrain.config.groups.data import PUBLISHED, Synthetic
@@ -61,6 +62,12 @@ def test_a_training_command_can_be_built(line: str, folder: Path) -> None:
         one_cpu = {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
         trainer = config.trainer.model_copy(update=one_cpu)
         assert forecast(config.model_copy(update={"data": data, "trainer": trainer})).parameters
+
+
+def test_a_verb_of_the_installed_command_exists() -> None:
+    typed = [shlex.split(line) for line in LINES if line.startswith("convtrain ")]
+    assert {"train", "new", "list", "copy"} <= {verb for _, verb, *_ in typed}
+    assert {verb for _, verb, *_ in typed} <= verbs_by_name().keys()
 
 
 @pytest.mark.parametrize("line", MAKE)
