@@ -12,6 +12,8 @@ from convtrain.network.expressions import brief
 
 Signature = Mapping[str, inspect.Parameter]
 
+HIDDEN = ("self", "device", "dtype")
+
 
 def signature_of(entry: Entry) -> Signature:
     """Return the arguments that may be declared for a layer.
@@ -23,7 +25,7 @@ def signature_of(entry: Entry) -> Signature:
     keyword = inspect.Parameter.KEYWORD_ONLY
     if entry.module is nn.Sequential:
         return {"layers": inspect.Parameter("layers", keyword)}
-    hidden: tuple[str, ...] = ("self", "args", "kwargs", "device", "dtype")
+    hidden: tuple[str, ...] = (*HIDDEN, "args", "kwargs")
     if issubclass(entry.module, nn.RNNBase):
         hidden = (*hidden, "mode")  # set by the subclass
     known: dict[str, inspect.Parameter] = {}
@@ -49,7 +51,7 @@ def _own_signature(own: Callable[..., object]) -> Signature:
         if kind is nn.Module:  # it takes none itself
             return {**known, **more} if own.__init__ is not kind.__init__ else {}  # type: ignore[misc]
         for name, parameter in declared.items():
-            if name != "self" and parameter.kind in BY_KEYWORD:
+            if name not in HIDDEN and parameter.kind in BY_KEYWORD:
                 known.setdefault(name, parameter)
         if not more:
             break

@@ -8,12 +8,16 @@ import argparse
 from rich import box
 from rich.table import Table
 
+from convtrain.errors import ConfigError
 from convtrain.program import as_typed
 from convtrain.text import make_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="the layer to show, such as Conv2d")
+    parser.add_argument(
+        "name", nargs="?", help="the layer to show, such as Conv2d or mypackage.MyLayer"
+    )
+    parser.add_argument("trust", nargs="?", help="'trust=[mypackage]', to show a layer of yours")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     console = make_console()
     if arguments.name:
-        layer = describe_named(arguments.name)
+        layer = describe_named(arguments.name, _packages(arguments.trust))
         table = Table.grid(padding=(0, 2))
         table.add_row("layer", layer.name)
         table.add_row("what for", layer.purpose)
@@ -39,3 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
     example = as_typed("python -m convtrain layers Conv2d")
     console.print(f"{len(layers)} layers; '{example}' shows one in full")
     return 0
+
+
+def _packages(override: str | None) -> list[str]:
+    """Return the packages that ``trust=[mypackage]`` lists."""
+    from convtrain.command.overrides import parse_override
+
+    if override is None:
+        return []
+    parsed = parse_override(override)
+    packages = parsed.value() if parsed is not None and parsed.key_or_group == "trust" else None
+    if not isinstance(packages, list):
+        raise ConfigError(f"{override}: expected 'trust=[mypackage]'")
+    return [str(package) for package in packages]
