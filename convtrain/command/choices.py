@@ -36,7 +36,7 @@ def head(file: Path) -> str:
 def summary(file: Path) -> str:
     """Return the first sentence of a file's head, and what a training with it reached."""
     text = head(file)
-    said = re.split(r"(?<=[.?!]) (?=[A-Z])| Command: ", text, maxsplit=1)[0]
+    said = re.split(r"(?<=[.?!]) (?=[A-Z`])| Command: ", text, maxsplit=1)[0]
     reached = re.search(r"Reaches: (.*?)(?= \(|, |\. |\.?$)", text)
     return f"{said} Reaches {reached[1]}." if reached else said
 
