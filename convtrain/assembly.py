@@ -42,7 +42,8 @@ from convtrain.training.devices import kind_of_device
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.objectives import build_loss, make_loss
-from convtrain.training.optimizers.groups import freeze, make_optimizer
+from convtrain.training.optimizers.build import make_optimizer
+from convtrain.training.optimizers.groups import freeze
 from convtrain.training.parts import parts_of
 from convtrain.training.schedules import custom
 from convtrain.training.task import Task

@@ -33,7 +33,7 @@ from convtrain.training.objectives import (
     make_loss,
     make_metrics,
 )
-from convtrain.training.optimizers.groups import GroupSummary, make_optimizer, summarize
+from convtrain.training.optimizers.build import GroupSummary, make_optimizer, summarize
 from convtrain.training.parts import Parts, named_parameters, parts_of
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.trainer import make_trainer

@@ -17,7 +17,7 @@ from convtrain.program import as_typed
 from convtrain.text import make_console
 
 if TYPE_CHECKING:
-    from convtrain.training.optimizers.groups import GroupSummary
+    from convtrain.training.optimizers.build import GroupSummary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         with importing_pipeline():
             from convtrain.forecast import make_model_on_meta
             from convtrain.training.objectives import build_loss
-            from convtrain.training.optimizers import groups as parameter_groups
+            from convtrain.training.optimizers import build
             from convtrain.training.parts import parts_of
 
         parts = parts_of(make_model_on_meta(config), build_loss(config))
-        groups = parameter_groups.summarize(config.optimizer, parts)
+        groups = build.summarize(config.optimizer, parts)
         if len(groups) > 1:
             console.print(make_groups_table(groups))
     return 0

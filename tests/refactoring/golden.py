@@ -52,6 +52,12 @@ RUNS: dict[str, tuple[str, ...]] = {
         "data.limit=48", "augment=shift",
     ),
     "bf16": ("trainer.precision=bf16-mixed", "optimizer=adam", "recorder=full", "data.limit=64"),
+    "groups": (
+        "network=resnet8", *COLOUR, "recorder=stats", "optimizer.no_decay=[bias,norm]",
+        "trainer.gradient_clip_val=1", "optimizer.layer_decay=0.8",
+        "optimizer.groups=[{match:conv2d_1.*,freeze:true},{match:linear*,lr_scale:10},"
+        "{match:'*.conv*.weight',optimizer:{name:muon,lr:0.02}}]",
+    ),
     "ddp_cpu": ("trainer=ddp_cpu", *COLOUR, "network=convnet", "recorder=debug"),
 }  # fmt: skip
 """A name, and what is typed after TINY."""

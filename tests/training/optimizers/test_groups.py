@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from convtrain import pipeline
 from convtrain.assembly import make_model, make_task
 from convtrain.errors import ConfigError
+from convtrain.training.optimizers.build import make_optimizer
 from convtrain.training.optimizers.combined import CombinedOptimizer
-from convtrain.training.optimizers.groups import make_optimizer
 from convtrain.training.optimizers.presets import depths
 from convtrain.training.parts import parts_of
 from tests.conftest import QUICK, compose
@@ -161,7 +161,7 @@ def test_the_first_match_wins_and_the_rest_takes_the_defaults() -> None:
 UNMATCHED = {
     "{match: conv9.weight, lr: 1}": (
         "optimizer.groups.0.match=conv9.weight: matches no parameter; did you mean "
-        "conv2d_3.weight? There are conv2d_1.weight, "
+        "conv2d_3.weight?; there are conv2d_1.weight, "
     ),
     "{match: '*', lr: 1}, {match: [linear*, conv*], lr: 2}": (
         "optimizer.groups.1.match=linear*, conv*: earlier groups have left nothing to it, and the "
@@ -174,6 +174,22 @@ UNMATCHED = {
         "optimizer.groups.0.optimizer: Nesterov momentum requires a momentum"
     ),
 }
+
+
+OWN_CLASS = ("optimizer=custom", "optimizer._target_=torch.optim.SGD", "optimizer.lr=0.1")
+
+
+def test_options_of_an_optimiser_of_ones_own_are_bound_to_its_signature() -> None:
+    wrong = {
+        "nestrov: true": "optimizer.groups.0.nestrov=true: SGD has no such argument; did you mean",
+        "momentum: two": "optimizer.groups.0.momentum=two: must be a number",
+    }
+    for option, line in wrong.items():
+        with pytest.raises(ConfigError) as raised:
+            make_model(compose(*QUICK, *OWN_CLASS, f"optimizer.groups=[{{match: '*', {option}}}]"))
+        assert str(raised.value).startswith(line)
+    _, optimizer = resnet(*OWN_CLASS, "optimizer.groups=[{match: linear*, momentum: 0.5}]")
+    assert [group["momentum"] for group in optimizer.param_groups] == [0, 0.5]
 
 
 @pytest.mark.parametrize("declared", UNMATCHED)
