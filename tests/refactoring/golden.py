@@ -45,6 +45,15 @@ RUNS: dict[str, tuple[str, ...]] = {
         "scheduler=plateau", "scheduler.patience=0", "optimizer=rmsprop", "loss=mse",
         "trainer.max_epochs=4", "callbacks.early_stopping.patience=2", "model=nn",
     ),
+    "muon": (
+        "optimizer=muon", "scheduler=cosine_restarts", "scheduler.t_0=1",
+        "scheduler.warmup_epochs=0.5",
+    ),
+    "custom": (
+        "optimizer=custom", "optimizer._target_=torch.optim.ASGD", "optimizer.lr=0.1",
+        "scheduler=custom", "scheduler._target_=torch.optim.lr_scheduler.ExponentialLR",
+        "scheduler.gamma=0.5", "model=nn",
+    ),
     "max_steps": (
         "trainer.max_epochs=4", "trainer.max_steps=10", "trainer.val_check_interval=0.5",
         "callbacks.checkpoint.test_with=best", "callbacks.checkpoint.save_top_k=2",

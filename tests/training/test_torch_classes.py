@@ -136,6 +136,9 @@ def test_a_plateau_of_torch_follows_its_metric() -> None:
     assert (made["scheduler"].mode, made["monitor"]) == ("max", "val/acc")
     crossed = custom(Scheduler, "scheduler", target, interval="epoch", mode="max")
     assert "does not fit scheduler.monitor=val/loss" in wrong(crossed)[0]
+    own = {"interval": "epoch", "monitor": "val/sharpness"}
+    assert "val/sharpness is not known" in wrong(custom(Scheduler, "scheduler", target, **own))[0]
+    assert not wrong(custom(Scheduler, "scheduler", target, mode="max", **own))
 
 
 OPTIMIZER, SCHEDULER = (

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from convtrain.config.metrics import Metric, Mode, mode_of
+from convtrain.config.metrics import Metric, Mode, known_mode, mode_of
 from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Fraction, Whole
 from convtrain.config.targets import Target
@@ -117,8 +117,11 @@ class CustomScheduler(Target):
         if self.interval == "step":
             text = f"{self.class_name} waits for a validation; set {self._key}.interval=epoch"
             yield Mistake(f"{self._key}.interval", text)
-        right = mode_of(self.monitored)
-        if self.arguments.get("mode", right) != right:
+        right, mode = known_mode(self.monitored), self.arguments.get("mode")
+        if right is None and mode is None:
+            text = f"of {self.monitored} is not known; set max if more is better, or min"
+            yield Mistake(f"{self._key}.mode", text)
+        elif right is not None and mode not in (None, right):
             text = f"does not fit {self._key}.monitor={self.monitored}; omit it, or set {right}"
             yield Mistake(f"{self._key}.mode", text)
 
