@@ -32,6 +32,17 @@ def test_a_layer_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert "padding_mode=zeros" in printed
 
 
+def test_a_layer_of_ones_own_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "tests.network.own.Standardised"
+    assert main(["layers", name, "trust=[tests]"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("gain=1.0", "in_channels (inferred)", "out_channels (must be given)"):
+        assert part in printed
+    assert f"- {name}: {{out_channels: 16, kernel_size: 3}}" in printed
+    assert main(["layers", name]) == 2
+    assert "add 'trust=[tests]'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", list(BY_NAME))
 def test_every_layer_has_an_example_in_yaml(name: str) -> None:
     (described,) = [d for d in describe_all() if d.name == name]
