@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -460,5 +461,6 @@ def test_sigterm_under_torchrun_saves_and_each_rank_ends_with_143(
     assert command.gone_within(LIMIT)
     status, _, err = command.end()
     assert status == 1
-    assert f"to resume: python train.py resume={tmp_path / 'run'}" in err
+    (again,) = re.findall("to resume: (.*)", err)
+    assert again.endswith(f" --nproc-per-node 2 train.py resume={tmp_path / 'run'}")
     assert "exitcode  : 143" in err
