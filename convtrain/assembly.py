@@ -143,7 +143,8 @@ def wants_channels_last(config: Config, model: nn.Module) -> bool:
         return chosen
     if config.trainer.strategy == "fsdp":  # fully_shard takes contiguous weights only
         return False
-    if isinstance(config.model, CustomModel) or config.network.has_own_layers:
+    own = isinstance(config.model, DeclaredModel) and config.network.has_own_layers
+    if own or isinstance(config.model, CustomModel):
         return False  # a user's code may call view(), which would fail
     pixels = config.data.batch_size * math.prod(config.data.shape[1:])
     return channels_last_pays(model, kind_of_device(config.trainer.accelerator), pixels)
