@@ -11,7 +11,7 @@ from convtrain.errors import ConfigError
 from convtrain.pipeline import assemble, train_assembled
 from convtrain.training.objectives import check_loss_targets
 from convtrain.training.running_metrics import RunningMetrics, means
-from tests.conftest import QUICK, compose
+from tests.conftest import QUICK, compose, slow_but
 
 
 def labelled_quadrants(count: int, seed: int) -> Images:
@@ -24,7 +24,7 @@ def labelled_quadrants(count: int, seed: int) -> Images:
     return Images((noise + enlarged).to(torch.uint8), labels)
 
 
-@pytest.mark.parametrize("loss", ["bce", "focal loss.form=sigmoid"])
+@pytest.mark.parametrize("loss", slow_but(["bce", "focal loss.form=sigmoid"], "bce"))
 def test_a_network_learns_labels_and_its_accuracy_is_torchmetrics(
     loss: str, tmp_path: Path
 ) -> None:
