@@ -163,15 +163,14 @@ def test_every_verb_works(installed: Installed) -> None:
     commands = {
         "check": ["--build", *QUICK], "copy": ["network/resnet8"], "diff": [run, other],
         "export": [run], "gradients": [run], "layers": ["ReLU"], "list": [], "rerun": [run],
-        "summary": QUICK, "train": [*QUICK, "network=resnet8", f"resume={run}"],
+        "summary": QUICK,
     }  # fmt: skip
     done_elsewhere = {"new", "sweep", "train"}
     assert commands.keys() | done_elsewhere >= verbs_by_name().keys()
     for verb, arguments in commands.items():
-        if verb not in done_elsewhere:
-            assert installed("convtrain", verb, *arguments), verb
+        assert installed("convtrain", verb, *arguments), verb
     installed("convtrain", "train", f"resume={run}", "trainer.max_epochs=2")
-    assert "version" not in installed("convtrain", "--version")
+    assert installed("convtrain", "--version").startswith("convtrain ")
 
 
 LAUNCHERS: dict[str, list[str]] = {
