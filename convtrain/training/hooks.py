@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,7 +12,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
-from typing_extensions import Self
 
 from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, TrainingError
@@ -26,6 +25,9 @@ from convtrain.training.position import Progress
 from convtrain.training.resuming import Resuming
 from convtrain.training.schedules import check_length, step_plateau
 from convtrain.training.sharding import gathered
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TaskHooks(pl.LightningModule):
@@ -57,7 +59,7 @@ class TaskHooks(pl.LightningModule):
         self.is_sharded = False
         self.frozen_norms = tuple(frozen_norms)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Self":
         super().train(mode)
         for module in self.frozen_norms:
             module.eval()
