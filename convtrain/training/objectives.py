@@ -14,6 +14,7 @@ from convtrain.config.torch_losses import known
 from convtrain.data.module import ImageData
 from convtrain.data.randomness import derive_seed
 from convtrain.errors import ConfigError
+from convtrain.process.ranks import rank_info
 from convtrain.training.chosen_metrics import try_metrics
 from convtrain.training.custom_losses import TorchLoss, try_loss
 from convtrain.training.losses import Loss
@@ -87,6 +88,13 @@ def make_metrics(config: Config, data: ImageData) -> dict[str, Metric]:
         classes=count,
         multi_label=data.is_multi_label,
     )
+    splits, devices = data.splits, rank_info().world_size
+    least = min(n for n in (config.data.eval_batch_size, len(splits.val), len(splits.test)) if n)
+    if made and devices > least:  # torchmetrics cannot join the states of one that had no image
+        raise ConfigError(
+            f"metrics: each of {devices} devices needs an image of each split, and the smallest "
+            f"batch or split has {least}; set data.eval_batch_size={devices} or more"
+        )
     for each in monitors(config.callbacks, config.scheduler, config.sweep):
         name = each.metric.removeprefix("val/")
         if each.metric == f"val/{name}" and name in found.arrays:
