@@ -23,7 +23,7 @@ from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
 from convtrain.data.module import ImageData
-from convtrain.errors import ConvtrainError
+from convtrain.errors import ConfigError, ConvtrainError, error_line
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
@@ -168,7 +168,11 @@ def _optimizer_state(config: Config, parts: Parts) -> list[Tensor]:
             part.to_empty(device="cpu")
         for _, parameter in named_parameters(parts):
             nn.init.zeros_(parameter)
-        found = _state_after_step(config, parts)
+        try:
+            found = _state_after_step(config, parts)
+        except Exception as error:  # of a user's own optimiser
+            where = getattr(config.optimizer, "where", f"optimizer={config.optimizer.name}")
+            raise ConfigError(f"{where}: its step fails: {error_line(error)}") from error
         for part in parts.values():
             part.to("meta")
         return found
@@ -179,7 +183,7 @@ def _state_after_step(config: Config, parts: Parts) -> list[Tensor]:
     for _, parameter in named_parameters(parts):
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    optimizer.step(lambda: 0.0)
     states = optimizer.state.values()
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 

@@ -7,6 +7,7 @@ that libraries import, and of a plugin of Hydra's; none of those may run.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from convtrain.__main__ import verbs_by_name
+from convtrain.use.bits import compare_bits
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -63,13 +65,18 @@ class Installed:
             (folder / name).write_text(text)
         (folder / "notes").mkdir()
 
+    def run(
+        self, program: str, *arguments: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        return subprocess.run(
+            [self.programs / program, *arguments], cwd=self.folder, capture_output=True, text=True,
+            env={**environment, "OMP_NUM_THREADS": "1", **variables},
+        )  # fmt: skip
+
     def __call__(self, program: str, *arguments: str) -> str:
         """Return what a command prints that succeeds."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        done = subprocess.run(
-            [self.programs / program, *arguments], cwd=self.folder, capture_output=True, text=True,
-            env={**environment, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        done = self.run(program, *arguments)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         assert not list(self.folder.rglob("executed"))
@@ -222,6 +229,143 @@ def test_a_new_project_trains_and_its_own_tests_pass(installed: Installed) -> No
     installed("convtrain", "train", "-m", *quick, *joblib, "optimizer.lr=0.1,0.01")
     python = f"PYTHON={installed.programs / 'python'}"
     subprocess.run(["make", "test", python], cwd=installed.folder, check=True)
+
+
+REST = '''"""Parts that the template lacks: optimiser, schedule, transform, metric, logger."""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+
+class Signs(Optimizer):
+    def __init__(self, params, lr: float, beta: float = 0.9):
+        super().__init__(params, {"lr": lr, "beta": beta})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                p.sub_(group["lr"] * mean.lerp_(p.grad, 1 - group["beta"]).sign())
+        return loss
+
+
+class Halves(LRScheduler):
+    def __init__(self, optimizer, every: int):
+        self.every = every
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        falls = self.last_epoch > 0 and self.last_epoch % self.every == 0
+        return [group["lr"] * (0.5 if falls else 1) for group in self.optimizer.param_groups]
+
+
+class Speckle(nn.Module):
+    def __init__(self, levels: int):
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, image):
+        return image ^ torch.randint(self.levels, image.shape, dtype=torch.uint8)
+
+
+class Confidence(Metric):
+    def __init__(self):
+        super().__init__()
+        self.add_state("sum", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds, target):
+        self.sum += preds.max(1).values.double().sum()
+        self.count += len(preds)
+
+    def compute(self):
+        return self.sum / self.count
+
+
+class Steps(Logger):
+    name = version = ""
+
+    def __init__(self, save_dir: str):
+        super().__init__()
+        self.path = Path(save_dir, "steps.txt")
+
+    def log_hyperparams(self, params):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        with self.path.open("a") as file:
+            print(step, *metrics, file=file)
+
+
+class Killer(Callback):
+    def on_train_batch_end(self, trainer, *args):
+        if str(trainer.global_step) == os.environ.get("KILL_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+'''
+REST_CHOSEN = """
+  - override /optimizer: custom
+  - override /scheduler: custom
+  - override /logger: custom
+
+optimizer:
+  _target_: mypackage.rest.Signs
+  lr: 0.01
+scheduler:
+  _target_: mypackage.rest.Halves
+  every: 20
+  interval: step
+augment:
+  transforms: [{mypackage.rest.Speckle: {levels: 4}}, RandomHorizontalFlip]
+metrics:
+  confidence:
+    _target_: mypackage.rest.Confidence
+logger:
+  _target_: mypackage.rest.Steps
+"""
+
+
+def test_everything_in_a_strangers_project_is_their_own(installed: Installed) -> None:
+    """All ten kinds of parts train, sweep, and end with the same bits after a kill."""
+    installed("convtrain", "new", "own/mypackage")
+    installed.folder /= "own/mypackage"
+    (installed.folder / "mypackage" / "rest.py").write_text(REST)
+    experiment = installed.folder / "configs" / "experiment" / "mine.yaml"
+    shown = experiment.read_text()
+    chosen = shown.replace("override /loss: custom\n", f"override /loss: custom{REST_CHOSEN}")
+    assert chosen != shown
+    callback = "    - _target_: mypackage.callback.WeightNorm\n"
+    experiment.write_text(
+        chosen.replace(callback, f"{callback}    - _target_: mypackage.rest.Killer\n")
+    )
+    quick = ("experiment=mine", "data.count=300", "trainer.max_epochs=3", "data.batch_size=32")
+    installed("convtrain", "check", "--build", *quick)
+    for style in ("functional", "nn"):
+        typed = ("convtrain", "train", *quick, f"model={style}")
+        installed(*typed, f"hydra.run.dir={style}")
+        killed = installed.run(*typed, "hydra.run.dir=killed", KILL_AT="13")
+        assert killed.returncode == -signal.SIGKILL
+        installed("convtrain", "train", "resume=killed")
+        assert compare_bits(installed.folder / style, installed.folder / "killed").is_same
+        shutil.rmtree(installed.folder / "killed")
+    assert compare_bits(installed.folder / "functional", installed.folder / "nn").is_same
+    result = json.loads((installed.folder / "nn" / "result.json").read_text())
+    assert 0 < result["val/confidence"] <= 1
+    assert (installed.folder / "nn" / "steps.txt").read_text()
+    installed("convtrain", "train", "-m", *quick, "optimizer.lr=0.01,0.003", "seed=1,2",
+              "hydra.sweep.dir=sweep", "sweep.metric=val/confidence", "sweep.mode=max")  # fmt: skip
+    assert len(list((installed.folder / "sweep").glob("*/result.json"))) == 4
 
 
 def test_an_editable_install_uses_the_clones_files(tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ class Counts(Callback):
     def __init__(self, every):
         if every < 1:
             raise ValueError("every must be at least 1")
+
+class Closes(torch.optim.SGD):
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        super().step()
+        return loss
 """
 CUSTOM = ("model=custom", "trust=[ownpackage]")
 COUNTS = "callbacks.custom=[{{_target_: ownpackage.Counts, {}}}]"
@@ -134,6 +141,10 @@ CASES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "a callback without its argument": (
         (*CUSTOM[1:], "callbacks.custom=[{_target_: ownpackage.Counts}]"),
         "callbacks.custom.0.every: is missing (an argument of Counts)",
+    ),
+    "an optimiser that needs its closure": (
+        (*CUSTOM[1:], "optimizer=custom", "optimizer._target_=ownpackage.Closes"),
+        None,
     ),
     "a callback that fits": ((*CUSTOM[1:], COUNTS.format("every: 1")), None),
     "an image too small": (("network=lenet",), "network.layers[3] conv2d_2 (Conv2d): input"),
