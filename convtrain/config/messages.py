@@ -29,7 +29,7 @@ def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
         if kind == "missing" and isinstance(value_at(plain, key), dict) and key not in schema():
             key = f"{key}.{wrong['loc'][-1]}"  # in an item of a list
         if kind == "extra_forbidden":
-            found[key] = [f"no such key{_nearest(key, plain)}"]
+            found[key] = [f"no such key{nearest(key, plain)}"]
             continue
         if kind == "value_error":
             whole.append(Mistake("", message.removeprefix("Value error, ")))
@@ -157,7 +157,7 @@ def takes_list(key: str) -> bool:
     return any(get_origin(part) is list for a in annotations for part in (a, *get_args(a)))
 
 
-def _nearest(key: str, plain: object) -> str:
+def nearest(key: str, plain: object) -> str:
     """Return what follows "no such key": its owner, the nearest spelling, or the known keys."""
     prefix, _, typed = key.rpartition(".")
     if have := [str(tag) for section, _ in schema().get(key, ()) for tag in _tags(section)]:
@@ -173,6 +173,18 @@ def _nearest(key: str, plain: object) -> str:
     if not prefix and (near := closest(typed, _by_leaf())) is not None:
         return f"; did you mean {_by_leaf()[near]}?"
     return f"; known here: {', '.join(known)}" if known else ""
+
+
+def is_known(key: str, plain: object) -> bool:
+    """Tell whether the schema has a key, or takes any key below one of its parents in ``plain``."""
+    if key in schema():
+        return True
+    while key := key.rpartition(".")[0]:
+        fields = [info for _, info in schema().get(key, ())]
+        is_free = any(not sections_in(info.annotation) for info in fields)
+        if is_free or value_at(plain, f"{key}._target_") is not ABSENT:
+            return True
+    return False
 
 
 def what_to_type(word: str) -> str | None:

@@ -116,3 +116,19 @@ def test_to_show_a_configuration_it_is_composed_and_parsed_once(
     assert count["model_validate"] == 0
     assert count["get_args_parser"] == 1
     assert parsed(count, ["seed=3"]) == [1]
+
+
+@pytest.mark.usefixtures("count")
+def test_what_is_shown_may_have_the_keys_of_the_schema_and_of_a_target(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = ("optimizer=custom", "optimizer._target_=torch.optim.ASGD", "optimizer.alpha=0.7")
+    run_command(["--cfg", "job", *target, "optimizer.no_decay=[bias]"])
+    assert "alpha: 0.7" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("count")
+def test_what_is_shown_has_no_unknown_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_command(["--cfg", "job", "optimizer.lrr=3"])
+    assert capsys.readouterr() == ("", "optimizer.lrr: no such key; did you mean optimizer.lr?\n")
