@@ -216,7 +216,7 @@ OWN = "tests.network.own"
         ("os.system", "not allowed: os belongs to Python"),
         ("torch.nn.ReLU", "layers of torch.nn have no path, as ReLU"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "declared",
 )  # fmt: skip
 def test_a_mistake_is_one_line(layer: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
