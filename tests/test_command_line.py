@@ -65,7 +65,6 @@ def test_a_sweep_trains_every_combination_and_ends_with_one_table(tmp_path: Path
     assert str(tmp_path / "results.csv") in done.stdout
 
 
-@pytest.mark.slow
 def test_a_failing_job_stops_no_other_and_the_status_tells(tmp_path: Path) -> None:
     done = run("-m", "network=vgg16_bn,convnet", *SHORT, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1

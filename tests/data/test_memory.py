@@ -60,7 +60,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the peak")
 def test_a_source_takes_its_pixels_and_a_block(tmp_path: Path) -> None:
     for name in ("cat", "dog"):

@@ -32,6 +32,11 @@ from convtrain.use.compare import config_pairs
 from tests.conftest import compose
 
 PAIRS = 64
+OF_CUSTOM_DATA = {
+    **{f"data.{split}.root": "data.root" for split in ("train", "val", "test")},
+    "data.read_workers": "data.memory_gib",
+}
+"""Keys that the pairs, which have an image folder, lack, to keys of the same role that they have."""
 CHOICES = (
     "trainer=cpu", "data=synthetic", "optimizer=adamw", "scheduler=onecycle", "recorder=debug",
     "augment=crop_flip_cutout", "network=lenet", "callbacks.early_stopping.patience=3",
@@ -61,7 +66,7 @@ def other_values(value: object) -> Iterator[object]:
         yield from (
             3, 0.5, True, "other", "auto", "cpu", "gpu", "min", "max", "linear", "cosine",
             "norm", "value", "16-mixed", "fsdp", "ddp", "val/acc", "val/loss", "nearest", "nn",
-            "1", ["other"], {"*.bias": "zeros"}, "/elsewhere", "record", "stop", "off",
+            "1", ["other"], {"*.bias": "zeros"}, {"f1": {"_target_": "torchmetrics.F1Score"}}, "/elsewhere", "record", "stop", "off",
         )  # fmt: skip
 
 
@@ -125,9 +130,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_pairs_are_many_and_of_every_role() -> None:
     keys = [pair.key for pair in pairs()]
     assert len(set(keys)) == PAIRS
-    of_a_split = {f"data.{split}.root": "data.root" for split in ("train", "val", "test")}
-    for key in ROLES:  # the roots of one's own datasets are asked for as that of a folder is
-        same = of_a_split.get(key, key)
+    for key in ROLES:
+        same = OF_CUSTOM_DATA.get(key, key)
         assert role_of(key) == role_of(same)
         assert any(f"{known}.".startswith(f"{same}.") for known in keys), key
     assert sum(role_of(key) is None for key in keys) > PAIRS // 2

@@ -245,7 +245,6 @@ while True:
 """
 
 
-@pytest.mark.slow
 def test_a_killed_writer_leaves_a_record_that_opens(tmp_path: Path, python: str) -> None:
     until = time.monotonic() + 1.2
     rounds, steps = 0, 0
