@@ -36,7 +36,7 @@ OF_CUSTOM_DATA = {
     **{f"data.{split}.root": "data.root" for split in ("train", "val", "test")},
     "data.read_workers": "data.memory_gib",
 }
-"""Keys that the pairs, which have an image folder, lack, to keys of the same role that they have."""
+"""Keys that an image folder has not, to keys of the same role that it has."""
 CHOICES = (
     "trainer=cpu", "data=synthetic", "optimizer=adamw", "scheduler=onecycle", "recorder=debug",
     "augment=crop_flip_cutout", "network=lenet", "callbacks.early_stopping.patience=3",
@@ -66,7 +66,8 @@ def other_values(value: object) -> Iterator[object]:
         yield from (
             3, 0.5, True, "other", "auto", "cpu", "gpu", "min", "max", "linear", "cosine",
             "norm", "value", "16-mixed", "fsdp", "ddp", "val/acc", "val/loss", "nearest", "nn",
-            "1", ["other"], {"*.bias": "zeros"}, {"f1": {"_target_": "torchmetrics.F1Score"}}, "/elsewhere", "record", "stop", "off",
+            "1", ["other"], {"*.bias": "zeros"}, {"f1": {"_target_": "torchmetrics.F1Score"}},
+            "/elsewhere", "record", "stop", "off",
         )  # fmt: skip
 
 
