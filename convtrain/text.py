@@ -64,7 +64,7 @@ def as_mathtext(text: str) -> str:
 def boxes_for_missing_letters() -> Iterator[None]:
     """Silence matplotlib's warning where it draws a box for a letter that its font lacks."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from (current )?font")
         yield
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -96,8 +97,9 @@ class Batches:
         for position in range(start, len(self)):
             began = time.perf_counter()
             self.position = position + 1
-            self._expect(batches, position)
-            batch = self._batch(batches[position], position)
+            with self._beside_workers():
+                self._expect(batches, position)
+                batch = self._batch(batches[position], position)
             self.seconds += time.perf_counter() - began
             yield batch
 
@@ -137,6 +139,19 @@ class Batches:
     @property
     def _reads_partners(self) -> bool:
         return self.augmentation.mixes and self.world_size > 1
+
+    @contextmanager
+    def _beside_workers(self) -> Iterator[None]:
+        """Compute on one thread while workers transform images: further ones wait for a core."""
+        threads = torch.get_num_threads()
+        if self._transformed is None or not self._transformed.workers or threads == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _expect(self, batches: Sequence[Tensor], position: int) -> None:
         """Announce what will be read after, or for, the batch at a position."""

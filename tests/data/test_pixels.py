@@ -230,6 +230,13 @@ def test_each_mode_and_depth_has_a_rule(
     with Image.open(path) as opened:
         older = {"YCbCr": "RGB"}.get(mode, "I")  # as older Pillows open it, and 16 bits
         assert opened.mode in (mode, older)
+        try:
+            opened.load()
+        except OSError:  # Pillow before 13 does not read a TIFF in YCbCr that it wrote
+            assert mode == "YCbCr"
+            with pytest.raises(CorruptDataError, match="cannot be decoded"):
+                decode(path, rules(**options))
+            return
     found = decode(path, rules(**options))
     assert [tuple(p) for p in found[:, 0].T.tolist()] == list(pixels)
     grey = decode(path, rules(channels=1, **options))

@@ -46,7 +46,7 @@ def test_a_project_has_the_name_of_its_folder(
         ("configs", "configs: configs cannot be the name of a package; "),
         ("a/random", "a/random: random belongs to Python, "),
         ("torch", "torch: torch is a library that "),
-        ("mypy", "mypy: a package mypy is installed, "),
+        ("pluggy", "pluggy: a package pluggy is installed, "),
         ("taken/file/stripes", "taken/file/stripes: "),
     ],
 )
