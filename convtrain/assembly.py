@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -14,7 +15,6 @@ from torchmetrics import Metric
 from convtrain.config.groups.data import SplitSizes
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.config.groups.optimizer import GROUPING
-from convtrain.config.groups.scheduler import CustomScheduler
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
@@ -45,7 +45,7 @@ from convtrain.training.objectives import build_loss, make_loss
 from convtrain.training.optimizers.build import make_optimizer
 from convtrain.training.optimizers.groups import freeze
 from convtrain.training.parts import parts_of
-from convtrain.training.schedules import custom
+from convtrain.training.schedules import MakeSchedule
 from convtrain.training.task import Task
 
 
@@ -173,11 +173,7 @@ def make_task(
         model=model,
         loss=loss,
         make_optimizer=partial(make_optimizer, config.optimizer, fused=fused),
-        make_schedule=(
-            partial(custom, config.scheduler)
-            if isinstance(config.scheduler, CustomScheduler)
-            else config.scheduler.build
-        ),
+        make_schedule=cast(MakeSchedule, config.scheduler.build),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
         stop_when_lost=config.alarm != "off",

@@ -138,10 +138,10 @@ def targets_in(section: object, key: str = "") -> Iterator[tuple[str, Trusting]]
 
 def check_targets(config: BaseModel, origin: Origin | None = None) -> None:
     """Import every target and check its arguments; ConfigError has one line for each mistake."""
-    lines: list[str] = []
-    for _, target in targets_in(config):
+    found, lines = list(targets_in(config)), list[str]()
+    plain = config.model_dump(by_alias=True) if found else {}
+    for _, target in found:
         try:
-            plain = config.model_dump(by_alias=True)
             lines += [line(mistake, plain, origin) for mistake in target.mistakes()]
         except ConfigError as error:
             lines += error.lines

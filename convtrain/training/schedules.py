@@ -176,7 +176,12 @@ def plateau(
 
 
 def custom(
-    chosen: CustomScheduler, *, optimizer: Optimizer, total_steps: int, epoch_steps: int
+    chosen: CustomScheduler,
+    make: Callable[..., LRScheduler],
+    *,
+    optimizer: Optimizer,
+    total_steps: int,
+    epoch_steps: int,
 ) -> LRSchedulerConfigType:
     """Build a schedule of torch's or of one's own, which follows its own state.
 
@@ -187,7 +192,7 @@ def custom(
     offered = chosen.offered(total_steps=steps)
     if is_plateau(chosen.builder):
         offered |= chosen.offered(mode=mode_of(chosen.monitored))
-    made: LRScheduler = chosen.build(optimizer, **offered)
+    made = make(optimizer, **offered)
     return {"scheduler": made, "interval": chosen.interval, "monitor": chosen.monitored}
 
 

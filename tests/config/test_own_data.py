@@ -18,7 +18,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "both forms": (
         (*ONE, f"data.test._target_={FAKE}"),
-        f"data.test={{_target_: {FAKE}}}: stands beside data._target_",
+        f"data.test={{_target_: {FAKE}}}: cannot be combined with data._target_",
     ),
     "no number of classes": (ONE[:2], "data.num_classes=null: must be given"),
     "an argument at the wrong place": (

@@ -151,7 +151,7 @@ def test_a_changed_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 def test_svhn_asks_for_its_extra_before_anything_is_downloaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("convtrain.config.rules.find_spec", lambda name: None)
+    monkeypatch.setattr("convtrain.config.data_rules.find_spec", lambda name: None)
     line = (
         r"data\.name=svhn: is read by scipy, which is not installed; "
         r"pip install -e '\.\[svhn\]' \[set in: configs/data/svhn\.yaml\]"

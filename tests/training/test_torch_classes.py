@@ -16,7 +16,6 @@ from convtrain import pipeline
 from convtrain.config.schema import Optimizer, Scheduler
 from convtrain.config.targets import check_targets
 from convtrain.errors import ConfigError, ConvtrainError
-from convtrain.training import schedules
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.conftest import Train, compose
 from tests.training.test_resume import SMALL, Whole
@@ -120,7 +119,7 @@ def test_every_schedule_of_torch_is_stepped_or_refused(
         return seen
 
     def ours(optimizer: optim.Optimizer) -> Any:
-        made = schedules.custom(section, optimizer=optimizer, total_steps=6, epoch_steps=2)
+        made = section.build(optimizer=optimizer, total_steps=6, epoch_steps=2)
         assert made["interval"] == interval
         return made["scheduler"]
 
@@ -132,7 +131,7 @@ def test_a_plateau_of_torch_follows_its_metric() -> None:
     target = "torch.optim.lr_scheduler.ReduceLROnPlateau"
     section = custom(Scheduler, "scheduler", target, interval="epoch", monitor="val/acc")
     sgd = optim.SGD([nn.Parameter(torch.ones(1))])
-    made: Any = schedules.custom(section, optimizer=sgd, total_steps=6, epoch_steps=2)
+    made: Any = section.build(optimizer=sgd, total_steps=6, epoch_steps=2)
     assert (made["scheduler"].mode, made["monitor"]) == ("max", "val/acc")
     crossed = custom(Scheduler, "scheduler", target, interval="epoch", mode="max")
     assert "does not fit scheduler.monitor=val/loss" in wrong(crossed)[0]

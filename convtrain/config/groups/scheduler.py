@@ -1,6 +1,7 @@
 """The schedules of the learning rate."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -94,6 +95,11 @@ class CustomScheduler(Target):
     monitor: Metric | None = Field(
         default=None, description="monitored metric of a ReduceLROnPlateau; null is val/loss"
     )
+
+    def build(self, *positional: object, **runtime: object) -> object:
+        """Return the schedule as the others do; see :func:`convtrain.training.schedules.custom`."""
+        custom: Callable[..., object] = import_module("convtrain.training.schedules").custom
+        return custom(self, super().build, *positional, **runtime)
 
     @property
     def monitors(self) -> bool:

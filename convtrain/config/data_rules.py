@@ -1,0 +1,154 @@
+"""Rules about the data by itself: shape, classes, sizes, memory and folders."""
+
+import math
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from convtrain.config.folders import read_layout
+from convtrain.config.groups.data import (
+    GIB,
+    PUBLISHED,
+    CustomData,
+    Data,
+    ImageFolder,
+    Synthetic,
+)
+from convtrain.config.groups.loss import Loss
+from convtrain.config.mistakes import MISSING, Mistake, brief
+from convtrain.errors import MissingDataError, closest
+from convtrain.program import install
+
+Mistakes = Iterator[Mistake]
+
+
+def _channels(data: Data) -> Mistakes:
+    channels = data.shape[0]
+    for key in ("mean", "std"):
+        if (found := len(getattr(data, key))) != channels:
+            plural = "s" * (channels != 1)
+            yield Mistake(
+                f"data.{key}",
+                f"has {found} values, data.shape={brief(data.shape)} has {channels} "
+                f"channel{plural}; give one value for each channel",
+            )
+    if not isinstance(data, ImageFolder | CustomData):
+        return
+    if isinstance(data, ImageFolder) and channels not in (1, 3):
+        yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
+    if data.value_range is not None and data.value_range[0] >= data.value_range[1]:
+        yield Mistake("data.value_range", "the first value becomes black and must be the smaller")
+
+
+def class_mistakes(data: Data) -> Mistakes:
+    names, count = data.classes, data.num_classes
+    if names is None:
+        if count is None and not isinstance(data, ImageFolder):
+            yield Mistake("data.num_classes", "must be given where data.classes is null")
+        return
+    if count not in (None, len(names)):
+        yield Mistake(
+            "data.num_classes",
+            f"does not match the {len(names)} names in data.classes; set data.num_classes=null",
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        yield Mistake("data.classes", f"{brief(twice[0])} is listed more than once")
+
+
+NAMES_DATA = (
+    "type data._target_=mypackage.MyDataset for one dataset that is split, or "
+    "data.train._target_=mypackage.MyDataset"
+)
+
+
+def _datasets(data: Data) -> Mistakes:
+    """The datasets of data=custom are declared, and in one of the two ways."""
+    if not isinstance(data, CustomData):
+        return
+    splits = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    if data.target is not None:
+        for name in splits:
+            yield Mistake(
+                f"data.{name}",
+                "cannot be combined with data._target_, the one dataset that is split; type "
+                f"data.train._target_={data.target} in its place, or leave data.{name} out",
+            )
+        return
+    if "train" not in splits:
+        key = "data.train" if splits else "data._target_"
+        yield Mistake(key, f"{MISSING}; {NAMES_DATA}")
+    for name in data.model_extra or {}:
+        near = closest(name, CustomData.model_fields)
+        key = f"data.{near}, or " if near is not None else ""
+        text = f"did you mean {key}data.train.{name}, an argument of the dataset?"
+        yield Mistake(f"data.{name}", f"no such key; {text}")
+
+
+def class_count(data: Data) -> tuple[str, int | None]:
+    names, count = data.classes, data.num_classes
+    return ("data.num_classes", count) if names is None else ("data.classes", len(names))
+
+
+def _one_class(data: Data, loss: Loss) -> Mistakes:
+    key, count = class_count(data)
+    if count == 1 and loss.name != "sum":
+        yield Mistake(key, "is one class, so that every answer would be right; give two or more")
+
+
+def _published(data: Data) -> Mistakes:
+    if (known := PUBLISHED.get(data.name)) is None:
+        return
+    if tuple(data.shape) != known.shape:
+        yield Mistake("data.shape", f"the images of {data.name} are {brief(list(known.shape))}")
+    if data.name == "svhn" and find_spec("scipy") is None:
+        needs = f"is read by scipy, which is not installed; {install('svhn')}"
+        yield Mistake("data.name", needs)
+    key, count = class_count(data)
+    if count not in (None, len(known.training)):
+        yield Mistake(key, f"{data.name} has {len(known.training)} classes")
+
+
+def synthetic_mistakes(data: Data) -> Mistakes:
+    if not isinstance(data, Synthetic) or data.fill != "noise":
+        return
+    classes = data.class_count
+    if data.train_size < 2 * classes:
+        text = f"must be at least {2 * classes}, 2 for each of data.num_classes={classes}"
+        yield Mistake("data.train_size", text)
+
+
+def _memory(data: Data) -> Mistakes:
+    """Only an image folder may exceed the memory; it is then read from a file."""
+    if isinstance(data, Synthetic):
+        images, less = data.train_size + data.test_size, "data.train_size"
+    else:
+        images, less = sum(data.full_sizes() or ()), "another data"
+    needed = images * math.prod(data.shape) / GIB
+    if needed > data.memory_gib:
+        yield Mistake(
+            "data.memory_gib",
+            f"{images:,} images of {brief(data.shape)} take {needed:.3g} GiB; "
+            f"set data.memory_gib={needed * 1.01:.3g} or more, or choose {less}",
+        )
+
+
+def _folder(data: Data) -> Mistakes:
+    if not isinstance(data, ImageFolder) or data.classes is None:
+        return
+    for index, name in enumerate(data.classes):
+        if name in (".", "..") or Path(name).name != name:
+            yield Mistake(f"data.classes.{index}", "must be the name of a folder in data.root")
+            return
+    try:
+        there = read_layout(Path(data.root), data.classes).folders
+    except MissingDataError as error:
+        yield Mistake("", str(error))
+        return
+    if missing := [name for name in data.classes if name not in there]:
+        yield Mistake("data.classes", f"no folder for {brief(missing)}; there are {brief(there)}")
+
+
+DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
+    _channels, class_mistakes, _datasets, _one_class, _published, synthetic_mistakes, _memory,
+    _folder,
+)  # fmt: skip
