@@ -85,9 +85,8 @@ def model_override(config: Config) -> str:
 
 
 def make_model(config: Config) -> nn.Module:
-    """Make the model; raise NetworkError if it has no parameters or exceeds the memory."""
-    with within_memory(model_override(config)):
-        model = _build_model(config)
+    """Make the model of a training; raise NetworkError if it has no parameters to learn."""
+    model = build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError(f"{model_override(config)}: has no parameters to learn")
     if any(getattr(config.optimizer, key) for key in GROUPING):
@@ -100,7 +99,13 @@ def make_model(config: Config) -> nn.Module:
     return model
 
 
-def _build_model(config: Config) -> nn.Module:
+def build_model(config: Config) -> nn.Module:
+    """Build the configured model; raise NetworkError if it exceeds the memory."""
+    with within_memory(model_override(config)):
+        return _build(config)
+
+
+def _build(config: Config) -> nn.Module:
     model, shape = config.model, config.data.shape
     if isinstance(model, TorchvisionModel):
         built: nn.Module = model.build(input_shape=shape, num_classes=config.data.class_count)

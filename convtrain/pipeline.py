@@ -131,7 +131,8 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     found = checkpoint_to_resume(config, run, parts.fingerprint) if config.resume else None
     task.resuming.run_id = begin(
         parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found),
-        classes=parts.data.splits.classes, custom=task.resuming.loggers,
+        classes=parts.data.splits.classes, multi_label=parts.data.is_multi_label,
+        custom=task.resuming.loggers,
     )  # fmt: skip
     trainer.checkpoint_files.found = found
     tested = None

@@ -28,11 +28,14 @@ MIDDLE = {"mean": 0.5, "std": 0.25}
 MAX_CHANNELS = 65535
 
 
-def config_of(run: Run) -> Config:
-    """Return the configuration of a run, as the user asked for it."""
+def config_of(run: Run, *, reads_data: bool = True) -> Config:
+    """Return the configuration of a run, as the user asked for it.
+
+    ``reads_data=False`` does not look at the files of the data, which may be gone.
+    """
     stored = read_config(run)
     stored["resume"] = None
-    return resolve_config(stored)
+    return resolve_config(stored, reads_data=reads_data)
 
 
 def resolve_config(
@@ -40,6 +43,7 @@ def resolve_config(
     overrides: Sequence[str] = (),
     origin: Origin | None = None,
     cwd: Path | None = None,
+    reads_data: bool = True,
 ) -> Config:
     """Resolve interpolations, fill in what follows from the data's folders or shape, and validate.
 
@@ -48,6 +52,7 @@ def resolve_config(
             that run replaces it.
         origin: returns what set a key, which is shown after each mistake.
         cwd: the folder that relative paths start from, if not the working directory.
+        reads_data: False does not look at the files of the data.
 
     Raises:
         ConfigError: with one line for each mistake.
@@ -68,9 +73,9 @@ def resolve_config(
             path = OmegaConf.select(composed, key)
             if isinstance(path, str) and path and (cwd or path.startswith("~")):
                 OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
-    folder = _fill_in(composed)
+    folder = _fill_in(composed) if reads_data else []
     plain, unresolved = to_plain(composed)
-    return validate(plain, origin, [*folder, *unresolved])
+    return validate(plain, origin, [*folder, *unresolved], reads_data=reads_data)
 
 
 def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:

@@ -15,9 +15,16 @@ from convtrain.errors import ConfigError
 
 
 def validate(
-    plain: Mapping[str, object], origin: Origin | None = None, found: Sequence[Mistake] = ()
+    plain: Mapping[str, object],
+    origin: Origin | None = None,
+    found: Sequence[Mistake] = (),
+    *,
+    reads_data: bool = True,
 ) -> Config:
-    """Validate plain containers; raise ConfigError with all mistakes, including ``found`` ones."""
+    """Validate plain containers; raise ConfigError with all mistakes, including ``found`` ones.
+
+    ``reads_data=False`` does not look at the files of the data.
+    """
     mistakes = list(found)
     try:
         config = Config.model_validate(plain)
@@ -30,7 +37,7 @@ def validate(
         mistakes += [m for m in wrong if not any(is_below(key, m.key) for key in known)]
         absent = {n: i.default for n, i in Config.model_fields.items() if n not in plain}
         sections = {**absent, **_right_parts(Config, plain, [*keys, *known])}
-    mistakes += disagreements(sections)
+    mistakes += disagreements(sections, reads_data=reads_data)
     mistakes += trust_mistakes(plain.get("trust"))
     mistakes += target_mistakes(plain, plain.get("trust"))
     mistakes += layer_mistakes(plain.get("network"), plain.get("trust"))

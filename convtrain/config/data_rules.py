@@ -150,5 +150,6 @@ def _folder(data: Data) -> Mistakes:
 
 DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, class_mistakes, _datasets, _one_class, _published, synthetic_mistakes, _memory,
-    _folder,
 )  # fmt: skip
+FILE_RULES: tuple[Callable[..., Mistakes], ...] = (_folder,)
+"""Rules that look at the files of the data, which a trained model does not need."""

@@ -22,8 +22,7 @@ REFUSED = {
     "BackboneFinetuning": "needs a backbone in Lightning's module: "
     "optimizer.groups=[{match: [conv*], freeze: true}] freezes layers",
     "BaseFinetuning": _BASE,
-    "BasePredictionWriter": "convtrain does not predict: python -m convtrain export RUN writes "
-    "the weights",
+    "BasePredictionWriter": "a trained run predicts: python -m convtrain predict RUN PATHS",
     "BatchSizeFinder": "trains with batch sizes of its own: try them as a sweep, "
     "-m data.batch_size=32,64,128; python -m convtrain check --build forecasts the memory",
     "Callback": _BASE,

@@ -8,7 +8,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
 
-from convtrain.config.data_rules import DATA_RULES, class_count, class_mistakes, synthetic_mistakes
+from convtrain.config.data_rules import (
+    DATA_RULES,
+    FILE_RULES,
+    class_count,
+    class_mistakes,
+    synthetic_mistakes,
+)
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks
@@ -34,9 +40,9 @@ from convtrain.errors import ConfigError
 Mistakes = Iterator[Mistake]
 
 
-def disagreements(sections: Mapping[str, object]) -> Mistakes:
+def disagreements(sections: Mapping[str, object], *, reads_data: bool = True) -> Mistakes:
     """Yield the mistakes that the rules find; a rule ends at a key that is itself invalid."""
-    for rule in RULES:
+    for rule in (*RULES, *FILE_RULES) if reads_data else RULES:
         names = list(signature(rule).parameters)
         if sections.keys() >= set(names):
             with contextlib.suppress(AttributeError):

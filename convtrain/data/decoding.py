@@ -31,8 +31,8 @@ class Rules(NamedTuple):
     """How to decode files; see :func:`~convtrain.data.pixels.to_eight_bits`."""
 
     shape: Sequence[int]  # channels (1 for grey, 3 for colour), height, width
-    resize: Resize  # crop keeps the proportions and cuts the middle
-    max_pixels: int  # larger images are refused
+    resize: Resize = "crop"  # crop keeps the proportions and cuts the middle
+    max_pixels: int = 100_000_000  # larger images are refused
     background: int | Sequence[int] = 255
     value_range: Sequence[float] | None = None
 
@@ -98,7 +98,7 @@ class _Blocks(Dataset[Block]):
         files = self.files[index * self.length : (index + 1) * self.length]
         block = np.empty((len(files), *self.rules.shape), dtype=np.uint8)
         refused = []
-        with _by_our_rules():
+        with by_our_rules():
             for image, path in zip(block, files, strict=True):
                 try:
                     image[:] = decode(path, self.rules)
@@ -145,7 +145,7 @@ def resized(picture: Image.Image, size: tuple[int, int], how: Resize) -> Image.I
 
 
 @contextlib.contextmanager
-def _by_our_rules() -> Iterator[None]:
+def by_our_rules() -> Iterator[None]:
     """Make ``max_pixels`` the only limit on an image's size, and hide Pillow's warnings."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:

@@ -66,6 +66,7 @@ def begin(
     *,
     data: str,
     classes: Sequence[str] | None,
+    multi_label: bool,
     custom: Custom,
     resumes: bool,
 ) -> str:
@@ -76,6 +77,7 @@ def begin(
         config: the configuration with the devices and the strategy that were launched.
         data: the fingerprint of the data.
         classes: names that the dataset has and the configuration has not.
+        multi_label: an image has any number of labels.
         custom: loggers that the configuration names by ``_target_``.
     """
     device = str(trainer.strategy.root_device)
@@ -105,6 +107,8 @@ def begin(
     provenance |= {RUN_ID: run_id, "data": data, "launched": launched}
     if classes is not None:
         provenance["classes"] = list(classes)
+    if multi_label:
+        provenance["multi_label"] = True
     if custom:
         settings = asked.model_dump(by_alias=True)
         provenance[LOGGERS] = start(custom, settings, _versions_in(before))

@@ -6,12 +6,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from convtrain.errors import ConfigError, MissingDataError, did_you_mean
+from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
-from convtrain.training.checkpoint_file import best_in, load_checkpoint
-
-MODEL = "model."  # prefix of the network in the task's state_dict
+from convtrain.use.checkpoints import find_checkpoint, read_weights
 
 
 def export_weights(
@@ -31,31 +29,12 @@ def export_weights(
         ConfigError: a value is not a dense tensor.
     """
     run = Run(run_dir)
-    source = _find(run, checkpoint)
-    tensors = {
-        name.removeprefix(MODEL): _plain(name, value)
-        for name, value in load_checkpoint(source)["state_dict"].items()
-        if name.startswith(MODEL)
-    }
+    source = find_checkpoint(run, checkpoint)
+    tensors = {name: _plain(name, value) for name, value in read_weights(source, run).items()}
     target = Path(out) if out is not None else run.path / "weights.safetensors"
     with atomic_write(target) as writer:
         writer.write(save(tensors, metadata={"format": "pt"}))
     return target, source, len(tensors)
-
-
-def _find(run: Run, checkpoint: str) -> Path:
-    names = [name.removesuffix(".ckpt") for name in run.saved()]
-    if not names:
-        raise MissingDataError(f"{run.checkpoints}: no checkpoints; give the directory of a run")
-    if checkpoint == "best":
-        return best_in(run.checkpoints)
-    name = checkpoint.removesuffix(".ckpt")
-    if name not in names:
-        raise MissingDataError(
-            f"--checkpoint {checkpoint}: {run.path} has best, {', '.join(names)}"
-            f"{did_you_mean(name, names)}"
-        )
-    return run.checkpoints / f"{name}.ckpt"
 
 
 def _plain(name: str, value: object) -> Tensor:

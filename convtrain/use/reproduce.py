@@ -25,7 +25,7 @@ def reproduce(path: Path | str) -> Replay:
         ConfigError: the configuration is not valid any more.
     """
     saved = load_checkpoint(path)
-    config = config_of(Run(Path(path).resolve().parents[1]))
+    config = config_of(Run(Path(path).resolve().parents[1]), reads_data=False)
     trainer = pl.Trainer(
         accelerator="cpu", precision=saved["precision"], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

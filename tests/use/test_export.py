@@ -74,7 +74,7 @@ MISTAKES = {
     "no best": (["--checkpoint", "best"], "there is no best checkpoint", 2),
     "damaged": ([], "last.ckpt: damaged", 1),
     "payload": ([], "io.open, and a checkpoint holds tensors and plain containers only", 1),
-    "no tensor": ([], "model.extra: dict; safetensors holds dense tensors only", 2),
+    "no tensor": ([], "last.ckpt: extra is a dict, not a tensor", 1),
     "cannot be written": (["--out", "/proc/none/w"], "/proc/none/w: not written", 1),
 }
 

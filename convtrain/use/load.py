@@ -1,0 +1,121 @@
+"""Load the trained model of a run."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins import Precision
+
+from convtrain.assembly import build_model, wants_channels_last
+from convtrain.command.job_config import config_of
+from convtrain.config.groups.model import DeclaredModel
+from convtrain.config.schema import Config
+from convtrain.errors import ConfigError, first_line
+from convtrain.models.build import Style
+from convtrain.models.memory import lay_channels_last
+from convtrain.run.directory import Run
+from convtrain.training.devices import kind_of_device
+from convtrain.use.checkpoints import find_checkpoint, load_weights, read_weights
+from convtrain.use.trained import Trained
+
+
+def load(
+    run: Path | str,
+    checkpoint: Path | str | None = None,
+    style: Style | None = None,
+    device: str = "auto",
+) -> Trained:
+    """Load the trained model of a run, with its class names and its preprocessing.
+
+    Nothing in the checkpoint is executed; a model, layers and packages of a user's own are
+    imported, as for the training. The data is not needed.
+
+    Example::
+
+        import convtrain
+
+        trained = convtrain.load("logs/runs/lenet/RUN")
+        found = trained.predict("photographs/")
+        print(found.labels, found.top)
+
+    Args:
+        run: the run's directory, finished or not.
+        checkpoint: ``best`` by the monitored metric, ``last``, the name of a file in
+            ``RUN/checkpoints``, or the path of a file. None is the one that the run was tested
+            with; of an unfinished run the best, or the last if it keeps no best one.
+        style: ``nn`` or ``functional`` for a declared network, which gives the same bits; None is
+            the style of the training.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: a GPU if there is one.
+
+    Raises:
+        MissingDataError: there is no such run or checkpoint.
+        CorruptDataError: the checkpoint is damaged, or does not fit the model.
+        ConfigError: the style or the device cannot be chosen, or a class cannot be imported.
+    """
+    here, place = Run(run), _device(device)
+    here.require()
+    config = _to_use(config_of(here, reads_data=False), style, place)
+    path = find_checkpoint(here, checkpoint)
+    weights = read_weights(path, here)
+    random_state = torch.get_rng_state()
+    try:
+        model = build_model(config)
+    finally:
+        torch.set_rng_state(random_state)
+    load_weights(model, weights, path)
+    channels_last = wants_channels_last(config, model)
+    precision = _precision(config)
+    model = precision.convert_module(model).eval().to(place)
+    if channels_last:
+        lay_channels_last(model)
+    provenance = here.read_provenance()
+    classes = provenance.get("classes") or config.data.class_names
+    return Trained(
+        here, config, path, model,
+        classes=list(map(str, classes)), multi_label=bool(provenance.get("multi_label")),
+        channels_last=channels_last, device=place, precision=precision,
+    )  # fmt: skip
+
+
+def _to_use(config: Config, style: Style | None, device: torch.device) -> Config:
+    """Return the configuration with one device and without what only a training needs."""
+    kind = {"cuda": "gpu"}.get(device.type, device.type)
+    alone = {
+        "accelerator": kind, "devices": 1, "strategy": "auto", "num_nodes": 1,
+        "sync_batchnorm": False, "compile": None,
+    }  # fmt: skip
+    changed: dict[str, object] = {"trainer": config.trainer.model_copy(update=alone)}
+    if style is not None:
+        if style not in ("nn", "functional"):
+            raise ConfigError(f"style={style!r}: choose 'nn' or 'functional'")
+        if not isinstance(config.model, DeclaredModel):
+            raise ConfigError(
+                f"style={style!r}: only a declared network has styles, and the run has "
+                f"model={config.model.style}; leave it out"
+            )
+        changed["model"] = config.model.model_copy(update={"style": style})
+    return config.model_copy(update=changed)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        kind = kind_of_device("auto")
+        return torch.device("cuda" if kind == "gpu" else kind)
+    try:
+        chosen = torch.device("cuda" if name == "gpu" else name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device={name}: {first_line(error)}; choose auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    return chosen
+
+
+def _precision(config: Config) -> Precision:
+    """Return Lightning's plugin for the run's precision on one device."""
+    trainer = pl.Trainer(
+        accelerator=config.trainer.accelerator, devices=1, precision=config.trainer.precision,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    return trainer.precision_plugin
