@@ -55,6 +55,24 @@ def format_scientific(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if value else "0"
 
 
+def format_metric(name: str, value: float) -> str:
+    """Format a metric's value: an accuracy as a percentage, another with four digits."""
+    return f"{value:.2%}" if name.endswith("acc") else f"{value:.4g}"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Format a duration in seconds, minutes or hours; None is an empty text."""
+    if seconds is None:
+        return ""
+    if (tenths := round(seconds, 1)) < 60:
+        return f"{tenths:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
 def as_mathtext(text: str) -> str:
     """Escape ``$``, which begins a formula in matplotlib."""
     return text.replace("$", r"\$")

@@ -24,6 +24,7 @@ ORDER = (
     "data",
     "training",
     "gradients",
+    "pages",
     "sweeps",
     "assembly",
     "pipeline",

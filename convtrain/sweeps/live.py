@@ -8,9 +8,9 @@ from pathlib import Path
 
 from convtrain.run.directory import Run
 from convtrain.run.report import ERASE
-from convtrain.sweeps.cells import duration, number
 from convtrain.sweeps.reading import job_folders, read_job, status_of
 from convtrain.sweeps.results import Job, Sweep
+from convtrain.text import format_duration, format_metric
 
 POLL_SECONDS = 0.5
 
@@ -62,10 +62,10 @@ class LiveLine:
         if (best := sweep.best()) is not None:
             differing = [key for key in sweep.differing if key in best.settings]
             settings = " ".join(f"{key}={best.settings[key]}" for key in differing)
-            value = number(self.metric, best.number(self.metric) or 0.0)
+            value = format_metric(self.metric, best.number(self.metric) or 0.0)
             text += f"; best {self.metric} {value} ({settings or f'job {best.name}'})"
         if (left := self._seconds_left()) is not None:
-            text += f"; about {duration(left)} left"
+            text += f"; about {format_duration(left)} left"
         return text
 
     def _seconds_left(self) -> float | None:

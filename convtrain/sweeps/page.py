@@ -6,9 +6,10 @@ from jinja2 import Environment, StrictUndefined
 
 from convtrain.process.atomic import write_atomically
 from convtrain.program import relative
-from convtrain.sweeps.cells import duration, mean_and_std, number
+from convtrain.sweeps.cells import mean_and_std
 from convtrain.sweeps.plots import draw_effect
 from convtrain.sweeps.results import SEED, Sweep
+from convtrain.text import format_duration, format_metric
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -31,8 +32,8 @@ def write_page(sweep: Sweep) -> None:
         diagnosed=len(diagnoses),
         plots=[svg for key in sweep.differing if (svg := draw_effect(sweep, key))],
         spread=mean_and_std,
-        number=number,
-        duration=duration,
+        number=format_metric,
+        duration=format_duration,
         relative=relative,
     )
     write_atomically(sweep.folder / "results.html", page + "\n")

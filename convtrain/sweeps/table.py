@@ -10,10 +10,10 @@ from rich.table import Table
 from convtrain.process.atomic import write_atomically
 from convtrain.program import relative
 from convtrain.run.result import EVALUATED
-from convtrain.sweeps.cells import duration, mean_and_std
+from convtrain.sweeps.cells import mean_and_std
 from convtrain.sweeps.reading import read_sweep
 from convtrain.sweeps.results import SEED, SeedGroup, Sweep
-from convtrain.text import make_console
+from convtrain.text import format_duration, make_console
 
 MAX_COMMANDS = 30  # printed; the files list all
 MAX_DIAGNOSIS = 48  # characters
@@ -68,7 +68,7 @@ def text_table(sweep: Sweep) -> Table:
             *(group.settings.get(key, "") for key in shown),
             *([str(len(group.jobs))] if has_seeds else []),
             *(mean_and_std(group, m) for m in sweep.shown_metrics),
-            duration(group.mean("wall_time_seconds")),
+            format_duration(group.mean("wall_time_seconds")),
             _shortened(group.diagnosis),
             ", ".join(job.name for job in group.jobs) + status,
         )

@@ -21,9 +21,9 @@ from convtrain.command.compose import compose_command
 from convtrain.process.lock import locked
 from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep, count_distinct
-from convtrain.sweeps.cells import duration
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.reading import read_sweep
+from convtrain.text import format_duration
 from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose
 
@@ -277,4 +277,4 @@ def test_trials_of_a_search_with_the_same_values_are_one_job(tmp_path: Path) -> 
      (3599.6, "1 h 0 min"), (7170, "2 h 0 min")],
 )  # fmt: skip
 def test_a_time_is_told_as_people_do(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+    assert format_duration(seconds) == told
