@@ -68,7 +68,16 @@ class Trained:
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probabilities of logits (N, classes), at least in float32, on the CPU."""
+        """Return the probabilities of logits (N, classes), at least in float32, on the CPU.
+
+        A ConfigError says that the model does not classify.
+        """
+        if logits.ndim != 2 or logits.shape[1] != len(self.classes):
+            raise ConfigError(
+                f"{self.run.path}: the model's output of an image has shape "
+                f"{tuple(logits.shape[1:])}, not a logit for each of the {len(self.classes)} "
+                f"classes, so it predicts none"
+            )
         dtype = torch.promote_types(logits.dtype, torch.float32)
         if self.multi_label:
             return logits.to(dtype).sigmoid().cpu()

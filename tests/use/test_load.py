@@ -13,6 +13,8 @@ from convtrain.assembly import make_data, make_model
 from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
+from convtrain.use.predictions import Predictions
+from convtrain.use.trained import Trained
 from tests.conftest import Train, compose
 from tests.training.forged import Payload, forge
 
@@ -26,9 +28,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from convtrain.pipeline import train
 
     path = tmp_path_factory.mktemp("load") / "run"
-    overrides = [*TINY, BEST, "trainer=cpu", "callbacks.progress_bar=false", "network=resnet8"]
+    overrides = [*TINY, BEST, "trainer=cpu", "callbacks.progress_bar=false"]
     train(compose(*overrides), path, overrides)
     return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Trained:
+    return convtrain.load(folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def test_logits_are_those_of_the_model_with_the_weights_of_the_tested_checkpoint
     tested = result["tested_checkpoint"]
     assert tested is not None
     assert tested.startswith("best")
-    config = compose(*TINY, "network=resnet8", "trainer=cpu")
+    config = compose(*TINY, "trainer=cpu")
     model, state = make_model(config), load_checkpoint(folder / "checkpoints" / tested)
     model.load_state_dict({k.removeprefix("model."): v for k, v in state["state_dict"].items()})
     mean, std = config.data.mean[0], config.data.std[0]
@@ -63,9 +70,8 @@ def test_logits_are_those_of_the_model_with_the_weights_of_the_tested_checkpoint
 
 
 def test_every_kind_of_image_gives_the_same_bits(
-    folder: Path, images: torch.Tensor, tmp_path: Path
+    trained: Trained, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    trained = convtrain.load(folder, device="cpu")
     (tmp_path / "inner").mkdir()
     paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "inner" / "c.png"]
     pictures = [Image.fromarray(pixels[0].numpy()) for pixels in images[:3]]
@@ -96,8 +102,7 @@ def test_every_kind_of_image_gives_the_same_bits(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_predictions_name_classes(folder: Path, images: torch.Tensor) -> None:
-    trained = convtrain.load(folder, device="cpu")
+def test_predictions_name_classes(trained: Trained, images: torch.Tensor) -> None:
     found = trained.predict(images[:4], topk=2)
     for label, top, row in zip(found.labels, found.top, found.probabilities, strict=True):
         order = row.argsort(descending=True)[:2].tolist()
@@ -106,10 +111,23 @@ def test_predictions_name_classes(folder: Path, images: torch.Tensor) -> None:
     assert len(found) == 4
 
 
+def test_of_any_number_of_labels_those_above_one_half_are_present() -> None:
+    probabilities = torch.tensor([[0.9, 0.2, 0.51], [0.1, 0.5, 0.4]])
+    found = Predictions(probabilities, ["cat", "dog", "fox"], multi_label=True, topk=1)
+    assert found.labels == [["cat", "fox"], []]
+    assert [[name for name, _ in row] for row in found.top] == [["cat"], ["dog"]]
+
+
+def test_a_model_without_classes_predicts_none(train: Train, tmp_path: Path) -> None:
+    train("experiment=conv2d_nn", "logger=none")
+    trained = convtrain.load(tmp_path / "run", device="cpu")
+    with pytest.raises(ConfigError, match="so it predicts none"):
+        trained.predict(torch.zeros(2, *trained.preprocessing.shape, dtype=torch.uint8))
+
+
 def test_floats_between_the_levels_are_normalised_as_they_are(
-    folder: Path, images: torch.Tensor
+    trained: Trained, images: torch.Tensor
 ) -> None:
-    trained = convtrain.load(folder, device="cpu")
     blurred = images[:2] / 255 * 0.9
     mean, std = trained.preprocessing.mean[0], trained.preprocessing.std[0]
     expected = trained.model((blurred - mean) / std).softmax(1)
@@ -132,18 +150,18 @@ WRONG_IMAGES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG_IMAGES)
-def test_what_is_no_image_is_one_line(folder: Path, case: str) -> None:
+def test_what_is_no_image_is_one_line(trained: Trained, case: str) -> None:
     given, line = WRONG_IMAGES[case]
     with pytest.raises(ConvtrainError) as error:
-        convtrain.load(folder, device="cpu").predict(given)
+        trained.predict(given)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_broken_file_is_named(folder: Path, tmp_path: Path) -> None:
+def test_a_broken_file_is_named(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(CorruptDataError, match=r"a\.png: cannot be decoded"):
-        convtrain.load(folder, device="cpu").predict(tmp_path / "a.png")
+        trained.predict(tmp_path / "a.png")
 
 
 def test_a_run_of_a_folder_loads_after_the_folder_is_gone(train: Train, tmp_path: Path) -> None:
