@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
@@ -30,13 +29,13 @@ from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.ranks import as_launched
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
-from convtrain.run.result import EVALUATED, Metrics, Result, metric_of, metrics_in
+from convtrain.run.result import EVALUATED, Result, metric_of
 from convtrain.training.beginning import begin, checkpoint_to_resume, logged_before
 from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
-from convtrain.training.chosen_metrics import plain
+from convtrain.training.evaluation import keep_test, measured
 from convtrain.training.loggers.custom import end, make_custom_loggers
 from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.numbers import Newest
@@ -144,6 +143,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
             if config.callbacks.checkpoint.test_with == "best":
                 tested = load_best_weights(trainer)
             trainer.test(task, datamodule=parts.data, verbose=False)
+            keep_test(config, run, task, parts.data, tested)
     except ConvtrainError:
         raise
     except (Exception, SystemExit) as error:  # a callback that exits has not finished the run
@@ -155,12 +155,9 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
 
     entries, epochs = task.entries, task.progress.epochs
     names = measured_names(config.metrics)
-    numbers = {name: entries.newest[name] for name in names if name in entries.newest}
-    arrays = {name: plain(entries.arrays[name]) for name in names if name in entries.arrays}
     others = {k: v for k, v in entries.newest.items() if k not in (*COLUMNS, *names)}
     result: Result = {
-        **metrics_in(entries.newest),
-        **cast(Metrics, {**numbers, **arrays}),
+        **measured(entries, names),
         "images_per_second": entries.images / max(entries.seconds, 1e-9),
         "data_share_of_time": min(data_seconds / max(entries.seconds, 1e-9), 1.0),
         "callback_metrics": others,

@@ -18,11 +18,13 @@ from convtrain.process.atomic import remove_stale_temporaries, write_atomically
 from convtrain.process.lock import NAME as LOCK
 from convtrain.process.lock import holder
 from convtrain.run.commands import resume_command
+from convtrain.run.evaluation import Evaluation
 from convtrain.run.result import Result
 from convtrain.run.strict_json import from_json, to_json
 
 LOGS = "logs"  # the folder of runs and sweeps, in the working directory
 LAST = "last.ckpt"  # the newest checkpoint
+TEST = "test"  # the evaluation at the end of the run
 
 
 class Run:
@@ -37,6 +39,15 @@ class Run:
         self.last_checkpoint = self.checkpoints / LAST
         self.result = self.path / "result.json"
         self.error = self.path / "error.txt"
+        self.evaluations = self.path / "evaluations"
+
+    def evaluation(self, name: str = TEST) -> Path:
+        """Return the file of what an evaluation has measured, by default that of the end."""
+        return self.evaluations / f"{name}.json"
+
+    def predictions(self, name: str = TEST) -> Path:
+        """Return the file with a row for each image of an evaluation, if the model classifies."""
+        return self.evaluations / f"{name}.parquet"
 
     # --- state ------------------------------------------------------------------------------------
 
@@ -107,7 +118,7 @@ class Run:
 
     def announce(self, config: Configuration, overrides: Sequence[str]) -> None:
         """Store the configuration before anything can fail; delete an earlier result and error."""
-        for stale in (self.result, self.error):
+        for stale in (self.result, self.error, self.evaluation(), self.predictions()):
             stale.unlink(missing_ok=True)
         plain = dict(config) if isinstance(config, Mapping) else config.model_dump(by_alias=True)
         write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
@@ -160,6 +171,12 @@ class Run:
                 f"resume it: {self.resume_command()}"
             )
         return result
+
+    def read_evaluation(self, name: str = TEST) -> Evaluation | None:
+        """Return what an evaluation has measured, or None if there is none of this name."""
+        if not _exists(path := self.evaluation(name)):
+            return None
+        return cast(Evaluation, _mapping(path, from_json))
 
     def read_provenance(self) -> dict[str, Any]:
         """Return the run's versions, machine and devices; empty if they were not stored."""

@@ -73,13 +73,16 @@ class ChosenMetrics:
             return
         logits, targets = torch.cat(self._logits), torch.cat(self._targets)
         self._logits, self._targets, self._pending = [], [], 0
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        if self.multi_label:
-            probabilities, wanted = logits.to(dtype).sigmoid(), (targets > 0.5).long()
-        else:
-            probabilities, wanted = logits.softmax(1, dtype=dtype), targets
+        probabilities = probabilities_of(logits, multi_label=self.multi_label)
+        wanted = (targets > 0.5).long() if self.multi_label else targets
         for metric in self.metrics.values():
             metric.to(logits.device).update(probabilities, wanted)
+
+
+def probabilities_of(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Return probabilities (N, classes) of logits, in float32, or in float64 if these are so."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype).sigmoid() if multi_label else logits.softmax(1, dtype=dtype)
 
 
 def is_number(value: object) -> bool:

@@ -127,14 +127,16 @@ class Task(TaskHooks):
         self.progress.doing = f"validation batch {batch_idx}, after "
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.progress.doing = f"test batch {batch_idx}, after "
-        self._evaluate("test", batch)
+        return self._evaluate("test", batch)
 
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor | None:
         if len(batch.targets):
             logits = self(batch.images)
             loss = self.loss(logits, batch.targets)
             self.entries.add_evaluated(stage, loss, logits, batch.targets)
-        elif self.is_sharded:  # a device without an image still holds a shard of the weights
+            return logits
+        if self.is_sharded:  # a device without an image still holds a shard of the weights
             self(batch.images.new_zeros(1, *batch.images.shape[1:]))
+        return None

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from convtrain import pipeline
@@ -53,6 +54,8 @@ def check(tmp_path: Path, number: int) -> None:
     assert files(run) == files(whole), number
     assert record(run) == record(whole), number
     assert rows(run) == rows(whole), number
+    predicted = [pq.read_table(each / "evaluations" / "test.parquet") for each in (run, whole)]
+    assert predicted[0].equals(predicted[1]), number
     steps = [json.loads((each / "result.json").read_text())["steps"] for each in (run, whole)]
     assert steps[0] == steps[1], number
 
