@@ -63,7 +63,8 @@ CLIPPED = """(() => {
   }
   for (const ticks of document.querySelectorAll(".xticks, .yticks")) {
     const all = [...ticks.querySelectorAll(".tick")];
-    const boxes = all.map(tick => [tick, tick.getBoundingClientRect()]).filter(each => each[1].width);
+    const placed = all.map(tick => [tick, tick.getBoundingClientRect()]);
+    const boxes = placed.filter(each => each[1].width);
     const side = ticks.className.includes("x") ? ["left", "right"] : ["top", "bottom"];
     boxes.sort((a, b) => a[1][side[0]] - b[1][side[0]]);
     for (let i = 1; i < boxes.length; i++) {
