@@ -1,6 +1,5 @@
 """What most tests need: a run from a command line, without starting a process."""
 
-import copy
 import gc
 import logging
 import os
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from convtrain.command.command_line import CommandLine
 from convtrain.command.compose import compose_command
 from convtrain.command.job_config import resolve_config
 from convtrain.command.resolvers import register_resolvers
 from convtrain.config.schema import Config
+from tests.quick_hydra import QUICK_WAYS, composing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK = ("trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=false")
@@ -58,22 +57,9 @@ def train(tmp_path: Path) -> Train:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _each_yaml_file_is_parsed_once() -> Iterator[None]:
-    """Hydra parses some 25 files for a composition, and tests compose about a thousand times."""
-    load, parsed = OmegaConf.load, dict[tuple[str, int, int], Any]()
-
-    def load_once(file: Any) -> Any:
-        if not hasattr(file, "name"):
-            return load(file)
-        path = Path(file.name).resolve()
-        key = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
-        if key not in parsed:
-            parsed[key] = load(file)
-        return copy.deepcopy(parsed[key])
-
-    OmegaConf.load = staticmethod(load_once)  # type: ignore[method-assign]
-    yield
-    OmegaConf.load = staticmethod(load)  # type: ignore[method-assign]
+def _hydra_is_quick() -> Iterator[None]:
+    with composing(QUICK_WAYS):
+        yield
 
 
 @pytest.fixture(autouse=True)
