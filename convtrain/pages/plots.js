@@ -55,6 +55,10 @@ function followPlot(figure) {
     return Math.min(Math.max(part, 0), 1);
   };
   const text = (axis, value) => axes[axis][4].length ? axes[axis][4][value] : format(value, axes[axis][3]);
+  const span = found => {
+    const values = found.map(point => point.value[1 - main]);
+    return [Math.min(...values), Math.max(...values)].map(value => text(1 - main, value)).join(" to ");
+  };
   const keys = [...figure.querySelectorAll(".legend > span")], points = [];
   series.forEach(([name, line, xs, ys], index) => xs.forEach((x, i) => {
     const at = [position(0, x), position(1, ys[i])];
@@ -88,7 +92,7 @@ function followPlot(figure) {
       const row = make("span", tip, keys[index].className), values = found.map(point => text(1 - main, point.value[1 - main]));
       row.append(keys[index].querySelector(".swatch").cloneNode());
       make("em", row, "", name);
-      make("b", row, "", values.length > 6 ? `${values.length} values` : values.join(", "));
+      make("b", row, "", values.length > 3 ? `${span(found)} (${values.length})` : values.join(", "));
       for (const point of found) {
         const dot = svg.appendChild(document.createElementNS(SVG, "circle"));
         dot.setAttribute("class", "at " + keys[index].className);

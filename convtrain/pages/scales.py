@@ -9,6 +9,7 @@ import numpy as np
 
 MAX_TICKS = 6
 MAX_TICK_LETTERS = 21  # of a label
+LETTER = 0.028  # width of a letter as a fraction of an axis, on the narrowest screens
 PADDING = 0.06  # of the range, at both ends of an axis
 
 
@@ -22,6 +23,7 @@ class Axis:
         percent: writes 0.95 as 95%.
         labels: names of the positions 0, 1, ... in place of numbers.
         low, high: the ends, if not those of the data.
+        ticks: the values that have a tick, if not round numbers.
     """
 
     label: str
@@ -30,6 +32,7 @@ class Axis:
     labels: Sequence[str] = ()
     low: float | None = None
     high: float | None = None
+    ticks: Sequence[float] = ()
 
 
 class Tick(NamedTuple):
@@ -60,6 +63,8 @@ class Scale:
             every = max(1, math.ceil(len(labels) / count))
             chosen = range(0, len(labels), every)
             return [Tick(float(self.at(i)), shortened(labels[i])) for i in chosen]
+        if self.axis.ticks:
+            return _apart([Tick(float(self.at(v)), self.text(v)) for v in sorted(self.axis.ticks)])
         values = _log_ticks(self.low, self.high) if self.axis.log else nice(self.low, self.high)
         return [Tick(float(self.at(value)), self.text(value)) for value in values]
 
@@ -85,6 +90,18 @@ def scale(axis: Axis, values: Sequence[np.ndarray], *, padded: bool) -> Scale:
     if not low < high:
         low, high = _padded(min(low, high), max(low, high), axis.log)
     return Scale(axis, low, high)
+
+
+def _apart(ticks: list[Tick]) -> list[Tick]:
+    """Leave out the ticks whose texts would lie on the one before them."""
+    kept: list[Tick] = []
+    for tick in ticks:
+        if (
+            not kept
+            or tick.at - kept[-1].at > LETTER * (len(tick.text) + len(kept[-1].text) + 2) / 2
+        ):
+            kept.append(tick)
+    return kept
 
 
 def _padded(low: float, high: float, log: bool) -> tuple[float, float]:

@@ -39,6 +39,7 @@ class Run:
         self.last_checkpoint = self.checkpoints / LAST
         self.result = self.path / "result.json"
         self.error = self.path / "error.txt"
+        self.report = self.path / "report.html"
         self.evaluations = self.path / "evaluations"
 
     def evaluation(self, name: str = TEST) -> Path:

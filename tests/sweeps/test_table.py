@@ -8,10 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
 import pytest
 
@@ -26,6 +23,7 @@ from convtrain.sweeps.reading import read_sweep
 from convtrain.text import format_duration
 from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose
+from tests.pages.parsed import Parsed
 
 ACCURACY = {  # of jobs by learning rate and seed
     ("0.1", "1"): 0.90, ("0.1", "2"): 0.94, ("0.01", "1"): 0.97, ("0.01", "2"): 0.96,
@@ -106,44 +104,27 @@ def test_the_csv_has_a_line_for_each_job(folder: Path) -> None:
     assert rows[5]["error"] == "no memory for conv2d_1"
 
 
-class Page(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "path", "use", "rect", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self.open:
-            while self.open.pop() != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_the_page_needs_no_other_file_and_plots_each_parameter(folder: Path) -> None:
     leave_job(folder, "6", ["optimizer.lr=0.2", "seed=1", "data.root='<b>&'"], 0.4)
     odd = "<script>alert('x')<\"%25 ☃"
     leave_job(folder, odd, ["optimizer.lr=0.2", "seed=2", "data.root='<b>&'"], None)
+    Run(folder / "6").report.write_text("<p>of job 6</p>")
     assert main(["sweep", str(folder)]) == 0
-    page = Page((folder / "results.html").read_text())
-    assert page.open == []
+    page = Parsed((folder / "results.html").read_text())
+    assert page.unclosed == []
     assert "<b>&" in page.text  # and no tag of it
     assert page.text.count(odd) == 2  # among the jobs and among those that failed
-    plots = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert page.leaving(folder) == []
+    links = [given["href"] for tag, given in page.tags if tag == "a"]
+    assert [link for link in links if link and "report" in link] == ["6/report.html"]
+    plots = [json.loads(data) for data in page.attributes("data-plot")]
     assert len(plots) == 2  # of learning rate and seed; one value has no effect to show
-    for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "img", "iframe")
-        for name in ("src", "href"):
-            target = unquote(attributes.get(name) or "0/")
-            assert target.startswith("#") or (folder / target).exists()
+    _, (dots, means) = next(plot for plot in plots if max(plot[1][0][2]) == 0.3)
+    points = sorted(zip(*dots[2:], strict=True))
+    assert points == sorted(
+        (float(rate), y) for (rate, _), y in [*ACCURACY.items(), (("0.2", ""), 0.4)] if y
+    )
+    assert dict(zip(*means[2:], strict=True))[0.1] == pytest.approx((0.90 + 0.94) / 2)
 
 
 @pytest.mark.parametrize("finished", range(4))
