@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from convtrain.run.directory import Run
+from convtrain.training.chosen_metrics import probabilities_of
 from convtrain.use.predictions import Predictions
 from convtrain.use.preprocessing import Picture, Preprocessing, images_at
 
@@ -78,10 +79,7 @@ class Trained:
                 f"{tuple(logits.shape[1:])}, not a logit for each of the {len(self.classes)} "
                 f"classes, so it predicts none"
             )
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        if self.multi_label:
-            return logits.to(dtype).sigmoid().cpu()
-        return logits.softmax(1, dtype=dtype).cpu()
+        return probabilities_of(logits, multi_label=self.multi_label).cpu()
 
     def predict(
         self,
