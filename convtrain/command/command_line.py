@@ -11,7 +11,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 
-from convtrain.command.overrides import parse_override, readable
+from convtrain.command.overrides import choices_apart, parse_override, readable
 from convtrain.config.mistakes import brief
 from convtrain.errors import ConfigError, did_you_mean
 from convtrain.program import as_typed
@@ -54,7 +54,7 @@ class CommandLine:
         _refuse_contradictions(options)
         folders = [_folder(options, name) for name in ("config_path", "config_dir")]
         return cls(
-            overrides=[readable(text) for text in options.overrides],
+            overrides=[readable(t) for text in options.overrides for t in choices_apart(text)],
             config_dir=folders[0] or CONFIGS,
             config_name=options.config_name or "train",
             extra_dir=folders[1],

@@ -179,6 +179,8 @@ def _compose(
     while True:
         try:
             return loader.compose(name, [text for _, text in chosen])
+        except ConfigError as error:
+            raise ConfigError(*mistakes, *error.lines) from None
         # A broken file raises Hydra's own errors, YAML's or a TypeError.
         except Exception as error:
             culprit = culprit_of(error, [override for override, _ in chosen])

@@ -59,7 +59,7 @@ def resolve_config(
     """
     if resume := _resumed(composed, origin):
         resume = str((cwd or Path()) / at_home(resume))
-        composed, typed = stored_config(resume, overrides), origin
+        composed, typed = stored_config(resume, overrides, composed), origin
         file = str(Run(resume).config)
 
         def origin(key: str) -> str:

@@ -10,16 +10,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import cast
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import JobRuntime, setup_globals
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 
 from convtrain.command.command_line import CommandLine
 from convtrain.command.hydra_node.check import check_hydra, trust_of, with_late_values
@@ -27,6 +30,7 @@ from convtrain.command.hydra_node.paths import searchpath_mistakes
 from convtrain.command.overrides import parse_override
 from convtrain.command.resolvers import register_resolvers
 from convtrain.config.dotted import value_at
+from convtrain.config.metrics import by_name
 from convtrain.config.mistakes import line
 from convtrain.errors import ConfigError
 from convtrain.process.startup import import_from_cwd
@@ -66,6 +70,18 @@ class GuardedLoader(ConfigLoaderImpl):
         return ConfigLoaderImpl.load_configuration(
             self, config_name, overrides, RunMode.RUN, from_shell=False
         )
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        """Load a file, with the metrics that it lists by name, so that they merge with others."""
+        loaded: ConfigResult = super()._load_single_config(default, repo)
+        listed = OmegaConf.select(loaded.config, "metrics", throw_on_resolution_failure=False)
+        if isinstance(listed, ListConfig):
+            try:
+                named = by_name(cast(list[object], OmegaConf.to_container(listed)))
+                OmegaConf.update(loaded.config, "metrics", named, merge=False, force_add=True)
+            except ValueError as error:
+                raise ConfigError(f"metrics: {error} [set in: {default.config_path}]") from None
+        return loaded
 
     def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
         if not OmegaConf.has_resolver("run_dir"):  # in a launcher's process

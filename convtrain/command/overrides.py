@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from convtrain.config.metrics import by_name
+from convtrain.config.metrics import by_name, two_are_called
 from convtrain.config.mistakes import TYPED, brief
 from convtrain.errors import ConfigError, closest, did_you_mean, first_line
 from convtrain.text import quoted
@@ -57,8 +57,6 @@ def readable(text: str) -> str:
     """
     key, equals, value = text.partition("=")
     override = parse_override(text)
-    if override is not None and key == "metrics" and not override.is_sweep_override():
-        return _metrics_by_name(text, override.value())
     if override is not None:
         typed = None if override.is_sweep_override() else override.value()
         is_home = isinstance(typed, str) and typed != at_home(typed)
@@ -83,18 +81,27 @@ def readable(text: str) -> str:
     return text if parse_override(again) is None else again
 
 
-def _metrics_by_name(text: str, value: object) -> str:
-    """Return a list of metrics as a mapping, which Hydra does not take for choices of the group.
+def choices_apart(text: str) -> list[str]:
+    """Return an override, or one for the choices in a list of metrics and one for its classes.
 
     Raises:
         ConfigError: an item names no class, or two metrics have one name.
     """
-    if not isinstance(value, list) or not any(isinstance(item, dict) for item in value):
-        return text
+    override, key = parse_override(text), text.partition("=")[0]
+    if key not in SEVERAL or override is None or override.is_sweep_override():
+        return [text]
+    listed = override.value()
+    if not isinstance(listed, list) or not any(isinstance(item, dict) for item in listed):
+        return [text]
+    choices = [item for item in listed if isinstance(item, str)]
     try:
-        return f"metrics={_in_grammar(by_name(value))}"
+        classes = by_name(item for item in listed if not isinstance(item, str))
+        if twice := next((name for name in choices if name in classes), None):
+            raise ValueError(two_are_called(twice))
     except ValueError as error:
         raise ConfigError(f"{brief(text)}: {error}") from None
+    chosen = [f"{key}=[{','.join(choices)}]"] if choices else []
+    return [*chosen, f"{key}={_in_grammar(classes)}"]
 
 
 def _in_grammar(value: object) -> str:
@@ -221,7 +228,8 @@ def _known_choice(
     """Return a value, or the choice that is closest to it; and whether there is any."""
     options = groups.get(key.split("@", maxsplit=1)[0])
     if key in SEVERAL and options is not None and value is not None and value.startswith("["):
-        wrong = [name for name in value[1:-1].split(",") if name.strip() not in options]
+        names = [name.strip() for name in value[1:-1].split(",")] if value != "[]" else []
+        wrong = [name for name in names if name not in options]
         mistakes += [no_such_choice(key, brief(name), options, TYPED) for name in wrong]
         return value, not wrong
     if options is None or value is None or value in options or value.startswith("{"):
@@ -233,8 +241,10 @@ def _known_choice(
 
 def no_such_choice(group: str, choice: str, options: list[str], source: str) -> str:
     """Return the line for a choice that a group does not have."""
+    is_class = group in SEVERAL and re.fullmatch(r"\w+(\.\w+)+", choice)
+    advice = f"; type a class as {group}.NAME._target_={choice}" if is_class else ""
     return (
-        f"{group}={choice}: no such choice{did_you_mean(choice, options)}; "
+        f"{group}={choice}: no such choice{advice or did_you_mean(choice, options)}; "
         f"choose from {', '.join(options)} [set in: {source}]"
     )
 

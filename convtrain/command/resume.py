@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convtrain.command.overrides import parse_override
+from convtrain.command.overrides import SEVERAL, parse_override
 from convtrain.config.identity import ROLES, role_of
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, OccupiedError, first_line
@@ -14,8 +14,13 @@ from convtrain.run.directory import Run
 from convtrain.text import plain_as_omegaconf
 
 
-def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
+def stored_config(
+    run_dir: str, overrides: Iterable[str], composed: DictConfig | None = None
+) -> DictConfig:
     """Return the configuration of a run, with the overrides of the command that resumes it.
+
+    Args:
+        composed: the configuration of that command, which has what its choices stand for.
 
     Raises:
         ConfigError: there is no run to resume, or an override would make it another run.
@@ -50,7 +55,10 @@ def stored_config(run_dir: str, overrides: Iterable[str]) -> DictConfig:
         if override.is_sweep_override():
             lines.append(f"{override.input_line}: a run that is resumed takes one value; give one")
             continue
-        OmegaConf.update(stored, key, override.value())
+        if key in SEVERAL and not isinstance(override.value(), dict):  # choices
+            stored[key] = {} if composed is None else composed.get(key) or {}
+        else:
+            OmegaConf.update(stored, key, override.value())
     if lines:
         raise ConfigError(*lines)
     return stored

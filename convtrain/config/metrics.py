@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from convtrain.errors import did_you_mean, few
+
 Metric = Annotated[str, Field(min_length=1, max_length=200)]
 Mode = Literal["auto", "min", "max"]
 
@@ -27,6 +29,8 @@ MORE_IS_BETTER = frozenset(
 )  # fmt: skip
 """Names of metrics of torchmetrics.classification, and of the choices in ``configs/metrics``."""
 
+MAX_NAMES = 30  # in a line
+
 _TASK = re.compile(r"^(Multiclass|Multilabel|Binary)(?=.)|(?<=.)Metric$")
 _WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -46,10 +50,21 @@ def mode_of(metric: str, mode: str = "auto") -> Literal["min", "max"]:
     return known_mode(metric) or ("max" if metric.endswith("acc") else "min")
 
 
+def not_logged(key: str, metric: str, logged: Iterable[str]) -> str:
+    """Return the line for a metric that is monitored, but not among those that are logged."""
+    names = [name for name in logged if name not in ("epoch", "step")]
+    advice = did_you_mean(metric, names)
+    return f"{key}={metric}: is not logged{advice}; logged are {few(names, MAX_NAMES)}"
+
+
 def name_of(target: str) -> str:
     """Return the name of a metric's class in snake case, such as ``f1_score``."""
     plain = _TASK.sub("", target.rpartition(".")[2])
     return _WORD_BEGINS.sub("_", plain).lower()
+
+
+def two_are_called(name: str) -> str:
+    return f"two are called {name}; give one of them a name of its own: name: "
 
 
 def by_name(items: Iterable[object]) -> dict[str, object]:
@@ -62,7 +77,8 @@ def by_name(items: Iterable[object]) -> dict[str, object]:
     for item in items:
         if isinstance(item, str):
             raise ValueError(
-                f"{item} is a choice; type metrics={item}, and each class as metrics.NAME._target_="
+                f"{item} is a choice; in a file, name it in the defaults list: "
+                f"- override /metrics: [{item}]"
             )
         if not isinstance(item, Mapping) or not isinstance(item.get("_target_"), str):
             raise ValueError(  # the schema catches it
@@ -71,6 +87,6 @@ def by_name(items: Iterable[object]) -> dict[str, object]:
         rest = {key: value for key, value in item.items() if key != "name"}
         name = str(item.get("name", name_of(item["_target_"])))
         if name in named:
-            raise ValueError(f"two are called {name}; give one of them a name of its own: name: ")
+            raise ValueError(two_are_called(name))
         named[name] = rest
     return named

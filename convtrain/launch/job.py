@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from convtrain.config.metrics import not_logged
 from convtrain.config.schema import Config
 from convtrain.errors import ConvtrainError, OccupiedError
 from convtrain.launch.failure import Failure, failure_of
@@ -18,7 +19,7 @@ from convtrain.process.signals import LIMIT_SIGNALS, Interrupted, Signals, reque
 from convtrain.run.commands import of_resumed, resume_command
 from convtrain.run.directory import Run
 from convtrain.run.report import print_line, print_report
-from convtrain.run.result import Result, metric_of
+from convtrain.run.result import Result, metric_of, numbers
 from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, share_cores, train_unless_done
 from convtrain.sweeps.reading import read_sweep
 
@@ -83,11 +84,14 @@ def _run(
         if not isinstance(error, OccupiedError):
             _store(failure, run_dir, overrides)
     else:
+        measured = metric_of(result, config.sweep.metric)
         if multirun:
             print_line(result, overrides)
+            if measured is None:
+                log.warning("%s", not_logged("sweep.metric", config.sweep.metric, numbers(result)))
         elif is_main_process():
             print_report(result, config=config, run_dir=run_dir, overrides=overrides)
-        return metric_of(result, config.sweep.metric)
+        return measured
     if not multirun:
         sys.exit(status)
     return None

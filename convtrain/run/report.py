@@ -10,7 +10,7 @@ from convtrain.config.schema import Config
 from convtrain.program import relative, typed_in
 from convtrain.run import commands
 from convtrain.run.directory import LOGS, Run
-from convtrain.run.result import Result
+from convtrain.run.result import METRICS, Result, metric_names, metric_of
 from convtrain.text import format_bytes, make_console
 
 ERASE = "\r\x1b[K"
@@ -27,6 +27,9 @@ def print_report(
         of_what = " of the validation images" if result.get("tested_split") == "val" else ""
         table.add_row("test accuracy", f"{result['test/acc']:.2%}{of_what}")
         table.add_row("test loss", f"{result['test/loss']:.6f}")
+    for name in metric_names(result)[len(METRICS) :]:
+        if name.startswith("test/") and isinstance(value := metric_of(result, name), float):
+            table.add_row(name.replace("/", " "), f"{value:.4g}")
     table.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
     data = result["data_share_of_time"]
     table.add_row("bottleneck", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")

@@ -72,6 +72,12 @@ def metrics_in(values: Mapping[str, object]) -> Metrics:
     return cast(Metrics, {name: values[name] for name in METRICS if name in values})
 
 
+def numbers(result: Result) -> list[str]:
+    """Return the names of all metrics of a result that are single numbers."""
+    names = (*metric_names(result), *result.get("callback_metrics", {}))
+    return [name for name in names if isinstance(metric_of(result, name), int | float)]
+
+
 def metric_of(result: Result, name: str) -> float | None:
     """Return a metric of a result, or None if it was not measured."""
     return cast("float | None", result.get(name, result.get("callback_metrics", {}).get(name)))

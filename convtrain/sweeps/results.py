@@ -60,6 +60,12 @@ class Job:
         return dict(logged) if isinstance(logged, Mapping) else {}
 
     @property
+    def further_metrics(self) -> list[str]:
+        """The single numbers that its validation and test gave, beside loss and accuracy."""
+        names = (*self.chosen_metrics, *self.callback_metrics)
+        return [name for name in names if name.startswith(("val/", "test/"))]
+
+    @property
     def gradients(self) -> list[str]:
         """The lines of its gradient diagnosis."""
         lines = self.result.get("gradients")
@@ -160,7 +166,15 @@ class Sweep:
 
     @property
     def shown_metrics(self) -> list[str]:
-        return list(dict.fromkeys((self.metric, "test/acc", "val/loss")))
+        """The metric that ranks, accuracy, loss, and what the jobs measured beside them.
+
+        A metric that was tested is not shown as that of the validation as well.
+        """
+        measured = [name for job in self.jobs for name in job.further_metrics]
+        tested = {name for name in measured if name.startswith("test/")}
+        twice = {f"val/{name.removeprefix('test/')}" for name in tested}
+        shown = (name for name in measured if name not in twice)
+        return list(dict.fromkeys((self.metric, "test/acc", "val/loss", *shown)))
 
     def groups(self) -> list[SeedGroup]:
         """Return the jobs grouped by settings, the best first, the unmeasured last."""

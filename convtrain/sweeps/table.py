@@ -16,6 +16,7 @@ from convtrain.sweeps.results import SEED, SeedGroup, Sweep
 from convtrain.text import format_duration, make_console
 
 MAX_COMMANDS = 30  # printed; the files list all
+MAX_METRICS = 8  # the same
 MAX_DIAGNOSIS = 48  # characters
 
 
@@ -51,13 +52,13 @@ def show_sweep(folder: Path) -> Sweep:
 
 def text_table(sweep: Sweep) -> Table:
     shown = [key for key in sweep.differing if key != SEED]
-    groups = sweep.groups()
+    groups, metrics = sweep.groups(), sweep.shown_metrics[:MAX_METRICS]
     has_seeds = any(len(group.jobs) > 1 for group in groups)
     table = Table(title=relative(sweep.folder), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("", justify="right")
     for key in shown:
         table.add_column(key, overflow="fold")
-    for name in (*(["seeds"] if has_seeds else []), *sweep.shown_metrics, "time"):
+    for name in (*(["seeds"] if has_seeds else []), *metrics, "time"):
         table.add_column(name, justify="right")
     table.add_column("gradients")
     table.add_column("jobs")
@@ -67,7 +68,7 @@ def text_table(sweep: Sweep) -> Table:
             str(rank),
             *(group.settings.get(key, "") for key in shown),
             *([str(len(group.jobs))] if has_seeds else []),
-            *(mean_and_std(group, m) for m in sweep.shown_metrics),
+            *(mean_and_std(group, m) for m in metrics),
             format_duration(group.mean("wall_time_seconds")),
             _shortened(group.diagnosis),
             ", ".join(job.name for job in group.jobs) + status,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -28,6 +29,7 @@ class LogEntries:
         stages = ("fit", "val", "test")
         self.running = {stage: RunningMetrics(multi_label=multi_label) for stage in stages}
         self.newest: dict[str, float] = {}
+        self._offered: dict[str, Tensor] = {}  # that a callback has logged by a logger alone
         self.logged_step = 0  # optimiser step of the newest training entry
         self.images = self.seconds = 0.0  # trained on so far, without the time of validation
         self._interval_began = self._paused_at = time.perf_counter()
@@ -83,8 +85,15 @@ class LogEntries:
     def offer_validation(self, module: pl.LightningModule) -> None:
         """Let callbacks monitor the last validation, even one before a resume."""
         known = module.trainer.callback_metrics
-        values = {k: v for k, v in self.newest.items() if k.startswith("val/") and k not in known}
+        stale = {k for k, value in self._offered.items() if torch.equal(known.get(k, value), value)}
+        values = {
+            name: number
+            for name, number in self.newest.items()
+            if name.startswith("val/") and (name not in known or name in stale)
+        }
         offer_to_callbacks(module, values)
+        known = module.trainer.callback_metrics
+        self._offered = {name: known[name].clone() for name in values if name in known}
 
     def _log(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         if trainer.sanity_checking:

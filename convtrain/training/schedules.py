@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from convtrain.config.groups.scheduler import CustomScheduler
-from convtrain.config.metrics import mode_of
+from convtrain.config.metrics import mode_of, not_logged
 from convtrain.config.torch_classes import is_plateau
 from convtrain.errors import ConfigError, TrainingError
 
@@ -239,6 +239,8 @@ def step_plateau(trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, ReduceLROnPlateau):
             value = metrics.get(str(config.monitor))
+            if value is None and "val/loss" in metrics:
+                raise ConfigError(not_logged("scheduler.monitor", str(config.monitor), metrics))
             if value is None:
                 raise TrainingError(
                     f"scheduler.monitor={config.monitor}: there is no such metric, because "

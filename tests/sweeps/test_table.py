@@ -91,6 +91,16 @@ def test_the_command_of_a_row_is_what_its_jobs_were(
             assert compose(*arguments).seed == int(row["seed"])
 
 
+def test_metrics_that_were_chosen_or_logged_by_a_callback_are_columns(folder: Path) -> None:
+    measured = {"val/f1": 0.1, "test/f1": 0.2, "val/confusion": [[1]], "wall_time_seconds": 1.0}
+    logged = {"callback_metrics": {"val/mine": 0.3, "lr/head": 0.1}}
+    for number in ("0", "1"):
+        Run(folder / number).finish({**measured, **logged})
+    assert read_sweep(folder).shown_metrics == [
+        "val/acc", "test/acc", "val/loss", "test/f1", "val/mine",
+    ]  # fmt: skip
+
+
 def test_the_csv_has_a_line_for_each_job(folder: Path) -> None:
     assert main(["sweep", str(folder)]) == 0
     with (folder / "results.csv").open(newline="") as file:

@@ -17,6 +17,8 @@ from convtrain.command.compose import compose_command
 from convtrain.config.metrics import known_mode, name_of
 from convtrain.config.targets import check_targets
 from convtrain.errors import ConfigError
+from convtrain.run.directory import Run
+from convtrain.run.report import print_report
 from convtrain.training.checkpoint_file import load_checkpoint
 from convtrain.training.objectives import make_metrics
 from tests.conftest import Train, compose
@@ -58,7 +60,7 @@ def composed(*typed: str) -> Any:
 
 
 def test_the_metrics_of_a_run_are_those_of_all_its_test_images(
-    package: None, train: Train, tmp_path: Path
+    package: None, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ["metrics=[f1,top5,confusion]", "metrics.sureness._target_=ownmetrics.Confidence",
                  "metrics.sureness.power=2", "trust=[ownmetrics]",
@@ -99,6 +101,9 @@ def test_the_metrics_of_a_run_are_those_of_all_its_test_images(
         curve = [event.value for event in shown.Scalars(key)]
         assert curve == pytest.approx(logged)
     assert result["callback_metrics"] == {}
+    capsys.readouterr()
+    print_report(json.loads(json.dumps(result)), config=config, run_dir=run, overrides=overrides)
+    assert f"test f1        {f1.item():.4g}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,8 @@ def test_the_metrics_of_a_run_are_those_of_all_its_test_images(
         (["metrics=[{_target_: builtins.print}]"], "metrics.print._target_=builtins.print"),
         (["metrics=[{average: macro}]"], "metrics=.*: each needs a _target_, such as torchmetrics"),
         (["metrics=[f1,top6]"], "metrics=top6: no such choice; did you mean top5"),
-        (["metrics=[f1,{_target_: ownmetrics.Confidence}]"], "metrics=.*: f1 is a choice; type "),
+        ([f"metrics=[sureness,{OWN}]"], "metrics=.*: two are called sureness"),
+        (["metrics=torchmetrics.F1Score"], "choice; type a class as metrics.NAME._target_=torchm"),
         (["callbacks.checkpoint.monitor=val/f1"], "monitor=val/f1: must be 'val/loss' or 'val/acc"),
         (["metrics=f1", "sweep.metric=val/f"], "metric=val/f: must be 'val/loss', 'val/acc' or '"),
         ([f"metrics=[{OWN}]", "sweep.metric=val/sureness"], "sweep.mode: .*; set sweep.mode=max"),
@@ -156,8 +162,115 @@ def test_a_metric_that_a_users_callback_logs_may_be_monitored() -> None:
         composed(own, monitor[0])
 
 
-def test_a_listed_metric_is_one_by_name_in_the_configuration() -> None:
-    typed = ["metrics=[{_target_: torchmetrics.classification.MulticlassAUROC, average: null}]"]
-    (made,) = compose_command(CommandLine(overrides=CommandLine.parse(typed).overrides))
-    expected = {"_target_": "torchmetrics.classification.MulticlassAUROC", "average": None}
-    assert made.config.metrics == {"auroc": expected}
+AUROC = "{_target_: torchmetrics.classification.MulticlassAUROC, average: null}"
+IN_A_FILE = """
+# @package _global_
+metrics:
+  - _target_: torchmetrics.classification.MulticlassJaccardIndex
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ([f"metrics=[{AUROC}]"], ["auroc"]),
+        ([f"metrics=[f1,top5,{AUROC}]"], ["f1", "top5", "auroc"]),
+        (["experiment=mine"], ["jaccard_index"]),
+        (["experiment=mine", f"metrics=[f1,{AUROC}]"], ["f1", "jaccard_index", "auroc"]),
+        (["metrics=[]"], []),
+    ],
+    ids=str,
+)
+def test_choices_and_listed_classes_are_one_mapping(
+    typed: list[str], names: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(IN_A_FILE)
+    (made,) = compose_command(CommandLine.parse([*typed, f"--config-dir={tmp_path}"]))
+    assert list(made.config.get("metrics") or {}) == names
+    if "auroc" in names:
+        expected = {"_target_": "torchmetrics.classification.MulticlassAUROC", "average": None}
+        assert made.config.metrics.auroc == expected
+
+
+def test_choices_in_the_body_of_a_file_are_refused_with_the_place_for_them(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nmetrics: [f1, top5]")
+    with pytest.raises(ConfigError, match=r"^metrics: f1 is .*list: - override /metrics: \[f1\]"):
+        list(compose_command(CommandLine.parse(["experiment=mine", f"--config-dir={tmp_path}"])))
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        (["metrics=[top5,f1]", "metrics.f1.average=micro"], ["top5", "f1"]),
+        (["metrics=none"], []),
+        ([f"metrics=[{AUROC}]"], ["f1", "auroc"]),
+        (["metrics.f1.average=micro"], ["f1"]),
+    ],
+    ids=str,
+)
+def test_a_resumed_run_takes_other_metrics(
+    typed: list[str], names: list[str], tmp_path: Path
+) -> None:
+    Run(tmp_path).path.mkdir(exist_ok=True)
+    Run(tmp_path).begin(compose("metrics=f1"), ["metrics=f1"], {})
+    metrics = composed(*typed, f"resume={tmp_path}").metrics
+    assert list(metrics) == names
+    if "f1" in names:
+        average = "macro" if "auroc" in names else "micro"
+        assert metrics["f1"].arguments["average"] == average
+
+
+SMALL = (
+    "data=synthetic", "data.train_size=64", "data.test_size=8", "data.batch_size=32", "logger=csv",
+    "network.layers=[Flatten,{Linear:{out_features:10}}]", "recorder=off",
+)  # fmt: skip
+CALLBACK = """
+import pytorch_lightning as pl
+
+class Logs(pl.Callback):
+    def on_validation_epoch_end(self, trainer, pl_module):
+        value = 1.0 + trainer.current_epoch
+        pl_module.log("val/logged", value)
+        for logger in trainer.loggers:
+            logger.log_metrics({"val/written": value}, step=trainer.global_step)
+"""
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Choose a callback that logs 1, 2, 3 as ``val/logged`` and ``val/written``."""
+    (tmp_path / "owncallback.py").write_text(CALLBACK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "owncallback", raising=False)
+    return ("callbacks.custom=[{_target_: owncallback.Logs}]", "trust=[owncallback]", *SMALL)
+
+
+@pytest.mark.parametrize("metric", ["val/logged", "val/written"])
+def test_the_monitored_value_of_a_callback_is_that_of_this_epoch(
+    metric: str, logs: tuple[str, ...], train: Train, tmp_path: Path
+) -> None:
+    monitor = "callbacks.checkpoint"
+    train(*logs, f"{monitor}.monitor={metric}", f"{monitor}.mode=max",
+          "trainer.max_epochs=3")  # fmt: skip
+    (best,) = (tmp_path / "run" / "checkpoints").glob("best-*")
+    assert best.name.startswith("best-epoch002")
+
+
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("callbacks.checkpoint.monitor", "callbacks.checkpoint.mode=max"),
+        ("callbacks.early_stopping.monitor", "callbacks.early_stopping.patience=1"),
+        ("scheduler.monitor", "scheduler=plateau"),
+    ],
+)
+def test_a_metric_that_no_callback_logs_ends_the_first_epoch_with_those_that_are(
+    key: str, more: str, logs: tuple[str, ...], train: Train
+) -> None:
+    kept = [] if key.startswith("callbacks.ch") else ["callbacks.checkpoint.save_top_k=0"]
+    mode = f"{key.removesuffix('monitor')}mode=max"
+    line = f"^{key}=val/logge: is not logged; did you mean val/logged.; logged are .*val/acc"
+    with pytest.raises(ConfigError, match=line):
+        train(*logs, more, mode, f"{key}=val/logge", *kept)

@@ -11,11 +11,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from convtrain.config.groups import callbacks as section
-from convtrain.config.metrics import mode_of
-from convtrain.errors import TrainingError
+from convtrain.config.metrics import mode_of, not_logged
+from convtrain.errors import ConfigError, TrainingError
 from convtrain.process.atomic import hard_link
 from convtrain.run.directory import LAST
 from convtrain.training.checkpoint_file import (
@@ -92,7 +93,11 @@ class BestCheckpoints(ModelCheckpoint):
         self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
     ) -> None:
         _check_weights(trainer)
-        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        try:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+        except MisconfigurationException:
+            key, metric = "callbacks.checkpoint.monitor", str(self.monitor)
+            raise ConfigError(not_logged(key, metric, monitor_candidates)) from None
 
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
         # Lightning would keep the checkpoint that the training was resumed from.

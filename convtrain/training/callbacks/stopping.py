@@ -2,7 +2,10 @@
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
+from torch import Tensor
 
+from convtrain.config.metrics import not_logged
+from convtrain.errors import ConfigError
 from convtrain.training.task import Task
 
 
@@ -12,6 +15,12 @@ class EarlyStopping(LightningEarlyStopping):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not isinstance(pl_module, Task) or pl_module.epoch_is_complete:
             super().on_train_epoch_end(trainer, pl_module)
+
+    def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
+        if self.monitor not in logs:
+            key = "callbacks.early_stopping.monitor"
+            raise ConfigError(not_logged(key, self.monitor, logs))
+        return super()._validate_condition_metric(logs)
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
