@@ -168,8 +168,8 @@ def test_every_verb_works(installed: Installed) -> None:
     assert installed.trained == 2
     assert "mine" in installed("convtrain", "list", "experiment")
     commands = {
-        "check": ["--build", *QUICK], "copy": ["network/resnet8"], "diff": [run, other],
-        "export": [run], "gradients": [run], "layers": ["ReLU"], "list": [], "rerun": [run],
+        "check": ["--build", *QUICK], "compare": [run, other], "copy": ["network/resnet8"],
+        "diff": [run, other], "export": [run], "gradients": [run], "layers": ["ReLU"], "list": [], "rerun": [run],
         "summary": QUICK,
     }  # fmt: skip
     done_elsewhere = {"new", "sweep", "train"}

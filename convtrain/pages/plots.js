@@ -86,7 +86,7 @@ function followPlot(figure) {
     });
     const first = shown.flatMap(each => each[2]).find(point => point.at[main] === here) || points[0];
     tip.replaceChildren();
-    const axis = rows ? "" : figure.querySelector(".xname").textContent + " ";
+    const axis = rows ? "" : figure.querySelector(".xname").textContent + ": ";
     make("b", tip, "", axis + text(main, first.value[main]));
     for (const [name, index, found] of shown) {
       const row = make("span", tip, keys[index].className), values = found.map(point => text(1 - main, point.value[1 - main]));
@@ -127,10 +127,10 @@ function followCells(figure) {
   const hide = () => { tip.hidden = frame.hidden = true; };
   const name = (axis, index, count) => {
     const [title, low, high, labels] = axes[axis];
-    if (labels.length) return `${title} ${labels[index]}`;
+    if (labels.length) return `${title}: ${labels[index]}`;
     const [first, last] = [index, index + 1].map(i => low + (high - low) * i / count);
     const [a, b] = [Math.ceil(first), Math.ceil(last) - 1];
-    return `${title} ${format(a, false)}` + (b > a ? ` to ${format(b, false)}` : "");
+    return `${title}: ${format(a, false)}` + (b > a ? ` to ${format(b, false)}` : "");
   };
   let row = -1, column = -1;
   hide();
@@ -141,7 +141,7 @@ function followCells(figure) {
     make("span", tip, "", name(1, row, rows));
     make("span", tip, "", name(0, column, columns));
     const value = cells.length ? cells[row][column] : null;
-    if (value !== null) make("b", tip, "", typeof value === "string" ? value : `${label} ${format(value, false)}`.trim());
+    if (value !== null) make("b", tip, "", typeof value === "string" ? value : (label && label + ": ") + format(value, false));
     Object.assign(frame.style, {left: 100 * column / columns + "%", top: 100 * row / rows + "%",
       width: `max(${100 / columns}%, 4px)`, height: `max(${100 / rows}%, 4px)`});
     frame.hidden = false;

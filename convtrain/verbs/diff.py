@@ -14,7 +14,7 @@ from convtrain.run.directory import Run
 from convtrain.text import format_scientific, make_console
 
 if TYPE_CHECKING:
-    from convtrain.use.compare import Pair
+    from convtrain.use.compare import Row
 
 ABSENT = "-"
 
@@ -34,18 +34,18 @@ def run(arguments: argparse.Namespace) -> int:
     for letter, each in zip("AB", runs, strict=True):
         console.print(f"{letter}  {each.path}")
     console.print()
-    for title, pairs in (
-        ("config", compare.config_pairs(*runs)),
-        ("versions and machine", compare.provenance_pairs(*runs)),
+    for title, rows in (
+        ("config", compare.config_rows(*runs)),
+        ("versions and machine", compare.provenance_rows(*runs)),
     ):
-        different = [pair for pair in pairs if not pair.is_equal]
+        different = [row for row in rows if not row.is_equal]
         console.print(_table(title, different, _text) if different else f"{title}: the same")
         console.print()
-    metrics = compare.metric_pairs(*runs)
+    metrics = compare.metric_rows(*(each.read_result() or {} for each in runs))
     console.print(_table("metrics", metrics, _text, ("B - A", _difference)))
     console.print()
-    norms = list(compare.norm_pairs(*runs))
-    if norms:
+    norms = list(compare.norm_rows(*runs))
+    if all(any(row.values[index] is not None for row in norms) for index in range(2)):
         console.print(_table("median gradient norm", norms, format_scientific, ("B / A", _ratio)))
     else:
         console.print("gradients: not recorded by both")
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _table(
     title: str,
-    pairs: "Iterable[Pair]",
+    rows: "Iterable[Row]",
     shown: Callable[..., str],
     change: "tuple[str, Callable[..., str]] | None" = None,
 ) -> Table:
@@ -64,14 +64,13 @@ def _table(
         table.add_column(letter, justify="right" if change else "left", overflow="fold")
     if change:
         table.add_column(change[0], justify="right")
-    for pair in pairs:
-        values = pair.first, pair.second
-        cells = [ABSENT if value is None else shown(value) for value in values]
+    for row in rows:
+        cells = [ABSENT if value is None else shown(value) for value in row.values]
         if change and ABSENT in cells:
             cells.append(ABSENT)
         elif change:
-            cells.append("same" if pair.is_equal else change[1](*values))
-        table.add_row(pair.key, *cells)
+            cells.append("same" if row.is_equal else change[1](*row.values))
+        table.add_row(row.key, *cells)
     return table
 
 

@@ -86,7 +86,7 @@ def _use_threads_of(original: Run) -> None:
 
 def _report(original: Run, again: Run) -> bool:
     from convtrain.use.bits import compare_bits
-    from convtrain.use.compare import provenance_pairs
+    from convtrain.use.compare import provenance_rows
 
     console = make_console()
     bits = compare_bits(original.path, again.path)
@@ -96,7 +96,7 @@ def _report(original: Run, again: Run) -> bool:
     console.print("not the same bits:")
     for line in bits.differing:
         console.print(f"  {line}")
-    for pair in provenance_pairs(original, again):
-        if not pair.is_equal:
-            console.print(f"  {pair.key} was {pair.first}, is {pair.second}")
+    for row in provenance_rows(original, again):
+        if not row.is_equal:
+            console.print(f"  {row.key} was {row.values[0]}, is {row.values[1]}")
     return False

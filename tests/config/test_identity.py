@@ -21,7 +21,7 @@ from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
 from convtrain.sweeps.jobs import JobSkippedError, train_unless_done
 from convtrain.training.callbacks.rank_consistency import difference
-from convtrain.use.compare import config_pairs
+from convtrain.use.compare import config_rows
 from docs.generate.configuration import leaves
 from tests.conftest import QUICK, compose
 
@@ -131,7 +131,7 @@ def test_all_who_ask_are_told_the_same(
         skipped = False
     assert skipped == (expected == SAME)
 
-    assert (not list(config_pairs(run, leave(Path("b"), asked)))) == (expected == SAME)
+    assert (not list(config_rows(run, leave(Path("b"), asked)))) == (expected == SAME)
 
     ranks = [identity(run.read_config()), identity(asked)]
     facts = [{"configuration": json.dumps(each)} for each in ranks]

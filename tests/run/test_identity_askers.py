@@ -28,7 +28,7 @@ from convtrain.run.directory import Run
 from convtrain.run.result import Result
 from convtrain.sweeps.jobs import JobSkippedError, train_unless_done
 from convtrain.text import as_hydra_value
-from convtrain.use.compare import config_pairs
+from convtrain.use.compare import config_rows
 from tests.conftest import compose
 
 PAIRS = 64
@@ -181,7 +181,7 @@ def test_all_who_ask_agree(
         "Run": first.same_as(pair.second),
         "hash": digest(pair.first) == digest(pair.second),
         "sweep": is_skipped_by_a_sweep(first, pair.second),
-        "diff": not list(config_pairs(first, second)),
+        "diff": not list(config_rows(first, second)),
         "rerun": first.same_as(OmegaConf.to_container(read_config(second))),
     }
     assert len(set(same.values())) == 1, same

@@ -10,7 +10,7 @@ import pytest
 
 from convtrain.run.directory import Run
 from convtrain.training.provenance import collect_provenance, installed_packages
-from convtrain.use.compare import provenance_pairs
+from convtrain.use.compare import provenance_rows
 from tests.conftest import REPOSITORY
 
 
@@ -64,8 +64,8 @@ def test_what_an_older_run_does_not_record_is_no_difference(tmp_path: Path) -> N
         runs[name].provenance.write_text(json.dumps(recorded))
 
     def differing(first: str, second: str) -> set[str]:
-        pairs = provenance_pairs(runs[first], runs[second])
-        return {pair.key for pair in pairs if not pair.is_equal}
+        rows = provenance_rows(runs[first], runs[second])
+        return {row.key for row in rows if not row.is_equal}
 
     assert differing("old", "new") == differing("new", "old") == {"packages.torch"}
     assert differing("new", "other") == {"packages.mine"}
