@@ -169,8 +169,8 @@ def test_every_verb_works(installed: Installed) -> None:
     assert "mine" in installed("convtrain", "list", "experiment")
     commands = {
         "check": ["--build", *QUICK], "compare": [run, other], "copy": ["network/resnet8"],
-        "diff": [run, other], "export": [run], "gradients": [run], "layers": ["ReLU"], "list": [], "rerun": [run],
-        "summary": QUICK,
+        "diff": [run, other], "export": [run], "gradients": [run], "layers": ["ReLU"],
+        "list": [], "rerun": [run], "summary": QUICK,
     }  # fmt: skip
     done_elsewhere = {"new", "sweep", "train"}
     assert commands.keys() | done_elsewhere >= verbs_by_name().keys()

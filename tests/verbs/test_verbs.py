@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line(
         ("summary -m seed=1,2", "-m: a summary shows one network; leave it out"),
         ("summary --csv x", "--csv: no such option; type logger.csv=VALUE"),
         ("chek", "VERB: invalid choice: 'chek' (choose from "),
-        ("", "python -m convtrain: type what to do: check, copy, diff, "),
+        ("", "python -m convtrain: type what to do: check, "),
         ("export", "the following arguments are required: RUN; python -m convtrain export --help"),
         ("export RUN --chekpoint best", "--chekpoint: export takes no such argument; did you mean"),
         ("diff A B C", "C: diff takes no such argument"),
