@@ -29,7 +29,7 @@ from convtrain.process.atomic import line_on_full_disk
 from convtrain.process.ranks import as_launched
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
-from convtrain.run.result import EVALUATED, Result, metric_of
+from convtrain.run.result import Result
 from convtrain.training.beginning import begin, checkpoint_to_resume, logged_before
 from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
@@ -39,7 +39,7 @@ from convtrain.training.evaluation import keep_test, measured
 from convtrain.training.loggers.custom import end, make_custom_loggers
 from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.numbers import Newest
-from convtrain.training.loggers.tensorboard import compared_settings, tensorboard_of
+from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.objectives import check_loss_targets, make_metrics
 from convtrain.training.small_batches import check_smallest_batch
 from convtrain.training.task import Task
@@ -134,11 +134,12 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         custom=task.resuming.loggers,
     )  # fmt: skip
     trainer.checkpoint_files.found = found
-    tested = None
+    tested, ready = None, time.perf_counter()
     try:
         path = str(found.path) if found else None
         trainer.fit(task, datamodule=parts.data, ckpt_path=path, weights_only=True)
         data_seconds = getattr(trainer.train_dataloader, "seconds", 0.0)
+        trained = time.perf_counter()
         if config.trainer.limit_test_batches != 0:
             if config.callbacks.checkpoint.test_with == "best":
                 tested = load_best_weights(trainer)
@@ -153,7 +154,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         end(task.resuming.loggers)
         parts.data.close()
 
-    entries, epochs = task.entries, task.progress.epochs
+    ended, entries, epochs = time.perf_counter(), task.entries, task.progress.epochs
     names = measured_names(config.metrics)
     others = {k: v for k, v in entries.newest.items() if k not in (*COLUMNS, *names)}
     result: Result = {
@@ -164,7 +165,15 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         "steps": trainer.global_step,
         "epochs": epochs,
         "stopped_early": why_early(trainer, epochs),
-        "wall_time_seconds": time.perf_counter() - parts.started,
+        "wall_time_seconds": ended - parts.started,
+        "seconds": {
+            "start": ready - parts.started,
+            "train": entries.seconds,
+            "data": data_seconds,
+            "recorder": parts.recorder.overhead.seconds if parts.recorder else 0.0,
+            "val": entries.validation_seconds,
+            "test": ended - trained,
+        },
         "tested_checkpoint": tested,
         "tested_split": parts.data.splits.tested,
         "parameters": sum(p.numel() for p in task.model.parameters()),
@@ -172,20 +181,22 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     if (recorder := parts.recorder) is not None:
         share, size = recorder.overhead_share, recorder.bytes_written
         result["recorder"] = {"share_of_time": share, "bytes": size}
-    _finish(config, run, trainer, result)
+    _finish(parts, result)
     return result
 
 
 @rank_zero_only
-def _finish(config: Config, run: Run, trainer: Trainer, result: Result) -> None:
+def _finish(parts: Assembled, result: Result) -> None:
+    run, trainer = parts.run, parts.trainer
     if (tensorboard := tensorboard_of(trainer.loggers)) is not None:
-        names = (*EVALUATED, *measured_names(config.metrics))
-        values = ((name, metric_of(result, name)) for name in names)
-        metrics = {name: v for name, v in values if isinstance(v, int | float)}
-        tensorboard.log_results(compared_settings(config), metrics, trainer.global_step)
+        tensorboard.log_run(parts.config, result, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("finished")
     run.finish(result)
     if "recorder" in result:  # the run is finished even if the process is killed here
         result["gradients"] = diagnose(run.path)
         run.finish(result)
+    if parts.config.callbacks.report:
+        from convtrain.report.ending import write_at_end  # jinja2 takes 20 ms to import
+
+        write_at_end(run, parts.asked, parts.data.splits.test)

@@ -35,6 +35,7 @@ ROLES = {
     "callbacks.checkpoint.keep_last": MAY_CHANGE,
     "callbacks.progress_bar": NEUTRAL,
     "callbacks.walkthrough": NEUTRAL,
+    "callbacks.report": NEUTRAL,
     "augment.workers": NEUTRAL,
     "data.root": MAY_CHANGE,
     "data.train.root": MAY_CHANGE,

@@ -50,6 +50,10 @@ class Run:
         """Return the file with a row for each image of an evaluation, if the model classifies."""
         return self.evaluations / f"{name}.parquet"
 
+    def mistakes(self, name: str = TEST) -> Path:
+        """Return the file with the pictures of an evaluation's most confident mistakes."""
+        return self.evaluations / f"{name}-mistakes.npz"
+
     # --- state ------------------------------------------------------------------------------------
 
     @property
@@ -119,7 +123,13 @@ class Run:
 
     def announce(self, config: Configuration, overrides: Sequence[str]) -> None:
         """Store the configuration before anything can fail; delete an earlier result and error."""
-        for stale in (self.result, self.error, self.evaluation(), self.predictions()):
+        for stale in (
+            self.result,
+            self.error,
+            self.evaluation(),
+            self.predictions(),
+            self.mistakes(),
+        ):
             stale.unlink(missing_ok=True)
         plain = dict(config) if isinstance(config, Mapping) else config.model_dump(by_alias=True)
         write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
@@ -185,12 +195,13 @@ class Run:
             return {}
         return _mapping(self.provenance, from_json)
 
-    def resume_command(self) -> str:
+    def resume_command(self, *overrides: str) -> str:
         """Return the command that resumes the run, in the folder in which it was started."""
         folder: object = None
         with suppress(CorruptDataError):
             folder = value_at(self.read_provenance(), "project.folder", None)
-        return resume_command(self.path, cwd=Path(folder) if isinstance(folder, str) else None)
+        cwd = Path(folder) if isinstance(folder, str) else None
+        return resume_command(self.path, *overrides, cwd=cwd)
 
     def read_error(self) -> str | None:
         """Return why the run failed, or None."""

@@ -24,6 +24,25 @@ class RecorderCost(TypedDict):
     bytes: int
 
 
+class Seconds(TypedDict):
+    """Where the wall time of the process went that ended the run.
+
+    Attributes:
+        start: making data, model and trainer.
+        train: the training steps, with ``data`` and ``recorder``.
+        data: waiting for batches of the training.
+        recorder: recording gradients.
+        val, test: the validations and the test.
+    """
+
+    start: float
+    train: float
+    data: float
+    recorder: float
+    val: float
+    test: float
+
+
 class Diagnosed(Metrics, total=False):
     """The keys that only a run with a gradient recorder has; ``gradients`` is the diagnosis."""
 
@@ -46,6 +65,7 @@ class Result(Diagnosed):
         tested_split: ``test``, or ``val`` if the data has no test split.
         images_per_second: speed of training, without validation.
         data_share_of_time: fraction of the training time in which the loop waited for batches.
+        seconds: where the wall time went.
         callback_metrics: last values of metrics that the user's callbacks logged.
     """
 
@@ -58,6 +78,7 @@ class Result(Diagnosed):
     images_per_second: float
     data_share_of_time: float
     wall_time_seconds: float
+    seconds: Seconds
     callback_metrics: dict[str, float]
 
 

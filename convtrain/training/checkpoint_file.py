@@ -91,6 +91,24 @@ def load_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") 
     return loaded
 
 
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of ``state_dict``, each of which is read from the file when it is used.
+
+    The checksum is not compared, so this is for showing a tensor, not for training with it.
+
+    Raises:
+        MissingDataError: there is no such file.
+        CorruptDataError: it is damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: there is no such checkpoint") from None
+    except Exception as error:  # a forged file can raise any exception in torch's reader
+        raise CorruptDataError(f"{path}: refused, {_why_refused(error)}") from None
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
 class Found(NamedTuple):
     """A checkpoint to resume from; ``damaged`` says why each newer one cannot be used."""
 

@@ -32,6 +32,7 @@ class LogEntries:
         self._offered: dict[str, Tensor] = {}  # that a callback has logged by a logger alone
         self.logged_step = 0  # optimiser step of the newest training entry
         self.images = self.seconds = 0.0  # trained on so far, without the time of validation
+        self.validation_seconds = 0.0
         self._interval_began = self._paused_at = time.perf_counter()
 
     def start_clock(self) -> None:
@@ -41,7 +42,9 @@ class LogEntries:
         self._paused_at = time.perf_counter()
 
     def continue_clock(self) -> None:
-        self._interval_began += time.perf_counter() - self._paused_at
+        passed = time.perf_counter() - self._paused_at
+        self._interval_began += passed
+        self.validation_seconds += passed
 
     def is_due(self, step: int) -> bool:
         return step != self.logged_step and step % self.every_n_steps == 0

@@ -52,6 +52,7 @@ class Callbacks(Section):
     early_stopping: EarlyStopping
     progress_bar: bool = Field(description="show a progress bar")
     walkthrough: bool = Field(description="print the six steps of training on the first batch")
+    report: bool = Field(default=True, description="write report.html at the end of the run")
     custom: list[Annotated[CallbackTarget, WrapValidator(named_or_as_it_is)]] = Field(
         description="Lightning callbacks, each with a _target_"
     )

@@ -15,8 +15,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from convtrain.config.monitors import measured_names
 from convtrain.config.schema import Config
 from convtrain.process.atomic import atomic_write
+from convtrain.run.result import EVALUATED, Result, metric_of
 
 
 class Written(TypedDict):
@@ -65,6 +67,13 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.add_text(tag, re.sub(r"^", "    ", text, flags=re.MULTILINE), step)
 
     @rank_zero_only
+    def log_run(self, config: Config, result: Result, step: int) -> None:
+        """Log a finished run for the page HPARAMS: its settings, and what was measured at last."""
+        names = (*EVALUATED, *measured_names(config.metrics))
+        values = ((name, metric_of(result, name)) for name in names)
+        metrics = {name: v for name, v in values if isinstance(v, int | float)}
+        self.log_results(compared_settings(config), metrics, step)
+
     def log_results(
         self, settings: Mapping[str, object], metrics: Mapping[str, float], step: int
     ) -> None:

@@ -1,0 +1,196 @@
+"""What was trained, the state of the run, and its result in a few numbers and sentences."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from convtrain.config.dotted import value_at
+from convtrain.run.curves import Curve
+from convtrain.run.directory import Run
+from convtrain.run.result import Result
+from convtrain.text import format_duration, format_metric
+
+Z95 = 1.96  # standard deviations of a 95 % interval
+OVERFITTED = 0.05  # gap of training and validation accuracy
+
+Curves = Mapping[str, Curve]
+
+
+class Standing(NamedTuple):
+    """The state of a run: one word, whether it is good, bad or soft, and a sentence."""
+
+    word: str
+    kind: str
+    text: str
+
+
+def standing(run: Run, result: Result | None) -> Standing:
+    if result is not None:
+        early = result.get("stopped_early")
+        return Standing(
+            "finished", "good", f"The training stopped early: {early}." if early else ""
+        )
+    if run.is_locked:
+        return Standing(
+            "running", "soft", "The run is still training; this page shows its state so far."
+        )
+    if (error := run.read_error()) is not None:
+        return Standing("failed", "bad", error)
+    what = "can be resumed" if run.is_resumable else "has not saved a checkpoint yet"
+    return Standing(
+        "unfinished",
+        "soft",
+        f"The run was interrupted and {what}; this page shows its state so far.",
+    )
+
+
+def model_of(config: Mapping[str, object]) -> str:
+    """Return the name of the network, of torchvision's model or of the user's class."""
+    target, name = value_at(config, "model._target_", None), value_at(config, "model.name", None)
+    return str(target or name or value_at(config, "network.name", "network")).rpartition(".")[2]
+
+
+def described(
+    config: Mapping[str, object], result: Result | None, device: object, curves: Curves
+) -> str:
+    """Return a sentence on what was trained, and how."""
+
+    def known(key: str, form: str) -> str | None:
+        value = value_at(config, key, None)
+        return None if value is None or isinstance(value, dict | list) else form.format(value)
+
+    style = {"functional": "functions of torch.nn.functional", "nn": "modules of torch.nn"}
+    written = style.get(str(value_at(config, "model.style", "")), "torchvision's or your own class")
+    size = f"{result['parameters']:,} parameters, " if result and "parameters" in result else ""
+    if result is not None:
+        length = f"{_counted(result['epochs'], 'epoch')} ({_counted(result['steps'], 'step')})"
+    else:
+        steps = max((curve.steps[-1] for curve in curves.values() if curve.steps), default=0)
+        length = f"{steps:,} of its steps so far"
+    parts = [
+        known("data.batch_size", "batches of {} images"),
+        _with(known("optimizer.name", "optimizer {}"), known("optimizer.lr", "learning rate {}")),
+        known("scheduler.name", "scheduler {}"),
+        known("loss.name", "loss {}"),
+        known("seed", "seed {}"),
+        f"device {device}" if device else None,
+    ]
+    return (
+        f"The network {model_of(config)} ({size}written as {written}) was trained on "
+        f"{value_at(config, 'data.name', 'images')} for {length}: "
+        f"{', '.join(part for part in parts if part)}."
+    )
+
+
+def _with(first: str | None, second: str | None) -> str | None:
+    return f"{first} with {second}" if first and second else first or second
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def tiles(result: Result | None, curves: Curves, images: int | None) -> Iterator[tuple[str, str]]:
+    """Yield the numbers to see first, each with what it is."""
+    shown = result or {}
+    if "test/acc" in shown:
+        of = "test images" if shown.get("tested_split", "test") == "test" else "validation images"
+        count = f" of {images:,} {of}" if images else f" of the {of}"
+        yield format_metric("test/acc", shown["test/acc"]), f"accuracy{count}"
+    for name, what in (("val/acc", "validation"), ("train/acc_epoch", "training")):
+        if curve := curves.get(name):
+            yield format_metric("acc", curve.values[-1]), f"{what} accuracy, last epoch"
+    if "test/loss" in shown:
+        yield format_metric("test/loss", shown["test/loss"]), "test loss"
+    elif curve := curves.get("val/loss") or curves.get("train/loss"):
+        yield format_metric("loss", curve.values[-1]), "loss, the newest"
+    if result is not None:
+        yield format_duration(result["wall_time_seconds"]), "wall time"
+
+
+def interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of an accuracy that was measured on this many images."""
+    share = Z95**2 / images
+    centre = (accuracy + share / 2) / (1 + share)
+    half = Z95 / (1 + share) * math.sqrt(accuracy * (1 - accuracy) / images + share / 4 / images)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def remarks(
+    config: Mapping[str, object],
+    result: Result | None,
+    curves: Curves,
+    images: int | None,
+    classes: int | None,
+) -> Iterator[str]:
+    """Yield a sentence for each thing that the result says when it is read with care."""
+    accuracy = (result or {}).get("test/acc")
+    if accuracy is not None and images:
+        low, high = interval(accuracy, images)
+        yield (
+            f"With {images:,} images, an accuracy of {accuracy:.2%} is known to within chance: the true "
+            f"one lies between {low:.1%} and {high:.1%} in 95 of 100 such tests."
+        )
+        if classes and low <= 1 / classes <= high:
+            yield f"That is no better than guessing one of {classes} classes ({1 / classes:.1%})."
+    yield from _about_weights(config, result, curves)
+    yield from _about_gap(curves)
+    lost = [name for name in ("train/loss", "val/loss") if _is_lost(curves.get(name))]
+    if lost:
+        yield f"The {' and the '.join(lost)} became NaN or infinite: see the diagnosis below."
+
+
+def _about_weights(
+    config: Mapping[str, object], result: Result | None, curves: Curves
+) -> Iterator[str]:
+    monitor = str(value_at(config, "callbacks.checkpoint.monitor", "val/loss"))
+    best = best_of(curves.get(monitor), monitor)
+    if result is not None and "test/acc" in result:
+        tested = result.get("tested_checkpoint")
+        which = f"the best by {monitor}, {tested}" if tested else "those of the last step"
+        yield f"The test used these weights: {which}."
+    if best is not None:
+        epoch, value, last = best
+        at_end = (
+            "which is the last"
+            if value == last
+            else f"at the end it is {format_metric(monitor, last)}"
+        )
+        yield f"{monitor} was best in epoch {epoch:g}, {format_metric(monitor, value)}; {at_end}."
+
+
+def best_of(curve: Curve | None, name: str) -> tuple[float, float, float] | None:
+    """Return the epoch of a metric's best value, this value, and the last one."""
+    finite = [i for i, v in enumerate(curve.values) if math.isfinite(v)] if curve else []
+    if not finite or curve is None:
+        return None
+    choose = min if "loss" in name else max
+    at = choose(finite, key=curve.values.__getitem__)
+    return curve.epochs[at], curve.values[at], curve.values[-1]
+
+
+def _about_gap(curves: Curves) -> Iterator[str]:
+    train, val = curves.get("train/acc_epoch"), curves.get("val/acc")
+    if not train or not val:
+        return
+    gap = train.values[-1] - val.values[-1]
+    if not math.isfinite(gap):
+        return
+    text = (
+        f"In the last epoch, {train.values[-1]:.2%} of the training images were classified correctly and "
+        f"{val.values[-1]:.2%} of the validation images"
+    )
+    if gap > OVERFITTED:
+        yield (
+            f"{text}: a gap of {100 * gap:.1f} percentage points. The network knows its training images "
+            f"better than new ones (overfitting); more images, augment=..., a higher "
+            f"optimizer.weight_decay or callbacks.early_stopping.patience may help."
+        )
+    elif gap < -OVERFITTED:
+        yield f"{text}: augmentation or dropout makes the training images harder than new ones."
+    else:
+        yield f"{text}: a gap of {100 * gap:.1f} percentage points, so there is little overfitting."
+
+
+def _is_lost(curve: Curve | None) -> bool:
+    return curve is not None and not all(map(math.isfinite, curve.values))
