@@ -167,17 +167,14 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         "stopped_early": why_early(trainer, epochs),
         "wall_time_seconds": ended - parts.started,
         "seconds": {
-            "start": ready - parts.started,
-            "train": entries.seconds,
-            "data": data_seconds,
+            "start": ready - parts.started, "train": entries.seconds, "data": data_seconds,
             "recorder": parts.recorder.overhead.seconds if parts.recorder else 0.0,
-            "val": entries.validation_seconds,
-            "test": ended - trained,
+            "val": entries.validation_seconds, "test": ended - trained,
         },
         "tested_checkpoint": tested,
         "tested_split": parts.data.splits.tested,
         "parameters": sum(p.numel() for p in task.model.parameters()),
-    }
+    }  # fmt: skip
     if (recorder := parts.recorder) is not None:
         share, size = recorder.overhead_share, recorder.bytes_written
         result["recorder"] = {"share_of_time": share, "bytes": size}

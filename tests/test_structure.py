@@ -25,6 +25,7 @@ ORDER = (
     "training",
     "gradients",
     "pages",
+    "report",
     "sweeps",
     "assembly",
     "pipeline",

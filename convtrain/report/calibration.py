@@ -8,12 +8,12 @@ BINS = 15  # as torchmetrics' CalibrationError, which `metrics=calibration` choo
 
 
 class Calibration(NamedTuple):
-    """The bins of a reliability diagram that hold images, and the expected calibration error.
+    """The bins of a reliability diagram, and the expected calibration error.
 
     Attributes:
-        confidence: mean probability of the predicted class, float (B,).
-        accuracy: fraction of right predictions (B,).
-        count: images (B,).
+        confidence: mean probability of the predicted class, float (B,); NaN without images.
+        accuracy: fraction of right predictions (B,); NaN without images.
+        images: their number (B,).
         error: mean distance of confidence and accuracy, weighted by the images (ECE; Guo et al.,
             2017, https://arxiv.org/abs/1706.04599).
         overconfident: mean confidence minus accuracy of all images.
@@ -21,7 +21,7 @@ class Calibration(NamedTuple):
 
     confidence: np.ndarray
     accuracy: np.ndarray
-    count: np.ndarray
+    images: np.ndarray
     error: float
     overconfident: float
 
@@ -34,11 +34,11 @@ def calibration_of(probability: np.ndarray, right: np.ndarray, bins: int = BINS)
         right: whether the prediction is right, bool (N,).
     """
     places = np.ceil(probability.astype(np.float64) * bins).astype(int).clip(1, bins) - 1
-    count = np.bincount(places, minlength=bins)
+    images = np.bincount(places, minlength=bins)
     sums = (np.bincount(places, weights, bins) for weights in (probability, right))
-    held = count > 0
-    confidence, accuracy = (total[held] / count[held] for total in sums)
-    count = count[held]
-    gap = confidence - accuracy
-    error, mean = (float((each * count).sum() / count.sum()) for each in (np.abs(gap), gap))
-    return Calibration(confidence, accuracy, count, error, mean)
+    confidence, accuracy = (
+        np.divide(total, images, out=np.full(bins, np.nan), where=images > 0) for total in sums
+    )
+    gap = np.nan_to_num(confidence - accuracy)
+    error, mean = (float(each @ images / images.sum()) for each in (np.abs(gap), gap))
+    return Calibration(confidence, accuracy, images, error, mean)

@@ -47,7 +47,7 @@ class Confused(NamedTuple):
 
     true: int
     predicted: int
-    count: int
+    images: int
     part: float  # of the images of the true class
 
 

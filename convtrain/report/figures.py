@@ -51,13 +51,13 @@ def _measures(curves: Curves) -> dict[str, tuple[str, Axis, str]]:
         "loss": (
             "Loss",
             Axis("loss", log=_spans_decades(curves)),
-            "How wrong the predictions are: training lowers it. A validation loss that rises while the "
-            "training loss falls is a sign of overfitting.",
+            "How wrong the predictions are; training lowers it. A validation loss that rises while "
+            "the training loss falls is a sign of overfitting.",
         ),
         "acc": (
             "Accuracy",
             Axis("accuracy", percent=True),
-            "The fraction of images that are classified correctly, of the training and the validation images.",
+            "The fraction of the images that are classified correctly.",
         ),
     }
     for name in curves:
@@ -83,13 +83,13 @@ def _series(curves: Curves, measure: str, result: Result | None) -> Iterator[Ser
         yield Series("training, epoch", curve.steps, curve.values, colour=1)
     if (curve := curves.get(f"val/{measure}")) is not None:
         yield Series("validation", curve.steps, curve.values, colour=2)
-    tested = (result or {}).get(f"test/{measure}")
+    tested = result.get(f"test/{measure}") if result is not None else None
     if isinstance(tested, float) and result is not None:
         yield Series("test", [result["steps"]], [tested], "dots", colour=3)
 
 
 def other_curves(curves: Curves) -> Iterator[Markup]:
-    """Yield a figure for each number that the user's own callbacks have logged, and for the speed."""
+    """Yield a figure for each number that the user's callbacks have logged, and for the speed."""
     known = ("train/", "val/", "test/", "lr/")
     for name, curve in curves.items():
         if not f"{name}/".startswith(known):
@@ -106,27 +106,36 @@ def matrix(confusion: np.ndarray, names: Sequence[str]) -> Markup:
         "Confusion matrix",
         confusion,
         names,
-        note="A row holds the images of one class, a column those that were predicted as one class. "
+        note="A row has the images of one class, a column those that were predicted as one class. "
         "Correct predictions are on the diagonal; every other cell counts mistakes.",
     )
 
 
 def reliability(found: Calibration) -> Markup:
     """Draw how often predictions are right, over how sure the network was."""
-    direction = "too sure of itself" if found.overconfident > 0 else "less sure than it could be"
+    bins = len(found.images)
+    held = found.images > 0
+    sure = "too sure of itself" if found.overconfident > 0 else "less sure than it could be"
     return plot(
-        "Reliability diagram",
+        "Calibration",
         [
-            Series("perfectly calibrated", [0, 1], [0, 1], colour=0, dashed=True),
-            Series("this run", found.confidence, found.accuracy, "marked", colour=1),
+            Series(
+                "images",
+                (np.arange(bins) + 0.5) / bins,
+                found.images / found.images.sum(),
+                "bars",
+                0,
+            ),
+            Series("if well calibrated", [0, 1], [0, 1], colour=0, dashed=True),
+            Series("this run", found.confidence[held], found.accuracy[held], "marked", colour=1),
         ],
         Axis("probability of the predicted class", percent=True, low=0, high=1),
         Axis("fraction that is correct", percent=True, low=0, high=1),
         square=True,
-        note=f"Each dot is a group of images with about the same probability. On the dashed line, "
-        f"predictions of 80 % would be right 80 % of the time. The mean distance from it is the expected "
-        f"calibration error (ECE), here {found.error:.2%}; on the whole, the network is {direction} "
-        f"(by {abs(found.overconfident):.2%}).",
+        note=f"A dot is a group of images with about the same probability, a grey column how many "
+        f"they are. On the dashed line, predictions of 80 % would be right 80 % of the time. The "
+        f"mean distance from it is the expected calibration error (ECE): {found.error:.2%}. On "
+        f"the whole, the network is {sure}, by {abs(found.overconfident):.2%}.",
     )
 
 
@@ -145,9 +154,9 @@ def mistake_pictures(tested: Tested) -> Markup:
             if mistake.picture is not None
         ],
         size=PICTURE_PIXELS,
-        note=f"{len(shown)} of {tested.wrong:,} mistakes, those of which the network was surest: the class "
-        f"that it predicted with its probability, and the true class with its. Look for wrong labels, and "
-        f"for what these images have in common.",
+        note=f"{len(shown)} of {tested.wrong:,} mistakes, those of which the network was surest: "
+        f"the class that it predicted with its probability, and the true class with its. Look for "
+        f"wrong labels, and for what these images have in common.",
     )
 
 
@@ -172,9 +181,9 @@ def gradient_figures(found: Condensed) -> Iterator[Markup]:
             log=True,
             kinds=found.kinds,
             kind_names=KINDS,
-            note="A row is a layer, a column a step (or the largest norm of a few steps). Rows that darken "
-            "towards the input lose their gradient on the way back; a bright column is a step that moved "
-            "the weights far.",
+            note="A row is a layer, a column a step, or the largest norm of a few steps. Rows that "
+            "darken towards the input lose their gradient on the way back; a bright column is a "
+            "step that moved the weights far.",
         )
     phases = (
         [("first tenth of the steps", found.early), ("last tenth of the steps", found.late)]
@@ -187,9 +196,9 @@ def gradient_figures(found: Condensed) -> Iterator[Markup]:
         [Series(name, values, rows, "marked") for name, values in phases],
         Axis("mean gradient norm (L2)", log=True),
         Axis("layer, from the input down", labels=found.layers),
-        note="How large the gradient is that reaches each layer. Differences of a factor of 10 between "
-        "kinds of layers are usual; a steady fall over many powers of ten towards the input means "
-        "that the first layers hardly learn.",
+        note="How large the gradient is that reaches each layer. Differences of a factor of 10 "
+        "between kinds of layers are usual; a steady fall over many powers of ten towards the "
+        "input means that the first layers hardly learn.",
     )
 
 
@@ -205,8 +214,9 @@ def filter_figure(checkpoint: Path) -> Markup | None:
         f"First filters: {layer}",
         [Picture(pixels) for pixels in as_pictures(filters)],
         size=44,
-        note=f"{len(filters)} filters of {height} x {width} weights from {checkpoint.name}, all on one scale: "
-        f"{colours}. Filters that look like edges and blobs have learned; noise has not.",
+        note=f"{len(filters)} filters of {height} x {width} weights from {checkpoint.name}, all on "
+        f"one scale: {colours}. Filters that look like edges and blobs have learned something; "
+        f"those that look like noise have not.",
     )
 
 
@@ -218,20 +228,20 @@ def time_figure(result: Result) -> Markup | None:
     if (seconds := result.get("seconds")) is None:
         return None
     inside = seconds["data"] + seconds["recorder"]
-    rest = result["wall_time_seconds"] - sum(seconds.values()) + inside
+    outside = seconds["start"] + seconds["train"] + seconds["val"] + seconds["test"]
     parts = [
         ("making data and model", seconds["start"]),
-        ("training steps", max(seconds["train"] - inside, 0)),
+        ("training steps", seconds["train"] - inside),
         ("waiting for batches", seconds["data"]),
         ("gradient recorder", seconds["recorder"]),
         ("validation", seconds["val"]),
         ("test", seconds["test"]),
-        ("checkpoints and the rest", max(rest, 0)),
+        ("checkpoints and the rest", result["wall_time_seconds"] - outside),
     ]
     return stacked(
         "Where the time went",
         [(name, value) for name, value in parts if value > 0],
         format_duration,
-        note="The wall time of the training process, without the start of Python and its libraries. If "
-        "waiting for batches is a large part, the data limits the speed; otherwise the network does.",
+        note="The wall time of the training process, without the start of Python and its "
+        "libraries.",
     )

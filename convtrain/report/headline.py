@@ -92,16 +92,15 @@ def _counted(count: int, what: str) -> str:
 
 def tiles(result: Result | None, curves: Curves, images: int | None) -> Iterator[tuple[str, str]]:
     """Yield the numbers to see first, each with what it is."""
-    shown = result or {}
-    if "test/acc" in shown:
-        of = "test images" if shown.get("tested_split", "test") == "test" else "validation images"
-        count = f" of {images:,} {of}" if images else f" of the {of}"
-        yield format_metric("test/acc", shown["test/acc"]), f"accuracy{count}"
+    if result is not None and "test/acc" in result:
+        of = "validation" if result.get("tested_split") == "val" else "test"
+        count = f"{images:,}" if images else "the"
+        yield format_metric("acc", result["test/acc"]), f"accuracy of {count} {of} images"
     for name, what in (("val/acc", "validation"), ("train/acc_epoch", "training")):
         if curve := curves.get(name):
             yield format_metric("acc", curve.values[-1]), f"{what} accuracy, last epoch"
-    if "test/loss" in shown:
-        yield format_metric("test/loss", shown["test/loss"]), "test loss"
+    if result is not None and "test/loss" in result:
+        yield format_metric("loss", result["test/loss"]), "test loss"
     elif curve := curves.get("val/loss") or curves.get("train/loss"):
         yield format_metric("loss", curve.values[-1]), "loss, the newest"
     if result is not None:
@@ -124,12 +123,12 @@ def remarks(
     classes: int | None,
 ) -> Iterator[str]:
     """Yield a sentence for each thing that the result says when it is read with care."""
-    accuracy = (result or {}).get("test/acc")
-    if accuracy is not None and images:
+    if result is not None and "test/acc" in result and images:
+        accuracy = result["test/acc"]
         low, high = interval(accuracy, images)
         yield (
-            f"With {images:,} images, an accuracy of {accuracy:.2%} is known to within chance: the true "
-            f"one lies between {low:.1%} and {high:.1%} in 95 of 100 such tests."
+            f"An accuracy of {accuracy:.2%} on {images:,} images is an estimate: on very many "
+            f"images like these, it would be between {low:.1%} and {high:.1%} (95 % interval)."
         )
         if classes and low <= 1 / classes <= high:
             yield f"That is no better than guessing one of {classes} classes ({1 / classes:.1%})."
@@ -177,13 +176,13 @@ def _about_gap(curves: Curves) -> Iterator[str]:
     if not math.isfinite(gap):
         return
     text = (
-        f"In the last epoch, {train.values[-1]:.2%} of the training images were classified correctly and "
-        f"{val.values[-1]:.2%} of the validation images"
+        f"In the last epoch, the accuracy was {train.values[-1]:.2%} on the training images and "
+        f"{val.values[-1]:.2%} on the validation images"
     )
     if gap > OVERFITTED:
         yield (
-            f"{text}: a gap of {100 * gap:.1f} percentage points. The network knows its training images "
-            f"better than new ones (overfitting); more images, augment=..., a higher "
+            f"{text}: a gap of {100 * gap:.1f} percentage points. The network knows its training "
+            f"images better than new ones (overfitting); more images, augment=..., a higher "
             f"optimizer.weight_decay or callbacks.early_stopping.patience may help."
         )
     elif gap < -OVERFITTED:

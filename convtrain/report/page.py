@@ -19,7 +19,7 @@ from convtrain.report.classes import ClassCounts, most_confused
 from convtrain.report.record import read_condensed
 from convtrain.report.tested import Tested, read_tested
 from convtrain.run import commands
-from convtrain.run.curves import read_curves
+from convtrain.run.curves import Curve, read_curves
 from convtrain.run.directory import Run
 from convtrain.run.result import Result
 
@@ -55,9 +55,9 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
             return otherwise
 
     result = read(run.read_result, None)
-    provenance = read(run.read_provenance, {})
+    provenance = read(run.read_provenance, dict[str, object]())
     tested = read(lambda: read_tested(run), None)
-    curves = read_curves(run.path)
+    curves = read(lambda: read_curves(run.path), dict[str, Curve]())
     images = tested.images if tested else None
     classes = len(tested.counts.names) if tested and tested.confusion is not None else None
     device = provenance.get("device")
@@ -76,7 +76,7 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
         predictions=_predictions(tested),
         tables=list(_tables(tested)),
         mistakes=figures.mistake_pictures(tested) if tested and tested.mistakes else "",
-        diagnosis=(result or {}).get("gradients") or (diagnose(run.path) if record else []),
+        diagnosis=(result and result.get("gradients")) or (diagnose(run.path) if record else []),
         record=list(figures.gradient_figures(record)) if record else [],
         filters=figures.filter_figure(_checkpoint(run, result)),
         time=figures.time_figure(result) if result else None,
@@ -84,7 +84,7 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
         changes=changes(config),
         long=LONG,
         provenance=list(_provenance(provenance)),
-        packages=sorted((provenance.get("packages") or {}).items()),
+        packages=_versions(provenance),
         folder=typed_in(),
         commands=list(_commands(run, result)),
     )
@@ -117,9 +117,9 @@ def _tables(
         shown, title = counts.worst()[:MOST_WORST], f"The {MOST_WORST} classes with the lowest F1"
     yield (
         title,
-        "Precision: of the images predicted as this class, the part that belongs to it. Recall: of the "
-        "images of this class, the part that was found. F1 is high only if both are. Images: how many "
-        "the test has of the class; with few, these numbers are rough.",
+        "Precision: of the images predicted as this class, the part that belongs to it. Recall: "
+        "of the images of this class, the part that was found. F1 is high only if both are. "
+        "Images: how many the test has of the class; with few, these numbers are rough.",
         [("class", False), *((name, True) for name in ("precision", "recall", "F1", "images"))],
         [_class_row(counts, index) for index in shown],
     )  # fmt: skip
@@ -130,7 +130,7 @@ def _tables(
         "Images of the first class that were predicted as the second.",
         [("true class", False), ("predicted as", False), ("images", True), ("of the class", True)],
         [
-            [counts.names[p.true], counts.names[p.predicted], f"{p.count:,}", f"{p.part:.1%}"]
+            [counts.names[p.true], counts.names[p.predicted], f"{p.images:,}", f"{p.part:.1%}"]
             for p in pairs
         ],
     )
@@ -140,14 +140,14 @@ def _class_row(counts: ClassCounts, index: int) -> list[str]:
     numbers = (counts.precision[index], counts.recall[index], counts.f1[index])
     return [
         counts.names[index],
-        *("–" if np.isnan(number) else f"{number:.1%}" for number in numbers),
+        *("-" if np.isnan(number) else f"{number:.1%}" for number in numbers),
         f"{counts.support[index]:,}",
     ]
 
 
 def _checkpoint(run: Run, result: Result | None) -> Path:
     """Return the checkpoint that was tested, or the last one."""
-    name = (result or {}).get("tested_checkpoint")
+    name = result.get("tested_checkpoint") if result is not None else None
     return run.checkpoints / Path(name).name if name else run.last_checkpoint
 
 
@@ -159,8 +159,9 @@ def _speed(result: Result | None) -> str:
         return ""
     data = result["data_share_of_time"]
     return (
-        f"Training went through {result['images_per_second']:,.0f} images a second, and waited for batches in "
-        f"{data:.0%} of its time: {'the data' if data > 0.5 else 'computing'} is the bottleneck."
+        f"Training went through {result['images_per_second']:,.0f} images a second, and waited for "
+        f"batches in {data:.0%} of its time: {'the data' if data > 0.5 else 'computing'} is the "
+        f"bottleneck."
     )
 
 
@@ -191,6 +192,12 @@ def _provenance(provenance: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         "run id": known("run_id"),
     }
     yield from ((name, text) for name, text in parts.items() if text)
+
+
+def _versions(provenance: Mapping[str, object]) -> dict[str, str]:
+    packages = provenance.get("packages")
+    found = packages if isinstance(packages, dict) else {}
+    return {str(name): str(version) for name, version in found.items()}
 
 
 def _git(recorded: object) -> str:

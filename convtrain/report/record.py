@@ -78,7 +78,8 @@ class _Groups:
         wider = (0, len(self.layers) - self.peaks.shape[2])
         self.peaks = np.pad(self.peaks, ((0, 0), added, wider), constant_values=-1)
         self.sums = np.pad(self.sums, ((0, 0), added, wider))
-        place = np.ix_(rows, [self.layers.index(name) for name in norms.names])
+        columns = np.array([self.layers.index(name) for name in norms.names])
+        place = np.ix_(rows, columns)
         counted = norms.finite & ~norms.skipped[:, None]
         values = (np.where(norms.finite, norms.values, -1), norms.present, norms.nonfinite)
         for peaks, of_steps in zip(self.peaks, values, strict=True):

@@ -89,7 +89,7 @@ def read_tested(run: Run) -> Tested | None:
 
 
 def store_mistakes(run: Run, images: "Images") -> None:
-    """Store the pictures of the most confident mistakes of the run's test, which had these images."""
+    """Store the pictures of the most confident mistakes of the run's test on these images."""
     rows = _read_rows(run)
     if rows is None or pa.types.is_nested(rows["target"].type):
         return

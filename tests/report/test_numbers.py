@@ -65,10 +65,10 @@ def test_the_most_confused_pairs_are_those_of_a_loop(predictions: tuple[Tensor, 
         if a != b
     }
     found = most_confused(confusion_of(targets.numpy(), guessed.numpy(), CLASSES), 5)
-    assert [each.count for each in found] == sorted(counted.values(), reverse=True)[:5]
+    assert [each.images for each in found] == sorted(counted.values(), reverse=True)[:5]
     for each in found:
-        assert counted[each.true, each.predicted] == each.count
-        assert each.part == pytest.approx(each.count / int((targets == each.true).sum()))
+        assert counted[each.true, each.predicted] == each.images
+        assert each.part == pytest.approx(each.images / int((targets == each.true).sum()))
     assert most_confused(np.eye(3, dtype=np.int64), 5) == []
 
 
@@ -87,7 +87,7 @@ def test_the_calibration_error_is_that_of_torchmetrics(predictions: tuple[Tensor
     found = calibration_of(confidence.numpy(), (guessed == targets).numpy())
     theirs = tm.MulticlassCalibrationError(CLASSES, n_bins=15, norm="l1")(probabilities, targets)
     assert found.error == pytest.approx(float(theirs), abs=1e-6)
-    assert found.count.sum() == IMAGES
+    assert found.images.sum() == IMAGES
     certain = calibration_of(np.array([1.0, 1.0]), np.array([True, False]))
     assert (certain.error, certain.overconfident) == (0.5, 0.5)
 
