@@ -1,11 +1,12 @@
 """The figures of a run's page, each with a sentence that says how to read it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
+from convtrain.config.dotted import value_at
 from convtrain.pages.bars import stacked
 from convtrain.pages.heat_map import confusion_matrix, heat_map
 from convtrain.pages.images import Picture, image_grid
@@ -19,6 +20,7 @@ from convtrain.report.tested import Tested
 from convtrain.run.result import Result
 from convtrain.text import format_duration
 
+SPEED = "images_per_second"
 STEP = Axis("optimiser step")
 PICTURE_PIXELS = 84
 KINDS = (("no gradient", "#b8b8b8"), ("exactly zero", "#000000"), ("NaN or infinity", "#ff1f5b"))
@@ -28,9 +30,14 @@ KINDS = (("no gradient", "#b8b8b8"), ("exactly zero", "#000000"), ("NaN or infin
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def curve_figures(curves: Curves, result: Result | None) -> Iterator[Markup]:
-    """Yield a figure for each measure: loss, accuracy, the chosen metrics, the learning rates."""
-    for measure, (title, axis, note) in _measures(curves).items():
+def curve_figures(
+    curves: Curves, result: Result | None, config: Mapping[str, object]
+) -> Iterator[Markup]:
+    """Yield a figure for each measure: loss, accuracy, the chosen metrics, the learning rates.
+
+    Numbers that the user's callbacks have logged come last.
+    """
+    for measure, (title, axis, note) in _measures(curves, config).items():
         series = list(_series(curves, measure, result))
         if series:
             yield plot(title, series, STEP, axis, note=note)
@@ -43,14 +50,17 @@ def curve_figures(curves: Curves, result: Result | None) -> Iterator[Markup]:
             Axis("learning rate"),
             note="How far a step moves the weights along the gradient; the scheduler changes it.",
         )
+    for name, curve in curves.items():
+        if not f"{name}/".startswith(("train/", "val/", "test/", "lr/", f"{SPEED}/")):
+            yield plot(name, [Series(name, curve.steps, curve.values)], STEP, Axis(name))
 
 
-def _measures(curves: Curves) -> dict[str, tuple[str, Axis, str]]:
+def _measures(curves: Curves, config: Mapping[str, object]) -> dict[str, tuple[str, Axis, str]]:
     """Return title, vertical axis and note by the name of a measure, such as ``loss``."""
     found = {
         "loss": (
             "Loss",
-            Axis("loss", log=_spans_decades(curves)),
+            Axis(f"loss ({value_at(config, 'loss.name', 'custom')})", log=_spans_decades(curves)),
             "How wrong the predictions are; training lowers it. A validation loss that rises while "
             "the training loss falls is a sign of overfitting.",
         ),
@@ -86,16 +96,6 @@ def _series(curves: Curves, measure: str, result: Result | None) -> Iterator[Ser
     tested = result.get(f"test/{measure}") if result is not None else None
     if isinstance(tested, float) and result is not None:
         yield Series("test", [result["steps"]], [tested], "dots", colour=3)
-
-
-def other_curves(curves: Curves) -> Iterator[Markup]:
-    """Yield a figure for each number that the user's callbacks have logged, and for the speed."""
-    known = ("train/", "val/", "test/", "lr/")
-    for name, curve in curves.items():
-        if not f"{name}/".startswith(known):
-            axis = Axis("images / s") if name == "images_per_second" else Axis(name)
-            title = "Speed of training" if name == "images_per_second" else name
-            yield plot(title, [Series(name, curve.steps, curve.values)], STEP, axis)
 
 
 # --- predictions ----------------------------------------------------------------------------------
@@ -223,25 +223,31 @@ def filter_figure(checkpoint: Path) -> Markup | None:
 # --- time -----------------------------------------------------------------------------------------
 
 
-def time_figure(result: Result) -> Markup | None:
-    """Draw where the wall time went; None for a result of a version that did not measure it."""
-    if (seconds := result.get("seconds")) is None:
-        return None
-    inside = seconds["data"] + seconds["recorder"]
-    outside = seconds["start"] + seconds["train"] + seconds["val"] + seconds["test"]
-    parts = [
-        ("making data and model", seconds["start"]),
-        ("training steps", seconds["train"] - inside),
-        ("waiting for batches", seconds["data"]),
-        ("gradient recorder", seconds["recorder"]),
-        ("validation", seconds["val"]),
-        ("test", seconds["test"]),
-        ("checkpoints and the rest", result["wall_time_seconds"] - outside),
-    ]
-    return stacked(
-        "Where the time went",
-        [(name, value) for name, value in parts if value > 0],
-        format_duration,
-        note="The wall time of the training process, without the start of Python and its "
-        "libraries.",
-    )
+def time_figures(curves: Curves, result: Result | None) -> Iterator[Markup]:
+    """Yield where the wall time went, if the run's version has measured it, and the speed."""
+    if result is not None and (seconds := result.get("seconds")) is not None:
+        outside = seconds["start"] + seconds["train"] + seconds["val"] + seconds["test"]
+        parts = [
+            ("making data and model", seconds["start"]),
+            ("training steps", seconds["train"] - seconds["data"] - seconds["recorder"]),
+            ("waiting for batches", seconds["data"]),
+            ("gradient recorder", seconds["recorder"]),
+            ("validation", seconds["val"]),
+            ("test", seconds["test"]),
+            ("checkpoints and the rest", result["wall_time_seconds"] - outside),
+        ]
+        yield stacked(
+            "Where the time went",
+            [(name, value) for name, value in parts if value > 0],
+            format_duration,
+            note="The wall time of the training process, without the start of Python and its "
+            "libraries. Of a resumed run, the time since it was resumed.",
+        )
+    if (curve := curves.get(SPEED)) is not None:
+        yield plot(
+            "Speed of training",
+            [Series("images / s", curve.steps, curve.values)],
+            STEP,
+            Axis("images / s"),
+            note="The first steps are slower: libraries and caches warm up.",
+        )

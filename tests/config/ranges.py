@@ -226,6 +226,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                     "early_stopping.min_delta": to_a_billion,
                     "progress_bar": flag,
                     "walkthrough": flag,
+                    "report": flag,
                     "custom": list_of(mapping),
                 },
             ),
