@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convtrain.launch.start import train as train
     from convtrain.models.build import build_model as build_model
     from convtrain.models.functional import functionalize as functionalize
+    from convtrain.use.evaluate import evaluate as evaluate
     from convtrain.use.load import load as load
     from convtrain.use.reproduce import reproduce as reproduce
 
@@ -17,13 +18,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "build_model": "convtrain.models.build",
+    "evaluate": "convtrain.use.evaluate",
     "functionalize": "convtrain.models.functional",
     "load": "convtrain.use.load",
     "reproduce": "convtrain.use.reproduce",
     "train": "convtrain.launch.start",
 }
 
-__all__ = ["__version__", "build_model", "functionalize", "load", "reproduce", "train"]
+__all__ = ["__version__", "build_model", "evaluate", "functionalize", "load", "reproduce", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -44,6 +44,7 @@ def resolve_config(
     origin: Origin | None = None,
     cwd: Path | None = None,
     reads_data: bool = True,
+    judged: Sequence[str] | None = None,
 ) -> Config:
     """Resolve interpolations, fill in what follows from the data's folders or shape, and validate.
 
@@ -53,6 +54,7 @@ def resolve_config(
         origin: returns what set a key, which is shown after each mistake.
         cwd: the folder that relative paths start from, if not the working directory.
         reads_data: False does not look at the files of the data.
+        judged: the sections to which the rules between keys apply; by default all.
 
     Raises:
         ConfigError: with one line for each mistake.
@@ -75,7 +77,7 @@ def resolve_config(
                 OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
     folder = _fill_in(composed) if reads_data else []
     plain, unresolved = to_plain(composed)
-    return validate(plain, origin, [*folder, *unresolved], reads_data=reads_data)
+    return validate(plain, origin, [*folder, *unresolved], reads_data=reads_data, judged=judged)
 
 
 def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:

@@ -1,6 +1,6 @@
 """Validate a configuration: the schema, the rules between keys, and the classes that it names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,10 +20,12 @@ def validate(
     found: Sequence[Mistake] = (),
     *,
     reads_data: bool = True,
+    judged: Collection[str] | None = None,
 ) -> Config:
     """Validate plain containers; raise ConfigError with all mistakes, including ``found`` ones.
 
-    ``reads_data=False`` does not look at the files of the data.
+    ``reads_data=False`` does not look at the files of the data. ``judged`` names the sections to
+    which the rules between keys apply, if not to all.
     """
     mistakes = list(found)
     try:
@@ -37,6 +39,8 @@ def validate(
         mistakes += [m for m in wrong if not any(is_below(key, m.key) for key in known)]
         absent = {n: i.default for n, i in Config.model_fields.items() if n not in plain}
         sections = {**absent, **_right_parts(Config, plain, [*keys, *known])}
+    if judged is not None:
+        sections = {name: sections[name] for name in sections if name in judged}
     mistakes += disagreements(sections, reads_data=reads_data)
     mistakes += trust_mistakes(plain.get("trust"))
     mistakes += target_mistakes(plain, plain.get("trust"))

@@ -21,7 +21,7 @@ from convtrain.training.chosen_metrics import plain
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.task import Task
 
-DESCRIBED = ("run_id", "checkpoint", "data", "source", "split", "tta")
+DESCRIBED = ("name", "run_id", "checkpoint", "data", "source", "split", "tta")
 """Keys of an evaluation that the predictions' file has in its schema's metadata as well."""
 
 
@@ -48,29 +48,31 @@ def keep_test(config: Config, run: Run, task: Task, data: ImageData, tested: str
     metrics = measured(task.entries, measured_names(config.metrics))
     if tested is None and run.last_checkpoint.is_file():
         tested = LAST
-    evaluation: Evaluation = {
-        "run_id": task.resuming.run_id,
-        "checkpoint": tested,
-        "data": config.data.name,
-        "source": config.data.source,
-        "split": data.splits.tested,
-        "images": found.images,
-        "left_out": 0,
-        "tta": None,
-        "multi_label": data.is_multi_label,
-        "metrics": {name: value for name, value in metrics.items() if name.startswith("test/")},
-        "class_names": list(names),
-        "classes": {"matched": list(names), "unknown": [], "missing": []},
-    }
-    write_evaluation(run, TEST, evaluation, found.table)
+    evaluation = Evaluation(
+        name=TEST,
+        run_id=task.resuming.run_id,
+        checkpoint=tested,
+        data=config.data.name,
+        source=config.data.source,
+        split=data.splits.tested,
+        images=found.images,
+        left_out=0,
+        tta=None,
+        multi_label=data.is_multi_label,
+        metrics={name: value for name, value in metrics.items() if name.startswith("test/")},
+        class_names=list(names),
+        classes={"matched": list(names), "unknown": [], "missing": []},
+    )
+    write_evaluation(run, evaluation, found.table)
 
 
-def write_evaluation(run: Run, name: str, evaluation: Evaluation, rows: pa.Table) -> None:
+def write_evaluation(run: Run, evaluation: Evaluation, rows: pa.Table) -> None:
     """Write an evaluation, and the predictions if there are any; the JSON file comes last.
 
     Raises:
         TrainingError: the disk is full or cannot be written to.
     """
+    name = evaluation["name"]
     if rows.num_rows:
         described = {key: str(evaluation[key]) for key in DESCRIBED if evaluation[key] is not None}  # type: ignore[literal-required]
         described["class_names"] = json.dumps(evaluation["class_names"])

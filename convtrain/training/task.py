@@ -131,6 +131,11 @@ class Task(TaskHooks):
         self.progress.doing = f"test batch {batch_idx}, after "
         return self._evaluate("test", batch)
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.progress.doing = f"batch {batch_idx} of a prediction, after "
+        logits: Tensor = self(batch.images)
+        return logits
+
     def _evaluate(self, stage: str, batch: Batch) -> Tensor | None:
         if len(batch.targets):
             logits = self(batch.images)

@@ -9,7 +9,7 @@ from convtrain.errors import CorruptDataError, MissingDataError, did_you_mean, f
 from convtrain.run.directory import LAST, Run
 from convtrain.training.checkpoint_file import RUN_ID, best_in, checkpoints_in, load_checkpoint
 
-MODEL = "model."  # prefix of the network in the task's state_dict
+MODEL, LOSS = "model.", "loss."  # prefixes of the network and of the loss in the task's state_dict
 
 
 def find_checkpoint(run: Run, name: Path | str | None = None) -> Path:
@@ -45,8 +45,8 @@ def _default(run: Run) -> str:
     return "best" if keeps_best else LAST
 
 
-def read_weights(path: Path, run: Run) -> dict[str, Tensor]:
-    """Return a network's parameters and buffers by their names in the model, on the CPU.
+def read_weights(path: Path, run: Run, part: str = MODEL) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a network, or of a loss, by their names, on the CPU.
 
     Raises:
         CorruptDataError: the file is damaged, executes code, or belongs to another run.
@@ -58,7 +58,7 @@ def read_weights(path: Path, run: Run) -> dict[str, Tensor]:
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise CorruptDataError(f"{path}: incomplete, it lacks state_dict")
-    found = {k.removeprefix(MODEL): value for k, value in state.items() if k.startswith(MODEL)}
+    found = {k.removeprefix(part): value for k, value in state.items() if k.startswith(part)}
     for name, value in found.items():
         if not isinstance(value, Tensor):
             raise CorruptDataError(f"{path}: {name} is a {type(value).__name__}, not a tensor")

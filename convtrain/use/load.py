@@ -68,13 +68,18 @@ def load(
     model = precision.convert_module(model).eval().to(place)
     if channels_last:
         lay_channels_last(model)
-    provenance = here.read_provenance()
-    classes = provenance.get("classes") or config.data.class_names
     return Trained(
         here, config, path, model,
-        classes=list(map(str, classes)), multi_label=bool(provenance.get("multi_label")),
+        classes=class_names(here, config),
+        multi_label=bool(here.read_provenance().get("multi_label")),
         channels_last=channels_last, device=place, precision=precision,
     )  # fmt: skip
+
+
+def class_names(run: Run, config: Config) -> list[str]:
+    """Return the names of the classes that a run's model knows, in the order of its logits."""
+    names = run.read_provenance().get("classes") or config.data.class_names
+    return list(map(str, names))
 
 
 def _to_use(config: Config, style: Style | None, device: torch.device) -> Config:

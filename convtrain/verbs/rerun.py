@@ -7,13 +7,10 @@ Example: python -m convtrain rerun logs/runs/lenet/RUN
 
 import argparse
 import logging
-import os
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
+from convtrain.errors import ConfigError, MissingDataError
 from convtrain.process.lock import locked
 from convtrain.process.signals import Signals
 from convtrain.process.stamp import new_stamp
@@ -32,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from convtrain.command.resolvers import register_resolvers
     from convtrain.launch.start import train_anywhere
+    from convtrain.use.threads import use_threads_of
 
     register_resolvers()
     original = Run(arguments.run)
@@ -45,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         form = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
         logging.basicConfig(filename=folder / "train.log", level=logging.INFO, format=form)
         make_console().print(f"trains {original.path} again, in {folder}")
-        _use_threads_of(original)
+        use_threads_of(original)
         train_anywhere(config, folder, overrides, signals)
     return 0 if _report(original, Run(folder)) else 1
 
@@ -72,16 +70,6 @@ def _config_to_repeat(original: Run) -> "Config":
     config = config.model_copy(update=changed)
     as_launched(config)  # refuses devices that this process cannot use
     return config
-
-
-def _use_threads_of(original: Run) -> None:
-    """Use the run's number of threads in this process and in those that it starts."""
-    with suppress(CorruptDataError):
-        threads = original.read_provenance().get("threads")
-        if isinstance(threads, int) and threads > 0:
-            os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it on import
-            if (torch := sys.modules.get("torch")) is not None:
-                torch.set_num_threads(threads)
 
 
 def _report(original: Run, again: Run) -> bool:

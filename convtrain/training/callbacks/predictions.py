@@ -1,7 +1,5 @@
 """The predictions of a test, one row for each image."""
 
-from collections.abc import Mapping
-
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
@@ -38,7 +36,8 @@ class Predictions(pl.Callback):
 
     After the test, ``images`` is the number of images over all devices, and ``table`` has their
     rows, sorted by ``index``; both on rank 0 only. There are no rows if the model does not return
-    logits (N, classes). With several labels, those above a probability of 0.5 are predicted.
+    logits (N, classes). With several labels, those above a probability of 0.5 are predicted. A
+    target of -1 is unknown, and null in the table.
     """
 
     def __init__(self, *, classes: int, multi_label: bool = False) -> None:
@@ -64,6 +63,29 @@ class Predictions(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._add(outputs, batch)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._gather(trainer)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._reset()
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(outputs, batch)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._gather(trainer)
+
+    def _add(self, outputs: object, batch: Batch) -> None:
         self.images += len(batch.targets)
         if isinstance(outputs, Tensor) and outputs.shape[1:] == (self.classes,):
             self._pending.append((outputs.detach(), batch.targets, batch.indices))
@@ -71,7 +93,7 @@ class Predictions(pl.Callback):
             if self._pending_logits > MAX_PENDING_LOGITS:
                 self._reduce()
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _gather(self, trainer: pl.Trainer) -> None:
         self._reduce()
         found: list[tuple[int, list[pa.Table]]] = [(self.images, self._parts)]
         if trainer.world_size > 1:
@@ -101,27 +123,20 @@ class Predictions(pl.Callback):
             # Equal logits are in no order, so the class that counts for the accuracy is put first.
             predicted = logits.argmax(1, keepdim=True)
             order = probabilities.nan_to_num(0).scatter(1, predicted, torch.inf)
-            picked = {"target": targets.unsqueeze(1), "predicted": predicted}
-            columns = {name: _flat(classes) for name, classes in picked.items()}
-            for name, classes in picked.items():
-                columns[LISTS[name]] = _flat(probabilities.gather(1, classes))
+            of_target = probabilities.gather(1, targets.clamp(min=0).unsqueeze(1))
+            columns = {
+                "target": _flat(targets, targets < 0),
+                "predicted": _flat(predicted),
+                "probability": _flat(probabilities.gather(1, predicted)),
+                "target_probability": _flat(of_target, targets < 0),
+            }
         best = order.topk(min(TOP, self.classes)).indices
         counts = torch.full((len(best),), best.shape[1])
         columns["top_classes"] = as_lists(best, counts)
         columns["top_probabilities"] = as_lists(probabilities.gather(1, best), counts)
-        self._parts.append(as_table({"index": _flat(indices), **columns}, self.schema))
-
-
-def as_table(columns: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:
-    """Return a table with the types of a schema; a column that is missing is null."""
-    rows = len(next(iter(columns.values())))
-    return pa.table(
-        [
-            columns[f.name].cast(f.type) if f.name in columns else pa.nulls(rows, f.type)
-            for f in schema
-        ],
-        schema=schema,
-    )
+        columns["index"] = _flat(indices)
+        typed = [columns[field.name].cast(field.type) for field in self.schema]
+        self._parts.append(pa.table(typed, schema=self.schema))
 
 
 def as_lists(values: Tensor, counts: Tensor) -> pa.Array:
@@ -130,5 +145,6 @@ def as_lists(values: Tensor, counts: Tensor) -> pa.Array:
     return pa.ListArray.from_arrays(_flat(torch.cat([ends.new_zeros(1), ends])), _flat(values))
 
 
-def _flat(values: Tensor) -> pa.Array:
-    return pa.array(values.flatten().cpu().numpy())
+def _flat(values: Tensor, absent: Tensor | None = None) -> pa.Array:
+    mask = None if absent is None else absent.cpu().numpy()
+    return pa.array(values.flatten().cpu().numpy(), mask=mask)

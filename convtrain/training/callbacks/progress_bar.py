@@ -91,6 +91,51 @@ class RunProgress(ProgressBar):
             self._bar = None
 
 
+class EvaluationProgress(pl.Callback):
+    """Shows the batches of a test that are done, on a terminal."""
+
+    def __init__(self) -> None:
+        self._console = make_console(stderr=True)
+        self._bar: Progress | None = None
+        self._drawn = 0.0
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._console.is_terminal and trainer.is_global_zero:
+            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(
+                *columns, console=self._console, auto_refresh=False, transient=True
+            )
+            self._row = self._bar.add_task("", total=sum(trainer.num_test_batches))
+            self._bar.start()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._bar is not None and time.monotonic() - self._drawn > SECONDS_BETWEEN_UPDATES:
+            self._bar.update(self._row, completed=batch_idx + 1)
+            self._bar.refresh()
+            self._drawn = time.monotonic()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
 def _shown(metrics: Mapping[str, float]) -> str:
     wanted = (
         ("train/loss", "loss {:.4f}"),

@@ -1,0 +1,259 @@
+"""Evaluate the model of a run, on the run's own data or on other data."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+
+from convtrain.assembly import make_data, make_model, make_task
+from convtrain.command.evaluated_data import evaluated_config
+from convtrain.command.job_config import config_of
+from convtrain.config.groups.trainer import Trainer as Chosen
+from convtrain.config.monitors import measured_names
+from convtrain.config.schema import Config
+from convtrain.config.targets import check_targets
+from convtrain.data.batches import Batches
+from convtrain.data.module import ImageData
+from convtrain.data.reading import own_randomness
+from convtrain.errors import ConfigError, ConvtrainError, TrainingError, did_you_mean, error_line
+from convtrain.process.signals import Signals
+from convtrain.run.directory import TEST, Run
+from convtrain.run.evaluation import Evaluation
+from convtrain.training.callbacks.interrupts import Interrupts
+from convtrain.training.callbacks.predictions import Predictions
+from convtrain.training.callbacks.progress_bar import EvaluationProgress
+from convtrain.training.checkpoint_file import RUN_ID
+from convtrain.training.devices import device_count, kind_of_device
+from convtrain.training.evaluation import measured, write_evaluation
+from convtrain.training.objectives import check_loss_targets, make_metrics
+from convtrain.training.trainer import make_trainer
+from convtrain.use.checkpoints import LOSS, find_checkpoint, load_weights, read_weights
+from convtrain.use.class_matching import match_classes, relabel
+from convtrain.use.load import class_names
+from convtrain.use.threads import threads_of
+
+SPLITS = ("test", "val", "train")
+DEVICES = ("auto", "cpu", "cuda")
+FLIP = "flip"
+MAX_NAME = 100  # characters
+
+
+def evaluate(
+    run: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    checkpoint: Path | str | None = None,
+    split: str = "test",
+    tta: str | None = None,
+    name: str | None = None,
+    device: str = "auto",
+    signals: Signals | None = None,
+) -> Evaluation:
+    """Evaluate a run's model; return what is in ``RUN/evaluations/NAME.json`` then.
+
+    Without overrides, the data is that of the run. On the same machine, the metrics of a run of one
+    device are those of its ``result.json`` to the last bit. The predictions are beside the JSON
+    file, as ``NAME.parquet``.
+
+    Classes of other data are matched by their names. Images of classes that the model does not know
+    cannot be right: no metric counts them, and their predictions have no target.
+
+    Example::
+
+        found = convtrain.evaluate("logs/runs/lenet/RUN", ["data.root=photographs"])
+        print(found["metrics"]["test/acc"], found["classes"]["unknown"])
+
+    Args:
+        run: the run's directory, finished or not.
+        overrides: of ``data``, as for a training: ``data.root=FOLDER``, ``data=mnist``. The shape,
+            mean and std are those of the training.
+        checkpoint: as for :func:`convtrain.load`; None is the one that the run was tested with.
+        split: ``test``, ``val`` or ``train``, which is evaluated without augmentation.
+        tta: ``flip`` averages the logits of each image and of its mirror image.
+        name: of the files; by default it follows from the other arguments.
+        device: ``cpu``, ``cuda``, or ``auto``: the kind that the run has trained on, if it is here.
+        signals: end the evaluation after a batch.
+
+    Raises:
+        ConfigError: an argument is wrong, or no class of the data is one of the model's.
+        MissingDataError: there is no such run, checkpoint or data.
+        CorruptDataError: the checkpoint or an image is damaged.
+        TrainingError: the model fails, or the disk is full.
+    """
+    here = Run(run)
+    here.require()
+    _check(here, overrides, checkpoint, split=split, tta=tta, name=name, device=device)
+    name = name or default_name(overrides, checkpoint, split, tta)
+    stored = config_of(here, reads_data=False)
+    trainer = _alone(stored.trainer, split, device, is_own=not overrides)
+    config = stored.model_copy(update={"trainer": trainer})
+    other = evaluated_config(here, overrides).model_copy(update={"trainer": trainer})
+    check_targets(other)
+    path = find_checkpoint(here, checkpoint)
+    with _as_in_training(config.seed, None if overrides else threads_of(here)):
+        try:
+            found, rows = _test(here, config, other, path, split, tta, signals)
+        except ConvtrainError:
+            raise
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            raise TrainingError(f"{path}: cannot be evaluated: {error_line(error)}") from error
+    found["name"] = name
+    write_evaluation(here, found, rows)
+    return found
+
+
+def default_name(
+    overrides: Sequence[str], checkpoint: Path | str | None, split: str, tta: str | None
+) -> str:
+    """Return the name of an evaluation: what it evaluates, and how."""
+    parts, typed = [split], dict(text.partition("=")[::2] for text in overrides)
+    if "data.root" in typed:
+        typed.pop("data", None)
+    for key, value in typed.items():
+        last = Path(value).name
+        parts.append(last if key in ("data", "data.root") else f"{key.rpartition('.')[2]}-{last}")
+    parts += [Path(checkpoint).stem] if checkpoint else []
+    parts += [tta] if tta else []
+    return re.sub(r"[^\w+.-]+", "-", "-".join(parts)).strip("-.")[:MAX_NAME]
+
+
+def _check(
+    run: Run,
+    overrides: Sequence[str],
+    checkpoint: Path | str | None,
+    *,
+    split: str,
+    tta: str | None,
+    name: str | None,
+    device: str,
+) -> None:
+    chosen = {"split": (split, SPLITS), "tta": (tta, (None, FLIP)), "device": (device, DEVICES)}
+    for key, (value, known) in chosen.items():
+        if value not in known:
+            raise ConfigError(
+                f"--{key} {value}: choose from {', '.join(filter(None, known))}"
+                f"{did_you_mean(str(value), filter(None, known))}"
+            )
+    if name is not None and not re.fullmatch(rf"[\w+-][\w+.-]{{0,{MAX_NAME - 1}}}", name):
+        raise ConfigError(
+            f"--name {name}: is the name of a file, of letters, digits, and the signs + - . _"
+        )
+    if name == TEST and (overrides or checkpoint or tta or split != TEST):
+        raise ConfigError(
+            f"--name {name}: is that of the test at the end of {run.path}; give another name"
+        )
+    if device == "cuda" and not device_count("gpu"):
+        raise ConfigError("--device cuda: this machine has no GPU; type --device cpu")
+
+
+def _alone(chosen: Chosen, split: str, device: str, *, is_own: bool) -> Chosen:
+    """Return the trainer's section for a test in this process.
+
+    On its own data, a run that was trained on a part of the batches is tested on that part.
+    """
+    limits = {"test": chosen.limit_test_batches, "val": chosen.limit_val_batches}
+    kind = {"cpu": "cpu", "cuda": "gpu"}.get(device) or kind_of_device(chosen.accelerator)
+    changed = {
+        "accelerator": kind, "devices": 1, "num_nodes": 1, "strategy": "auto",
+        "sync_batchnorm": False, "profiler": None,
+        "limit_test_batches": (is_own and limits.get(split)) or 1.0,
+        "fast_dev_run": is_own and chosen.fast_dev_run,
+    }  # fmt: skip
+    return chosen.model_copy(update=changed)
+
+
+@contextmanager
+def _as_in_training(seed: int, threads: int | None) -> Iterator[None]:
+    """Use the run's seed and threads inside the block; parts of a model may draw numbers."""
+    before = torch.get_num_threads()
+    with own_randomness(seed):
+        try:
+            pl.seed_everything(seed, verbose=False)
+            torch.set_num_threads(threads or before)
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _test(
+    run: Run,
+    config: Config,
+    other: Config,
+    path: Path,
+    split: str,
+    tta: str | None,
+    signals: Signals | None,
+) -> tuple[Evaluation, pa.Table]:
+    """Test the model of ``config`` on the data of ``other``."""
+    names, source = class_names(run, config), other.data.source
+    if other.data.classes:
+        match_classes(names, other.data.classes, source)  # before the images are read
+    model, data = make_model(config), make_data(other)
+    _check_kind(run, config, data, source)
+    theirs = data.splits.classes or other.data.class_names
+    classes = match_classes(names, theirs, source)
+    divided = relabel(getattr(data.splits, split), names, theirs, classes, source)
+    data.splits = replace(data.splits, test=divided.known)
+
+    metrics = make_metrics(config, data)
+    task = make_task(config, model, multi_label=data.is_multi_label, metrics=metrics)
+    collected = Predictions(classes=len(names), multi_label=data.is_multi_label)
+    callbacks: list[Callback] = [collected, EvaluationProgress()]
+    callbacks += [Interrupts(signals)] if signals is not None else []
+    trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=callbacks, loggers=[])
+    trainer.precision_plugin.convert_module(task)  # or float64 weights would be rounded
+    load_weights(model, read_weights(path, run), path)
+    if isinstance(task.loss, nn.Module):
+        load_weights(task.loss, read_weights(path, run, LOSS), path)
+    if tta == FLIP:
+        task.register_forward_hook(_average_with_mirror_image)
+    trainer.test(task, datamodule=data, verbose=False)
+    images, rows = collected.images, _placed(collected.table, divided.known_at)
+    if divided.unknown is not None:
+        rest = Batches(divided.unknown, other.data.eval_batch_size, data.normalise)
+        trainer.predict(task, dataloaders=rest, return_predictions=False)
+        rows = pa.concat_tables([rows, _placed(collected.table, divided.unknown_at)])
+    found = measured(task.entries, measured_names(config.metrics))
+    return Evaluation(
+        name="",
+        run_id=run.read_provenance().get(RUN_ID),
+        checkpoint=path.name,
+        data=other.data.name,
+        source=source,
+        split=data.splits.tested if split == TEST else split,
+        images=images,
+        left_out=len(divided.unknown_at),
+        tta=tta,
+        multi_label=data.is_multi_label,
+        metrics={key.replace(TEST, split, 1): value for key, value in found.items()},
+        class_names=names,
+        classes=classes,
+    ), rows.sort_by("index")
+
+
+def _check_kind(run: Run, config: Config, data: ImageData, source: str) -> None:
+    """Raise ConfigError if images have one class and the model any number, or conversely."""
+    check_loss_targets(config, multi_label=data.is_multi_label)
+    if run.read_provenance().get("multi_label") and not data.is_multi_label:
+        raise ConfigError(
+            f"{source}: its images have one class each, and the model was trained for any number "
+            f"of labels; give data with the targets of the training"
+        )
+
+
+def _average_with_mirror_image(task: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+    mirrored: Tensor = task.forward(inputs[0].flip(-1))
+    return (logits + mirrored) / 2
+
+
+def _placed(rows: pa.Table, places: Tensor) -> pa.Table:
+    """Return the rows of some images of a split with their indices in the split."""
+    index = pa.array(places.numpy()).take(rows["index"]).cast(pa.int32())
+    return rows.set_column(0, "index", index)
