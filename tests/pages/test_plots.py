@@ -74,7 +74,7 @@ def test_a_long_series_keeps_its_extremes_and_its_gaps() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "log", "expected"),
-    [(0, 1, False, "0 0.2 0.4 0.6 0.8 1"), 
+    [(0, 1, False, "0 0.2 0.4 0.6 0.8 1"),
      (0, 30_000, False, "0 5,000 10,000 15,000 20,000 25,000 30,000"),
      (0.012, 0.013, False, "0.012 0.0122 0.0124 0.0126 0.0128 0.013"), (2, 30, True, "2 5 10 20"),
      (1e-9, 1, True, "1e-9 1e-7 1e-5 0.001 0.1"), (5, 5, False, ""),
