@@ -59,13 +59,15 @@ def load(
     weights = read_weights(path, here)
     random_state = torch.get_rng_state()
     try:
+        torch.default_generator.manual_seed(config.seed)  # a buffer that is not saved may be random
         model = build_model(config)
     finally:
         torch.set_rng_state(random_state)
-    load_weights(model, weights, path)
     channels_last = wants_channels_last(config, model)
     precision = _precision(config)
-    model = precision.convert_module(model).eval().to(place)
+    model = precision.convert_module(model).eval()  # or float64 weights would be rounded
+    load_weights(model, weights, path)
+    model = model.to(place)
     if channels_last:
         lay_channels_last(model)
     return Trained(

@@ -285,3 +285,8 @@ def test_however_a_run_was_trained_its_bits_are_those_of_its_result(
     run = tmp_path / "run"
     train(compose(*TINY, *base, *layers, *WAYS[way], "trainer.max_epochs=1"), run)
     assert is_same_as_result(run, convtrain.evaluate(run))
+    trained = convtrain.load(run, device="cpu")
+    weights = load_checkpoint(trained.checkpoint)["state_dict"]
+    assert all(
+        value.equal(weights[f"model.{n}"]) for n, value in trained.model.state_dict().items()
+    )
