@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from convtrain.command.command_line import CommandLine
 from convtrain.command.compose import compose_command
@@ -62,6 +61,14 @@ def _hydra_is_quick() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_waits_for_the_disk() -> Iterator[None]:
+    """A training syncs some twenty files; no test cuts the power, and killed processes sync."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _started_by_train_py(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed names the program that started this process, which is not pytest."""
@@ -70,6 +77,8 @@ def _started_by_train_py(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
+    import torch  # here, because xdist's first process reads this file too, and runs no test
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -92,6 +101,8 @@ def _loggers_as_before() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_process_group() -> Iterator[None]:
     """A strategy leaves its process group behind, and SyncBatchNorm then asks for a GPU."""
+    import torch
+
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

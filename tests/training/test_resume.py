@@ -139,8 +139,9 @@ class Whole:
         """Resume a run and compare; return the samples that it saw in its lives."""
         config = compose(*self.overrides)
         run, before, after = (self.folder / f"{name}{end}" for end in ("", ".before", ".after"))
-        if list(run.glob("events*")):
-            time.sleep(1)  # TensorBoard orders its files by the second
+        if events := list(run.glob("events*")):  # TensorBoard orders its files by the second
+            begun = max(int(path.name.split(".")[3]) for path in events)
+            time.sleep(max(0, begun + 1 - time.time()))
         if list((run / "checkpoints").glob("*.ckpt")):
             config = compose(f"resume={run}")
         with recorded(after):
