@@ -188,9 +188,18 @@ class Browser:
 
     @contextlib.contextmanager
     def open(
-        self, path: Path, *, width: int = 1600, height: int = 1000, dark: bool = False
+        self,
+        place: Path | str,
+        *,
+        width: int = 1600,
+        height: int = 1000,
+        dark: bool = False,
+        scale: float = 1,
     ) -> Iterator[Page]:
-        """Open a file in a window of this many CSS pixels; wait until its scripts have run."""
+        """Open a file or an address in a window of this many CSS pixels; wait for its scripts.
+
+        A screenshot has ``scale`` pixels for each of these.
+        """
         target = self._call("Target.createTarget", None, url="about:blank")["targetId"]
         session = self._call("Target.attachToTarget", None, targetId=target, flatten=True)[
             "sessionId"
@@ -202,14 +211,15 @@ class Browser:
         def tell(method: str, **given: Any) -> int:
             return self._tell(method, session, **given)
 
-        page = self._pages[session] = Page(call, tell, path.absolute().as_uri())
+        url = place if isinstance(place, str) else place.absolute().as_uri()
+        page = self._pages[session] = Page(call, tell, url)
         for domain in ("Page", "Runtime", "Log", "Network"):
             call(f"{domain}.enable")
         call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
-            deviceScaleFactor=1,
+            deviceScaleFactor=scale,
             mobile=False,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

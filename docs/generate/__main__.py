@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+NAMES = sorted({path.stem for path in Path(__file__).parent.glob("[!_]*.py")} - {"shell"})
 
 parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__)
 parser.add_argument("page", nargs="*", help=f"{', '.join(NAMES)}; all of them by default")
