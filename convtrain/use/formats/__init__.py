@@ -1,0 +1,1 @@
+"""The formats of an exported model: a module for each, with ``write`` and ``read``."""
