@@ -1,8 +1,10 @@
 """Comparing what an exported file computes with what its run computes."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -42,7 +44,7 @@ class Agreement(NamedTuple):
         return self.logits <= self.allowed
 
 
-def test_images(trained: Trained) -> tuple[Tensor, str]:
+def images_to_compare(trained: Trained) -> tuple[Tensor, str]:
     """Return images of the model's size, and where they are from.
 
     They are from the run's own test data if this machine can read it, and otherwise random.
@@ -80,18 +82,14 @@ def _sizes(count: int) -> list[int]:
 
 def _in_another_size(portable: Portable, images: Tensor, rows: float, columns: float) -> Sample:
     """Enlarge or reduce images; Pillow, as in training, brings them back to the model's size."""
-    height, width = (max(round(n * s), 1) for n, s in zip(images.shape[2:], (rows, columns)))
-    planes = [
-        torch.stack([_bicubic(plane, height, width) for plane in image]) for image in images
-    ]
+    height, width = (max(round(images.shape[2 + i] * s), 1) for i, s in enumerate((rows, columns)))
+    planes = [torch.stack([_bicubic(plane, height, width) for plane in image]) for image in images]
     given = torch.stack(planes)
     resized = [portable.trained.preprocessing.from_image(image) for image in given]
     return Sample(given, torch.cat(resized))
 
 
 def _bicubic(plane: Tensor, height: int, width: int) -> Tensor:
-    import numpy as np
-
     picture = Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture))
 
@@ -112,15 +110,16 @@ def compare(portable: Portable, predict: Predict, samples: Sequence[Sample]) -> 
             f"compared; choose another --checkpoint"
         )
     largest = max(float(logits.abs().max()) for logits in expected)
-    is_classes = all(logits.ndim == 2 for logits in expected)
+    probabilities = same = None
+    if all(logits.ndim == 2 for logits in expected):
+        said = [[trained.probabilities(each) for each in logits] for logits in (expected, found)]
+        probabilities, same = _largest(*said), sum(map(partial(_same, trained), *said))
     return Agreement(
         images=sum(len(sample.given) for sample in samples),
         batches=tuple(len(sample.given) for sample in samples),
         logits=_largest(expected, found),
-        probabilities=_largest(map(trained.probabilities, expected), map(trained.probabilities, found))
-        if is_classes
-        else None,
-        same_classes=sum(map(_same(trained), expected, found)) if is_classes else None,
+        probabilities=probabilities,
+        same_classes=same,
         allowed=MAX_DIFFERENCE * max(largest, 1.0),
     )
 
@@ -134,3 +133,10 @@ def _largest(expected: Iterable[Tensor], found: Iterable[Tensor]) -> float:
         difference = (one.double() - other.double()).abs().nan_to_num(nan=float("inf"))
         differences.append(float(difference.max()))
     return max(differences)
+
+
+def _same(trained: Trained, expected: Tensor, found: Tensor) -> int:
+    """Return the number of images with the same predicted classes, given the probabilities."""
+    if trained.multi_label:
+        return int(((expected > PRESENT) == (found > PRESENT)).all(1).sum())
+    return int((expected.argmax(1) == found.argmax(1)).sum())

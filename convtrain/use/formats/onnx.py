@@ -8,7 +8,7 @@ The metadata are the ``metadata_props`` of the model::
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,9 +60,7 @@ def read(portable: Portable, path: Path) -> Predict:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def predict(pixels: Tensor) -> Tensor:
         (logits,) = session.run(None, {IMAGES: pixels.numpy()})
@@ -128,8 +126,10 @@ def _layer_with(operation: str, portable: Portable) -> str:
     whole = PixelModel(model, portable.model.normalise, portable.model.resize).eval()
     program = trace(Portable(trained, whole, {}), "onnx")
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
-    named = [node for node in nodes if operation in (node.name, str(node.target).rpartition(".")[0])]
-    return _layer(named[0]) if named else ""
+    for node in nodes:
+        if operation in (node.name, str(node.target).rpartition(".")[0]):
+            return _layer(node)
+    return ""
 
 
 def _layer(node: Node) -> str:

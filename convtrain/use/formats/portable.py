@@ -69,13 +69,12 @@ def make_portable(trained: Trained, *, resize: bool = False) -> Portable:
     """
     model, rules = trained.model.float(), trained.preprocessing.rules
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.contiguous()  # the training may have laid them channels last
+        # The training may have laid them channels last, which contiguous() does not always undo.
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     _, height, width = trained.preprocessing.shape
     inside = Resize(height, width, crop=rules.resize == "crop") if resize else None
     whole = PixelModel(model, trained.preprocessing.normalise, inside).eval()
     return Portable(trained, whole, _describe(trained, resize=resize))
-
-
 
 
 def _describe(trained: Trained, *, resize: bool) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The resize of the training as operations of torch, for images of any size.
 
 The training resizes by Pillow's BILINEAR filter, in integers: each pass sums the levels, times
-weights in units of 2^-22, and rounds to whole levels. ``F.interpolate(antialias=True)`` has the same
-filter, but not the fractional crop of ``ImageOps.fit``, and it rounds otherwise.
+weights in units of 2^-22, and rounds to whole levels. ``F.interpolate(antialias=True)`` has the
+same filter, but not the fractional crop of ``ImageOps.fit``, and it rounds otherwise.
 
 Pillow resizes the width first. Some versions resize the height of a tall image first, where that is
 less work; then a fifth of the pixels may differ by one level of 255.
