@@ -3,7 +3,7 @@
 ``page.problems()`` is what a user would complain about; the tests of each page assert that it is
 empty at 400 and at 1600 pixels. Example::
 
-    from tests.browser import browser, needs_browser  # noqa: F401, the first is a fixture
+    from tests.browser import WIDTHS, Browser, needs_browser
 
     @pytest.mark.slow
     @needs_browser
@@ -57,7 +57,8 @@ CLIPPED = """(() => {
     if (parseFloat(style.fontSize) < 11) report(element, `only ${style.fontSize}`);
     if (element.closest(".scroll")) continue;  // all of it can be reached
     if (box.left < -1 || box.right > wide + 1) report(element, "outside of the page");
-    const edge = element.closest(".card, .tile, header")?.getBoundingClientRect();
+    const around = element.closest(".tip") ? null : element.closest(".card, .tile, header");
+    const edge = around?.getBoundingClientRect();
     if (edge && (box.left < edge.left - 1 || box.right > edge.right + 1
         || box.bottom > edge.bottom + 1)) report(element, "outside of its card");
   }

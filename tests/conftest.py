@@ -15,6 +15,7 @@ from convtrain.command.compose import compose_command
 from convtrain.command.job_config import resolve_config
 from convtrain.command.resolvers import register_resolvers
 from convtrain.config.schema import Config
+from tests.browser import browser  # noqa: F401, a fixture
 from tests.quick_hydra import QUICK_WAYS, composing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
