@@ -181,7 +181,8 @@ def test_a_browser_that_asks_complains_and_is_cut_off_is_noticed(
     (tmp_path / "bad.html").write_text(
         "<main><img src='https://example.invalid/a.png'><script>console.error('odd'); alert('hi');"
         "throw new Error('wrong')</script>"
-        "<div style='width:50px;overflow:hidden;white-space:nowrap'>a text that is too long</div><p style='width:3000px'>wide</p></main>"
+        "<div style='width:50px;overflow:hidden;white-space:nowrap'>a text that is too long</div>"
+        "<p style='width:3000px'>wide</p></main>"
     )
     with browser.open(tmp_path / "bad.html", width=400) as page:
         told = "\n".join(page.problems())
