@@ -7,16 +7,18 @@ start compose as they always do.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hydra.version
 import omegaconf
 import pytest
 from hydra._internal import defaults_list
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+from omegaconf.base import Box
 from omegaconf.nodes import AnyNode, BooleanNode, FloatNode, IntegerNode, StringNode
 
 Ways = Iterable[tuple[Any, str, Any]]  # an owner, the name of its attribute, and the value
@@ -66,27 +68,44 @@ def _copied_value(node: Any, memo: object) -> Any:
 def _copied_container(container: Any, memo: object) -> Any:
     new = _copied_value(container, memo)
     new.__dict__["_flags_cache"] = copy.copy(container.__dict__["_flags_cache"])
-    content = container.__dict__["_content"]
+    content = container.__dict__["_content"]  # or None, or an interpolation
     if isinstance(content, dict):
-        content = {key: node.__deepcopy__(memo) for key, node in content.items()}
-        nodes = list(content.values())
+        new.__dict__["_content"] = {key: node.__deepcopy__(memo) for key, node in content.items()}
     elif isinstance(content, list):
-        nodes = content = [node.__deepcopy__(memo) for node in content]
-    else:
-        nodes = []  # None, or an interpolation
-    for node in nodes:
+        new.__dict__["_content"] = [node.__deepcopy__(memo) for node in content]
+    for node in _children(new):
         node.__dict__["_parent"] = new
-    new.__dict__["_content"] = content
     return new
 
 
 def _copied_metadata(node: Any) -> Any:
     metadata = node.__dict__["_metadata"]
     new = object.__new__(type(metadata))
-    new.__dict__.update(metadata.__dict__, flags=copy.copy(metadata.flags))
-    cached = metadata.resolver_cache
-    new.resolver_cache = copy.deepcopy(cached) if cached else copy.copy(cached)
+    flags, cached = metadata.flags, metadata.resolver_cache
+    new.__dict__.update(metadata.__dict__, flags=None if flags is None else flags.copy())
+    new.resolver_cache = copy.deepcopy(cached) if cached else cached.copy()
     return new
+
+
+def _children(node: Any) -> Collection[Any]:
+    content = node.__dict__.get("_content")
+    if isinstance(content, dict):
+        return content.values()
+    if isinstance(content, list):
+        return content
+    return (content,) if isinstance(content, Node) else ()
+
+
+def _re_parent(container: Any) -> None:
+    """After each merge, every node below learns again what it hangs in, and forgets its flags."""
+    left = [container]
+    while left:
+        parent = left.pop()
+        for node in _children(parent):
+            node.__dict__["_parent"] = parent
+            node.__dict__["_flags_cache"] = None
+            if isinstance(node, Box):
+                left.append(node)
 
 
 _parse = cache(omegaconf.base.parse)  # the same few interpolations, into trees that are only read
@@ -100,6 +119,8 @@ QUICK_WAYS: Ways = [
         "_create_interpolation_map",
         _only_where_used(defaults_list._create_interpolation_map),
     ),
+    (hydra.version, "_get_version", cache(hydra.version._get_version)),
+    (Box, "_re_parent", _re_parent),
     *(
         (kind, "__deepcopy__", _copied_value)
         for kind in (AnyNode, BooleanNode, FloatNode, IntegerNode, StringNode)
