@@ -1,7 +1,12 @@
 """The files of an image folder: which are images and which are ignored. See docs/data.md."""
 
+import contextlib
+import heapq
+import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +23,7 @@ SYSTEM_NAMES = {
     *("$recycle.bin", "system volume information", "lost+found"),
 }
 """Lower-case names that operating systems and network drives put beside images."""
+NAMES_IN_MEMORY = 100_000  # of one folder; more are sorted with temporary files
 
 
 def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
@@ -39,6 +45,48 @@ def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
         reason = error.strerror or error
         raise MissingDataError(f"data.root={root}: {error.filename}: {reason}") from error
     return sorted(images, key=lambda path: path.parts), sorted(others)
+
+
+def sorted_files(folder: str) -> Iterator[tuple[str, bool]]:
+    """Yield the files below a folder and whether they are images, in the order of ``images_in``.
+
+    Linked folders are not entered. A folder that cannot be read is yielded itself, like an image.
+    The memory does not grow with the number of files.
+    """
+    try:
+        next(_visible(folder), None)
+    except OSError:
+        yield folder, True
+        return
+    for marked in sorted_names(map(_marked, _visible(folder))):
+        name, kind = marked.split("\0")
+        path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop a leading ./)
+        if kind == "folder":
+            yield from sorted_files(path)
+        else:
+            yield path, kind == "image"
+
+
+def _marked(entry: "os.DirEntry[str]") -> str:
+    """Return a name and what it is, with a NUL between them, which precedes every character."""
+    if entry.is_dir(follow_symlinks=False):
+        return f"{entry.name}\0folder"
+    return f"{entry.name}\0image" if _is_image(entry) else f"{entry.name}\0other"
+
+
+def sorted_names(names: Iterable[str], most: int = NAMES_IN_MEMORY) -> Iterator[str]:
+    """Yield names in order; beyond ``most``, sorted parts are in temporary files and are merged."""
+    names, parts = iter(names), list[Iterable[str]]()
+    with contextlib.ExitStack() as files:
+        while part := sorted(islice(names, most)):
+            if len(part) < most:
+                parts.append(part)
+                break
+            file = files.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
+            file.writelines(json.dumps(name) + "\n" for name in part)
+            file.seek(0)
+            parts.append(map(json.loads, file))
+        yield from heapq.merge(*parts)
 
 
 def loose_images(folder: Path) -> list[Path]:
@@ -109,7 +157,7 @@ def holds_images(folder: Path) -> bool:
     return any(map(_is_image, _files(folder)))
 
 
-def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
+def _visible(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_NAMES:

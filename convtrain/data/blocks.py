@@ -17,12 +17,24 @@ BLOCK_BYTES = 1 << 20  # that a worker returns at once
 Block = TypeVar("Block")
 
 
-def make_blocks(blocks: Dataset[Block], workers: int) -> DataLoader[Block]:
-    """Return an iterable of all blocks in order; without workers this process makes them."""
+def make_blocks(
+    blocks: Dataset[Block],
+    workers: int,
+    keys: Iterable[object] | None = None,
+    ahead: int | None = None,
+) -> DataLoader[Block]:
+    """Return an iterable of all blocks in order; without workers this process makes them.
+
+    Args:
+        keys: what to call ``blocks[key]`` with; by default, 0 to its length.
+        ahead: blocks that each worker may begin before they are taken, 2 by default.
+    """
     return DataLoader(
         blocks,
         batch_size=None,
+        sampler=keys,
         num_workers=workers,
+        prefetch_factor=ahead if workers else None,
         collate_fn=_unchanged,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # torch's default generator draws the weights

@@ -141,7 +141,7 @@ class TransformedImages:
         shape, dtype = (self._most, *self.transforms.shape), self.transforms.dtype
         assert dtype is not None
         self._slots = [
-            Slot(_shared(shape, torch.uint8), _shared(shape, dtype)) for _ in range(self._ahead)
+            Slot(shared(shape, torch.uint8), shared(shape, dtype)) for _ in range(self._ahead)
         ]
         self._pool = ProcessPoolExecutor(
             self.workers,
@@ -155,7 +155,7 @@ class TransformedImages:
         return self._pool
 
 
-def _shared(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def shared(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     if not FORKS:
         return torch.empty(shape, dtype=dtype).share_memory_()
     count = torch.Size(shape).numel()
