@@ -5,7 +5,7 @@ import heapq
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -47,11 +47,13 @@ def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
     return sorted(images, key=lambda path: path.parts), sorted(others)
 
 
-def sorted_files(folder: str) -> Iterator[tuple[str, bool]]:
+def sorted_files(
+    folder: str, enters: Callable[[str], bool] = lambda _: True
+) -> Iterator[tuple[str, bool]]:
     """Yield the files below a folder and whether they are images, in the order of ``images_in``.
 
-    Linked folders are not entered. A folder that cannot be read is yielded itself, like an image.
-    The memory does not grow with the number of files.
+    Linked folders are not entered, nor those that ``enters`` refuses. A folder that cannot be read
+    is yielded itself, like an image. The memory does not grow with the number of files.
     """
     try:
         next(_visible(folder), None)
@@ -61,10 +63,10 @@ def sorted_files(folder: str) -> Iterator[tuple[str, bool]]:
     for marked in sorted_names(map(_marked, _visible(folder))):
         name, kind = marked.split("\0")
         path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop a leading ./)
-        if kind == "folder":
-            yield from sorted_files(path)
-        else:
+        if kind != "folder":
             yield path, kind == "image"
+        elif enters(path):
+            yield from sorted_files(path, enters)
 
 
 def _marked(entry: "os.DirEntry[str]") -> str:

@@ -107,7 +107,7 @@ class _Blocks(Dataset[Block]):
         return refused or block
 
 
-def decode(path: Path, rules: Rules) -> np.ndarray:
+def decode(path: Path | str, rules: Rules) -> np.ndarray:
     """Return one image as uint8 (channels, height, width).
 
     Pillow decodes a JPEG that is several times larger at a half, a quarter or an eighth of its
@@ -121,8 +121,8 @@ def decode(path: Path, rules: Rules) -> np.ndarray:
                     f"{image.width}x{image.height} pixels are more than "
                     f"data.max_pixels={rules.max_pixels}; remove it, or raise the limit"
                 )
-            if image.format in ("JPEG", "MPO"):
-                size = (DRAFT_SCALE * width, DRAFT_SCALE * height)
+            size = (DRAFT_SCALE * width, DRAFT_SCALE * height)
+            if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * min(size):
                 image.draft(None, size[::-1] if orientation(image) in SIDEWAYS else size)
             picture = to_eight_bits(
                 image, channels, background=rules.background, value_range=rules.value_range

@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -108,9 +107,12 @@ class _Parts(Dataset[dict[int, str]]):
         with by_our_rules():
             for index, path in enumerate(part.paths, start=part.first):
                 try:
-                    images[index] = decode(Path(path), self.rules)
+                    images[index] = decode(path, self.rules)
                 except CorruptDataError as error:
-                    cause = error.__cause__
-                    is_system = isinstance(cause, OSError) and cause.strerror
-                    refused[index] = str(cause.strerror if is_system else error)
+                    refused[index] = _reason(error)
         return refused
+
+
+def _reason(error: CorruptDataError) -> str:
+    cause = error.__cause__  # such as that there is no such file
+    return (isinstance(cause, OSError) and cause.strerror) or str(error)

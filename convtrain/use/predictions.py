@@ -39,8 +39,17 @@ class Predictions:
         """The most probable class of each image; with any number of labels, those present."""
         if not self.multi_label:
             return [self.classes[index] for index in self.indices.tolist()]
+        return [[name for name, _ in row] for row in self.present]
+
+    @property
+    def present(self) -> list[list[tuple[str, float]]]:
+        """The labels of each image with their probabilities."""
+        if not self.multi_label:
+            values, indices = self.probabilities.max(1)
+            pairs = zip(indices.tolist(), values.tolist(), strict=True)
+            return [[(self.classes[index], value)] for index, value in pairs]
         return [
-            [name for name, p in zip(self.classes, row, strict=True) if p > PRESENT]
+            [(name, p) for name, p in zip(self.classes, row, strict=True) if p > PRESENT]
             for row in self.probabilities.tolist()
         ]
 

@@ -13,7 +13,7 @@ from convtrain.config.image_files import images_in
 from convtrain.data.batches import Normalisation
 from convtrain.data.decoding import Rules, by_our_rules, decode
 from convtrain.data.items import FROM_LEVEL, ItemRules, read_image
-from convtrain.errors import CorruptDataError, MissingDataError
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 
 Picture = Image.Image | np.ndarray | Tensor
 """An image in memory."""
@@ -43,19 +43,24 @@ class Preprocessing:
         channels, height, width = self.rules.shape
         return channels, height, width
 
+    @property
+    def file_rules(self) -> Rules:
+        """The :attr:`rules`; a ConfigError says that the model does not take images of files."""
+        if (channels := self.shape[0]) not in (1, 3):
+            raise ConfigError(
+                f"image files have 1 or 3 channels, and the model takes {channels}; give arrays"
+            )
+        return self.rules
+
     def from_file(self, path: Path | str) -> np.ndarray:
         """Decode an image file; return uint8 of :attr:`shape`.
 
         Raises:
             CorruptDataError: it cannot be used; the message does not name the file.
         """
-        channels, _, _ = self.shape
-        if channels not in (1, 3):
-            raise CorruptDataError(
-                f"image files have 1 or 3 channels, and the model takes {channels}; give arrays"
-            )
+        rules = self.file_rules
         with by_our_rules():
-            return np.array(decode(Path(path), self.rules))
+            return np.array(decode(Path(path), rules))
 
     def from_image(self, image: Picture) -> Tensor:
         """Return an image, or a batch of images, as (N, channels, height, width).
