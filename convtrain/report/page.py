@@ -86,7 +86,7 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
         provenance=list(_provenance(provenance)),
         packages=_versions(provenance),
         folder=typed_in(),
-        commands=list(_commands(run, result)),
+        commands=list(_commands(run, result, config)),
     )
     return run.report
 
@@ -207,14 +207,18 @@ def _git(recorded: object) -> str:
     return f"commit {commit}{'' if value_at(recorded, 'git_clean', True) else ', with changes'}"
 
 
-def _commands(run: Run, result: Result | None) -> Iterator[tuple[str, str]]:
+def _commands(
+    run: Run, result: Result | None, config: Mapping[str, object]
+) -> Iterator[tuple[str, str]]:
     """Yield what each command does, and the command."""
     if result is None:
         yield "resume it", run.resume_command()
     elif run.is_resumable:
         yield "repeat it, and compare the bits", commands.verb_command("rerun", run.path)
-        longer = f"trainer.max_epochs={2 * max(result['epochs'], 1)}"
-        yield "train longer", run.resume_command(longer)
+        limits = (value_at(config, f"trainer.max_{what}", None) for what in ("epochs", "steps"))
+        epochs, steps = (limit if isinstance(limit, int) else 0 for limit in limits)
+        longer = commands.longer(result["epochs"], epochs, steps)
+        yield "train longer", run.resume_command(*longer)
     if run.is_resumable:
         yield "evaluate it", commands.verb_command("evaluate", run.path)
         yield "predict images in a folder", commands.verb_command("predict", run.path) + " ."

@@ -125,6 +125,12 @@ def of_resumed(stored: Iterable[str], typed: Iterable[str]) -> list[str]:
     return [text for text in stored if key_of(text) not in keys] + changed
 
 
+def longer(epochs: int, max_epochs: int, max_steps: int | None) -> list[str]:
+    """Return the overrides that train twice as long as this many epochs and these limits."""
+    found = [f"trainer.max_epochs={max(2 * epochs, 2, max_epochs)}"]
+    return [*found, f"trainer.max_steps={2 * max_steps}"] if max_steps else found
+
+
 def without(arguments: Iterable[str], *groups: str) -> list[str]:
     """Remove the arguments that set one of these groups or keys, or a key below them."""
     prefixes = tuple(f"{group}." for group in groups)

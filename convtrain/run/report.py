@@ -41,6 +41,8 @@ def print_report(
         size = format_bytes(recorder["bytes"])
         table.add_row("recording", f"{recorder['share_of_time']:.1%} of the training time, {size}")
     table.add_row("run directory", relative(run_dir))
+    if (page := Run(run_dir).report).is_file():
+        table.add_row("report", relative(page))
     console.print()
     console.print(table)
     for line in result.get("gradients", []):
@@ -59,9 +61,8 @@ def _next_commands(
     if result.get("recorder"):
         yield "its gradients", commands.verb_command("gradients", run_dir)
     if Run(run_dir).is_resumable:
-        epochs, steps = max(result["epochs"], 1), config.trainer.max_steps
-        longer = [f"trainer.max_epochs={max(2 * epochs, config.trainer.max_epochs)}"]
-        longer += [f"trainer.max_steps={2 * steps}"] if steps else []
+        limits = config.trainer.max_epochs, config.trainer.max_steps
+        longer = commands.longer(result["epochs"], *limits)
         yield "train longer", commands.resume_command(run_dir, *longer)
     if (other := OTHER_STYLE.get(config.model.style)) is not None:
         kept = commands.without(overrides, "model", "resume")
