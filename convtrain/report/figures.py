@@ -7,11 +7,12 @@ import numpy as np
 from markupsafe import Markup
 
 from convtrain.config.dotted import value_at
+from convtrain.gradients.abbreviate import abbreviate
 from convtrain.pages.bars import stacked
 from convtrain.pages.heat_map import confusion_matrix, heat_map
 from convtrain.pages.images import Picture, image_grid
 from convtrain.pages.plots import Series, plot
-from convtrain.pages.scales import Axis
+from convtrain.pages.scales import MAX_TICK_LETTERS, Axis
 from convtrain.report.calibration import Calibration
 from convtrain.report.filters import as_pictures, read_filters
 from convtrain.report.headline import Curves
@@ -38,7 +39,7 @@ def curve_figures(
     Numbers that the user's callbacks have logged come last.
     """
     for measure, (title, axis, note) in _measures(curves, config).items():
-        series = list(_series(curves, measure, result))
+        series = [s for s in _series(curves, measure, result) if np.isfinite(s.y).any()]
         if series:
             yield plot(title, series, STEP, axis, note=note)
     rates = {name: curve for name, curve in curves.items() if f"{name}/".startswith("lr/")}
@@ -171,12 +172,13 @@ def as_shown(pixels: np.ndarray) -> np.ndarray:
 
 def gradient_figures(found: Condensed) -> Iterator[Markup]:
     """Yield the heat map of layers by steps, unless there is one step, and the flow by layer."""
+    layers = Axis("layer, from the input down", labels=abbreviate(found.layers, MAX_TICK_LETTERS))
     if found.largest.shape[1] > 1:
         yield heat_map(
             "Gradient norm of each layer at each step",
             found.largest,
             Axis("optimiser step", low=found.first, high=found.last + 1),
-            Axis("layer, from the input down", labels=found.layers),
+            layers,
             label="gradient norm (L2)",
             log=True,
             kinds=found.kinds,
@@ -191,15 +193,30 @@ def gradient_figures(found: Condensed) -> Iterator[Markup]:
         else [("mean of all steps", found.early)]
     )
     rows = np.arange(len(found.layers))
+    kinds = np.array([_kind_of(layer) for layer in found.layers])
+    lines = [
+        Series("", values[kinds == kind], rows[kinds == kind], colour=colour, faint=True)
+        for colour, (_, values) in enumerate(phases, 1)
+        for kind in dict.fromkeys(kinds.tolist())
+    ]
+    dots = [
+        Series(name, values, rows, "dots", colour=colour)
+        for colour, (name, values) in enumerate(phases, 1)
+    ]
     yield plot(
         "Gradient flow",
-        [Series(name, values, rows, "marked") for name, values in phases],
+        [*lines, *dots],
         Axis("mean gradient norm (L2)", log=True),
-        Axis("layer, from the input down", labels=found.layers),
-        note="How large the gradient is that reaches each layer. Differences of a factor of 10 "
-        "between kinds of layers are usual; a steady fall over many powers of ten towards the "
-        "input means that the first layers hardly learn.",
+        layers,
+        note="How large the gradient is that reaches each layer; lines join layers of one kind, "
+        "such as all convolutions. If it falls steadily by many powers of ten towards the input, "
+        "the first layers hardly learn.",
     )
+
+
+def _kind_of(layer: str) -> str:
+    """Return the name of a layer in its module without its number, such as ``conv2d``."""
+    return layer.rpartition(".")[2].rstrip("_0123456789")
 
 
 def filter_figure(checkpoint: Path) -> Markup | None:

@@ -66,7 +66,7 @@ def described(
         length = f"{_counted(result['epochs'], 'epoch')} ({_counted(result['steps'], 'step')})"
     else:
         steps = max((curve.steps[-1] for curve in curves.values() if curve.steps), default=0)
-        length = f"{steps:,} of its steps so far"
+        length = f"{_counted(steps, 'step')} so far"
     parts = [
         known("data.batch_size", "batches of {} images"),
         _with(known("optimizer.name", "optimizer {}"), known("optimizer.lr", "learning rate {}")),
@@ -134,9 +134,13 @@ def remarks(
             yield f"That is no better than guessing one of {classes} classes ({1 / classes:.1%})."
     yield from _about_weights(config, result, curves)
     yield from _about_gap(curves)
-    lost = [name for name in ("train/loss", "val/loss") if _is_lost(curves.get(name))]
-    if lost:
-        yield f"The {' and the '.join(lost)} became NaN or infinite: see the diagnosis below."
+    for name, what in (("train/loss", "training"), ("val/loss", "validation")):
+        if (lost := _first_lost(curves.get(name))) is not None:
+            yield (
+                f"The {what} loss is NaN or infinite from step {lost:,} on, so the network has "
+                f"learned nothing since. A lower optimizer.lr or trainer.gradient_clip_val=1 may "
+                f"help."
+            )
 
 
 def _about_weights(
@@ -188,8 +192,12 @@ def _about_gap(curves: Curves) -> Iterator[str]:
     elif gap < -OVERFITTED:
         yield f"{text}: augmentation or dropout makes the training images harder than new ones."
     else:
-        yield f"{text}: a gap of {100 * gap:.1f} percentage points, so there is little overfitting."
+        yield f"{text}: a gap of {100 * gap:.1f} percentage points, so it hardly overfits."
 
 
-def _is_lost(curve: Curve | None) -> bool:
-    return curve is not None and not all(map(math.isfinite, curve.values))
+def _first_lost(curve: Curve | None) -> int | None:
+    """Return the step from which on no value is finite, or None."""
+    if curve is None or math.isfinite(curve.values[-1]):
+        return None
+    finite = [i for i, value in enumerate(curve.values) if math.isfinite(value)]
+    return curve.steps[finite[-1] + 1 if finite else 0]

@@ -70,7 +70,10 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
         standing=headline.standing(run, result),
         described=headline.described(config, result, device, curves),
         tiles=list(headline.tiles(result, curves, images)),
-        remarks=[*headline.remarks(config, result, curves, images, classes), *damaged],
+        remarks=[
+            *headline.remarks(config, result, curves, images if classes else None, classes),
+            *damaged,
+        ],
         curves=list(figures.curve_figures(curves, result, config)),
         tested=tested,
         predictions=_predictions(tested),
@@ -212,7 +215,7 @@ def _commands(
 ) -> Iterator[tuple[str, str]]:
     """Yield what each command does, and the command."""
     if result is None:
-        yield "resume it", run.resume_command()
+        yield "resume it" if run.is_resumable else "start it again", run.resume_command()
     elif run.is_resumable:
         yield "repeat it, and compare the bits", commands.verb_command("rerun", run.path)
         limits = (value_at(config, f"trainer.max_{what}", None) for what in ("epochs", "steps"))

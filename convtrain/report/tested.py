@@ -34,12 +34,14 @@ class Tested:
     """The predictions of a test. Images with several labels have no confusion and no calibration.
 
     Attributes:
+        split: ``test``, or ``validation`` if the data has no test images.
         images: their number; ``wrong`` of them are not predicted correctly in every label.
         counts: by class.
         confusion: int64 (true class, predicted class).
         mistakes: the most confident first.
     """
 
+    split: str
     images: int
     wrong: int
     counts: ClassCounts
@@ -57,12 +59,14 @@ def read_tested(run: Run) -> Tested | None:
     if (evaluation := run.read_evaluation()) is None:
         return None
     names = evaluation["class_names"]
+    split = "validation" if evaluation["split"] == "val" else evaluation["split"]
     if (rows := _read_rows(run)) is None or not rows.num_rows:
         return None
     if evaluation["multi_label"]:
         targets, guessed = (_as_masks(rows[key], len(names)) for key in ("target", "predicted"))
         counts = label_counts(targets, guessed, names)
-        return Tested(rows.num_rows, int((targets != guessed).any(1).sum()), counts)
+        wrong = int((targets != guessed).any(1).sum())
+        return Tested(split, rows.num_rows, wrong, counts)
     targets, guessed, probability = _columns(rows, "target", "predicted", "probability")
     confusion = confusion_of(targets, guessed, len(names))
     right = targets == guessed
@@ -70,6 +74,7 @@ def read_tested(run: Run) -> Tested | None:
     index, of_true = _columns(rows, "index", "target_probability")
     pictures = read_pictures(run.mistakes())
     return Tested(
+        split=split,
         images=len(right),
         wrong=int((~right).sum()),
         counts=counts_of(confusion, names),
