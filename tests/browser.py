@@ -74,6 +74,14 @@ CLIPPED = """(() => {
       if (box[side[0]] < before[side[1]] - slack) report(tick, "on another tick");
     }
   }
+  for (const counts of document.querySelectorAll(".counts")) {
+    const boxes = [...counts.children].map(count => [count, count.getBoundingClientRect()]);
+    for (let i = 1; i < boxes.length; i++) {
+      const [count, box] = boxes[i], before = boxes[i - 1][1];
+      const isBeside = box.width && box.top === before.top;
+      if (isBeside && box.left < before.right) report(count, "on another count");
+    }
+  }
   return found;
 })()"""
 """JavaScript that lists texts that are cut off, stick out, lie on another, or are hard to read."""

@@ -21,6 +21,10 @@ RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
 MAX_WRITTEN = 12  # classes; the counts of more are at the pointer only
 MAX_HOVERED = 60_000  # cells
 STRONG = 0.55  # opacity, from which on a count is white
+WIDTHS = (180, 240, 300, 360, 420, 480)  # pixels, for which the style sheet has a rule
+DIGIT, GAP = 6.8, 5.0  # pixels
+
+Cell = tuple[float, float, str, str]  # left and top in percent, text, kind
 
 
 def heat_map(
@@ -76,7 +80,7 @@ def confusion_matrix(
     colour = np.where(right[..., None], RIGHT, WRONG)
     pixels = np.dstack([colour, (255 * opacity).round()]).astype(np.uint8).transpose(2, 0, 1)
     axes = Axis("predicted class", labels=names), Axis("true class", labels=names)
-    written = []
+    written: list[Cell] = []
     if 0 < len(names) <= MAX_WRITTEN:
         middles = [round(100 * (i + 0.5) / len(names), 2) for i in range(len(names))]
         for (row, column), count in np.ndenumerate(counts):
@@ -89,7 +93,7 @@ def confusion_matrix(
 def _figure(
     title: str, pixels: np.ndarray, values: np.ndarray, x: Axis, y: Axis, *, note: str,
     kinds: np.ndarray | None = None, names: Sequence[str] = (),
-    present: Sequence[tuple[str, str]] = (), written: Sequence[tuple[float, float, str, str]] = (),
+    present: Sequence[tuple[str, str]] = (), written: Sequence[Cell] = (),
     colours: Scale | None = None,
 ) -> Markup:  # fmt: skip
     rows, columns = values.shape
@@ -106,11 +110,18 @@ def _figure(
         "heat_map", title=title, note=note, height=height, square=square, image=data_uri(pixels),
         x=x.label, y=y.label, x_ticks=x_ticks,
         y_ticks=[(round(100 * tick.at, 2), tick.text) for tick in y_ticks], turned=turned,
-        written=written, present=present, label=colours.axis.label if colours else "", bar=bar,
+        written=written, needed=_pixels(written, columns), present=present, bar=bar,
+        label=colours.axis.label if colours else "",
         ramp=", ".join(f"#{colour}" for colour in VIRIDIS),
         summary=f"{title}: {y.label} by {x.label}",
         data=_data(values, kinds, names, across, down, colours),
     )  # fmt: skip
+
+
+def _pixels(written: Sequence[Cell], columns: int) -> int:
+    """Return the width of the area, from which on the counts do not lie on one another."""
+    longest = max((len(text) for _, _, text, _ in written), default=0)
+    return next((w for w in WIDTHS if w >= columns * (DIGIT * longest + GAP)), WIDTHS[-1])
 
 
 def _limits(values: np.ndarray, log: bool, label: str) -> Scale:
