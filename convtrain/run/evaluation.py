@@ -26,12 +26,12 @@ class Evaluation(TypedDict):
         checkpoint: name of the file, or None if the weights were not saved.
         data: name of the data.
         source: the override that says where the images come from.
-        split: ``test``, ``val`` or ``train``; ``val`` also where the data has no test split.
+        split: ``test``, ``val``, ``train`` or ``all``; ``val`` also where there is no test split.
         images: number of images that the metrics are about.
         left_out: number of images of classes that the model does not know.
         tta: ``flip`` where an image and its mirror image were averaged, else None.
         multi_label: whether an image has any number of labels.
-        metrics: as they are called in ``result.json``; ``train/loss`` and so on for that split.
+        metrics: as they are called in ``result.json``; ``all/loss`` and so on for that split.
         class_names: those of the model; predictions are indices in this list.
     """
 

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from convtrain.assembly import make_data, make_model, make_task
 from convtrain.command.evaluated_data import evaluated_config
 from convtrain.command.job_config import config_of
+from convtrain.config.groups.data import Data, ImageFolder
 from convtrain.config.groups.trainer import Trainer as Chosen
 from convtrain.config.monitors import measured_names
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
 from convtrain.data.batches import Batches
+from convtrain.data.images import Images, Splits
 from convtrain.data.module import ImageData
 from convtrain.data.reading import own_randomness
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, did_you_mean, error_line
@@ -39,7 +41,8 @@ from convtrain.use.class_matching import match_classes, relabel
 from convtrain.use.load import class_names
 from convtrain.use.threads import threads_of
 
-SPLITS = ("test", "val", "train")
+ALL = "all"
+SPLITS = ("test", "val", "train", ALL)
 DEVICES = ("auto", "cpu", "cuda")
 FLIP = "flip"
 MAX_NAME = 100  # characters
@@ -75,7 +78,8 @@ def evaluate(
         overrides: of ``data``, as for a training: ``data.root=FOLDER``, ``data=mnist``. The shape,
             mean and std are those of the training.
         checkpoint: as for :func:`convtrain.load`; None is the one that the run was tested with.
-        split: ``test``, ``val`` or ``train``, which is evaluated without augmentation.
+        split: ``test``; ``val``; ``train``, which is evaluated without augmentation; or ``all``
+            images of the data, however few, as if they were not divided.
         tta: ``flip`` averages the logits of each image and of its mirror image.
         name: of the files; by default it follows from the other arguments.
         device: ``cpu``, ``cuda``, or ``auto``: the kind that the run has trained on, if it is here.
@@ -195,11 +199,14 @@ def _test(
     names, source = class_names(run, config), other.data.source
     if other.data.classes:
         match_classes(names, other.data.classes, source)  # before the images are read
-    model, data = make_model(config), make_data(other)
+    model = make_model(config)  # before the data is read, which may take long
+    data = make_data(other, _undivided(other.data) if split == ALL else None)
     _check_kind(run, config, data, source)
     theirs = data.splits.classes or other.data.class_names
     classes = match_classes(names, theirs, source)
-    divided = relabel(getattr(data.splits, split), names, theirs, classes, source)
+    divided = relabel(
+        getattr(data.splits, TEST if split == ALL else split), names, theirs, classes, source
+    )
     data.splits = replace(data.splits, test=divided.known)
 
     metrics = make_metrics(config, data)
@@ -236,6 +243,26 @@ def _test(
         class_names=names,
         classes=classes,
     ), rows.sort_by("index")
+
+
+def _undivided(data: Data) -> Splits:
+    """Read all images of a dataset as one split, in the order of train, val and test."""
+    if isinstance(data, ImageFolder):
+        read: Splits = data.build(divides=False)
+        return read
+    splits = data.build()
+    assert isinstance(splits, Splits)
+    parts = list({id(images): images for images in splits.images}.values())
+    if not all(isinstance(images.pixels, Tensor) for images in parts):
+        raise ConfigError(
+            f"--split {ALL}: the images take more than data.memory_gib={data.memory_gib:g}; raise "
+            f"it, or evaluate each split"
+        )
+    everything = Images(
+        torch.cat([images.read(torch.arange(len(images))) for images in parts]),
+        torch.cat([images.labels for images in parts]),
+    )
+    return replace(splits, train=everything, val=everything, test=everything)
 
 
 def _check_kind(run: Run, config: Config, data: ImageData, source: str) -> None:

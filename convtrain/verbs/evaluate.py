@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="best, last, the name of a file in RUN/checkpoints, or a file; by default the one "
         "that the run was tested with",
     )
-    parser.add_argument("--split", default=TEST, help="test, val or train; by default test")
+    parser.add_argument(
+        "--split", default=TEST, help="test, val, train or all images; by default test"
+    )
     parser.add_argument("--tta", help="flip: the mean logits of each image and its mirror image")
     parser.add_argument(
         "--name", help="of the files in RUN/evaluations, if it is not to follow from the arguments"
@@ -78,7 +80,8 @@ def _print(run: Run, found: "Evaluation") -> None:
 
 def _rows(run: Run, found: "Evaluation") -> Iterator[tuple[str, str]]:
     of_what = found["source"] if found["data"] in ("image_folder", "custom") else found["data"]
-    yield "images", f"{found['images']:,} {found['split']} images of {of_what}"
+    images = "images" if found["split"] == "all" else f"{found['split']} images"
+    yield "images", f"{found['images']:,} {images} of {of_what}"
     for name, value in found["metrics"].items():
         if isinstance(value, int | float):
             yield name, format_metric(name, value)

@@ -37,6 +37,7 @@ RUNTIME = {
     "muon": {"fused"},
     "nn": {"network", "init", "parametrize", "prune", "sync_batchnorm", "in_place"},
     "torchvision": {"input_shape", "num_classes"},
+    "image_folder": {"divides"},
 }
 """Arguments that ``build`` is given beside the fields, by group or by choice."""
 CALLED_WITH = {"loss": 2}
@@ -65,13 +66,14 @@ def test_the_fields_of_a_section_are_the_arguments_of_what_it_builds(
     own = set(section.model_fields) - {section.selected_by}
     if group == "optimizer":
         own -= optimizer.GROUPING
+    runtime = set().union(*(RUNTIME.get(key, ()) for key in (group, *names(group, section))))
     if issubclass(section, BaseData):
         own -= set(BaseData.model_fields)
-        assert takes - own <= {"name", *BaseData.model_fields}
+        assert takes - own - runtime <= {"name", *BaseData.model_fields}
     if group == "augment":
         takes = {*takes, *OPERATIONS, *(key for row in OPERATIONS.values() for key in row.options)}
         takes.remove("settings")
-    given = own.union(*(RUNTIME.get(key, set()) for key in (group, *names(group, section))))
+    given = own | runtime
     assert given <= takes, f"{section.builds} does not take {given - takes}"
     is_ours = section.builds.startswith("convtrain.") and not issubclass(section, BaseData)
     needed = {p.name for p in parameters if is_ours or p.default is p.empty} & takes

@@ -18,11 +18,13 @@ import convtrain
 from convtrain.__main__ import main
 from convtrain.assembly import make_data, make_model
 from convtrain.config.schema import Config
+from convtrain.data.images import Images
+from convtrain.data.pixel_file import PixelFile
 from convtrain.data.sources.digits import FILE
 from convtrain.errors import ConfigError
 from convtrain.launch.start import train
 from convtrain.training.checkpoint_file import load_checkpoint
-from convtrain.use.class_matching import match_classes
+from convtrain.use.class_matching import match_classes, relabel
 from convtrain.use.evaluate import default_name
 from tests.conftest import compose
 
@@ -164,6 +166,45 @@ def test_other_data_is_matched_by_the_names_of_its_classes(
     assert "one: the data has none of them" in shown
 
 
+def test_all_images_are_those_of_every_split(run: Path, config: Config, tmp_path: Path) -> None:
+    """Also of a folder whose classes have too few images to be divided."""
+    write_digits(tmp_path / "few", {0: "zero", 2: "two"}, 0, 3)
+    assert convtrain.evaluate(run, [f"data.root={tmp_path / 'few'}"], split="all")["images"] == 2
+    found = convtrain.evaluate(run, split="all", name="everything")
+    splits = make_data(config).splits
+    assert found["images"] == sum(map(len, splits.images))
+    labels = torch.cat([images.labels for images in splits.images]).sort().values
+    assert sorted(row["target"] for row in rows(run, "everything")) == labels.tolist()
+    assert found["metrics"].keys() == {"all/loss", "all/acc", "all/f1", "all/confusion"}
+
+
+def test_labels_follow_the_names_whatever_holds_the_pixels(tmp_path: Path) -> None:
+    pixels = torch.arange(8, dtype=torch.uint8).view(4, 1, 1, 2)
+    (tmp_path / "pixels").write_bytes(bytes(range(8)))
+    model, data, labels = ["a", "b", "c"], ["x", "c", "a"], torch.tensor([2, 0, 1, 2])
+    classes = match_classes(model, data, "")
+    for held in (pixels, PixelFile(tmp_path / "pixels", (1, 1, 2))):
+        known, unknown, known_at, unknown_at = relabel(
+            Images(held, labels), model, data, classes, "data.root=x"
+        )
+        assert unknown is not None
+        assert (known.labels.tolist(), known_at.tolist()) == ([0, 2, 0], [0, 2, 3])
+        assert known.read(torch.arange(3)).equal(pixels[[0, 2, 3]])
+        assert (unknown_at.tolist(), unknown.read(torch.tensor([0])).tolist()) == (
+            [1],
+            [[[[2, 3]]]],
+        )
+
+    several = Images(pixels, torch.eye(4)[:, :3])
+    names = ["c", "x", "a", "b"]  # x is no label of the model
+    found = relabel(
+        Images(pixels, torch.eye(4)), model, names, match_classes(model, names, ""), "data.root=x"
+    )
+    assert found.known.labels.tolist() == torch.eye(4)[:, [2, 3, 0]].tolist()
+    with pytest.raises(ConfigError, match=r"data\.root=x: says nothing of the labels b, which"):
+        relabel(several, model, data, classes, "data.root=x")
+
+
 def test_the_command_says_that_the_bits_are_others(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,7 +218,10 @@ def test_the_command_says_that_the_bits_are_others(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--split", "tset"], "--split tset: choose from test, val, train; did you mean test?"),
+        (
+            ["--split", "tset"],
+            "--split tset: choose from test, val, train, all; did you mean test?",
+        ),
         (["--checkpoint", "lst"], "--checkpoint lst: RUN has best,"),
         (["--chekpoint"], "--chekpoint: no such option; did you mean --checkpoint?"),
         (["--name", "../x"], "--name ../x: is the name of a file"),

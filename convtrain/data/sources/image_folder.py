@@ -41,6 +41,7 @@ def load(
     limit: int | None = None,
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
+    divides: bool = True,
 ) -> Splits:
     """Decode ``root``, which is either split, or has folders train, val and test.
 
@@ -53,6 +54,7 @@ def load(
         limit: decode N images of each split, in the proportions of the classes.
         cache_dir: folder of these files; None selects the user's cache folder.
         cache_gib: limit of these files together.
+        divides: False makes one split of all images, which is each of the three.
 
     Raises:
         MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
@@ -61,13 +63,16 @@ def load(
     """
     found = _find(Path(root), classes)
     own_folder = found.splits.keys()
-    splits = found.splits | divide_labels(
-        found.labels[found.splits["train"]],  # these are the first images
-        val_fraction=None if "val" in own_folder else val_fraction,
-        test_fraction=test_fraction if own_folder == {"train"} else None,
-        seed=split_seed,
-        names=classes,
-    )
+    if divides:
+        splits = found.splits | divide_labels(
+            found.labels[found.splits["train"]],  # these are the first images
+            val_fraction=None if "val" in own_folder else val_fraction,
+            test_fraction=test_fraction if own_folder == {"train"} else None,
+            seed=split_seed,
+            names=classes,
+        )
+    else:
+        splits = {"train": torch.arange(len(found.files))}
     if limit:
         for name, part in splits.items():
             splits[name] = part[sample_stratified(found.labels[part], limit, split_seed)]
@@ -94,6 +99,8 @@ def load(
         if in_memory:
             pixels = pixels.read_all()
     images = Images(pixels, found.labels[order]).split([len(part) for part in parts.values()])
+    if not divides:
+        return Splits(images[0], images[0], images[0])
     train, val, *test = images
     return Splits(train, val, test[0]) if test else Splits(train, val, val, tested="val")
 
