@@ -1,0 +1,264 @@
+"""The plan of the file: which classes there are, and what stands in each of them.
+
+A plan is static: an :class:`Item` stands for an entry of a list of layers, a :class:`Block` for a
+class. Small blocks stand in the places where they are used. :mod:`convtrain.use.code.uses` finds
+the layers of the network that an item stands for.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from convtrain.config.trust import LAYER, is_dotted, load
+from convtrain.layers import BY_NAME
+from convtrain.layers.entry import Entry
+from convtrain.network.expand import OWN, REPEAT, SEQUENTIAL
+from convtrain.network.own import own_entry
+from convtrain.network.resolve import ResolvedLayer
+from convtrain.use.code import declared
+from convtrain.use.code.declared import INDEX, Hole, Listed, Names, NotAClassError, entries
+from convtrain.use.code.expressions import (
+    Env,
+    Expr,
+    as_int,
+    const,
+    is_const,
+    name,
+    names_in,
+    python_name,
+    same,
+)
+
+MAX_UNROLLED = 6  # layers of a repetition that are written one by one
+SHORT = {"Conv2d": "Conv", "BatchNorm2d": "BN"}
+"""Words of a class that is named after its layers."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One of the places in the network that an item stands for."""
+
+    env: Env  # the values of the class's parameters there
+    layer: ResolvedLayer | None = None  # None for a class whose layers are not in a Sequential
+    inner: Env = field(default_factory=dict)  # of a call: the parameters of the class
+
+
+@dataclass
+class Item:
+    """An entry of a list of layers."""
+
+    kind: Literal["layer", "composite", "call", "sequence", "repeat", "optional"]
+    label: str | None = None  # as declared
+    entry: Entry | None = None
+    hints: dict[str, Expr] = field(default_factory=dict)  # arguments as declared
+    children: dict[str, list["Item"]] = field(default_factory=dict)
+    block: "Block | None" = None  # of a call
+    times: Expr | None = None  # of a repeat
+    param: str = ""  # of an optional: the parameter that says whether it is there
+    uses: list[Use] = field(default_factory=list)
+    attr: str = ""  # the attribute that holds it
+    is_module: bool = False  # in the functional style, too
+
+
+@dataclass
+class Block:
+    """A class, or a function that returns an ``nn.Sequential``."""
+
+    key: str  # what the planner must inline if it cannot be written
+    stem: str  # in snake case
+    class_name: str
+    takes: list[str]
+    defaults: dict[str, Expr]
+    items: list[Item] = field(default_factory=list)
+    is_spread: bool = False  # in the network, its layers are not in a Sequential of their own
+    params: list[str] = field(default_factory=list)  # those that the class needs
+    uses: list[Env] = field(default_factory=list)  # the parameters in each use
+    channels: list[Expr] = field(default_factory=list)  # of its layers, in its parameters
+
+    @property
+    def is_function(self) -> bool:
+        return bool(self.stem) and all(item.kind in ("call", "repeat") for item in self.items)
+
+
+class Scope(NamedTuple):
+    """The context in which a list of layers stands."""
+
+    names: Names
+    around: str = ""  # the class
+    inline: bool = False  # whether blocks inside must not be classes
+
+
+class Planner:
+    """Builds plans; ``inlined`` has the keys of what must not be a class, or a loop."""
+
+    def __init__(self, layers: object, blocks: Mapping[str, object], trust: Sequence[str]) -> None:
+        self._layers, self._trust = layers, trust
+        self._raw = {name: declared.parts(block) for name, block in blocks.items()}
+        self._values = declared.collect(layers, self._raw)
+        self.inlined: set[str] = set()
+
+    def plan(self) -> tuple[Block, list[Block]]:
+        """Return the block of the whole network, and the others, each after those that it uses."""
+        self._blocks: list[Block] = []
+        self._classes: dict[str, Block] = {}
+        items = self._items(self._layers, Scope({}))
+        return Block("", "", "", [], {}, items), self._blocks
+
+    def _items(self, raw: object, scope: Scope) -> list[Item]:
+        if isinstance(raw, str):  # such as $shortcut
+            value = scope.names[python_name(raw.strip().lstrip("$"))]
+            if isinstance(value, Listed):
+                return self._items(value.raw, scope._replace(names=value.names))
+            assert isinstance(value, Hole)
+            inside = self._items(value.raw, Scope({}, scope.around, inline=True))
+            for item in walk(inside):
+                item.hints = {}  # they differ between the uses
+            if not value.is_optional:
+                return inside
+            return [Item("optional", param=value.param, children={"layers": inside})]
+        items: list[Item] = []
+        for kind, arguments, label in entries(raw):
+            if kind == REPEAT:
+                items += self._repeat(arguments, scope)
+            elif kind in self._raw:
+                items.append(self._use(str(kind), arguments, label, scope))
+            else:
+                items.append(self._layer(kind, arguments, label, scope))
+        return items
+
+    def _layer(
+        self, kind: object, arguments: Mapping[str, object], label: str | None, scope: Scope
+    ) -> Item:
+        if isinstance(kind, OWN) or is_dotted(kind):
+            own = kind if isinstance(kind, OWN) else load("", str(kind), self._trust, LAYER)
+            entry = own_entry(own, str(kind))
+        else:
+            entry = BY_NAME[str(kind)]
+        children = {
+            argument: self._items(arguments[argument], scope)
+            for argument in entry.sublayers
+            if argument in arguments
+        }
+        if entry.name == SEQUENTIAL:
+            return Item("sequence", children=children)
+        hints = {
+            key: value
+            for key, raw in arguments.items()
+            if key not in entry.sublayers
+            and isinstance(value := declared.value(raw, scope.names), Expr)
+        }
+        return Item("composite" if entry.sublayers else "layer", label, entry, hints, children)
+
+    # --- blocks -----------------------------------------------------------------------------------
+
+    def _use(
+        self, kind: str, arguments: Mapping[str, object], label: str | None, scope: Scope
+    ) -> Item:
+        takes, layers = self._raw[kind]
+        given: dict[str, Expr | Listed | Hole] = {}
+        for take, default in takes.items():
+            known = scope.names if take in arguments else dict(given)
+            given[python_name(take)] = declared.value(arguments.get(take, default), known)
+        if scope.inline or kind in self.inlined or self._is_small(kind):
+            inside = self._items(layers, scope._replace(names=given))
+            return Item("sequence", children={"layers": inside})
+        hints = {}
+        for take, value in given.items():
+            match value:
+                case Hole(param=param, is_optional=True):
+                    hints[take] = name(param)
+                case Listed() | Hole():
+                    hints[take] = const(bool(value.raw))
+                case _:
+                    hints[take] = value
+        return Item("call", label, hints=hints, block=self._class(kind))
+
+    def _is_small(self, kind: str) -> bool:
+        """Tell whether a block is so small that its layers stand where it is used."""
+        layers = self._raw[kind][1]
+        inside = [] if isinstance(layers, str) else [kind for kind, _, _ in entries(layers)]
+        plain = all(k in BY_NAME and not BY_NAME[str(k)].sublayers for k in inside)
+        passes_on = len(inside) == 1 and inside[0] in self._raw
+        return len(self._values[kind]) < 2 or passes_on or (plain and len(inside) <= 2)
+
+    def _class(self, kind: str) -> Block:
+        if kind not in self._classes:
+            names, defaults = declared.parameters(kind, self._raw[kind][0], self._values[kind])
+            takes = [t for t, v in names.items() if isinstance(v, Hole) or _is_name(v, t)]
+            block = Block(kind, kind, f"{_camel(kind)}Block", takes, defaults)
+            block.items = self._items(self._raw[kind][1], Scope(names, kind))
+            self._classes[kind] = block
+            self._blocks.append(block)
+        return self._classes[kind]
+
+    # --- repetitions ------------------------------------------------------------------------------
+
+    def _repeat(self, arguments: Mapping[str, object], scope: Scope) -> list[Item]:
+        times, layers = declared.value(arguments["times"], scope.names), arguments["layers"]
+        assert isinstance(times, Expr)
+        key = f"{scope.around}.{REPEAT}"
+        if is_const(times):
+            rounds = as_int(times)
+            few = rounds * len(list(entries(layers))) <= MAX_UNROLLED and not scope.around
+            if few or scope.inline or key in self.inlined:
+                return [
+                    item
+                    for index in range(rounds)
+                    for item in self._items(
+                        layers, scope._replace(names={**scope.names, INDEX: const(index)})
+                    )
+                ]
+        if key in self.inlined or scope.inline:
+            raise NotAClassError(scope.around)
+        inner = scope._replace(names={**scope.names, INDEX: name(INDEX)})
+        items = self._items(layers, inner)
+        if len(items) != 1 or items[0].kind != "call":
+            items = [self._made_class(items, scope.around, key)]
+        return [Item("repeat", times=times, children={"layers": items})]
+
+    def _made_class(self, items: list[Item], around: str, key: str) -> Item:
+        """Make a class of the layers of a repetition; its parameters are the names in them."""
+        hints: dict[str, Expr] = {}
+
+        def own(argument: str, expr: Expr) -> Expr:
+            if INDEX in names_in(expr):
+                while argument in hints:
+                    argument += "_"
+                hints[argument] = expr
+                return name(argument)
+            hints.update({used: name(used) for used in names_in(expr)})
+            return expr
+
+        for item in walk(items):
+            item.hints = {argument: own(argument, expr) for argument, expr in item.hints.items()}
+            if item.param:
+                hints[item.param] = name(item.param)
+            if item.times is not None:
+                item.times = own("times", item.times)
+        made = [item.entry.name for item in walk(items) if item.entry is not None]
+        if len(made) == len(walk(items)) <= 3:
+            class_name = "".join(SHORT.get(word, word) for word in made)
+        else:
+            class_name = f"{_camel(around)}Layer"
+        block = Block(key, "layer", class_name, list(hints), {}, items, is_spread=True)
+        self._blocks.append(block)
+        return Item("call", hints=hints, block=block)
+
+
+def walk(items: Sequence[Item]) -> list[Item]:
+    """Return items and those inside them, without the items of classes that they call."""
+    return [found for item in items for found in _inside(item)]
+
+
+def _inside(item: Item) -> Iterator[Item]:
+    yield item
+    for children in item.children.values():
+        yield from walk(children)
+
+
+def _is_name(value: object, text: str) -> bool:
+    return isinstance(value, Expr) and same(value, name(text))
+
+
+def _camel(text: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in text.split("_"))
