@@ -1,7 +1,7 @@
 """Write a declared network as a plain PyTorch file, in the style nn or functional.
 
-The file imports torch alone: the network, and a training loop of six steps. For a run, --weights
-writes the trained weights under the names that the file has.
+The file imports torch alone. It has the network, and a training loop in six steps. For a run,
+--weights writes the trained weights under the names that the file gives them.
 
 Example: python -m convtrain code network=lenet model=nn
 Example: python -m convtrain code RUN model=functional --out net.py --weights net.pt
@@ -14,43 +14,75 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, did_you_mean
+from convtrain.process.atomic import write_atomically
 from convtrain.program import as_typed
+from convtrain.run.directory import Run
 
 if TYPE_CHECKING:
-    pass
+    from convtrain.config.schema import Config
+    from convtrain.models.build import Style
 
-STYLES = {f"model={style}": style for style in ("nn", "functional")}
+STYLES: "dict[str, Style]" = {"model=nn": "nn", "model=functional": "functional"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    typed = as_typed("RUN [model=nn|functional] | overrides as for python train.py")
+    typed = as_typed("RUN [model=nn|functional] or overrides as for python train.py")
     parser.usage = f"{parser.prog} [--out FILE] [--weights FILE] [{typed}]"
-    parser.add_argument("--out", metavar="FILE", help="the file, if not the standard output")
-    parser.add_argument("--weights", metavar="FILE", help="a file for the weights of RUN, as .pt")
-    parser.add_argument("--checkpoint", default="best", help="of RUN: best, last or a file's name")
+    parser.add_argument("--out", metavar="FILE", help="the file, if not standard output")
+    parser.add_argument("--weights", metavar="FILE", help="a file for the weights of RUN")
+    parser.add_argument(
+        "--checkpoint", help="of RUN: best, last, or a file; by default the one that was tested"
+    )
     parser.set_defaults(overrides=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
     typed: Sequence[str] = arguments.overrides
-    from_run = bool(typed) and "=" not in typed[0] and not typed[0].startswith("-")
-    if arguments.weights and not from_run:
-        raise ConfigError("--weights: needs the directory of a run, whose weights it writes")
-    config = _config_of_run(typed) if from_run else _composed(typed)
+    has_run = bool(typed) and "=" not in typed[0] and not typed[0].startswith("-")
+    for option in ("weights", "checkpoint"):
+        if getattr(arguments, option) and not has_run:
+            raise ConfigError(f"--{option}: needs a run; type its directory before the option")
+    config, style = _of_run(typed) if has_run else (_composed(typed), None)
     from convtrain.use.code.write import write_code
 
-    words = [as_typed("python -m convtrain"), "code", *typed]
-    head = f"convtrain wrote this file: {' '.join([words[0], shlex.join(words[1:])])}"
-    if from_run:
-        head += "\n" + _how_to_load(arguments, typed)
-    code = write_code(config, head=head)
+    command = f"{as_typed('python -m convtrain')} code {shlex.join(typed)}".rstrip()
+    head = f"Written by: {command}"
+    if has_run:
+        weights = arguments.weights or "weights.pt"
+        head += (
+            f"\n\n{command} --weights {shlex.quote(weights)}\n"
+            f"writes the trained weights for it:\n"
+            f"    model.load_state_dict(torch.load({Path(weights).name!r}))".replace("'", '"')
+        )
+    code = write_code(config, style, head)
     if arguments.weights:
         from convtrain.use.code.weight_file import write_weights
 
-        write_weights(code, typed[0], arguments.checkpoint, arguments.weights)
+        write_weights(code, Run(typed[0]), arguments.checkpoint, Path(arguments.weights))
     if arguments.out:
-        Path(arguments.out).write_text(code.text, encoding="utf-8")
+        write_atomically(Path(arguments.out), code.text)
     else:
         sys.stdout.write(code.text)
     return 0
+
+
+def _composed(overrides: Sequence[str]) -> "Config":
+    from convtrain.command.configure import configure
+
+    config, *others = configure(overrides).configs
+    if others:
+        raise ConfigError("-m: the code shows one network; leave it out")
+    return config
+
+
+def _of_run(typed: Sequence[str]) -> "tuple[Config, Style | None]":
+    from convtrain.command.job_config import config_of
+
+    run, *changed = Run(typed[0]), *typed[1:]
+    run.require()
+    for text in changed:
+        if text not in STYLES:
+            near = did_you_mean(text, STYLES) or f"; {' or '.join(STYLES)} chooses the other style"
+            raise ConfigError(f"{text}: a run has its configuration{near}")
+    return config_of(run, reads_data=False), STYLES[changed[-1]] if changed else None

@@ -19,7 +19,7 @@ from convtrain.use.code.calls import (
     is_module_always,
 )
 from convtrain.use.code.declared import IN_CHANNELS, IN_FEATURES, INDEX, NotAClassError
-from convtrain.use.code.expressions import names_in, substitute, written
+from convtrain.use.code.expressions import Expr, names_in, substitute, written
 from convtrain.use.code.layout import exploded, fit
 from convtrain.use.code.plan import Block, Item
 from convtrain.use.code.weights import DRAWN, INPUT, scale, with_weights
@@ -291,7 +291,7 @@ class ClassWriter:
             self._assign(self._flow(item.children["layers"], x, x), x)
         return Value(x)
 
-    def _parallel(self, item: Item, x: str, before: list) -> Iterator[str]:  # type: ignore[type-arg]
+    def _parallel(self, item: Item, x: str, before: list[list[Expr]]) -> list[str]:
         found = []
         for child in item.children["layers"]:
             if child.kind == "repeat":
@@ -300,7 +300,7 @@ class ClassWriter:
             name = f"branch{self._branches}"
             self.scope.before = list(before)
             found.append(self._assign(self._flow([child], x, name, tight=True), name).text)
-        return iter(found)
+        return found
 
     def _dense(self, item: Item, x: str) -> str:
         self._lists += 1

@@ -23,7 +23,7 @@ class FileNames:
     def key(self, key: str) -> str:
         """Return the file's name of a tensor, or of a layer."""
         path = key
-        while path not in self.places:  # conv2d_1.parametrizations.weight.original0
+        while path not in self.places and path:  # conv2d_1.parametrizations.weight.original0
             path = path.rpartition(".")[0]
         holder, item = self.places[path]
         assert item.entry is not None

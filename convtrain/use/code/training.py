@@ -106,7 +106,7 @@ def _optimizer(config: Config) -> tuple[list[str], list[str]]:
     name, comment = f"torch.optim.{builder.__name__}", []
     if isinstance(chosen, Muon):
         comment = [
-            "    # convtrain updates filters, as matrices, by torch.optim.Muon, and the rest by this AdamW.",
+            "    # convtrain updates filters and matrices by torch.optim.Muon, not by this.",
         ]
         name, builder = "torch.optim.AdamW", torch.optim.AdamW
         arguments = {k.removeprefix("adamw_"): v for k, v in arguments.items() if k[:6] == "adamw_"}

@@ -166,7 +166,7 @@ def _batch_norm(arguments: Arguments, attr: str) -> Written:
 def _instance_norm(arguments: Arguments, attr: str) -> Written:
     sizes, affine = arguments.init("num_features"), bool(arguments.const("affine"))
     init, names = _affine(attr, sizes, affine, affine)
-    shown = []
+    shown: list[str] = []
     if arguments.const("track_running_stats"):
         more, shown = _running(attr, sizes)
         init = [*init, *more]

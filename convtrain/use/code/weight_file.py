@@ -1,0 +1,39 @@
+"""Write the weights of a run under the names that its code gives them."""
+
+import io
+from pathlib import Path
+
+import torch
+
+from convtrain.errors import ConfigError
+from convtrain.process.atomic import atomic_write
+from convtrain.run.directory import Run
+from convtrain.use.checkpoints import find_checkpoint, read_weights
+from convtrain.use.code.write import Code
+
+SAFETENSORS, PICKLED = ".safetensors", (".pt", ".pth")
+
+
+def write_weights(code: Code, run: Run, checkpoint: str | None, file: Path) -> None:
+    """Write the tensors for ``load_state_dict``: as ``.pt``, or ``.safetensors``.
+
+    Raises:
+        MissingDataError: the run has no such checkpoint.
+        ConfigError: the file has another ending.
+    """
+    if file.suffix not in (SAFETENSORS, *PICKLED):
+        endings = ", ".join((*PICKLED, SAFETENSORS))
+        raise ConfigError(f"--weights {file}: must end in one of {endings}")
+    state = code.rename(read_weights(find_checkpoint(run, checkpoint), run))
+    contiguous = {
+        name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()
+    }
+    with atomic_write(file) as writer:
+        if file.suffix == SAFETENSORS:
+            from safetensors.torch import save
+
+            writer.write(save(contiguous, metadata={"format": "pt"}))
+        else:
+            buffer = io.BytesIO()
+            torch.save(contiguous, buffer)
+            writer.write(buffer.getvalue())
