@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     config, style = _of_run(typed) if has_run else (_composed(typed), None)
     from convtrain.use.code.write import write_code
 
-    command = f"{as_typed('python -m convtrain')} code {shlex.join(typed)}".rstrip()
+    command = shlex.join(["convtrain", "code", *typed])
     head = f"Written by: {command}"
     if has_run:
         weights = arguments.weights or "weights.pt"

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convtrain.__main__ import main
 from convtrain.assembly import make_model
 from convtrain.config.schema import Config
 from convtrain.run.commands import CONFIGS
 from convtrain.use.code.write import Code, write_code
-from tests.conftest import REPOSITORY, Train, compose, slow_but
+from tests.conftest import REPOSITORY, compose, slow_but
 
 NETWORKS = sorted(path.stem for path in (CONFIGS / "network").glob("*.yaml"))
 STYLES: tuple[Any, ...] = ("nn", "functional")
