@@ -1,4 +1,4 @@
-"""``convtrain code``: plain PyTorch that computes the same bits as the network it is written from."""
+"""``convtrain code``: plain PyTorch that computes the same bits as the network that it shows."""
 
 import subprocess
 import sys
