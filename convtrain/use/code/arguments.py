@@ -63,6 +63,12 @@ class Arguments:
         return found
 
     @property
+    def declared(self) -> Mapping[str, object]:
+        """The arguments in the first of the places, declared and inferred."""
+        layer = self.item.uses[0].layer
+        return layer.arguments if layer else {}
+
+    @property
     def defaults(self) -> Mapping[str, object]:
         from convtrain.network.arguments import signature_of
 

@@ -15,7 +15,7 @@ from convtrain.models.parameters import FUNCTIONS
 from convtrain.text import matches
 from convtrain.use.code.calls import Style
 from convtrain.use.code.expressions import literal
-from convtrain.use.code.names import FileNames
+from convtrain.use.code.tensor_names import FileNames
 
 MODULES = {"parametrize": "nn.utils.parametrizations", "prune": "nn.utils.prune"}
 CONSTANT = ("zeros", "ones", "constant", "eye", "dirac")  # draw no random numbers

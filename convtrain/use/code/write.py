@@ -1,8 +1,8 @@
 """Write a declared network as a file of plain PyTorch, as somebody would write it by hand.
 
 :mod:`.plan` decides on the classes, :mod:`.uses` finds the layers that each item of them stands
-for, :mod:`.classes` writes them, and :mod:`.training` writes the loop. :mod:`.names` maps the keys
-of a run's weights to those of the file.
+for, :mod:`.classes` writes them, and :mod:`.training` writes the loop. :mod:`.tensor_names` maps
+the keys of a run's weights to those of the file.
 """
 
 import re
@@ -18,11 +18,12 @@ from convtrain.errors import ConfigError
 from convtrain.models.build import Style, refuse_taken_names
 from convtrain.network.own import on_meta_or_cpu
 from convtrain.network.resolve import ResolvedLayer, ResolvedNetwork, resolve_network
-from convtrain.use.code.classes import ClassWriter
+from convtrain.use.code.classes import class_lines, write_block
 from convtrain.use.code.declared import NotAClassError
+from convtrain.use.code.forward import STOCHASTIC_DEPTH, Statements
 from convtrain.use.code.initial import Parameter, changes, initialisation, read_rules
-from convtrain.use.code.names import FileNames
 from convtrain.use.code.plan import Planner
+from convtrain.use.code.tensor_names import FileNames
 from convtrain.use.code.training import training_loop
 from convtrain.use.code.uses import Places, name_attributes, rename_inputs
 from convtrain.use.code.weights import DRAWN
@@ -36,7 +37,7 @@ def draw_like_torch(weight, bias=None):
         bound = 1 / math.sqrt(weight[0].numel())
         nn.init.uniform_(bias, -bound, bound)
 ''',
-    "stochastic_depth": '''
+    STOCHASTIC_DEPTH: '''
 def stochastic_depth(x, p, training):
     """In training, drop each example of a residual's body with probability p."""
     if not training or p == 0:
@@ -167,11 +168,10 @@ def _write_plan(
     helpers: set[str] = set()
     lines: list[str] = []
     for block in blocks:
-        lines += ["", "", *ClassWriter(block, style, helpers).write()]
-    writer = ClassWriter(main, style, helpers, network.input_shape)
-    writer.compute()
-    writer.last = _last_statements(config, network, names, style)
-    return [*lines, "", "", *writer.write()], helpers, names
+        lines += ["", "", *write_block(block, style, helpers)]
+    statements = Statements(main, style, helpers, network.input_shape).write()
+    last = _last_statements(config, network, names, style)
+    return [*lines, "", "", *class_lines(statements, last)], helpers, names
 
 
 def _last_statements(
