@@ -18,10 +18,7 @@ from convtrain.use.code.calls import (
 )
 from convtrain.use.code.weights import INPUT, scale, with_weights
 
-FAMILIES = {
-    "Pick": "index",
-    **dict.fromkeys(("Permute", "Select", "Unflatten", "LayerScale"), "method"),
-}
+METHODS = ("Permute", "Select", "Unflatten", "LayerScale")  # x.permute(...), x * scale
 
 
 class WrittenLayer(NamedTuple):
