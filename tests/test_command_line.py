@@ -4,9 +4,12 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from tests.conftest import REPOSITORY
 
@@ -17,6 +20,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "train.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True
     )
+
+
+@pytest.fixture
+def typed(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[object, str, str]]]:
+    """Does what the command does in this process; returns status, output and errors."""
+    from convtrain.launch.command import run_command
+
+    def run_here(*arguments: str) -> tuple[object, str, str]:
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as ended:
+            run_command(arguments)
+        return ended.value.code, *capfd.readouterr()
+
+    yield run_here
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
 
 
 def test_a_run_ends_with_its_results_and_the_commands_that_come_next(tmp_path: Path) -> None:
@@ -37,12 +56,14 @@ def test_a_run_ends_with_its_results_and_the_commands_that_come_next(tmp_path: P
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
 
 
-def test_a_mistake_found_while_building_is_one_line_with_status_2(tmp_path: Path) -> None:
-    done = run("network=vgg16_bn", f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "Output size is too small" in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+def test_a_mistake_found_while_building_is_one_line_with_status_2(
+    typed: Callable[..., tuple[object, str, str]], tmp_path: Path
+) -> None:
+    status, out, err = typed("network=vgg16_bn", f"hydra.run.dir={tmp_path / 'run'}")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "Output size is too small" in err
+    assert "Traceback" not in out + err
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -65,14 +86,18 @@ def test_a_sweep_trains_every_combination_and_ends_with_one_table(tmp_path: Path
     assert str(tmp_path / "results.csv") in done.stdout
 
 
-def test_a_failing_job_stops_no_other_and_the_status_tells(tmp_path: Path) -> None:
-    done = run("-m", "network=vgg16_bn,convnet", *SHORT, f"hydra.sweep.dir={tmp_path}")
-    assert done.returncode == 1
+def test_a_failing_job_stops_no_other_and_the_status_tells(
+    typed: Callable[..., tuple[object, str, str]], tmp_path: Path
+) -> None:
+    status, out, err = typed(
+        "-m", "network=vgg16_bn,convnet", *SHORT, f"hydra.sweep.dir={tmp_path}"
+    )
+    assert status == 1
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["failed", "finished"]
     assert "Output size is too small" in rows[0]["error"]
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in out + err
 
 
 @pytest.mark.slow
