@@ -16,7 +16,9 @@ from convtrain.pipeline import train
 from convtrain.report import ending
 from convtrain.report.page import write_report
 from convtrain.run.directory import Run
+from tests.browser import WIDTHS, Browser, needs_browser
 from tests.conftest import QUICK, compose
+from tests.pages.parsed import Parsed
 
 SMALL = ("data.limit=200", "recorder=norms", "trainer.max_epochs=2", "logger=csv")
 HEADINGS = ("How to read the result", "Curves", "Predictions", "Gradients and filters", "Time",
@@ -118,8 +120,9 @@ def test_an_unfinished_a_failed_and_a_bare_run_have_a_page(finished: Path, tmp_p
 INJECTED = "</script><script>alert(1)</script><img src=http://x.invalid onerror=alert(1)>'\"&"
 
 
-def test_what_comes_from_users_is_escaped(finished: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(finished, tmp_path / "<script>alert(2)<" / "run"))
+def injected(finished: Path, folder: Path) -> Path:
+    """Return a copy of a run in which all that users choose is a script."""
+    run = Path(shutil.copytree(finished, folder / "<script>alert(2)<" / "run"))
     evaluation = json.loads((run / "evaluations" / "test.json").read_text())
     evaluation["class_names"] = [f"{INJECTED}{n}" for n in range(10)]
     (run / "evaluations" / "test.json").write_text(json.dumps(evaluation))
@@ -137,10 +140,32 @@ def test_what_comes_from_users_is_escaped(finished: Path, tmp_path: Path) -> Non
     joined = [f"{row},{cell}" for row, cell in zip(rows, cells, strict=True)]
     (run / "metrics.csv").write_text("\n".join([*joined, ""]))
     write_report(Run(run))
+    return run
+
+
+def test_what_comes_from_users_is_escaped(finished: Path, tmp_path: Path) -> None:
+    run = injected(finished, tmp_path)
     page = of(run)
     assert page.scripts == 1
     assert all(address.startswith("data:") for address in page.loaded)
     assert page.all.count("<script>alert(1)</script>") > 20
+    assert Parsed((run / "report.html").read_text()).leaving(run) == []
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_in_a_browser(
+    finished: Path, tmp_path: Path, browser: Browser, width: int, dark: bool
+) -> None:
+    for run in (finished, injected(finished, tmp_path)):
+        with browser.open(run / "report.html", width=width, dark=dark) as page:
+            assert page.problems() == []
+            shown = page.hover("figure[data-plot]", 0.99, 0.5)
+            assert shown.startswith(f"optimiser step: {result_of(run)['steps']}\n")
+            page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            assert page.problems() == []
 
 
 def test_a_page_that_cannot_be_written_does_not_fail_the_run(
