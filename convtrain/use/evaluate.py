@@ -1,5 +1,6 @@
 """Evaluate the model of a run, on the run's own data or on other data."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,11 @@ from torch import Tensor, nn
 from convtrain.assembly import make_data, make_model, make_task
 from convtrain.command.evaluated_data import evaluated_config
 from convtrain.command.job_config import config_of
-from convtrain.config.groups.data import Data, ImageFolder
 from convtrain.config.groups.trainer import Trainer as Chosen
 from convtrain.config.monitors import measured_names
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
 from convtrain.data.batches import Batches
-from convtrain.data.images import Images, Splits
 from convtrain.data.module import ImageData
 from convtrain.data.reading import own_randomness
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, did_you_mean, error_line
@@ -40,6 +39,9 @@ from convtrain.use.checkpoints import LOSS, find_checkpoint, load_weights, read_
 from convtrain.use.class_matching import match_classes, relabel
 from convtrain.use.load import class_names
 from convtrain.use.threads import threads_of
+from convtrain.use.undivided import is_undivided, read_undivided
+
+log = logging.getLogger("convtrain")
 
 ALL = "all"
 SPLITS = ("test", "val", "train", ALL)
@@ -100,6 +102,11 @@ def evaluate(
     config = stored.model_copy(update={"trainer": trainer})
     other = evaluated_config(here, overrides).model_copy(update={"trainer": trainer})
     check_targets(other)
+    if overrides and split == TEST and is_undivided(other.data):
+        log.warning(
+            "%s: has no folder test, so a part of it is the test as in a training; --split %s "
+            "takes all images", other.data.source, ALL,
+        )  # fmt: skip
     path = find_checkpoint(here, checkpoint)
     with _as_in_training(config.seed, None if overrides else threads_of(here)):
         try:
@@ -200,7 +207,7 @@ def _test(
     if other.data.classes:
         match_classes(names, other.data.classes, source)  # before the images are read
     model = make_model(config)  # before the data is read, which may take long
-    data = make_data(other, _undivided(other.data) if split == ALL else None)
+    data = make_data(other, read_undivided(other.data) if split == ALL else None)
     _check_kind(run, config, data, source)
     theirs = data.splits.classes or other.data.class_names
     classes = match_classes(names, theirs, source)
@@ -243,26 +250,6 @@ def _test(
         class_names=names,
         classes=classes,
     ), rows.sort_by("index")
-
-
-def _undivided(data: Data) -> Splits:
-    """Read all images of a dataset as one split, in the order of train, val and test."""
-    if isinstance(data, ImageFolder):
-        read: Splits = data.build(divides=False)
-        return read
-    splits = data.build()
-    assert isinstance(splits, Splits)
-    parts = list({id(images): images for images in splits.images}.values())
-    if not all(isinstance(images.pixels, Tensor) for images in parts):
-        raise ConfigError(
-            f"--split {ALL}: the images take more than data.memory_gib={data.memory_gib:g}; raise "
-            f"it, or evaluate each split"
-        )
-    everything = Images(
-        torch.cat([images.read(torch.arange(len(images))) for images in parts]),
-        torch.cat([images.labels for images in parts]),
-    )
-    return replace(splits, train=everything, val=everything, test=everything)
 
 
 def _check_kind(run: Run, config: Config, data: ImageData, source: str) -> None:

@@ -166,9 +166,18 @@ def test_other_data_is_matched_by_the_names_of_its_classes(
     assert "one: the data has none of them" in shown
 
 
-def test_all_images_are_those_of_every_split(run: Path, config: Config, tmp_path: Path) -> None:
+def test_all_images_are_those_of_every_split(
+    run: Path,
+    config: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Also of a folder whose classes have too few images to be divided."""
     write_digits(tmp_path / "few", {0: "zero", 2: "two"}, 0, 3)
+    assert main(["evaluate", str(run), f"data.root={tmp_path / 'few'}"]) == 2
+    assert "--split all takes all images" in caplog.text
+    assert "need at least 3 images of each class" in capsys.readouterr().err
     assert convtrain.evaluate(run, [f"data.root={tmp_path / 'few'}"], split="all")["images"] == 2
     found = convtrain.evaluate(run, split="all", name="everything")
     splits = make_data(config).splits

@@ -1,0 +1,42 @@
+"""All images of a dataset, without a division into training, validation and test."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from convtrain.config.folders import read_layout
+from convtrain.config.groups.data import Data, ImageFolder
+from convtrain.data.images import Images, Splits
+from convtrain.errors import ConfigError
+
+
+def is_undivided(data: Data) -> bool:
+    """Tell whether the data is a folder whose images are divided only when they are read."""
+    if not isinstance(data, ImageFolder):
+        return False
+    return read_layout(Path(data.root), data.classes).splits.keys() == {"train"}
+
+
+def read_undivided(data: Data) -> Splits:
+    """Read all images, in the order of train, val and test, as each of the splits.
+
+    A ConfigError says that images other than those of a folder exceed the memory.
+    """
+    if isinstance(data, ImageFolder):
+        read: Splits = data.build(divides=False)
+        return read
+    splits = data.build()
+    assert isinstance(splits, Splits)
+    parts = list({id(images): images for images in splits.images}.values())
+    if not all(isinstance(images.pixels, Tensor) for images in parts):
+        raise ConfigError(
+            f"--split all: the images take more than data.memory_gib={data.memory_gib:g}; raise "
+            f"it, or evaluate each split"
+        )
+    everything = Images(
+        torch.cat([images.read(torch.arange(len(images))) for images in parts]),
+        torch.cat([images.labels for images in parts]),
+    )
+    return replace(splits, train=everything, val=everything, test=everything)
