@@ -15,6 +15,7 @@ function make(tag, parent, name, text) {
   const made = document.createElement(tag);
   if (name) made.className = name;
   if (text !== undefined) made.textContent = text;
+  if (name === "tip") made.setAttribute("role", "status");  // a screen reader reads it
   parent.append(made);
   return made;
 }

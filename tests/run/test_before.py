@@ -142,6 +142,16 @@ def test_two_runs_are_compared(other: str, tmp_path: Path, capsys: Capture) -> N
     assert ("config:" in rows) == (other == "digits_functional")
 
 
+def test_runs_stand_on_one_page(tmp_path: Path, capsys: Capture) -> None:
+    runs = {name: copied(name, tmp_path) for name in RUNS}
+    assert main(["compare", str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    states = {row[0]: row[1:3] for row in rows if len(row) > 3}
+    for name in FINISHED:
+        accuracy = result_of(runs[name])["val/acc"]
+        assert states[runs[name].name] == ["finished", f"{accuracy:.2%}"]
+
+
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_run_is_trained_again(name: str, tmp_path: Path, capsys: Capture) -> None:
     """Another machine may compute other last bits, which the verb then reports."""
