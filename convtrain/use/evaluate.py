@@ -35,6 +35,7 @@ from convtrain.training.devices import device_count, kind_of_device
 from convtrain.training.evaluation import measured, write_evaluation
 from convtrain.training.objectives import check_loss_targets, make_metrics
 from convtrain.training.trainer import make_trainer
+from convtrain.use.as_on_devices import DividedBatches, SumsByDevice, devices_of
 from convtrain.use.checkpoints import LOSS, find_checkpoint, load_weights, read_weights
 from convtrain.use.class_matching import match_classes, relabel
 from convtrain.use.load import class_names
@@ -63,9 +64,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run's model; return what is in ``RUN/evaluations/NAME.json`` then.
 
-    Without overrides, the data is that of the run. On the same machine, the metrics of a run of one
-    device are those of its ``result.json`` to the last bit. The predictions are beside the JSON
-    file, as ``NAME.parquet``.
+    Without overrides, the data is that of the run, and on the same machine the metrics are those of
+    its ``result.json`` to the last bit. Where several devices have divided its batches, that holds
+    for loss, accuracy and what is counted; other metrics may add up in another order. The
+    predictions are beside the JSON file, as ``NAME.parquet``.
 
     Classes of other data are matched by their names. Images of classes that the model does not know
     cannot be right: no metric counts them, and their predictions have no target.
@@ -110,7 +112,8 @@ def evaluate(
     path = find_checkpoint(here, checkpoint)
     with _as_in_training(config.seed, None if overrides else threads_of(here)):
         try:
-            found, rows = _test(here, config, other, path, split, tta, signals)
+            devices = 1 if overrides else devices_of(here)
+            found, rows = _test(here, config, other, path, split, tta, devices, signals)
         except ConvtrainError:
             raise
         except (Exception, SystemExit) as error:  # a user's code may raise anything
@@ -175,7 +178,7 @@ def _alone(chosen: Chosen, split: str, device: str, *, is_own: bool) -> Chosen:
         "accelerator": kind, "devices": 1, "num_nodes": 1, "strategy": "auto",
         "sync_batchnorm": False, "profiler": None,
         "limit_test_batches": (is_own and limits.get(split)) or 1.0,
-        "fast_dev_run": is_own and chosen.fast_dev_run,
+        "fast_dev_run": False,
     }  # fmt: skip
     return chosen.model_copy(update=changed)
 
@@ -200,9 +203,10 @@ def _test(
     path: Path,
     split: str,
     tta: str | None,
+    devices: int,
     signals: Signals | None,
 ) -> tuple[Evaluation, pa.Table]:
-    """Test the model of ``config`` on the data of ``other``."""
+    """Test the model of ``config`` on the data of ``other``, divided as for so many devices."""
     names, source = class_names(run, config), other.data.source
     if other.data.classes:
         match_classes(names, other.data.classes, source)  # before the images are read
@@ -221,14 +225,23 @@ def _test(
     collected = Predictions(classes=len(names), multi_label=data.is_multi_label)
     callbacks: list[Callback] = [collected, EvaluationProgress()]
     callbacks += [Interrupts(signals)] if signals is not None else []
-    trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=callbacks, loggers=[])
+    limit = config.trainer.limit_test_batches
+    chosen = config.trainer.model_copy(update={"limit_test_batches": 1.0} if devices > 1 else {})
+    trainer = make_trainer(chosen, run_dir=run.path, callbacks=callbacks, loggers=[])
     trainer.precision_plugin.convert_module(task)  # or float64 weights would be rounded
     load_weights(model, read_weights(path, run), path)
     if isinstance(task.loss, nn.Module):
         load_weights(task.loss, read_weights(path, run, LOSS), path)
     if tta == FLIP:
         task.register_forward_hook(_average_with_mirror_image)
-    trainer.test(task, datamodule=data, verbose=False)
+    if devices == 1:
+        trainer.test(task, datamodule=data, verbose=False)
+    else:
+        size, here = other.data.eval_batch_size, divided.known.to(trainer.strategy.root_device)
+        batches = DividedBatches(here, size, data.normalise, limit=limit, devices=devices)
+        sums = SumsByDevice(devices, multi_label=data.is_multi_label)
+        task.entries.running["test"] = sums
+        trainer.test(task, dataloaders=batches, verbose=False)
     images, rows = collected.images, _placed(collected.table, divided.known_at)
     if divided.unknown is not None:
         rest = Batches(divided.unknown, other.data.eval_batch_size, data.normalise)

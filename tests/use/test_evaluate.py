@@ -18,12 +18,14 @@ import convtrain
 from convtrain.__main__ import main
 from convtrain.assembly import make_data, make_model
 from convtrain.config.schema import Config
+from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.images import Images
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.sources.digits import FILE
 from convtrain.errors import ConfigError
 from convtrain.launch.start import train
 from convtrain.training.checkpoint_file import load_checkpoint
+from convtrain.use.as_on_devices import DividedBatches
 from convtrain.use.class_matching import match_classes, relabel
 from convtrain.use.evaluate import default_name
 from tests.conftest import compose
@@ -214,6 +216,17 @@ def test_labels_follow_the_names_whatever_holds_the_pixels(tmp_path: Path) -> No
         relabel(several, model, data, classes, "data.root=x")
 
 
+def test_the_parts_of_a_batch_are_those_that_the_devices_got() -> None:
+    images = Images(torch.zeros(7, 1, 1, 1, dtype=torch.uint8), torch.arange(7))
+    one = Normalisation([0.0], [1.0])
+    batches = DividedBatches(images, 3, one, devices=2)
+    assert [batch.targets.tolist() for batch in batches] == [[0, 2], [1], [3, 5], [4], [6]]
+    by_devices = [Batches(images, 3, one, rank=rank, world_size=2) for rank in range(2)]
+    expected = [batch.targets.tolist() for each in zip(*by_devices, strict=True) for batch in each]
+    assert [batch.targets.tolist() for batch in batches] == [part for part in expected if part]
+    assert len(DividedBatches(images, 3, one, devices=2, limit=0.7)) == 4  # of 2 of 3 batches
+
+
 def test_the_command_says_that_the_bits_are_others(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +336,9 @@ WAYS = {
     "other parts": ["data=synthetic", "data.shape=[3,12,12]", "metrics=[auroc,calibration,top5]",
                     "augment.mixup=0.5", "augment.random_crop=2"],
     "two threads": ["trainer.threads=2"],
+    "two devices": ["trainer.devices=2", "trainer.strategy=ddp", "data.limit=101"],
+    "a part, two devices": ["trainer.devices=2", "trainer.strategy=ddp",
+                            "trainer.limit_test_batches=0.5"],
 }  # fmt: skip
 
 
