@@ -19,7 +19,9 @@ from tests.browser import browser  # noqa: F401, a fixture
 from tests.quick_hydra import QUICK_WAYS, composing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-QUICK = ("trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=false")
+QUICK = (
+    "trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=false", "callbacks.report=false",
+)  # fmt: skip
 
 register_resolvers()
 # As in a shell whose environment is activated: what is printed says python, and not its path.

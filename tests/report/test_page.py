@@ -54,7 +54,7 @@ class Text(HTMLParser):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("runs") / "finished"
-    train(compose(*QUICK, *SMALL), path, SMALL)
+    train(compose(*QUICK, *SMALL, "callbacks.report=true"), path, SMALL)
     return path
 
 
@@ -185,8 +185,7 @@ def test_a_page_that_cannot_be_written_does_not_fail_the_run(
 
 
 def test_a_run_without_a_page_and_without_a_validation(tmp_path: Path) -> None:
-    typed = ("callbacks.report=false", "trainer.limit_val_batches=0", "recorder=off",
-             "data.limit=64")  # fmt: skip
+    typed = ("trainer.limit_val_batches=0", "recorder=off", "data.limit=64")
     train(compose(*QUICK, *typed), tmp_path / "run", typed)
     assert not (tmp_path / "run" / "report.html").exists()
     write_report(Run(tmp_path / "run"))
