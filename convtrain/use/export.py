@@ -21,6 +21,7 @@ from convtrain.use.formats.compare import (
     make_samples,
 )
 from convtrain.use.formats.portable import Portable, Predict, make_portable
+from convtrain.use.formats.pt2 import shortened
 from convtrain.use.load import load
 
 WEIGHTS = "weights.safetensors"
@@ -93,7 +94,8 @@ def export_model(
     portable = make_portable(trained, resize=resize)
     with _staged(target) as file:
         chosen.write(portable, file)
-        agreement = compare(portable, chosen.read(portable, file), make_samples(portable, images))
+        predict = _read(chosen, portable, file)
+        agreement = compare(portable, predict, make_samples(portable, images))
         if not agreement.is_close:
             raise ConvtrainError(
                 f"{target}: not written, because its logits differ from those of the run by up to "
@@ -104,6 +106,15 @@ def export_model(
     return Exported(
         written, portable, agreement, source, chosen.reader, normalises=format != "safetensors"
     )
+
+
+def _read(chosen: Format, portable: Portable, file: Path) -> Predict:
+    try:
+        return chosen.read(portable, file)
+    except Exception as error:  # each runtime has errors of its own
+        raise ConvtrainError(
+            f"{file.name}: not written, {chosen.reader} cannot read it: {shortened(str(error))}"
+        ) from error
 
 
 def _in_order(file: Path) -> list[Path]:
