@@ -117,10 +117,11 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
             f"model.name={name}: torchvision has no such classification model"
             f"{did_you_mean(name, known)}; torchvision.models.list_models() lists them"
         )
-    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
 
     def make() -> nn.Module:
-        model = models.get_model(name, weights=None, num_classes=num_classes, **extra)
+        model = models.get_model(
+            name, weights=None, num_classes=num_classes, **extra_arguments(name)
+        )
         if input_shape[0] != 3:
             _change_input_channels(model, input_shape[0])
         return model
@@ -131,6 +132,11 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
 
     check_output(run, input_shape, num_classes, f"model.name={name}")
     return make()
+
+
+def extra_arguments(name: str) -> dict[str, bool]:
+    """Return the arguments that one of torchvision's models needs to return logits alone."""
+    return {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
 
 
 def build_custom_model(

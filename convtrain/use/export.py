@@ -13,7 +13,7 @@ from convtrain.models.build import Style
 from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
 from convtrain.use.checkpoints import find_checkpoint, read_weights
-from convtrain.use.formats import onnx, pt2, tensors
+from convtrain.use.formats import onnx, pt2, python, tensors
 from convtrain.use.formats.compare import (
     Agreement,
     compare,
@@ -41,6 +41,7 @@ FORMATS = {
     "safetensors": Format(WEIGHTS, tensors.write, tensors.read, "safetensors, in a new model"),
     "pt2": Format("model.pt2", pt2.write, pt2.read, "torch.export.load", resizes=True),
     "onnx": Format("model.onnx", onnx.write, onnx.read, "onnxruntime", resizes=True),
+    "python": Format("model.py", python.write, python.read, "Python"),
 }
 
 
@@ -94,8 +95,16 @@ def export_model(
     portable = make_portable(trained, resize=resize)
     with _staged(target) as file:
         chosen.write(portable, file)
-        predict = _read(chosen, portable, file)
-        agreement = compare(portable, predict, make_samples(portable, images))
+        samples = make_samples(portable, images)
+        try:
+            agreement = compare(portable, chosen.read(portable, file), samples)
+        except ConvtrainError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            raise ConvtrainError(
+                f"{target}: not written, because {chosen.reader} cannot run it: "
+                f"{shortened(str(error))}"
+            ) from error
         if not agreement.is_close:
             raise ConvtrainError(
                 f"{target}: not written, because its logits differ from those of the run by up to "
@@ -106,15 +115,6 @@ def export_model(
     return Exported(
         written, portable, agreement, source, chosen.reader, normalises=format != "safetensors"
     )
-
-
-def _read(chosen: Format, portable: Portable, file: Path) -> Predict:
-    try:
-        return chosen.read(portable, file)
-    except Exception as error:  # each runtime has errors of its own
-        raise ConvtrainError(
-            f"{file.name}: not written, {chosen.reader} cannot read it: {shortened(str(error))}"
-        ) from error
 
 
 def _in_order(file: Path) -> list[Path]:

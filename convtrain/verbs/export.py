@@ -8,6 +8,7 @@ Formats, each of which holds class names, preprocessing and provenance as metada
   safetensors  weights for a model that is built anew; the normalisation is metadata
   pt2          a program of torch.export; it normalises uint8 images itself
   onnx         the same for ONNX Runtime; needs the extra onnx
+  python       the same as a file of plain PyTorch, with its weights in a .pt file beside it
 The file computes in float32. It is read back, and compared with the run on test images.
 """
 
@@ -20,7 +21,7 @@ from convtrain.text import format_bytes, make_console
 if TYPE_CHECKING:
     from convtrain.use.export import Exported
 
-NAMES = ("safetensors", "pt2", "onnx")
+NAMES = ("safetensors", "pt2", "onnx", "python")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

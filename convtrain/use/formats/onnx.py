@@ -47,7 +47,7 @@ def write(portable: Portable, path: Path) -> None:
                 external_data=False, verbose=False,
             )  # fmt: skip
             assert made is not None
-            made.model.metadata_props.update(portable.metadata)
+            made.model.metadata_props.update(portable.texts)
             made.save(str(path), external_data=False)
     except OSError:
         raise

@@ -42,7 +42,7 @@ class Portable:
 
     trained: Trained
     model: PixelModel
-    metadata: dict[str, str]
+    metadata: dict[str, object]  # can be written as JSON
 
     @property
     def example(self) -> Tensor:
@@ -53,6 +53,11 @@ class Portable:
     def free_dimensions(self) -> dict[int, str]:
         """The dimensions of the images that may have any size, and their names."""
         return {0: BATCH} if self.model.resize is None else {0: BATCH, 2: "height", 3: "width"}
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The metadata for formats that hold texts; all but texts are JSON."""
+        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.metadata.items()}
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits of pixels that have the model's size already, without the resize."""
@@ -77,8 +82,8 @@ def make_portable(trained: Trained, *, resize: bool = False) -> Portable:
     return Portable(trained, whole, _describe(trained, resize=resize))
 
 
-def _describe(trained: Trained, *, resize: bool) -> dict[str, str]:
-    """Return what a reader of the file must know, as texts; all but simple ones are JSON."""
+def _describe(trained: Trained, *, resize: bool) -> dict[str, object]:
+    """Return what a reader of the file must know."""
     shape, rules = trained.preprocessing.shape, trained.preprocessing.rules
     provenance = trained.run.read_provenance()
     size: list[object] = ["height", "width"] if resize else list(shape[1:])
@@ -112,8 +117,7 @@ def _describe(trained: Trained, *, resize: bool) -> dict[str, str]:
         "trained_with": _versions(provenance),
         "exported_with": {"convtrain": convtrain.__version__, "torch": torch.__version__},
     }
-    texts = {key: value for key, value in described.items() if value is not None}
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in texts.items()}
+    return {key: value for key, value in described.items() if value is not None}
 
 
 def _name(config: Config) -> str:

@@ -16,7 +16,7 @@ FORMAT = {"format": "pt"}  # what other readers of safetensors look for
 def write(portable: Portable, path: Path) -> None:
     state = portable.trained.model.state_dict()
     tensors = {name: plain(name, value) for name, value in state.items()}
-    path.write_bytes(save(tensors, metadata={**FORMAT, **portable.metadata}))
+    path.write_bytes(save(tensors, metadata={**FORMAT, **portable.texts}))
 
 
 def read(portable: Portable, path: Path) -> Predict:
