@@ -155,20 +155,25 @@ def build_custom_model(
             does not return one logit for each class.
         ConfigError: the call fails, or does not return a module.
     """
-    made = model.build(
-        **model.offered(
-            num_classes=num_classes,
-            in_channels=input_shape[0],
-            in_chans=input_shape[0],
-            input_shape=tuple(input_shape),
-        )
-    )
+    made = model.build(**offered_arguments(model, input_shape, num_classes))
     if not isinstance(made, nn.Module):
         kind = type(made).__name__
         raise ConfigError(f"{model.where}: must return a torch.nn.Module, and returns {kind}")
     logits = num_classes if checks_classes else None
     check_custom_output(made, input_shape, logits, model.where, device=device, double=double)
     return made
+
+
+def offered_arguments(
+    model: CustomModel, input_shape: Sequence[int], num_classes: int
+) -> dict[str, object]:
+    """Return the arguments that a user's class or factory takes and that follow from the data."""
+    return model.offered(
+        num_classes=num_classes,
+        in_channels=input_shape[0],
+        in_chans=input_shape[0],
+        input_shape=tuple(input_shape),
+    )
 
 
 def check_output(

@@ -53,7 +53,7 @@ def check(portable: Portable, format: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["pt2", "onnx"])
+@pytest.mark.parametrize("format", ["pt2", "onnx", "python"])
 @pytest.mark.parametrize("style", ["nn", "functional"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_in_both_styles(
@@ -69,7 +69,7 @@ CHANGED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["pt2", "onnx"])
+@pytest.mark.parametrize("format", ["pt2", "onnx", "python"])
 @pytest.mark.parametrize("style", ["nn", "functional"])
 @pytest.mark.parametrize("key", CHANGED)
 def test_parametrized_and_pruned_weights(key: str, style: str, format: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_parametrized_and_pruned_weights(key: str, style: str, format: str, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["pt2", "onnx"])
+@pytest.mark.parametrize("format", ["pt2", "onnx", "python"])
 @pytest.mark.parametrize(
     "model",
     [
@@ -97,8 +97,9 @@ def test_models_of_others(model: list[str], format: str, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_layer_that_onnx_does_not_know_is_named(tmp_path: Path) -> None:
-    layers = "[{FractionalMaxPool2d: {kernel_size: 2, output_size: 4}}, Flatten, Linear: {out_features: 10}]"
-    config = compose("trainer=cpu", "model=nn", f"network.layers={layers}")
+    pool = "{FractionalMaxPool2d: {kernel_size: 2, output_size: 4}}"
+    layers = f"network.layers=[{pool},Flatten,{{Linear: {{out_features: 10}}}}]"
+    config = compose("trainer=cpu", "model=nn", layers)
     with pytest.raises(NetworkError) as caught:
         onnx.write(portable_of(config, tmp_path), tmp_path / "model.onnx")
     assert str(caught.value) == (

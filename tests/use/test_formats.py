@@ -1,7 +1,12 @@
 """``python -m convtrain export RUN --format FORMAT``: the file computes what the run computes."""
 
+import ast
 import json
 import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +65,7 @@ def by_hand(folder: Path, images: Tensor) -> Tensor:
     return logits
 
 
-def read_safetensors(file: Path, images: Tensor) -> tuple[Tensor, dict[str, str]]:
+def read_safetensors(file: Path, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
     from safetensors import safe_open
 
     config = compose(*TINY, "trainer=cpu")
@@ -73,24 +78,46 @@ def read_safetensors(file: Path, images: Tensor) -> tuple[Tensor, dict[str, str]
     return model.eval()((images / 255 - mean) / std), metadata
 
 
-def read_pt2(file: Path, images: Tensor) -> tuple[Tensor, dict[str, str]]:
+def read_pt2(file: Path, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
     extra = {"metadata.json": ""}
     return torch.export.load(file, extra_files=extra).module()(images), json.loads(
         extra["metadata.json"]
     )
 
 
-def read_onnx(file: Path, images: Tensor) -> tuple[Tensor, dict[str, str]]:
+def read_onnx(file: Path, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(file))
     (logits,) = session.run(None, {"images": images.numpy()})
     return torch.from_numpy(logits), session.get_modelmeta().custom_metadata_map
 
 
-READ = {"safetensors": read_safetensors, "pt2": read_pt2, "onnx": read_onnx}
+def read_python(file: Path, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    assert {name.partition(".")[0] for name in imported(file)} == {"sys", "pathlib", "torch"}
+    module = runpy.run_path(str(file))
+    with pytest.raises(TypeError, match="float32: give uint8"):
+        module["load"]()(images.float())
+    return module["load"]()(images), {**module["METADATA"], "classes": module["CLASSES"]}
 
 
-QUICK = (("safetensors", "nn"), ("pt2", "functional"))
+def imported(file: Path) -> Iterator[str]:
+    """Yield the modules that a file imports when it is imported."""
+    for statement in ast.parse(file.read_text()).body:
+        if isinstance(statement, ast.Import):
+            yield from (name.name for name in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            yield str(statement.module)
+
+
+READ = {
+    "safetensors": read_safetensors,
+    "pt2": read_pt2,
+    "onnx": read_onnx,
+    "python": read_python,
+}
+
+
+QUICK = (("safetensors", "nn"), ("pt2", "functional"), ("python", "nn"))
 CASES = [
     pytest.param(format, style, marks=[] if (format, style) in QUICK else pytest.mark.slow)
     for format in READ
@@ -114,13 +141,16 @@ def test_a_file_gives_the_logits_of_the_run_for_raw_images(
         logits, metadata = READ[format](out, images[:count])
         expected = by_hand(folder, images[:count])
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    assert json.loads(metadata["classes"]) == [str(digit) for digit in range(10)]
-    assert json.loads(metadata["input"])["shape"] == ["batch", 1, 8, 8]
+    if format in ("safetensors", "onnx"):  # which hold texts
+        metadata |= {key: json.loads(metadata[key]) for key in ("classes", "input")}
+    assert metadata["classes"] == [str(digit) for digit in range(10)]
+    assert metadata["input"]["shape"] == ["batch", 1, 8, 8]
     assert metadata["run_id"] == Run(folder).read_provenance()["run_id"]
     assert metadata["checkpoint"] == "last.ckpt"
     for path in (REPOSITORY, tmp_path):
         assert str(path).encode() not in out.read_bytes()
-    assert [file.name for file in out.parent.iterdir()] == [out.name]
+    names = {out.name, "model.pt"} if format == "python" else {out.name}
+    assert {file.name for file in out.parent.iterdir()} == names
 
 
 def test_a_file_that_computes_something_else_does_not_get_its_name(
@@ -146,10 +176,24 @@ def test_a_file_that_computes_something_else_does_not_get_its_name(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
+def test_the_python_file_predicts_image_files_without_convtrain(
+    folder: Path, images: Tensor, tmp_path: Path
+) -> None:
+    out = tmp_path / "digits.py"
+    assert main(["export", str(folder), "--format=python", f"--out={out}"]) == 0
+    picture = Image.fromarray(images[3, 0].numpy()).resize((50, 40))
+    picture.save(tmp_path / "a.png")
+    command = [sys.executable, "-I", str(out), "a.png", "a.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = convtrain.load(folder, device="cpu").predict(tmp_path / "a.png").top[0][0]
+    assert done.stdout == f"a.png: {found[0]} {found[1]:.4f}\n" * 2
+
+
 MISTAKES = {
     "unknown": (
         ["--format=onx"],
-        "--format onx: choose safetensors, pt2, onnx; did you mean onnx?",
+        "--format onx: choose safetensors, pt2, onnx, python; did you mean onnx?",
     ),
     "resize": (["--format=safetensors", "--resize"], "--resize: safetensors cannot hold a resize"),
     "suffix": (["--format=pt2", "--out=a.onnx"], "--out a.onnx: --format pt2 writes a file that"),

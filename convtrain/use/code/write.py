@@ -6,7 +6,7 @@ the keys of a run's weights to those of the file.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,12 +79,18 @@ class Code:
         return {self.names.key(key): value for key, value in state.items() if self.names.has(key)}
 
 
-def write_code(config: Config, style: Style | None = None, head: str = "") -> Code:
+def write_code(
+    config: Config,
+    style: Style | None = None,
+    head: str = "",
+    tail: Sequence[str] | None = None,
+) -> Code:
     """Write the declared network of a configuration, and its training loop.
 
     Args:
         style: that of the configuration if None.
         head: what the docstring of the file says after its first line.
+        tail: lines to write in place of the training loop.
 
     Raises:
         ConfigError: the network is not declared, does not fit the images, or cannot be written.
@@ -100,9 +106,11 @@ def write_code(config: Config, style: Style | None = None, head: str = "") -> Co
     refuse_taken_names(network.layers)
     class_name = class_name_of(declared.name)
     lines, helpers, names = _classes(config, network, style, class_name)
-    loop = training_loop(config, class_name)
+    if tail is None:
+        loop = training_loop(config, class_name)
+        tail = [*loop, "", "", 'if __name__ == "__main__":', "    train()"]
     defined = [line for name in sorted(helpers) for line in ["", *HELPERS[name].splitlines()]]
-    body = [*defined, *lines, *loop, "", "", 'if __name__ == "__main__":', "    train()"]
+    body = [*defined, *lines, *tail]
     text = "\n".join([*_head(class_name, style, head, body, network), *body]) + "\n"
     return Code(text, class_name, names)
 
@@ -119,16 +127,19 @@ def _head(
     name: str, style: Style, head: str, body: list[str], network: ResolvedNetwork
 ) -> list[str]:
     text = "\n".join(body)
+    standard = [f"import {name}" for name in ("math", "sys") if f"{name}." in text]
+    standard += ["from pathlib import Path"] if "Path(" in text else []
+    loading = ["from torch.utils.data import DataLoader, TensorDataset"]
     own = sorted({f"from {o.__module__} import {o.__qualname__}" for o in _own(network)})
     return [
         f'"""{name} in plain PyTorch: {STYLES[style]}' + ("" if head else '"""'),
         *(["", *head.splitlines(), '"""'] if head else []),
         "",
-        *(["import math", ""] if "math." in text else []),
+        *([*standard, ""] if standard else []),
         "import torch",
         *(["import torch.nn.functional as F"] if "F." in text else []),
         "from torch import nn",
-        "from torch.utils.data import DataLoader, TensorDataset",
+        *(loading if "DataLoader" in text else []),
         *(["", *own] if own else []),
     ]
 

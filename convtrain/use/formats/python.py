@@ -21,7 +21,7 @@ from torch import nn
 
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
 from convtrain.errors import ConfigError
-from convtrain.models.build import extra_arguments
+from convtrain.models.build import extra_arguments, offered_arguments
 from convtrain.use.code.write import class_name_of, write_code
 from convtrain.use.formats.portable import Portable, Predict
 from convtrain.use.formats.quiet import quiet
@@ -70,7 +70,7 @@ def _tail(portable: Portable, name: str, make: str | None = None) -> str:
         classes=_literal(metadata.pop("classes")),
         mean=_literal(list(trained.preprocessing.mean)),
         std=_literal(list(trained.preprocessing.std)),
-        metadata=_literal(metadata),
+        metadata="".join(f"    {key!r}: {value!r},\n" for key, value in metadata.items()),
     )
 
 
@@ -82,34 +82,31 @@ def _literal(value: object) -> str:
 
 
 def _text_of_others(portable: Portable) -> str:
-    chosen, config = portable.trained.config.model, portable.trained.config
-    if isinstance(chosen, TorchvisionModel):
-        arguments = {"num_classes": config.data.class_count, **extra_arguments(chosen.name)}
+    config = portable.trained.config
+    classes, shape = config.data.class_count, portable.trained.preprocessing.shape
+    if isinstance(config.model, TorchvisionModel):
+        arguments: dict[str, object] = {
+            "num_classes": classes,
+            **extra_arguments(config.model.name),
+        }
         if "aux_logits" in arguments:
             arguments["init_weights"] = False  # which takes long, for weights that are replaced
         imported = "from torchvision import models"
-        made = [f"    network = models.get_model({_call(chosen.name, weights=None, **arguments)})"]
-        made += _first_convolution(portable)
-        name = "Model"
+        called = f"models.get_model({_call(config.model.name, weights=None, **arguments)})"
     else:
-        assert isinstance(chosen, CustomModel)
-        shape = portable.trained.preprocessing.shape
-        offered = chosen.offered(
-            num_classes=config.data.class_count, in_channels=shape[0], in_chans=shape[0],
-            input_shape=tuple(shape),
-        )  # fmt: skip
-        builder = chosen.builder
-        first = builder.__qualname__.partition(".")[0]
-        imported = f"from {builder.__module__} import {first}"
-        arguments = {**chosen.arguments, **offered}
-        made = [f"    network = {builder.__qualname__}({_call(**arguments)})"]
-        name = "Model"
+        assert isinstance(config.model, CustomModel)
+        builder = config.model.builder
+        offered = offered_arguments(config.model, shape, classes)
+        arguments = {**config.model.arguments, **offered}
+        imported = f"from {builder.__module__} import {builder.__qualname__.partition('.')[0]}"
+        called = f"{builder.__qualname__}({_call(**arguments)})"
     head = [
         f'"""A trained model in plain PyTorch.\n\n{HEAD}\n"""', "", "import sys",
         "from pathlib import Path", "", "import torch", "from torch import nn", imported, "", "",
-        "def make_network():", *made, "    return network",
+        "def make_network():", f"    network = {called}", *_first_convolution(portable),
+        "    return network",
     ]  # fmt: skip
-    return "\n".join(head) + _tail(portable, name, "make_network") + "\n"
+    return "\n".join(head) + _tail(portable, "Model", "make_network") + "\n"
 
 
 def _call(*positional: object, **named: object) -> str:
@@ -130,7 +127,7 @@ def _call(*positional: object, **named: object) -> str:
 def _first_convolution(portable: Portable) -> list[str]:
     """Return the line that replaces torchvision's first convolution, which takes colour images."""
     channels = portable.trained.preprocessing.shape[0]
-    if channels == 3:
+    if channels == 3 or not isinstance(portable.trained.config.model, TorchvisionModel):
         return []
     for path, module in portable.model.model.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
