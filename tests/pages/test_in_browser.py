@@ -174,6 +174,19 @@ def test_the_page_of_several_runs(
         assert page.problems() == []
 
 
+def test_the_policy_stops_what_is_not_escaped(tmp_path: Path, browser: Browser) -> None:
+    template = tmp_path / "open.html.j2"
+    template.write_text(TEMPLATE.replace("<h1>{{ text }}", "<h1>{{ text | safe }}"))
+    figures = [bars("t", [("a", 1.0)], Axis("x"))] * 3
+    text = "<script>alert(1)</script><img src='https://example.invalid/a.png' onerror='alert(2)'>"
+    write_page(tmp_path / "open.html", template, text=text, figures=figures)
+    with browser.open(tmp_path / "open.html") as page:
+        assert page.evaluate("document.querySelectorAll('h1 script, h1 img').length") == 2
+        assert page.dialogs == []
+        assert all("Content Security Policy" in error for error in page.errors), page.errors
+        assert len(page.errors) >= 2
+
+
 def test_a_browser_that_asks_complains_and_is_cut_off_is_noticed(
     tmp_path: Path,
     browser: Browser,
