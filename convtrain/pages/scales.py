@@ -10,6 +10,7 @@ import numpy as np
 MAX_TICKS = 6
 MAX_TICK_LETTERS = 21  # of a label
 LETTER = 0.028  # width of a letter as a fraction of an axis, on the narrowest screens
+HUGE = 1e150  # from which on, or below its inverse, float64 may overflow
 PADDING = 0.06  # of the range, at both ends of an axis
 
 
@@ -80,11 +81,12 @@ def scale(axis: Axis, values: Sequence[np.ndarray], *, padded: bool) -> Scale:
     if axis.labels:
         return Scale(axis, -0.5, len(axis.labels) - 0.5)
     known = np.concatenate([np.asarray(v, np.float64).ravel() for v in values] or [np.empty(0)])
-    known = known[np.isfinite(known) & ((known > 0) | (not axis.log))]
+    known = known[np.abs(known) < HUGE]
+    known = known[known > 1 / HUGE] if axis.log else known
     low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 1.0)
     low, high = _padded(low, high, axis.log) if padded or low == high else (low, high)
     low, high = (
-        end if fixed is None else fixed
+        end if fixed is None or (axis.log and fixed <= 0) else fixed
         for fixed, end in zip((axis.low, axis.high), (low, high), strict=True)
     )
     if not low < high:
@@ -96,10 +98,8 @@ def _apart(ticks: list[Tick]) -> list[Tick]:
     """Leave out the ticks whose texts would lie on the one before them."""
     kept: list[Tick] = []
     for tick in ticks:
-        if (
-            not kept
-            or tick.at - kept[-1].at > LETTER * (len(tick.text) + len(kept[-1].text) + 2) / 2
-        ):
+        letters = 2 + len(tick.text) + len(kept[-1].text) if kept else 0
+        if not kept or tick.at - kept[-1].at > LETTER * letters / 2:
             kept.append(tick)
     return kept
 
@@ -118,9 +118,7 @@ def nice(low: float, high: float, count: int = MAX_TICKS) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [
-        round(index * step, 12) if step > 1e-9 else index * step for index in range(first, last + 1)
-    ]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -94,7 +94,9 @@ def test_ticks_are_round_numbers(low: float, high: float, log: bool, expected: s
         assert -1e-6 <= at <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("values", [[], [math.nan], [0.5], [math.inf, 1.0], [0.0, 0.0]])
+@pytest.mark.parametrize(
+    "values", [[], [math.nan], [0.5], [math.inf, 1.0], [0.0, 0.0], [1e308, -1e308, 5e-324]]
+)
 def test_few_or_odd_values_are_drawn_too(values: list[float]) -> None:
     for y in (Axis("y"), Axis("y", log=True), Axis("y", percent=True)):
         for kind in ("line", "dots", "bars", "means"):
