@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from convtrain.data.blocks import make_blocks
 from convtrain.data.decoding import Rules, by_our_rules, decode
-from convtrain.data.workers import shared
+from convtrain.data.workers import shared, worker_count
 from convtrain.errors import CorruptDataError, TrainingError, one_line
-from convtrain.process.hardware import cores
 
 PART = 64  # files that a worker decodes at once
 AHEAD = 2  # batches that are decoded while another one is used
@@ -45,7 +45,8 @@ def decode_batches(
     paths = iter(paths)
     head = list(islice(paths, PART + 1))
     if workers is None:
-        workers = cores() if len(head) > PART else 0
+        workers = worker_count("auto") if len(head) > PART else 0
+    Image.preinit()  # imports Pillow's decoders once for all workers
     parts = math.ceil(batch_size / PART)
     ahead = max(math.ceil(AHEAD * parts / max(workers, 1)), 2)
     slots = 1 + math.ceil(ahead * workers / parts)

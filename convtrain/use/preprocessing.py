@@ -1,6 +1,6 @@
 """From an image of any kind to the pixels that a trained model has learned from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from convtrain.config.groups.data import BaseData
-from convtrain.config.image_files import images_in
+from convtrain.config.image_files import sorted_files
 from convtrain.data.batches import Normalisation
 from convtrain.data.decoding import Rules, by_our_rules, decode
 from convtrain.data.items import FROM_LEVEL, ItemRules, read_image
@@ -124,18 +124,19 @@ def _between_levels(image: Picture) -> Tensor | None:
     return values if (levels - levels.round()).abs().max() > FROM_LEVEL else None
 
 
-def images_at(path: Path | str) -> Sequence[Path]:
-    """Return a file, or the image files of a folder and its folders, sorted.
+def images_at(path: Path | str) -> Iterator[str]:
+    """Yield a file, or the image files of a folder and its folders, sorted.
 
     Raises:
         MissingDataError: there is no such file, or a folder without images.
     """
-    place = Path(path)
-    if place.is_dir():
-        images, _ = images_in(place, place)
-        if not images:
-            raise MissingDataError(f"{path}: the folder holds no images")
-        return images
-    if not place.is_file():
-        raise MissingDataError(f"{path}: there is no such file or folder")
-    return [place]
+    if not Path(path).is_dir():
+        if not Path(path).is_file():
+            raise MissingDataError(f"{path}: there is no such file or folder")
+        yield str(path)
+        return
+    images = (file for file, is_image in sorted_files(str(path)) if is_image)
+    if (first := next(images, None)) is None:
+        raise MissingDataError(f"{path}: the folder holds no images")
+    yield first
+    yield from images

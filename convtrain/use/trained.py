@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from pytorch_lightning.plugins import Precision
 from torch import Tensor, nn
 
 from convtrain.config.schema import Config
+from convtrain.data.file_batches import decode_batches
+from convtrain.data.workers import FORKS
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from convtrain.run.directory import Run
 from convtrain.training.chosen_metrics import probabilities_of
@@ -110,36 +113,47 @@ class Trained:
         if size < 1 or topk < 1:
             raise ConfigError(f"batch_size={size}, topk={topk}: choose 1 or more")
         found = [
-            self.probabilities(self.logits(pixels)) for pixels in _batches(self._read(images), size)
+            self.probabilities(self.logits(pixels))
+            for pixels in _batches(self._read(images, size), size)
         ]
         if not found:
             raise MissingDataError("there is no image to predict; give a file or an image")
         return Predictions(torch.cat(found), self.classes, self.multi_label, topk)
 
-    def _read(self, images: Source | Iterable[Source]) -> Iterator[Tensor]:
+    def _read(self, images: Source | Iterable[Source], size: int) -> Iterator[Tensor]:
         """Yield pixels (n, channels, height, width)."""
         if isinstance(images, str | Path):
-            for path in images_at(images):
-                try:
-                    yield torch.from_numpy(self.preprocessing.from_file(path))[None]
-                except CorruptDataError as error:
-                    raise CorruptDataError(f"{path}: {error}") from None
+            yield from self._decode(images_at(images), size)
         elif isinstance(images, Image.Image | np.ndarray | Tensor):
             yield self.preprocessing.from_image(images)
         elif isinstance(images, Iterable):
-            for index, each in enumerate(images):
-                try:
-                    yield from self._read(each)
-                except CorruptDataError as error:
-                    known = isinstance(each, str | Path)
-                    raise CorruptDataError(
-                        f"{'' if known else f'image {index}: '}{error}"
-                    ) from None
+            for are_paths, several in groupby(enumerate(images), key=_is_path):
+                if are_paths:
+                    yield from self._decode((p for _, at in several for p in images_at(at)), size)
+                    continue
+                for index, each in several:
+                    try:
+                        yield from self._read(each, size)
+                    except CorruptDataError as error:
+                        raise CorruptDataError(f"image {index}: {error}") from None
         else:
             raise ConfigError(
                 f"images is a {type(images).__name__}; give a path, a Pillow image, an array or a "
                 f"tensor, or several of them"
             )
+
+    def _decode(self, paths: Iterable[str], size: int) -> Iterator[Tensor]:
+        # Without fork, processes would run the script again that calls predict.
+        workers = None if FORKS else 0
+        rules = self.preprocessing.file_rules
+        for batch in decode_batches(paths, rules, batch_size=size, workers=workers):
+            for index, reason in batch.refused.items():
+                raise CorruptDataError(f"{batch.paths[index]}: {reason}")
+            yield batch.pixels.clone()  # the next batch has the same memory
+
+
+def _is_path(numbered: tuple[int, object]) -> bool:
+    return isinstance(numbered[1], str | Path)
 
 
 def _batches(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:

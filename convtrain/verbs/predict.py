@@ -123,16 +123,17 @@ def _progress_bar(arguments: argparse.Namespace) -> Iterator[Callable[[int], Non
         redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip
     row, began, drawn = bar.add_task("", total=None, rate=""), time.monotonic(), 0.0
-    if STDIN not in arguments.paths:  # files are counted while the first ones are predicted
 
-        def count() -> None:
-            found = image_paths(arguments.paths, sys.stdin.buffer, Counter())
-            bar.update(row, total=sum(1 for _ in found))
+    def count() -> None:
+        found = image_paths(arguments.paths, sys.stdin.buffer, Counter())
+        bar.update(row, total=sum(1 for _ in found))
 
-        threading.Thread(target=count, daemon=True).start()
+    counting = threading.Thread(target=count, daemon=True)
 
     def advance(done: int) -> None:
         nonlocal drawn
+        if not drawn and STDIN not in arguments.paths:  # processes that decode have been started
+            counting.start()
         if (now := time.monotonic()) - drawn > SECONDS_BETWEEN_UPDATES:
             drawn = now
             bar.update(row, completed=done, rate=f"{done / (now - began):,.0f} img/s")
