@@ -192,6 +192,8 @@ def gradient_figures(found: Condensed) -> Iterator[Markup]:
         if not np.array_equal(found.early, found.late, equal_nan=True)
         else [("mean of all steps", found.early)]
     )
+    if len(found.layers) == 1:
+        return
     rows = np.arange(len(found.layers))
     kinds = np.array([_kind_of(layer) for layer in found.layers])
     lines = [

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from convtrain.config.dotted import value_at
+from convtrain.report.tested import Tested
 from convtrain.run.curves import Curve
 from convtrain.run.directory import Run
 from convtrain.run.result import Result
@@ -90,12 +91,13 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-def tiles(result: Result | None, curves: Curves, images: int | None) -> Iterator[tuple[str, str]]:
+def tiles(
+    result: Result | None, curves: Curves, tested: Tested | None
+) -> Iterator[tuple[str, str]]:
     """Yield the numbers to see first, each with what it is."""
     if result is not None and "test/acc" in result:
-        of = "validation" if result.get("tested_split") == "val" else "test"
-        count = f"{images:,}" if images else "the"
-        yield format_metric("acc", result["test/acc"]), f"accuracy of {count} {of} images"
+        of = f"on {tested.images:,} {tested.split} images" if tested else "of the test"
+        yield format_metric("acc", result["test/acc"]), f"accuracy {of}"
     for name, what in (("val/acc", "validation"), ("train/acc_epoch", "training")):
         if curve := curves.get(name):
             yield format_metric("acc", curve.values[-1]), f"{what} accuracy, last epoch"
@@ -119,18 +121,23 @@ def remarks(
     config: Mapping[str, object],
     result: Result | None,
     curves: Curves,
-    images: int | None,
-    classes: int | None,
+    tested: Tested | None,
 ) -> Iterator[str]:
     """Yield a sentence for each thing that the result says when it is read with care."""
-    if result is not None and "test/acc" in result and images:
-        accuracy = result["test/acc"]
+    if tested is not None and tested.confusion is None:
+        yield (
+            f"An image has any number of labels. The accuracy is the part of all labels that are "
+            f"predicted correctly, as present or as absent; {tested.images - tested.wrong:,} of "
+            f"{tested.images:,} images have every label right."
+        )
+    elif result is not None and "test/acc" in result and tested is not None:
+        accuracy, images, classes = result["test/acc"], tested.images, len(tested.counts.names)
         low, high = interval(accuracy, images)
         yield (
             f"An accuracy of {accuracy:.2%} on {images:,} images is an estimate: on very many "
             f"images like these, it would be between {low:.1%} and {high:.1%} (95 % interval)."
         )
-        if classes and low <= 1 / classes <= high:
+        if low <= 1 / classes <= high:
             yield f"That is no better than guessing one of {classes} classes ({1 / classes:.1%})."
     yield from _about_weights(config, result, curves)
     yield from _about_gap(curves)

@@ -58,8 +58,6 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
     provenance = read(run.read_provenance, dict[str, object]())
     tested = read(lambda: read_tested(run), None)
     curves = read(lambda: read_curves(run.path), dict[str, Curve]())
-    images = tested.images if tested else None
-    classes = len(tested.counts.names) if tested and tested.confusion is not None else None
     device = provenance.get("device")
     record = read_condensed(run.path)
     write_page(
@@ -69,9 +67,9 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
         run=run,
         standing=headline.standing(run, result),
         described=headline.described(config, result, device, curves),
-        tiles=list(headline.tiles(result, curves, images)),
+        tiles=list(headline.tiles(result, curves, tested)),
         remarks=[
-            *headline.remarks(config, result, curves, images if classes else None, classes),
+            *headline.remarks(config, result, curves, tested),
             *damaged,
         ],
         curves=list(figures.curve_figures(curves, result, config)),
