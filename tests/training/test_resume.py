@@ -24,14 +24,15 @@ from tests.conftest import REPOSITORY, compose, slow_but
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
 NOT_THE_RUNS = (
-    "images_per_second", "data_share_of_time", "wall_time_seconds", "recorder", "gradients",
+    "images_per_second", "data_share_of_time", "wall_time_seconds", "seconds", "recorder",
+    "gradients",
 )  # fmt: skip
 STAYS = ("state_dict", "optimizer_states", "lr_schedulers", "position", "global_step", "epoch")
 SMALL = (
     "trainer=cpu", "callbacks.progress_bar=false", "network=lenet", "data=synthetic",
     "data.shape=[3,16,16]", "data.train_size=60", "data.test_size=12", "data.batch_size=8",
     "data.eval_batch_size=4", "trainer.max_epochs=3", "trainer.log_every_n_steps=2",
-    "callbacks.checkpoint.every_n_steps=2", "logger=csv", "recorder=off",
+    "callbacks.checkpoint.every_n_steps=2", "logger=csv", "recorder=off", "callbacks.report=false",
     "recorder.max_overhead=1",  # what is recorded shall not depend on the time that it takes
 )  # fmt: skip
 
