@@ -221,7 +221,10 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
                 seed=config.seed,
             )
         )
-    callbacks.append(Predictions(classes=config.data.class_count, multi_label=data.is_multi_label))
+    if chosen.report:
+        callbacks.append(
+            Predictions(classes=config.data.class_count, multi_label=data.is_multi_label)
+        )
     callbacks += [declared.build() for declared in chosen.custom]
     return callbacks
 

@@ -20,6 +20,8 @@ from convtrain.training.callbacks.predictions import Predictions
 from tests.conftest import QUICK, Train, compose
 from tests.training.test_multi_label import labelled_quadrants
 
+KEPT = (*QUICK, "recorder=off", "callbacks.report=true")
+
 
 def rows(run: Path) -> pa.Table:
     return pq.read_table(run / "evaluations" / "test.parquet")
@@ -35,8 +37,8 @@ def column(table: pa.Table, name: str) -> Tensor:
 
 
 def test_each_tested_image_has_a_row_with_what_the_model_says(tmp_path: Path) -> None:
-    config = compose(*QUICK, "data=digits", "network.layers=[Flatten,{Linear:{out_features:10}}]",
-                     "data.eval_batch_size=100", "recorder=off", "metrics=f1")  # fmt: skip
+    config = compose(*KEPT, "data=digits", "network.layers=[Flatten,{Linear:{out_features:10}}]",
+                     "data.eval_batch_size=100", "metrics=f1")  # fmt: skip
     parts = pipeline.assemble(config, tmp_path)
     with mock.patch.object(predictions, "MAX_PENDING_LOGITS", 1500):  # of 359 x 10
         result = pipeline.train_assembled(parts)
@@ -70,9 +72,9 @@ def test_each_tested_image_has_a_row_with_what_the_model_says(tmp_path: Path) ->
 def test_images_with_several_labels_have_lists(tmp_path: Path) -> None:
     splits = Splits(*(labelled_quadrants(n, seed=n) for n in (40, 10, 11)))
     overrides = ("data=synthetic", "data.shape=[3,8,8]", "data.num_classes=4", "loss=bce",
-                 "network.layers=[Flatten,{Linear:{out_features:4}}]", "data.batch_size=20",
-                 "recorder=off")  # fmt: skip
-    parts = pipeline.assemble(compose(*QUICK, *overrides), tmp_path, splits=splits)
+                 "network.layers=[Flatten,{Linear:{out_features:4}}]",
+                 "data.batch_size=20")  # fmt: skip
+    parts = pipeline.assemble(compose(*KEPT, *overrides), tmp_path, splits=splits)
     pipeline.train_assembled(parts)
     with torch.no_grad():
         logits = parts.task.model(parts.data.normalise(splits.test.read(torch.arange(11))))
@@ -103,7 +105,7 @@ def test_a_model_that_does_not_classify_has_an_evaluation_without_rows(
     train: Train, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "run")
-    train("data=digits", "loss=sum", "network=conv2d", "recorder=off", "data.limit=100")
+    train(*KEPT, "data=digits", "loss=sum", "network=conv2d", "data.limit=100")
     assert run.read_evaluation() is not None
     assert not run.predictions().exists()
 
@@ -116,8 +118,8 @@ def test_two_devices_have_the_rows_of_one(tmp_path: Path) -> None:
     tables = []
     for name in ("ddp_cpu", "cpu"):
         # Nothing is learned, and an odd number leaves the second device an image less.
-        config = compose(*QUICK, f"trainer={name}", "data=digits", layers, "optimizer.lr=1e-30",
-                         "data.limit=201", "recorder=off", "logger=csv")  # fmt: skip
+        config = compose(*KEPT, f"trainer={name}", "data=digits", layers, "optimizer.lr=1e-30",
+                         "data.limit=201", "logger=csv")  # fmt: skip
         train(config, tmp_path / name)
         tables.append(rows(tmp_path / name))
     assert tables[0].num_rows == 201
