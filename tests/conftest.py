@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def compose(*overrides: str) -> Config:
     """Return the configuration that ``python train.py OVERRIDES`` would train."""
     (composed,) = compose_command(CommandLine(overrides=list(overrides)))
     return resolve_config(composed.config, overrides, composed.origin)
+
+
+compose_once = cache(compose)  # of overrides that always come to the same; nothing changes a Config
 
 
 def pytest_collection_finish() -> None:

@@ -86,17 +86,23 @@ def lines(typed: list[str]) -> list[str]:
     return []
 
 
+@pytest.fixture(scope="module")
+def defaults() -> str:
+    (config,) = configure_command(CommandLine.parse([])).configs
+    return config.model_dump_json(by_alias=True)  # which YAML reads as well
+
+
 @pytest.mark.parametrize("typed", ADVICE)
-def test_an_advice_is_possible(typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_advice_is_possible(
+    typed: str, defaults: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("FOLDER/cat", "FOLDER/dog"):
         (tmp_path / name).mkdir(parents=True)
         for index in range(20):
             (tmp_path / name / f"{index}.png").touch()
     (tmp_path / "RUN_DIRECTORY" / "checkpoints").mkdir(parents=True)
     (tmp_path / "RUN_DIRECTORY" / "checkpoints" / "last.ckpt").touch()
-    (config,) = configure_command(CommandLine.parse([])).configs
-    text = config.model_dump_json(by_alias=True)  # which YAML reads as well
-    (tmp_path / "RUN_DIRECTORY" / "config.yaml").write_text(text)
+    (tmp_path / "RUN_DIRECTORY" / "config.yaml").write_text(defaults)
     (tmp_path / "mypackage.py").write_text("from torch import nn\nclass Net(nn.Module): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mypackage", raising=False)  # another test's

@@ -13,7 +13,7 @@ from convtrain.config.groups.network import Network
 from convtrain.models.build import build_network
 from convtrain.models.functional import functionalize
 from convtrain.network.resolve import resolve_network
-from tests.conftest import compose
+from tests.conftest import compose_once
 
 CLASSES = 1000
 SHAPE = (3, 64, 64)  # every one of them takes it, and it is quick
@@ -34,7 +34,9 @@ MODES = ("eval", "train")
 
 
 def declared(name: str) -> Network:
-    return compose(f"network={name}", "data=synthetic", f"data.num_classes={classes(name)}").network
+    return compose_once(
+        f"network={name}", "data=synthetic", f"data.num_classes={classes(name)}"
+    ).network
 
 
 def shape(name: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep
 from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, train_unless_done
 from convtrain.sweeps.stopping import FILE
-from tests.conftest import REPOSITORY, compose
+from tests.conftest import REPOSITORY, compose_once
 
 RESULT = {"val/acc": 0.5, "wall_time_seconds": 1.0}
 
@@ -45,7 +45,7 @@ class Trainings:
 
 
 def once(train: Trainings, folder: Path, *overrides: str, job: str = "0") -> dict[str, Any]:
-    return train_unless_done(train, compose(*overrides), folder / job, overrides, Signals())
+    return train_unless_done(train, compose_once(*overrides), folder / job, overrides, Signals())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -192,7 +192,7 @@ def test_a_stopped_sweep_stops_the_job_that_runs_and_starts_no_other(tmp_path: P
             while signals.received is None and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-        train_unless_done(Trainings(wait), compose(), tmp_path / "0", (), signals)
+        train_unless_done(Trainings(wait), compose_once(), tmp_path / "0", (), signals)
         assert signals.received == signal.SIGTERM
     with pytest.raises(NotStartedError, match="the sweep was stopped"):
         once(Trainings(), tmp_path, job="1")

@@ -22,7 +22,7 @@ from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.reading import read_sweep
 from convtrain.text import format_duration
 from tests.command.typed import check
-from tests.conftest import REPOSITORY, compose
+from tests.conftest import REPOSITORY, compose, compose_once
 from tests.pages.parsed import Parsed
 
 ACCURACY = {  # of jobs by learning rate and seed
@@ -35,7 +35,7 @@ def leave_job(folder: Path, name: str, overrides: list[str], accuracy: float | N
     """Write what a job leaves behind; without an accuracy it has failed."""
     run = Run(folder / name)
     run.path.mkdir(parents=True)
-    config = compose(*overrides)
+    config = compose_once(*overrides)
     run.begin(config, overrides, {"threads": 2})
     if accuracy is None:
         run.fail("no memory for conv2d_1")
@@ -87,8 +87,9 @@ def test_the_command_of_a_row_is_what_its_jobs_were(
     with (folder / "results.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             arguments = shlex.split(row["command"])[2:]
-            assert compose(*arguments).optimizer.lr == float(row["optimizer.lr"])  # type: ignore[union-attr]
-            assert compose(*arguments).seed == int(row["seed"])
+            config = compose(*arguments)
+            assert config.optimizer.lr == float(row["optimizer.lr"])  # type: ignore[union-attr]
+            assert config.seed == int(row["seed"])
 
 
 def test_metrics_that_were_chosen_or_logged_by_a_callback_are_columns(folder: Path) -> None:
@@ -147,7 +148,7 @@ def test_an_unfinished_sweep_has_a_table_too(
     for number in range(finished):
         leave_job(folder, str(number), [f"seed={number}"], 0.5 + number / 10)
     if finished < 3:
-        Run(folder / str(finished)).announce(compose(), [f"seed={finished}"])
+        Run(folder / str(finished)).announce(compose_once(), [f"seed={finished}"])
     assert main(["sweep", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert f"{finished} of 3 jobs finished" in printed

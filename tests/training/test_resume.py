@@ -20,7 +20,7 @@ from convtrain.errors import MissingDataError
 from convtrain.gradients import load
 from convtrain.process.signals import Interrupted, Signals
 from convtrain.training.position import Position, saved_position
-from tests.conftest import REPOSITORY, compose, slow_but
+from tests.conftest import REPOSITORY, compose, compose_once, slow_but
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
 
 NOT_THE_RUNS = (
@@ -107,14 +107,14 @@ class Whole:
         self.folder, self.overrides = folder, overrides
         folder.mkdir(parents=True, exist_ok=True)
         with recorded(folder / "whole.samples"):
-            self.result = pipeline.train(compose(*overrides), folder / "whole")
+            self.result = pipeline.train(compose_once(*overrides), folder / "whole")
         self.samples = (folder / "whole.samples").read_bytes()
 
     def check_killed(self, place: str, number: int) -> bool:
         """Kill a run, resume it, compare; return whether it came to the place at all."""
         name = f"{place}-{number}".replace(" ", "-").replace("'", "")
         run, before = self.folder / name, self.folder / f"{name}.before"
-        config = compose(*self.overrides)
+        config = compose_once(*self.overrides)
         if not train_until_killed(config, run, before, place, number):
             return False
         self.check_resumed(name)
@@ -128,7 +128,7 @@ class Whole:
             asked = partial(setattr, signals, "received", 15)
             asking = nth_call(number, asked, getattr(owner, method))
             with patch.object(owner, method, asking), pytest.raises(Interrupted):
-                pipeline.train(compose(*self.overrides), self.folder / name, signals=signals)
+                pipeline.train(compose_once(*self.overrides), self.folder / name, signals=signals)
         path = self.folder / name / "checkpoints" / "last.ckpt"
         position = saved_position(torch.load(path, weights_only=True))
         assert position is not None
@@ -138,7 +138,7 @@ class Whole:
 
     def check_resumed(self, name: str) -> bytes:
         """Resume a run and compare; return the samples that it saw in its lives."""
-        config = compose(*self.overrides)
+        config = compose_once(*self.overrides)
         run, before, after = (self.folder / f"{name}{end}" for end in ("", ".before", ".after"))
         if events := list(run.glob("events*")):  # TensorBoard orders its files by the second
             begun = max(int(path.name.split(".")[3]) for path in events)

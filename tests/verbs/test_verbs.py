@@ -13,12 +13,14 @@ from convtrain.network.resolve import resolve_network
 from convtrain.network.summary import summarize, totals
 from tests.conftest import REPOSITORY
 
+DESCRIBED = {described.name: described for described in describe_all()}
+
 
 def test_the_catalogue_lists_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layers"]) == 0
     printed = capsys.readouterr().out
     assert f"{len(BY_NAME)} layers" in printed
-    assert [d.name for d in describe_all()] == list(BY_NAME)
+    assert list(DESCRIBED) == list(BY_NAME)
     for name in BY_NAME:
         assert f" {name} " in printed, name
 
@@ -45,15 +47,13 @@ def test_a_layer_of_ones_own_is_shown_in_full(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("name", list(BY_NAME))
 def test_every_layer_has_an_example_in_yaml(name: str) -> None:
-    (described,) = [d for d in describe_all() if d.name == name]
-    (item,) = yaml.safe_load(described.example)
+    (item,) = yaml.safe_load(DESCRIBED[name].example)
     assert item == name or next(iter(item)) == name
 
 
 @pytest.mark.parametrize("name", ["Conv2d", "Residual", "Concat", "Dense", "Permute", "LayerScale"])
 def test_the_example_is_a_network(name: str) -> None:
-    (described,) = [d for d in describe_all() if d.name == name]
-    resolve_network(yaml.safe_load(described.example), (16, 8, 8))
+    resolve_network(yaml.safe_load(DESCRIBED[name].example), (16, 8, 8))
 
 
 def test_a_summary_counts_what_one_can_count_by_hand() -> None:
