@@ -37,7 +37,8 @@ class Series:
         name: shown in the legend and at the pointer; a series without a name is in neither.
         x, y: numbers, or positions of an axis with labels; NaN or None is a gap.
         kind: ``marked`` is a line with dots, ``means`` are short bars, ``bars`` are columns from 0.
-        colour: 1 to 7, 0 for grey; by position if None.
+        colour: 0 for grey; 1 to 7; from 8 on the same again with another pattern. By position if
+            None.
         dashed: such as for a reference.
         faint: such as for raw values beneath smoothed ones.
     """
@@ -98,6 +99,16 @@ def plot(
     )  # fmt: skip
 
 
+def colour_of(number: int) -> str:
+    """Return the class of a colour in the style sheet."""
+    return f"s{(number - 1) % COLOURS + 1 if number else 0}"
+
+
+def pattern_of(number: int) -> str:
+    """Return the class of a pattern; none for the first seven colours."""
+    return PATTERNS[max(number - 1, 0) // COLOURS % len(PATTERNS)]
+
+
 def _from_top(up: Scale, height: int, rows: bool) -> list[tuple[float, str]]:
     ticks = up.ticks(height // ROW_HEIGHT if rows else 5)
     return [(round(100 * (at if rows else 1 - at), 2), text) for at, text in ticks]
@@ -127,11 +138,9 @@ def _drawn(
     top = up.at(y).clip(0, 1)
     top = top if up.axis.labels else 1 - top
     known = np.isfinite(left) & np.isfinite(top)
-    number = index % COLOURS + 1 if series.colour is None else series.colour
-    pattern = (
-        "dashed" if series.dashed else PATTERNS[index // COLOURS % 3 * (series.colour is None)]
-    )
-    classes = " ".join(filter(None, (f"s{number}", pattern, "faint" if series.faint else "")))
+    number = index + 1 if series.colour is None else series.colour
+    pattern = "dashed" if series.dashed else pattern_of(number)
+    classes = " ".join(filter(None, (colour_of(number), pattern, "faint" if series.faint else "")))
     kind = series.kind
     if kind == "line" and known.sum() <= MAX_MARKED and not (pattern or series.faint):
         kind = "marked"

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from convtrain.config.metrics import mode_of
 from convtrain.errors import ConfigError, MissingDataError, TrainingError, did_you_mean
 from convtrain.pages import page
-from convtrain.pages.plots import COLOURS, PATTERNS, Series, plot
-from convtrain.pages.scales import Axis, plain
+from convtrain.pages.plots import COLOURS, PATTERNS, Series, colour_of, pattern_of, plot
+from convtrain.pages.scales import Axis, plain, shortened
 from convtrain.run.curves import Curve, read_curves
 from convtrain.run.directory import Run, runs_in
 from convtrain.sweeps.reading import status_of
@@ -22,7 +22,8 @@ from convtrain.use.compare import Row, config_rows, metric_rows, norm_rows, prov
 
 TEMPLATE = Path(__file__).with_name("comparison.html.j2")
 MAX_RUNS = COLOURS * len(PATTERNS)
-MAX_SETTINGS, MAX_LETTERS = 3, 44  # of a run's label
+MAX_SETTINGS, MAX_VALUE, MAX_LETTERS = 3, 24, 44  # of a run's label; letters
+MAX_CELL = 100  # letters
 LOG_RATIO = 20.0  # largest / smallest value, from which on a loss has a logarithmic axis
 FIRST = ("val/loss", "val/acc", "train/loss_epoch", "train/acc_epoch", "train/loss", "train/acc")
 LAST = ("lr", "images_per_second")
@@ -34,14 +35,16 @@ NAMES = {
     "lr": "learning rate",
     "images_per_second": "images per second",
 }
+SHORT = {"wall_time_seconds": "time", "images_per_second": "images/s"}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A run beside others. ``label`` is its own among them."""
+    """A run beside others, among which it has a label and a number, that of its colour."""
 
     run: Run
     label: str
+    number: int
     curves: Mapping[str, Curve]
 
     @property
@@ -85,9 +88,12 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def compare(runs: Sequence[Run]) -> list[Compared]:
-    labels = _labels(runs)
+    """Read what the runs have logged; those that have logged anything have the first colours."""
+    curves = [read_curves(run.path) for run in runs]
+    order = sorted(range(len(runs)), key=lambda index: not curves[index])
     return [
-        Compared(run, label, read_curves(run.path)) for run, label in zip(runs, labels, strict=True)
+        Compared(run, label, order.index(index) + 1, curves[index])
+        for index, (run, label) in enumerate(zip(runs, _labels(runs), strict=True))
     ]
 
 
@@ -105,17 +111,16 @@ def write_comparison(compared: Sequence[Compared], out: Path, command: str) -> N
         "command": command,
         "links": [_link(each.run, out) for each in compared],
         "results": [_cells(row) for row in metric_rows(*(each.numbers for each in compared))],
+        "short": SHORT,
         "settings": [_texts(row) for row in config_rows(*runs)],
-        "surroundings": [
-            _texts(row)
-            for row in provenance_rows(*runs)
-            if not row.is_equal and row.key != "run_id"
-        ],
+        "surroundings": _surroundings(runs),
         "by_step": _curves(compared, by_epoch=False),
         "by_epoch": _curves(compared, by_epoch=True),
         "norms": _norms(compared),
-        "patterns": PATTERNS,
-        "colours": COLOURS,
+        "colour_of": colour_of,
+        "pattern_of": pattern_of,
+        "shortened": shortened,
+        "long": MAX_CELL,
     }
     try:
         page.write_page(out, TEMPLATE, **values)
@@ -128,10 +133,15 @@ def write_comparison(compared: Sequence[Compared], out: Path, command: str) -> N
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Return the settings in which the runs differ, if they are few, or else their names."""
-    rows = list(config_rows(*runs))
-    short = [row.key.rpartition(".")[2] for row in rows]
-    keys = [s if short.count(s) == 1 else row.key for s, row in zip(short, rows, strict=True)]
-    if 0 < len(rows) <= MAX_SETTINGS:
+    rows = [
+        row
+        for row in config_rows(*runs)
+        if all(len(str(value)) <= MAX_VALUE for value in row.values)
+    ]
+    keys = [row.key.removesuffix(".name") for row in rows]
+    last = [key.rpartition(".")[2] for key in keys]
+    keys = [end if last.count(end) == 1 else key for end, key in zip(last, keys, strict=True)]
+    if len(rows) <= MAX_SETTINGS:
         labels = [
             " ".join(f"{key}={row.values[i]}" for key, row in zip(keys, rows, strict=True))
             for i in range(len(runs))
@@ -180,6 +190,13 @@ def _cells(row: Row) -> tuple[str, list[tuple[str, bool]]]:
     return row.key, [(shown(row.key, v), v is not None and v == best) for v in row.values]
 
 
+def _surroundings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Return versions and machine where they differ between the runs that have recorded them."""
+    rows = [row for row in provenance_rows(*runs) if row.key != "run_id"]
+    known = [i for i in range(len(runs)) if any(row.values[i] is not None for row in rows)]
+    return [_texts(row) for row in rows if len({str(row.values[i]) for i in known}) > 1]
+
+
 def _texts(row: Row) -> tuple[str, list[str]]:
     return row.key, ["" if value is None else str(value) for value in row.values]
 
@@ -197,12 +214,13 @@ def _curves(compared: Sequence[Compared], *, by_epoch: bool) -> list[Markup]:
 
 
 def _curve(compared: Sequence[Compared], name: str, by_epoch: bool) -> Markup:
-    curves = [each.curves.get(name, Curve()) for each in compared]
+    curves = [(each, each.curves[name]) for each in compared if name in each.curves]
     series = [
-        Series(each.label, curve.epochs if by_epoch else curve.steps, curve.values)
-        for each, curve in zip(compared, curves, strict=True)
-    ]
-    values = [v for curve in curves for v in curve.values if math.isfinite(v)]
+        Series(each.label, curve.epochs if by_epoch else curve.steps, curve.values,
+               colour=each.number)
+        for each, curve in curves
+    ]  # fmt: skip
+    values = [v for _, curve in curves for v in curve.values if math.isfinite(v)]
     kind = name.removesuffix("_epoch")
     log = kind.endswith("loss") and bool(values) and 0 < LOG_RATIO * min(values) < max(values)
     unit = "images/s" if name == "images_per_second" else name
@@ -210,21 +228,28 @@ def _curve(compared: Sequence[Compared], name: str, by_epoch: bool) -> Markup:
     return plot(NAMES.get(name, name), series, x, Axis(unit, log=log, percent=kind.endswith("acc")))
 
 
-def _norms(compared: Sequence[Compared]) -> tuple[Markup, list[tuple[str, list[str]]]] | None:
-    """Return the plot and the table of the layers' median gradient norms, if any run has them."""
+def _norms(
+    compared: Sequence[Compared],
+) -> tuple[Markup, list[Compared], list[tuple[str, list[str]]]] | None:
+    """Return the plot, the runs and the table of the layers' median gradient norms, if any."""
     rows = list(norm_rows(*(each.run for each in compared)))
-    if not rows:
-        return None
+    recorded = [i for i in range(len(compared)) if any(row.values[i] is not None for row in rows)]
     series = []
-    for index, each in enumerate(compared):
-        places = [at for at, row in enumerate(rows) if isinstance(row.values[index], float)]
-        norms = [value for row in rows if isinstance(value := row.values[index], float)]
-        series.append(Series(each.label, norms, places, kind="marked"))
+    for index in recorded:
+        known = [
+            (at, v) for at, row in enumerate(rows) if isinstance(v := row.values[index], float)
+        ]
+        places, norms = [at for at, _ in known], [value for _, value in known]
+        each = compared[index]
+        series.append(Series(each.label, norms, places, kind="dots", colour=each.number))
+    if not series:
+        return None
     drawn = plot(
         "Median gradient norm of each layer", series, Axis("median gradient norm (L2)", log=True),
         Axis("layer, from input to output", labels=[row.key for row in rows]),
     )  # fmt: skip
     table = [
-        (row.key, [plain(v) if isinstance(v, float) else "" for v in row.values]) for row in rows
+        (row.key, [plain(v) if isinstance(v := row.values[i], float) else "" for i in recorded])
+        for row in rows
     ]
-    return drawn, table
+    return drawn, [compared[index] for index in recorded], table
