@@ -247,15 +247,18 @@ while True:
 
 def test_a_killed_writer_leaves_a_record_that_opens(tmp_path: Path, python: str) -> None:
     until = time.monotonic() + 1.2
-    rounds, steps = 0, 0
+    rounds, steps, folder = 0, 0, tmp_path / "gradients" / "parameters"
     while time.monotonic() < until or rounds < 2:
+        files = set(folder.glob("[!.]*"))
         writer = subprocess.Popen(
             [python, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         with writer.stdout as output:
             assert output.readline() == "writing\n"
-        time.sleep(0.05 + 0.013 * rounds)
+        while writer.poll() is None and not set(folder.glob("[!.]*")) - files:
+            time.sleep(0.002)
+        time.sleep(0.013 * rounds)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         found = loaded(tmp_path)
