@@ -74,6 +74,13 @@ def test_the_rooms_before_the_layers_import_nothing_heavy(path: Path) -> None:
     assert not [m for m, _ in imports(path) if m.split(".")[0] in HEAVY]
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "pages").glob("*.py")), ids=lambda p: p.name)
+def test_pages_are_drawn_without_torch_and_matplotlib(path: Path) -> None:
+    """Every run writes one, and ``compare`` and ``report`` answer at once."""
+    heavy = set(HEAVY) - {"numpy"}
+    assert not [module for module, _ in imports(path) if module.split(".")[0] in heavy]
+
+
 def circles(imported: dict[str, set[str]]) -> list[set[str]]:
     """Return the groups of files that import one another, directly or through others."""
     reached = {}

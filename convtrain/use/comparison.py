@@ -79,11 +79,11 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
         if not runs:
             raise MissingDataError(f"{path}: holds no run; give directories of runs, or of a sweep")
         found |= {run.path.resolve(): run for run in runs if run.path.resolve() not in found}
-    if not 2 <= len(found) <= MAX_RUNS:
-        what = "is only one run; name others" if len(found) == 1 else f"are {len(found)} runs"
-        raise ConfigError(
-            f"{' '.join(map(str, paths))}: {what}; a page compares 2 to {MAX_RUNS} runs"
-        )
+    named = " ".join(map(str, paths))
+    if len(found) < 2:
+        raise ConfigError(f"{named}: is one run; name at least two")
+    if len(found) > MAX_RUNS:
+        raise ConfigError(f"{named}: {len(found)} runs; name at most {MAX_RUNS} of them")
     return list(found.values())
 
 
@@ -99,7 +99,7 @@ def compare(runs: Sequence[Run]) -> list[Compared]:
 
 def default_file(runs: Sequence[Run]) -> Path:
     """Return ``compare.html`` beside the runs if they share a folder, or else in this one."""
-    folders = {run.path.absolute().parent for run in runs}
+    folders = {run.path.resolve().parent for run in runs}
     return (folders.pop() if len(folders) == 1 else Path.cwd()) / "compare.html"
 
 
@@ -153,18 +153,18 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _names(runs: Sequence[Run]) -> list[str]:
     """Return the last parts of the paths, as many as tell the runs apart."""
-    parts = [run.path.absolute().parts for run in runs]
+    parts = [run.path.resolve().parts for run in runs]
     for count in range(1, max(map(len, parts))):
         names = ["/".join(each[-count:]) for each in parts]
         if len(set(names)) == len(names):
             return names
-    return [str(run.path.absolute()) for run in runs]
+    return [str(run.path.resolve()) for run in runs]
 
 
 def _link(run: Run, out: Path) -> str:
     """Return the address of a run's report, or of its directory, as seen from the page."""
     target = run.report if run.report.exists() else run.path
-    return Path(os.path.relpath(target.absolute(), out.absolute().parent)).as_posix()
+    return Path(os.path.relpath(target, out.parent)).as_posix()
 
 
 # --- cells ----------------------------------------------------------------------------------------

@@ -53,7 +53,9 @@ def test_the_curves_of_a_run_that_was_killed(tmp_path: Path) -> None:
     assert all(math.isnan(epoch) for epoch in read_curves(tmp_path)["val/loss"].epochs)
 
 
-def test_runs_stand_on_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_stand_on_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rates = (0.1, 0.2, 0.4)
     last = [
         leave_run(tmp_path / "sweep" / str(rate), epochs, rate, finished=epochs < 3)
@@ -92,6 +94,10 @@ def test_runs_stand_on_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert by_epoch[2][2:] == [[1, 2, 3], by_step[2][3]]
     assert "optimizer.lr" in page.text
 
+    monkeypatch.chdir(tmp_path / "sweep" / "0.1")
+    assert main(["compare", ".", "../0.2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"the page  {out}"
+
 
 def test_runs_with_one_name_are_told_apart_and_texts_are_no_markup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -115,7 +121,7 @@ def test_runs_with_one_name_are_told_apart_and_texts_are_no_markup(
     [
         (["tow", "one"], "tow: no such directory; did you mean two?"),
         (["empty"], "empty: holds no run; give directories of runs, or of a sweep"),
-        (["one", "one"], "one one: is only one run; name others; a page compares 2 to 21 runs"),
+        (["one", "one"], "one one: is one run; name at least two"),
         (["one", "two", "--out", "empty"], "--out empty: is a directory; give a file such as "),
         (["one", "two", "--out", "one/config.yaml/a"], "one/config.yaml/a"),
     ],
