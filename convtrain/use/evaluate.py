@@ -1,7 +1,6 @@
 """Evaluate the model of a run, on the run's own data or on other data."""
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,32 +22,28 @@ from convtrain.config.targets import check_targets
 from convtrain.data.batches import Batches
 from convtrain.data.module import ImageData
 from convtrain.data.reading import own_randomness
-from convtrain.errors import ConfigError, ConvtrainError, TrainingError, did_you_mean, error_line
+from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.process.signals import Signals
 from convtrain.run.directory import TEST, Run
-from convtrain.run.evaluation import Evaluation
+from convtrain.run.evaluation import Classes, Evaluation
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.predictions import Predictions
 from convtrain.training.callbacks.progress_bar import EvaluationProgress
 from convtrain.training.checkpoint_file import RUN_ID
-from convtrain.training.devices import device_count, kind_of_device
+from convtrain.training.devices import kind_of_device
 from convtrain.training.evaluation import measured, write_evaluation
 from convtrain.training.objectives import check_loss_targets, make_metrics
+from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
 from convtrain.use.as_on_devices import DividedBatches, SumsByDevice, devices_of
 from convtrain.use.checkpoints import LOSS, find_checkpoint, load_weights, read_weights
-from convtrain.use.class_matching import match_classes, relabel
+from convtrain.use.class_matching import Divided, match_classes, relabel
+from convtrain.use.evaluation_arguments import ALL, FLIP, check_arguments, default_name
 from convtrain.use.load import class_names
 from convtrain.use.threads import threads_of
 from convtrain.use.undivided import is_undivided, read_undivided
 
 log = logging.getLogger("convtrain")
-
-ALL = "all"
-SPLITS = ("test", "val", "train", ALL)
-DEVICES = ("auto", "cpu", "cuda")
-FLIP = "flip"
-MAX_NAME = 100  # characters
 
 
 def evaluate(
@@ -97,7 +92,7 @@ def evaluate(
     """
     here = Run(run)
     here.require()
-    _check(here, overrides, checkpoint, split=split, tta=tta, name=name, device=device)
+    check_arguments(here, overrides, checkpoint, split=split, tta=tta, name=name, device=device)
     name = name or default_name(overrides, checkpoint, split, tta)
     stored = config_of(here, reads_data=False)
     trainer = _alone(stored.trainer, split, device, is_own=not overrides)
@@ -110,61 +105,38 @@ def evaluate(
             "takes all images", other.data.source, ALL,
         )  # fmt: skip
     path = find_checkpoint(here, checkpoint)
+    names = class_names(here, config)
+    if other.data.classes:
+        match_classes(names, other.data.classes, other.data.source)  # before the images are read
     with _as_in_training(config.seed, None if overrides else threads_of(here)):
         try:
+            model = make_model(config)  # before the images are read, which may take long
+            data, divided, classes = _read(other, split, names)
+            task = _make_task(here, config, model, data, path, tta)
             devices = 1 if overrides else devices_of(here)
-            found, rows = _test(here, config, other, path, split, tta, devices, signals)
+            images, rows = _test(here, config, task, data, divided, devices, signals)
         except ConvtrainError:
             raise
         except (Exception, SystemExit) as error:  # a user's code may raise anything
             raise TrainingError(f"{path}: cannot be evaluated: {error_line(error)}") from error
-    found["name"] = name
+    metrics = measured(task.entries, measured_names(config.metrics))
+    found = Evaluation(
+        name=name,
+        run_id=here.read_provenance().get(RUN_ID),
+        checkpoint=path.name,
+        data=other.data.name,
+        source=other.data.source,
+        split=data.splits.tested if split == TEST else split,
+        images=images,
+        left_out=len(divided.unknown_at),
+        tta=tta,
+        multi_label=data.is_multi_label,
+        metrics={key.replace(TEST, split, 1): value for key, value in metrics.items()},
+        class_names=names,
+        classes=classes,
+    )
     write_evaluation(here, found, rows)
     return found
-
-
-def default_name(
-    overrides: Sequence[str], checkpoint: Path | str | None, split: str, tta: str | None
-) -> str:
-    """Return the name of an evaluation: what it evaluates, and how."""
-    parts, typed = [split], dict(text.partition("=")[::2] for text in overrides)
-    if "data.root" in typed:
-        typed.pop("data", None)
-    for key, value in typed.items():
-        last = Path(value).name
-        parts.append(last if key in ("data", "data.root") else f"{key.rpartition('.')[2]}-{last}")
-    parts += [Path(checkpoint).stem] if checkpoint else []
-    parts += [tta] if tta else []
-    return re.sub(r"[^\w+.-]+", "-", "-".join(parts)).strip("-.")[:MAX_NAME]
-
-
-def _check(
-    run: Run,
-    overrides: Sequence[str],
-    checkpoint: Path | str | None,
-    *,
-    split: str,
-    tta: str | None,
-    name: str | None,
-    device: str,
-) -> None:
-    chosen = {"split": (split, SPLITS), "tta": (tta, (None, FLIP)), "device": (device, DEVICES)}
-    for key, (value, known) in chosen.items():
-        if value not in known:
-            raise ConfigError(
-                f"--{key} {value}: choose from {', '.join(filter(None, known))}"
-                f"{did_you_mean(str(value), filter(None, known))}"
-            )
-    if name is not None and not re.fullmatch(rf"[\w+-][\w+.-]{{0,{MAX_NAME - 1}}}", name):
-        raise ConfigError(
-            f"--name {name}: is the name of a file, of letters, digits, and the signs + - . _"
-        )
-    if name == TEST and (overrides or checkpoint or tta or split != TEST):
-        raise ConfigError(
-            f"--name {name}: is that of the test at the end of {run.path}; give another name"
-        )
-    if device == "cuda" and not device_count("gpu"):
-        raise ConfigError("--device cuda: this machine has no GPU; type --device cpu")
 
 
 def _alone(chosen: Chosen, split: str, device: str, *, is_own: bool) -> Chosen:
@@ -196,83 +168,75 @@ def _as_in_training(seed: int, threads: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _test(
-    run: Run,
-    config: Config,
-    other: Config,
-    path: Path,
-    split: str,
-    tta: str | None,
-    devices: int,
-    signals: Signals | None,
-) -> tuple[Evaluation, pa.Table]:
-    """Test the model of ``config`` on the data of ``other``, divided as for so many devices."""
-    names, source = class_names(run, config), other.data.source
-    if other.data.classes:
-        match_classes(names, other.data.classes, source)  # before the images are read
-    model = make_model(config)  # before the data is read, which may take long
+def _read(other: Config, split: str, names: Sequence[str]) -> tuple[ImageData, Divided, Classes]:
+    """Read the data; its test images are those of the split whose classes the model knows."""
     data = make_data(other, read_undivided(other.data) if split == ALL else None)
-    _check_kind(run, config, data, source)
-    theirs = data.splits.classes or other.data.class_names
+    theirs, source = data.splits.classes or other.data.class_names, other.data.source
     classes = match_classes(names, theirs, source)
-    divided = relabel(
-        getattr(data.splits, TEST if split == ALL else split), names, theirs, classes, source
-    )
+    images = getattr(data.splits, TEST if split == ALL else split)
+    divided = relabel(images, names, theirs, classes, source)
     data.splits = replace(data.splits, test=divided.known)
+    return data, divided, classes
 
+
+def _make_task(
+    run: Run, config: Config, model: nn.Module, data: ImageData, path: Path, tta: str | None
+) -> Task:
+    """Make the task as for a training, with the weights of a checkpoint."""
+    several = data.is_multi_label
+    check_loss_targets(config, multi_label=several)
+    if run.read_provenance().get("multi_label") and not several:
+        raise ConfigError(
+            f"{run.path}: predicts any number of labels, and the images to evaluate have one class "
+            f"each; give data with the targets of the training"
+        )
     metrics = make_metrics(config, data)
-    task = make_task(config, model, multi_label=data.is_multi_label, metrics=metrics)
-    collected = Predictions(classes=len(names), multi_label=data.is_multi_label)
-    callbacks: list[Callback] = [collected, EvaluationProgress()]
-    callbacks += [Interrupts(signals)] if signals is not None else []
-    limit = config.trainer.limit_test_batches
-    chosen = config.trainer.model_copy(update={"limit_test_batches": 1.0} if devices > 1 else {})
-    trainer = make_trainer(chosen, run_dir=run.path, callbacks=callbacks, loggers=[])
-    trainer.precision_plugin.convert_module(task)  # or float64 weights would be rounded
+    task = make_task(config, model, multi_label=several, metrics=metrics)
+    if config.trainer.precision in (64, "64-true"):
+        task.double()  # or the weights would be rounded
     load_weights(model, read_weights(path, run), path)
-    if isinstance(task.loss, nn.Module):
+    if isinstance(task.loss, nn.Module) and task.loss.state_dict():
         load_weights(task.loss, read_weights(path, run, LOSS), path)
     if tta == FLIP:
         task.register_forward_hook(_average_with_mirror_image)
+    return task
+
+
+def _test(
+    run: Run,
+    config: Config,
+    task: Task,
+    data: ImageData,
+    divided: Divided,
+    devices: int,
+    signals: Signals | None,
+) -> tuple[int, pa.Table]:
+    """Test on the known images, with batches that are divided as for so many devices.
+
+    Returns:
+        the number of known images, and the predictions of all.
+    """
+    collected = Predictions(classes=config.data.class_count, multi_label=data.is_multi_label)
+    callbacks: list[Callback] = [collected, EvaluationProgress()]
+    callbacks += [Interrupts(signals)] if signals is not None else []
+    chosen, size = config.trainer, config.data.eval_batch_size
+    limit = chosen.limit_test_batches  # in batches that are not divided
+    if devices > 1:
+        chosen = chosen.model_copy(update={"limit_test_batches": 1.0})
+    trainer = make_trainer(chosen, run_dir=run.path, callbacks=callbacks, loggers=[])
     if devices == 1:
         trainer.test(task, datamodule=data, verbose=False)
     else:
-        size, here = other.data.eval_batch_size, divided.known.to(trainer.strategy.root_device)
-        batches = DividedBatches(here, size, data.normalise, limit=limit, devices=devices)
-        sums = SumsByDevice(devices, multi_label=data.is_multi_label)
-        task.entries.running["test"] = sums
+        task.entries.running[TEST] = SumsByDevice(devices, multi_label=data.is_multi_label)
+        known = divided.known.to(trainer.strategy.root_device)
+        batches = DividedBatches(known, size, data.normalise, limit=limit, devices=devices)
         trainer.test(task, dataloaders=batches, verbose=False)
     images, rows = collected.images, _placed(collected.table, divided.known_at)
     if divided.unknown is not None:
-        rest = Batches(divided.unknown, other.data.eval_batch_size, data.normalise)
+        rest = Batches(divided.unknown, size, data.normalise)
         trainer.predict(task, dataloaders=rest, return_predictions=False)
         rows = pa.concat_tables([rows, _placed(collected.table, divided.unknown_at)])
-    found = measured(task.entries, measured_names(config.metrics))
-    return Evaluation(
-        name="",
-        run_id=run.read_provenance().get(RUN_ID),
-        checkpoint=path.name,
-        data=other.data.name,
-        source=source,
-        split=data.splits.tested if split == TEST else split,
-        images=images,
-        left_out=len(divided.unknown_at),
-        tta=tta,
-        multi_label=data.is_multi_label,
-        metrics={key.replace(TEST, split, 1): value for key, value in found.items()},
-        class_names=names,
-        classes=classes,
-    ), rows.sort_by("index")
-
-
-def _check_kind(run: Run, config: Config, data: ImageData, source: str) -> None:
-    """Raise ConfigError if images have one class and the model any number, or conversely."""
-    check_loss_targets(config, multi_label=data.is_multi_label)
-    if run.read_provenance().get("multi_label") and not data.is_multi_label:
-        raise ConfigError(
-            f"{source}: its images have one class each, and the model was trained for any number "
-            f"of labels; give data with the targets of the training"
-        )
+    return images, rows.sort_by("index")
 
 
 def _average_with_mirror_image(task: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from convtrain.launch.start import train
 from convtrain.training.checkpoint_file import load_checkpoint
 from convtrain.use.as_on_devices import DividedBatches
 from convtrain.use.class_matching import match_classes, relabel
-from convtrain.use.evaluate import default_name
+from convtrain.use.evaluation_arguments import default_name
 from tests.conftest import compose
 
 NET = (
