@@ -14,7 +14,7 @@ Values = Mapping[str, object]
 LARGEST = 10**12
 MAX_CHARACTERS = 200
 _NAME = re.compile(r"\$([A-Za-z_]\w*)")
-_OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
+OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -51,8 +51,8 @@ def _number(node: ast.AST, values: Values) -> float:
             pass
         case ast.Name(id=name) if name[1:] in values and name[0] == "_":
             value = values[name[1:]]
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
-            value = _OPERATIONS[type(op)](_number(left, values), _number(right, values))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
+            value = OPERATIONS[type(op)](_number(left, values), _number(right, values))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             value = -_number(operand, values)
         case _:

@@ -142,7 +142,7 @@ def _gives(expr: Expr, values: Sequence[object], envs: Sequence[Env]) -> bool:
         return all(
             _plain(evaluate(expr, env)) == value for value, env in zip(values, envs, strict=True)
         )
-    except (KeyError, NameError, TypeError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return False
 
 

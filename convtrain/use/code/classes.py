@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from convtrain.use.code.calls import Style
 from convtrain.use.code.declared import IN_CHANNELS, IN_FEATURES
-from convtrain.use.code.expressions import written
+from convtrain.use.code.expressions import attribute, written
 from convtrain.use.code.forward import Statements, shape_comment
 from convtrain.use.code.layout import exploded, fit
 from convtrain.use.code.plan import Block
@@ -28,7 +28,7 @@ def class_lines(statements: Statements, last: Sequence[str] = ()) -> list[str]:
     lines = [f"class {statements.block.class_name}(nn.Module):"]
     lines += fit(f"def __init__({', '.join(['self', *parameters])}):", 4)
     lines.append("        super().__init__()")
-    lines += [f"        self.{each} = {each}" for each in statements.scope.stored]
+    lines += [f"        self.{attribute(each)} = {each}" for each in statements.scope.stored]
     for statement in statements.init:
         lines += statement.lines(8)
     for each in last:

@@ -173,12 +173,18 @@ def parameters(
         if default == REQUIRED:
             continue
         given = value(default, names)
-        assert isinstance(given, Expr)
-        if is_const(given):
+        if isinstance(given, Expr) and is_const(given):
             defaults[take] = given
-        elif all(env[take] == evaluate(given, env) for env in values):
+        elif isinstance(given, Expr) and _follows(take, given, values):
             names[take] = given
     return names, defaults
+
+
+def _follows(take: str, expr: Expr, values: Sequence[Env]) -> bool:
+    try:
+        return all(env[take] == evaluate(expr, env) for env in values)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return False  # nothing has checked a default that each use replaces
 
 
 def _skeleton(raw: object) -> str:

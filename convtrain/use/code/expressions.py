@@ -7,6 +7,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
+from torch import nn
+
+from convtrain.network.expressions import OPERATIONS
+
 Expr = ast.expr
 Env = Mapping[str, object]
 """The values of the names that are known in a place of the network, one of its uses."""
@@ -16,8 +20,13 @@ _DOLLAR = re.compile(r"\$([A-Za-z_]\w*)")
 
 
 def python_name(name: str) -> str:
-    """Return a block's parameter as Python may call it: ``from`` is ``from_``."""
+    """Return a parameter's name that Python allows: ``from`` is ``from_``."""
     return f"{name}_" if keyword.iskeyword(name) or name in _RESERVED else name
+
+
+def attribute(name: str) -> str:
+    """Return the name of an attribute that no module has yet: ``half`` is ``half_``."""
+    return f"{name}_" if hasattr(nn.Module, name) else name
 
 
 def name(text: str) -> Expr:
@@ -50,18 +59,22 @@ def is_const(expr: Expr) -> bool:
 
 
 def evaluate(expr: Expr, env: Env) -> object:
-    """Compute an expression, whose syntax the network's expansion has checked."""
+    """Compute an expression; ValueError if it is more than arithmetic."""
     match expr:
         case ast.Constant(value=value):
             return value
-        case ast.Tuple(elts=elements):
-            return tuple(evaluate(element, env) for element in elements)
         case ast.Name(id=id):
             return env[id]
-        case ast.IfExp(test=ast.Name(id=id), body=body, orelse=orelse):
-            return evaluate(body if env[id] else orelse, env)
-    code = compile(ast.Expression(ast.fix_missing_locations(expr)), "<expression>", "eval")
-    return eval(code, {"__builtins__": {}}, dict(env))
+        case ast.Tuple(elts=elements):
+            return tuple(evaluate(element, env) for element in elements)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
+            numbers = evaluate(left, env), evaluate(right, env)
+            return OPERATIONS[type(op)](*numbers)  # type: ignore[arg-type]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -evaluate(operand, env)  # type: ignore[operator]
+        case ast.IfExp(test=ast.Compare(left=left), body=body, orelse=orelse):  # index == 0
+            return evaluate(orelse if evaluate(left, env) else body, env)
+    raise ValueError(f"{ast.unparse(expr)} is not arithmetic")
 
 
 def as_int(expr: Expr) -> int:
@@ -111,7 +124,7 @@ def divided(expr: Expr, by: Expr) -> Expr:
 def written(expr: Expr, self_names: bool = False) -> str:
     """Return the text of an expression; with ``self_names`` its names are attributes."""
     if self_names:
-        expr = substitute(expr, {id: name(f"self.{id}") for id in names_in(expr)})
+        expr = substitute(expr, {id: name(f"self.{attribute(id)}") for id in names_in(expr)})
     match expr:
         case ast.Constant(value=value):
             return literal(value)

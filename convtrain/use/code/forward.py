@@ -8,7 +8,7 @@ from typing import NamedTuple
 from convtrain.use.code.arguments import Arguments, ClassScope
 from convtrain.use.code.calls import Style
 from convtrain.use.code.declared import INDEX, NotAClassError
-from convtrain.use.code.expressions import Expr, names_in, substitute, written
+from convtrain.use.code.expressions import Expr, attribute, names_in, substitute, written
 from convtrain.use.code.layers import write_layer
 from convtrain.use.code.layout import fit
 from convtrain.use.code.plan import Block, Item
@@ -210,7 +210,7 @@ class Statements:
         x = value.text
         self.scope.used.add(item.param)
         self.scope.stored[item.param] = None
-        with self._indented(f"if self.{item.param}:", f"if {item.param}:"):
+        with self._indented(f"if self.{attribute(item.param)}:", f"if {item.param}:"):
             self._assign(self._flow(item.children["layers"], x, x), x)
         return Value(x)
 

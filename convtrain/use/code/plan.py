@@ -5,6 +5,7 @@ class. Small blocks stand in the places where they are used. :mod:`convtrain.use
 the layers of the network that an item stands for.
 """
 
+import keyword
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -30,6 +31,22 @@ from convtrain.use.code.expressions import (
 )
 
 MAX_UNROLLED = 6  # layers of a repetition that are written one by one
+RESERVED = (
+    *(
+        "train",
+        "torch",
+        "nn",
+        "F",
+        "math",
+        "range",
+        "super",
+        "print",
+        "DataLoader",
+        "TensorDataset",
+    ),
+    *("draw_like_torch", "stochastic_depth", "focal_loss", "model", "optimizer", "scheduler"),
+)
+"""Names that the file uses for something else."""
 SHORT = {"Conv2d": "Conv", "BatchNorm2d": "BN"}
 """Words of a class that is named after its layers."""
 
@@ -97,12 +114,22 @@ class Planner:
         self._values = declared.collect(layers, self._raw)
         self.inlined: set[str] = set()
 
-    def plan(self) -> tuple[Block, list[Block]]:
+    def plan(self, class_name: str) -> tuple[Block, list[Block]]:
         """Return the block of the whole network, and the others, each after those that it uses."""
         self._blocks: list[Block] = []
         self._classes: dict[str, Block] = {}
+        self._taken = {class_name, *RESERVED}
         items = self._items(self._layers, Scope({}))
-        return Block("", "", "", [], {}, items), self._blocks
+        return Block("", "", class_name, [], {}, items), self._blocks
+
+    def _unique(self, name: str) -> str:
+        """Return a name that no other class or function of the file has."""
+        unique, number = name, 1
+        while unique in self._taken or keyword.iskeyword(unique):
+            number += 1
+            unique = f"{name}{number}"
+        self._taken.add(unique)
+        return unique
 
     def _items(self, raw: object, scope: Scope) -> list[Item]:
         if isinstance(raw, str):  # such as $shortcut
@@ -185,7 +212,8 @@ class Planner:
         if kind not in self._classes:
             names, defaults = declared.parameters(kind, self._raw[kind][0], self._values[kind])
             takes = [t for t, v in names.items() if isinstance(v, Hole) or _is_name(v, t)]
-            block = Block(kind, kind, f"{_camel(kind)}Block", takes, defaults)
+            stem, class_name = self._unique(kind), self._unique(f"{_camel(kind)}Block")
+            block = Block(kind, stem, class_name, takes, defaults)
             block.items = self._items(self._raw[kind][1], Scope(names, kind))
             self._classes[kind] = block
             self._blocks.append(block)
@@ -240,7 +268,8 @@ class Planner:
             class_name = "".join(SHORT.get(word, word) for word in made)
         else:
             class_name = f"{_camel(around)}Layer"
-        block = Block(key, "layer", class_name, list(hints), {}, items, is_spread=True)
+        stem, class_name = self._unique("layer"), self._unique(class_name)
+        block = Block(key, stem, class_name, list(hints), {}, items, is_spread=True)
         self._blocks.append(block)
         return Item("call", hints=hints, block=block)
 

@@ -7,14 +7,24 @@ from dataclasses import dataclass, field
 from convtrain.network.resolve import ResolvedLayer, ResolvedNetwork
 from convtrain.use.code.calls import Style, is_held, stem_of
 from convtrain.use.code.declared import IN_CHANNELS, IN_FEATURES, INDEX
-from convtrain.use.code.expressions import Env, as_int, const, evaluate, name, substitute
+from convtrain.use.code.expressions import (
+    Env,
+    as_int,
+    const,
+    evaluate,
+    name,
+    python_name,
+    substitute,
+)
 from convtrain.use.code.plan import Block, Item, Use, walk
+
+TENSORS = ("weight", "bias", "mean", "var")  # of a layer in the functional style
 
 
 def name_attributes(block: Block, style: Style) -> None:
     """Name what a class holds: as declared, or conv1, conv2, fc."""
     held = [item for item in walk(block.items) if _is_held(item, style)]
-    stems = [item.label or _stem(item) for item in held]
+    stems = [attribute(python_name(item.label or _stem(item))) for item in held]
     counts, taken = Counter(stems), {*block.takes, IN_CHANNELS, IN_FEATURES}
     numbers: Counter[str] = Counter()
     for item, stem in zip(held, stems, strict=True):
@@ -22,7 +32,7 @@ def name_attributes(block: Block, style: Style) -> None:
         while attr in taken or (attr == stem and counts[stem] > 1):
             numbers[stem] += 1
             attr = f"{stem}{numbers[stem]}"
-        taken.add(attr)
+        taken |= {attr, *(f"{attr}_{tensor}" for tensor in TENSORS)}
         item.attr = attr
 
 

@@ -169,8 +169,7 @@ def _classes(
 def _write_plan(
     planner: Planner, config: Config, network: ResolvedNetwork, style: Style, class_name: str
 ) -> tuple[list[str], set[str], FileNames]:
-    main, blocks = planner.plan()
-    main.class_name = class_name
+    main, blocks = planner.plan(class_name)
     for block in (*blocks, main):
         name_attributes(block, style)
     places = Places().find(main, network)
