@@ -181,8 +181,8 @@ def _resize(mode: str, more: str = "") -> Call:
 
 
 def _stochastic_depth(arguments: Arguments, x: str) -> str:
-    batch = ", whole_batch=True" if arguments.const("mode") == "batch" else ""
-    return f"stochastic_depth({x}, {arguments.forward('p')}, self.training{batch})"
+    name = "stochastic_depth_of_batch" if arguments.const("mode") == "batch" else "stochastic_depth"
+    return f"{name}({x}, {arguments.forward('p')}, self.training)"
 
 
 CALLS: dict[str, Call] = {

@@ -9,13 +9,13 @@ from convtrain.use.code.arguments import Arguments, ClassScope
 from convtrain.use.code.calls import Style
 from convtrain.use.code.declared import INDEX, NotAClassError
 from convtrain.use.code.expressions import Expr, attribute, names_in, substitute, written
+from convtrain.use.code.helpers import HELPERS
 from convtrain.use.code.layers import write_layer
 from convtrain.use.code.layout import fit
 from convtrain.use.code.plan import Block, Item
-from convtrain.use.code.weights import DRAWN, INPUT
+from convtrain.use.code.weights import INPUT
 
 VARIABLES = ("x", "out", "y", "z")  # of residuals inside residuals
-STOCHASTIC_DEPTH = "stochastic_depth"
 TIGHT = 60  # characters of a branch that is written in one expression
 
 
@@ -116,7 +116,7 @@ class Statements:
         layer = write_layer(arguments, self.style)
         for text in layer.init:
             self.init.append(Statement(self._indent, text))
-        for helper in (DRAWN, STOCHASTIC_DEPTH):
+        for helper in HELPERS:
             if any(text.startswith(f"{helper}(") for text in (*layer.init, layer.call)):
                 self.helpers.add(helper)
         for key in ("out_channels", "out_features"):

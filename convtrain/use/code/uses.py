@@ -10,6 +10,7 @@ from convtrain.use.code.declared import IN_CHANNELS, IN_FEATURES, INDEX
 from convtrain.use.code.expressions import (
     Env,
     as_int,
+    attribute,
     const,
     evaluate,
     name,

@@ -115,8 +115,7 @@ def _norm(arguments: Arguments, attr: str) -> Written:
         return _instance_norm(arguments, attr)
     eps = [f"eps={arguments.forward('eps')}"] if arguments.is_given("eps") else []
     has_weight = bool(arguments.const("affine" if name == "GroupNorm" else "elementwise_affine"))
-    has_bias = has_weight and name != "RMSNorm"
-    has_bias = has_bias and (name == "GroupNorm" or bool(arguments.const("bias")))
+    has_bias = has_weight and name != "RMSNorm" and _has_bias(arguments)
     if name == "GroupNorm":
         sizes, function = arguments.init("num_channels"), "F.group_norm"
         first = arguments.forward("num_groups")
@@ -132,6 +131,11 @@ def _norm(arguments: Arguments, attr: str) -> Written:
             raise NotAClassError(arguments.scope.block.key)
     init, names = _affine(attr, sizes, has_weight, has_bias)
     return Written(init, f"{function}({', '.join([INPUT, first, *names, *eps])})")
+
+
+def _has_bias(arguments: Arguments) -> bool:
+    """Tell whether a norm has a bias, which newer versions of torch can leave out."""
+    return "bias" not in arguments.defaults or bool(arguments.const("bias"))
 
 
 def _affine(attr: str, sizes: str, has_weight: bool, has_bias: bool) -> tuple[list[str], list[str]]:
@@ -151,7 +155,10 @@ def _running(attr: str, sizes: str) -> tuple[list[str], list[str]]:
 
 def _batch_norm(arguments: Arguments, attr: str) -> Written:
     sizes, affine = arguments.init("num_features"), bool(arguments.const("affine"))
-    init, names = _affine(attr, sizes, affine, affine)
+    has_bias = affine and _has_bias(arguments)
+    init, names = _affine(attr, sizes, affine, has_bias)
+    if affine and not has_bias:
+        names.append("None")
     shown, training = ["None", "None"], "True"
     if arguments.const("track_running_stats"):
         more, shown = _running(attr, sizes)

@@ -20,32 +20,13 @@ from convtrain.network.own import on_meta_or_cpu
 from convtrain.network.resolve import ResolvedLayer, ResolvedNetwork, resolve_network
 from convtrain.use.code.classes import class_lines, write_block
 from convtrain.use.code.declared import NotAClassError
-from convtrain.use.code.forward import STOCHASTIC_DEPTH, Statements
+from convtrain.use.code.forward import Statements
+from convtrain.use.code.helpers import HELPERS
 from convtrain.use.code.initial import Parameter, changes, initialisation, read_rules
 from convtrain.use.code.plan import Planner
 from convtrain.use.code.tensor_names import FileNames
 from convtrain.use.code.training import training_loop
 from convtrain.use.code.uses import Places, name_attributes, rename_inputs
-from convtrain.use.code.weights import DRAWN
-
-HELPERS = {
-    DRAWN: '''
-def draw_like_torch(weight, bias=None):
-    """Draw the weights of a layer as nn.Conv2d and nn.Linear do: with one seed, the same bits."""
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # uniform, at most 1 / sqrt(inputs)
-    if bias is not None:
-        bound = 1 / math.sqrt(weight[0].numel())
-        nn.init.uniform_(bias, -bound, bound)
-''',
-    STOCHASTIC_DEPTH: '''
-def stochastic_depth(x, p, training):
-    """In training, drop each example of a residual's body with probability p."""
-    if not training or p == 0:
-        return x
-    kept = torch.empty(len(x), 1, 1, 1, device=x.device).bernoulli_(1 - p)
-    return x * kept.div_(1 - p)
-''',
-}
 
 WORDS = {
     "resnet": "ResNet", "lenet": "LeNet", "alexnet": "AlexNet", "convnet": "ConvNet",
