@@ -49,12 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     command = shlex.join(["convtrain", "code", *typed])
     head = f"Written by: {command}"
     if has_run:
-        weights = arguments.weights or "weights.pt"
-        head += (
-            f"\n\n{command} --weights {shlex.quote(weights)}\n"
-            f"writes the trained weights for it:\n"
-            f"    model.load_state_dict(torch.load({Path(weights).name!r}))".replace("'", '"')
-        )
+        head += f"\n\n{_how_to_load(command, config, arguments.weights or 'weights.pt')}"
     code = write_code(config, style, head)
     if arguments.weights:
         from convtrain.use.code.weight_file import write_weights
@@ -86,3 +81,19 @@ def _of_run(typed: Sequence[str]) -> "tuple[Config, Style | None]":
             near = did_you_mean(text, STYLES) or f"; {' or '.join(STYLES)} chooses the other style"
             raise ConfigError(f"{text}: a run has its configuration{near}")
     return config_of(run, reads_data=False), STYLES[changed[-1]] if changed else None
+
+
+def _how_to_load(command: str, config: "Config", weights: str) -> str:
+    """Return what the file says of the run's weights."""
+    from convtrain.use.code.weight_file import computes_channels_last
+
+    lines = [
+        "The weights of the run, under the names of this file:",
+        f"    {command} --weights {shlex.quote(weights)}",
+        f'    model.load_state_dict(torch.load("{Path(weights).name}"))',
+    ]
+    if computes_channels_last(config):
+        lines.append(
+            "    model.to(memory_format=torch.channels_last)  # and the images, for the same bits"
+        )
+    return "\n".join(lines)

@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import convtrain
+from convtrain.__main__ import main
 from convtrain.assembly import make_model
 from convtrain.config.schema import Config
+from convtrain.errors import ConfigError
 from convtrain.run.commands import CONFIGS
 from convtrain.use.code.write import Code, write_code
-from tests.conftest import REPOSITORY, compose, slow_but
+from tests.conftest import REPOSITORY, Train, compose, slow_but
 
 NETWORKS = sorted(path.stem for path in (CONFIGS / "network").glob("*.yaml"))
 STYLES: tuple[Any, ...] = ("nn", "functional")
@@ -106,3 +109,117 @@ def test_ruff_has_nothing_to_change(networks: tuple[str, ...], tmp_path: Path) -
         ruff = Path(sys.executable).with_name("ruff")
         done = subprocess.run([ruff, *command, *settings, tmp_path], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
+
+
+CONV = {"Conv2d": {"out_channels": "$out", "kernel_size": "$kernel", "padding": "$kernel // 2"}}
+BLOCKS: dict[str, object] = {
+    "conv": {"takes": {"out": "required", "kernel": 3}, "layers": [CONV, "BatchNorm2d", "ReLU"]},
+    "basic": {
+        "takes": {"from": "required", "half": "required", "shortcut": []},
+        "layers": [
+            {"Residual": {"body": [{"conv": {"out": "$half * 2"}}], "shortcut": "$shortcut"}},
+            {"Dropout": {"p": "$from / 100"}},
+        ],
+    },
+    "stage": {
+        "takes": {"times": "required"},
+        "layers": [
+            {"basic": {"from": 3, "half": 3, "shortcut": [{"conv": {"out": 6, "kernel": 1}}]}},
+            {"Repeat": {"times": "$times", "layers": [{"basic": {"from": 6, "half": 3}}]}},
+        ],
+    },
+}
+"""Parameters that Python or torch.nn.Module call otherwise, lists as parameters, repetitions."""
+
+DECLARED: dict[str, list[Any]] = {
+    "blocks": [{"conv": {"out": 3}}, {"stage": {"times": 2}},
+               {"Conv2d": {"out_channels": 3, "kernel_size": 1}}, {"stage": {"times": 1}}],
+    "branches": [
+        {"Concat": [{"conv": {"out": 2}}, [{"conv": {"out": 3}}, "Tanh"], "Identity"]},
+        {"Sum": [{"conv": {"out": 8}}, {"Residual": [{"conv": {"out": 8}}]}, "ReLU"]},
+        {"Gate": [{"AdaptiveAvgPool2d": {"output_size": 1}}, "Sigmoid"]},
+        {"Dense": [{"Repeat": {"times": 7, "layers": [["ReLU", {"conv": {"out": 2}}]]}}]},
+        "Flatten",
+    ],
+    "repeated branches": [
+        {"Dense": [{"Repeat": {"times": 3, "layers": ["ReLU", {"conv": {"out": 2}}]}}]},
+    ],
+    "loops": [
+        {"Repeat": {"times": 8, "layers": [{"conv": {"out": 4}}, "BatchNorm2d"]}},
+        {"Repeat": {"times": 7, "layers": [{"conv": {"out": "$index * $index + 1"}}]}},
+    ],
+    "sequence": [{"Flatten": {"start_dim": 2}}, {"LSTM": {"hidden_size": 5, "bidirectional": True}},
+                 {"Pick": {"index": [1, 0]}}, {"Select": {"dim": 0, "index": -1}}],
+    "own layers": [{"tests.network.own.Scale": {"by": 2.0}}, "tests.network.own.Stage"],
+}  # fmt: skip
+
+
+def declare(layers: list[Any], **more: object) -> Config:
+    config = config_of(
+        "lenet", "loss=sum", "data.shape=[3,8,8]", "data.mean=[0,0,0]", "data.std=[1,1,1]"
+    )
+    network = {"layers": layers, "blocks": BLOCKS, "name": "net", **more}
+    changed = {"network": config.network.model_copy(update=network), "trust": ["tests"]}
+    return config.model_copy(update=changed)
+
+
+@pytest.mark.parametrize("layers", DECLARED.values(), ids=list(DECLARED))
+def test_any_structure_is_written(layers: list[Any]) -> None:
+    for style in STYLES:
+        code = check_bits(declare(layers), style)
+        assert ("class BasicBlock" in code.text) == ("stage" in str(layers))
+        assert len(code.text.splitlines()) < 180
+
+
+def test_what_changes_parameters_is_written() -> None:
+    layers = [
+        {"Conv2d": {"out_channels": 4, "kernel_size": 3}},
+        "Flatten",
+        {"Linear": {"out_features": 2}},
+    ]
+    init = {"*.weight": {"normal": {"std": 0.5}}, "linear_*.bias": "zeros"}
+    for style in STYLES:
+        assert "nn.init.normal_(" in check_bits(declare(layers, init=init), style).text
+    for changed in (
+        {"parametrize": {"conv*.weight": "weight_norm"}},
+        {"prune": {"*.weight": {"l1_unstructured": {"amount": 0.5}}}},
+    ):
+        check_bits(declare(layers, **changed), "nn")
+        with pytest.raises(ConfigError, match="type model=nn"):
+            write_code(declare(layers, **changed), "functional")
+
+
+def test_a_runs_weights_are_those_of_the_file(train: Train, tmp_path: Path) -> None:
+    train("data.limit=64", "model=nn")
+    run, net, weights = (str(tmp_path / name) for name in ("run", "net.py", "net.pt"))
+    assert main(["code", run, "model=functional", "--out", net, "--weights", weights]) == 0
+    namespace: dict[str, Any] = {"__name__": "net"}
+    exec(Path(net).read_text(), namespace)
+    written = namespace["ConvNet"]()
+    written.load_state_dict(torch.load(weights))
+    assert "model.to(memory_format=torch.channels_last)" in Path(net).read_text()
+    written.to(memory_format=torch.channels_last)
+    images = torch.randn(5, 1, 8, 8).contiguous(memory_format=torch.channels_last)
+    trained = convtrain.load(run, device="cpu").model
+    assert torch.equal(written.eval()(images), trained(images))
+    assert f"convtrain code {run} model=functional --weights" in Path(net).read_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("network=lenett", "did you mean lenet?"),
+        ("model=torchvision", "only a declared network has code"),
+        ("nowhere", "nowhere: not a run"),
+        ("--weights net.pt network=lenet", "--weights: needs a run"),
+        ("-m seed=1,2", "-m: the code shows one network"),
+        ("network=vgg16_bn", "max_pool2d_1 (MaxPool2d): input"),
+        ("loss=custom loss._target_=tests.training.test_custom_losses.Missing", "loss._target_"),
+    ],
+)
+def test_a_mistake_is_one_line(typed: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["code", *typed.split()]) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.count("\n") == 1
+    assert not printed.out

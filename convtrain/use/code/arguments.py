@@ -88,13 +88,13 @@ class Arguments:
         for expr in self._candidates(key, values, envs):
             if _gives(expr, values, envs):
                 return expr
-        raise NotAClassError(self.scope.block.key)
+        raise NotAClassError(self.item.key or self.scope.block.key)
 
     def const(self, key: str) -> object:
         """Return an argument that must be the same in all places."""
         first, *others = self.values(key)
         if any(_plain(other) != _plain(first) for other in others):
-            raise NotAClassError(self.scope.block.key)
+            raise NotAClassError(self.item.key or self.scope.block.key)
         return first
 
     def init(self, key: str) -> str:
@@ -125,16 +125,22 @@ def _by_index(
     values: Sequence[object], envs: Sequence[Env], names: Sequence[str]
 ) -> Iterator[Expr]:
     """Yield ``a + index * b``, and ``a if index == 0 else b``."""
-    index = name(INDEX)
-    for one in names:
-        for other in names:
-            yield ast.BinOp(name(one), ast.Add(), ast.BinOp(index, ast.Mult(), name(other)))
-    later = [value for value, env in zip(values, envs, strict=True) if env[INDEX] != 0]
-    constants = [const(later[0])] if later and all(value == later[0] for value in later) else []
+    index, known = name(INDEX), [name(each) for each in names]
+    by_round: dict[object, list[object]] = {}
+    for value, env in zip(values, envs, strict=True):
+        by_round.setdefault(env[INDEX], []).append(value)
+    first, second = by_round.get(0, [None])[0], by_round.get(1, [None])[0]
+    starts, laters = [*known, const(first)], [*known, const(second)]
+    steps = list(known)
+    if isinstance(first, int) and isinstance(second, int):
+        steps.append(const(second - first))
+    for start in starts:
+        for step in steps:
+            yield ast.BinOp(start, ast.Add(), ast.BinOp(index, ast.Mult(), step))
     is_first = ast.Compare(index, [ast.Eq()], [const(0)])
-    for one in names:
-        for rest in [*map(name, names), *constants]:
-            yield ast.IfExp(is_first, name(one), rest)
+    for start in starts:
+        for later in laters:
+            yield ast.IfExp(is_first, start, later)
 
 
 def _gives(expr: Expr, values: Sequence[object], envs: Sequence[Env]) -> bool:

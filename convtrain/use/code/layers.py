@@ -6,9 +6,7 @@ from convtrain.layers.entry import Entry
 from convtrain.use.code.arguments import Arguments
 from convtrain.use.code.calls import (
     ACTIVATIONS,
-    BATCH_NORMS,
     HELD,
-    INSTANCE_NORMS,
     NORMS,
     Style,
     call_without_weights,
@@ -45,7 +43,7 @@ def write_layer(arguments: Arguments, style: Style) -> WrittenLayer:
         return WrittenLayer(family, *scale(arguments))
     if not is_held(entry, style):
         return WrittenLayer(family, [], call_without_weights(arguments, INPUT))
-    as_module = is_module_always(entry) or _counts_batches(arguments)
+    as_module = is_module_always(entry)
     if style == "functional" and not as_module:
         return WrittenLayer(family, *with_weights(arguments))
     item.is_module = True
@@ -67,11 +65,3 @@ def _family(entry: Entry) -> str:
     if entry.name == "Pick":
         return "index"
     return "weights" if entry.name in HELD else "other"
-
-
-def _counts_batches(arguments: Arguments) -> bool:
-    """Tell whether running statistics are means over all batches, which only modules count."""
-    entry = arguments.item.entry
-    assert entry is not None
-    is_running = entry.own is None and entry.name in (*BATCH_NORMS, *INSTANCE_NORMS)
-    return is_running and arguments.const("momentum") is None

@@ -47,6 +47,7 @@ RESERVED = (
     *("draw_like_torch", "stochastic_depth", "focal_loss", "model", "optimizer", "scheduler"),
 )
 """Names that the file uses for something else."""
+PARALLEL = ("Concat", "Sum", "Dense")
 SHORT = {"Conv2d": "Conv", "BatchNorm2d": "BN"}
 """Words of a class that is named after its layers."""
 
@@ -75,6 +76,7 @@ class Item:
     uses: list[Use] = field(default_factory=list)
     attr: str = ""  # the attribute that holds it
     is_module: bool = False  # in the functional style, too
+    key: str = ""  # of the repetition whose layers it calls
 
 
 @dataclass
@@ -103,6 +105,7 @@ class Scope(NamedTuple):
     names: Names
     around: str = ""  # the class
     inline: bool = False  # whether blocks inside must not be classes
+    parallel: bool = False  # whether each layer is a branch by itself
 
 
 class Planner:
@@ -161,8 +164,9 @@ class Planner:
             entry = own_entry(own, str(kind))
         else:
             entry = BY_NAME[str(kind)]
+        inner = scope._replace(parallel=entry.name in PARALLEL)
         children = {
-            argument: self._items(arguments[argument], scope)
+            argument: self._items(arguments[argument], inner)
             for argument in entry.sublayers
             if argument in arguments
         }
@@ -187,7 +191,7 @@ class Planner:
             known = scope.names if take in arguments else dict(given)
             given[python_name(take)] = declared.value(arguments.get(take, default), known)
         if scope.inline or kind in self.inlined or self._is_small(kind):
-            inside = self._items(layers, scope._replace(names=given))
+            inside = self._items(layers, scope._replace(names=given, parallel=False))
             return Item("sequence", children={"layers": inside})
         hints = {}
         for take, value in given.items():
@@ -225,10 +229,11 @@ class Planner:
         times, layers = declared.value(arguments["times"], scope.names), arguments["layers"]
         assert isinstance(times, Expr)
         key = f"{scope.around}.{REPEAT}"
+        apart = scope.parallel and len(list(entries(layers))) > 1
         if is_const(times):
             rounds = as_int(times)
             few = rounds * len(list(entries(layers))) <= MAX_UNROLLED and not scope.around
-            if few or scope.inline or key in self.inlined:
+            if few or scope.inline or key in self.inlined or apart:
                 return [
                     item
                     for index in range(rounds)
@@ -236,12 +241,13 @@ class Planner:
                         layers, scope._replace(names={**scope.names, INDEX: const(index)})
                     )
                 ]
-        if key in self.inlined or scope.inline:
+        if key in self.inlined or scope.inline or apart:
             raise NotAClassError(scope.around)
-        inner = scope._replace(names={**scope.names, INDEX: name(INDEX)})
+        inner = scope._replace(names={**scope.names, INDEX: name(INDEX)}, parallel=False)
         items = self._items(layers, inner)
         if len(items) != 1 or items[0].kind != "call":
             items = [self._made_class(items, scope.around, key)]
+        items[0].key = key
         return [Item("repeat", times=times, children={"layers": items})]
 
     def _made_class(self, items: list[Item], around: str, key: str) -> Item:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import torch
 
+from convtrain.assembly import build_model, wants_channels_last
+from convtrain.config.groups.model import DeclaredModel
+from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
@@ -37,3 +40,11 @@ def write_weights(code: Code, run: Run, checkpoint: str | None, file: Path) -> N
             buffer = io.BytesIO()
             torch.save(contiguous, buffer)
             writer.write(buffer.getvalue())
+
+
+def computes_channels_last(config: Config) -> bool:
+    """Tell whether a run uses this memory format, whose last bits are others."""
+    if not isinstance(config.model, DeclaredModel) or config.network.has_own_layers:
+        return False
+    with torch.device("meta"):
+        return wants_channels_last(config, build_model(config))

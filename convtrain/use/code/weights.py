@@ -69,6 +69,10 @@ def _convolution(arguments: Arguments, attr: str) -> Written:
     assert entry is not None
     dims, transposed = int(entry.name[-2]), entry.name in DECONVS
     groups, kernel = arguments.expr("groups"), arguments.expr("kernel_size")
+    if not isinstance(kernel, ast.Tuple) and any(
+        not isinstance(size, int) for size in arguments.values("kernel_size")
+    ):
+        raise NotAClassError(scope.block.key)
     sizes_of = kernel.elts if isinstance(kernel, ast.Tuple) else [kernel] * dims
     around = [scope.text(size, in_forward=False) for size in sizes_of]
     own, other = ("in_channels", "out_channels") if transposed else ("out_channels", "in_channels")
