@@ -20,8 +20,8 @@ from convtrain.network.own import on_meta_or_cpu
 from convtrain.network.resolve import ResolvedLayer, ResolvedNetwork, resolve_network
 from convtrain.use.code.classes import class_lines, write_block
 from convtrain.use.code.declared import NotAClassError
+from convtrain.use.code.defined import HELPERS
 from convtrain.use.code.forward import Statements
-from convtrain.use.code.helpers import HELPERS
 from convtrain.use.code.initial import Parameter, changes, initialisation, read_rules
 from convtrain.use.code.plan import Planner
 from convtrain.use.code.tensor_names import FileNames
