@@ -85,13 +85,14 @@ def _takes(exported: "Exported") -> str:
 def _agrees(exported: "Exported") -> str:
     found = exported.agreement
     *some, last = map(str, found.batches)
+    batches = f"{', '.join(some)} and {last}" if some else last
     line = (
         f"Read back by {exported.reader} on {found.images} {exported.images}, in batches of "
-        f"{', '.join(some)} and {last}: "
+        f"{batches}: "
     )
     if not found.logits:
-        return f"{line}the logits have the same bits."
-    line += f"the logits differ by at most {found.logits:.2g}"
+        return f"{line}the logits have the same bits as those of the run's model."
+    line += f"the logits differ from those of the run's model by at most {found.logits:.2g}"
     if found.same_classes is None:
         return f"{line}."
     same = "all" if found.same_classes == found.images else f"{found.same_classes} of them"

@@ -84,7 +84,11 @@ def own_code(portable: Portable) -> str:
     """Name the first layer, or else the model, whose code is neither torch's nor convtrain's."""
     for name, module in portable.model.model.named_modules():
         if type(module).__module__.partition(".")[0] not in ("torch", "torchvision", "convtrain"):
-            return f"{name} ({type(module).__name__})" if name else f"the {type(module).__name__}"
+            return (
+                f"{name} ({type(module).__name__})"
+                if name
+                else f"the model {type(module).__name__}"
+            )
     return "the model"
 
 
