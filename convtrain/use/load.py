@@ -1,5 +1,6 @@
 """Load the trained model of a run."""
 
+import logging
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -120,9 +121,14 @@ def _device(name: str) -> torch.device:
 
 def _precision(config: Config) -> Precision:
     """Return Lightning's plugin for the run's precision on one device."""
-    trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator, devices=1, precision=config.trainer.precision,
-        logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
+    notices = logging.getLogger("pytorch_lightning.utilities.rank_zero")  # of devices and products
+    before, notices.disabled = notices.disabled, True
+    try:
+        trainer = pl.Trainer(
+            accelerator=config.trainer.accelerator, devices=1, precision=config.trainer.precision,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+    finally:
+        notices.disabled = before
     return trainer.precision_plugin

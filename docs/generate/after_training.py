@@ -14,7 +14,8 @@ from docs.generate import DOCS
 from docs.generate.shell import Shell
 
 PAGE = DOCS / "after-training.md"
-SHOWN = re.compile(r"```sh\n(?P<commands>[^`]*)```\n\n```text\n(?P<printed>[^`]*)```\n")
+INSIDE = "(?:(?!```).)*"  # of a block
+SHOWN = re.compile(f"```sh\n(?P<commands>{INSIDE})```\n\n```text\n{INSIDE}```\n", re.DOTALL)
 TRAININGS = ("RUN 'metrics=[f1,auroc]'", "RUN_B optimizer=adamw optimizer.lr=0.003")
 PHOTOGRAPHS = 60
 
