@@ -16,6 +16,8 @@ from convtrain.command.configure import configure_command
 from convtrain.config.groups.data import PUBLISHED, Synthetic
 from convtrain.forecast import forecast
 from convtrain.network.resolve import resolve_network
+from docs.generate.pictures import FOLDER, MAX_BYTES, NAMES, take
+from docs.generate.readme import page
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -25,6 +27,7 @@ TRAIN = [line for line in LINES if line.startswith("python train.py")]
 MAKE = [line for line in LINES if line.startswith("make ")]
 NETWORKS = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PYTHON = [code for code in PYTHON if "RUN_DIRECTORY" not in code]  # see test_after_training_page.py
 
 
 def test_the_readme_opens_with_the_two_make_commands() -> None:
@@ -66,7 +69,9 @@ def test_a_training_command_can_be_built(line: str, folder: Path) -> None:
 
 def test_a_verb_of_the_installed_command_exists() -> None:
     typed = [shlex.split(line) for line in LINES if line.startswith("convtrain ")]
-    assert {"train", "new", "list", "copy"} <= {verb for _, verb, *_ in typed}
+    assert {"train", "new", "list", "copy", "evaluate", "predict", "export", "code"} <= {
+        verb for _, verb, *_ in typed
+    }
     assert {verb for _, verb, *_ in typed} <= verbs_by_name().keys()
 
 
@@ -85,6 +90,25 @@ def test_a_python_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_link_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (REPOSITORY / target).exists(), target
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    assert page() == README, "run: python -m docs.generate readme"
+
+
+def test_the_pictures_are_there_described_and_small() -> None:
+    shown = dict(re.findall(r"!\[([^]]*)\]\(docs/pictures/([\w-]+)\.png\)", README))
+    assert set(shown.values()) <= set(NAMES) == {path.stem for path in FOLDER.iterdir()}
+    assert all(len(alternative) > 20 for alternative in shown)
+    for name in NAMES:
+        with Image.open(FOLDER / f"{name}.png") as picture:
+            assert picture.format == "PNG"
+            assert picture.width >= 1000
+        assert (FOLDER / f"{name}.png").stat().st_size <= MAX_BYTES
+
+
+def test_what_makes_the_pictures_can_be_imported() -> None:
+    assert callable(take.report)
 
 
 @pytest.mark.parametrize("text", NETWORKS, ids=range(len(NETWORKS)))

@@ -3,6 +3,6 @@
 from docs.generate import DOCS
 
 FOLDER = DOCS / "pictures"
-NAMES = ("report", "heat-map", "tensorboard", "terminal")
+NAMES = ("report", "predictions", "heat-map", "tensorboard", "terminal")
 MAX_BYTES = 200_000
 """A page of GitHub loads them all."""

@@ -13,7 +13,8 @@ from docs.generate.pictures import FOLDER, MAX_BYTES, NAMES, take
 from docs.generate.shell import Shell
 from tests.browser import CHROMIUM, Browser
 
-TRAIN = "convtrain train hydra.run.dir=RUN recorder=full 'metrics=[f1,auroc]'"
+TRAIN = "convtrain train hydra.run.dir=RUN recorder=full trainer.log_every_n_steps=10"
+MNIST = " experiment=mnist data.limit=10000 trainer.max_epochs=5 data.root="
 
 parser = argparse.ArgumentParser(prog="python -m docs.generate.pictures", description=__doc__)
 parser.add_argument("picture", nargs="*", help=f"{', '.join(NAMES)}; all of them by default")
@@ -33,8 +34,12 @@ with TemporaryDirectory() as place:
     try:
         if arguments.run:
             shutil.copytree(arguments.run, shell.folder / "RUN")
-        elif set(wanted) & {"report", "heat-map"}:
-            data = f" experiment=mnist data.root={arguments.mnist}" if arguments.mnist else ""
+        elif set(wanted) & {"report", "predictions", "heat-map"}:
+            data = (
+                f" experiment=mnist data.root={arguments.mnist} trainer.max_epochs=2"
+                if arguments.mnist
+                else ""
+            )
             print(shell.run(TRAIN + data))
         for name in wanted:
             to = FOLDER / f"{name}.png"
@@ -44,8 +49,11 @@ with TemporaryDirectory() as place:
                 take.heat_map(shell, "RUN", to)
             elif name == "tensorboard":
                 take.tensorboard(shell, browser, to)
+            elif name == "report":
+                take.report(shell, browser, "RUN", "", "Predictions on the test images", to)
             else:
-                take.report(browser, shell.folder / "RUN" / "report.html", to)
+                first, last = "Predictions on the test images", "Gradients and filters"
+                take.report(shell, browser, "RUN", first, last, to)
             print(f"{to}: {take.quantise(to, MAX_BYTES):,} bytes")
     finally:
         browser.close()

@@ -20,6 +20,11 @@ COLUMNS = 118  # of the terminal
 PATIENCE = 90.0  # seconds for TensorBoard to load
 SECONDS_TO_DRAW = 5.0
 CURVES = 6
+WIDTH = 1200  # pixels
+SPACE = 24  # pixels above a heading
+HEADINGS = """
+  [...document.querySelectorAll("h2")].map(e => [e.innerText, e.getBoundingClientRect().top])
+"""
 ERASE = "\r\x1b[1A\x1b[2K"  # the bar is erased before the summary is printed
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>{stylesheet}
 body {{ margin: 0; padding: 14px 18px; background: #fff; color: {foreground}; }}
@@ -94,12 +99,15 @@ def _served(shell: Shell, run: str) -> Iterator[str]:
         process.wait()
 
 
-def report(browser: Browser, page: Path, to: Path) -> None:
-    """Picture the upper part of a report."""
-    with browser.open(page, width=1200, height=900) as opened:
-        opened.screenshot(to)
+def report(shell: Shell, browser: Browser, run: str, first: str, last: str, to: Path) -> None:
+    """Picture a report from the heading ``first``, or its top, down to the heading ``last``."""
+    shell.run(f"convtrain report {run}")
+    with browser.open(shell.folder / run / "report.html", width=WIDTH, height=900) as page:
+        places = dict(page.evaluate(HEADINGS))
+        page.screenshot(to)
     with Image.open(to) as whole:
-        cut = whole.convert("RGB").crop((0, 0, whole.width, min(whole.height, 1500)))
+        top, bottom = places.get(first, SPACE) - SPACE, places[last] - SPACE
+        cut = whole.convert("RGB").crop((0, int(top), WIDTH, int(bottom)))
     cut.save(to)
 
 
