@@ -50,7 +50,7 @@ with TemporaryDirectory() as place:
             elif name == "tensorboard":
                 take.tensorboard(shell, browser, to)
             elif name == "report":
-                take.report(shell, browser, "RUN", "", "Predictions on the test images", to)
+                take.report(shell, browser, "RUN", "", "Learning rate", to)
             else:
                 first, last = "Predictions on the test images", "Gradients and filters"
                 take.report(shell, browser, "RUN", first, last, to)

@@ -21,9 +21,10 @@ PATIENCE = 90.0  # seconds for TensorBoard to load
 SECONDS_TO_DRAW = 5.0
 CURVES = 6
 WIDTH = 1200  # pixels
-SPACE = 24  # pixels above a heading
+SPACE = 12  # pixels above a heading or a plot
 HEADINGS = """
-  [...document.querySelectorAll("h2")].map(e => [e.innerText, e.getBoundingClientRect().top])
+  [...document.querySelectorAll("h2, figure")].map(
+    e => [e.innerText.split("\\n")[0], e.getBoundingClientRect().top])
 """
 ERASE = "\r\x1b[1A\x1b[2K"  # the bar is erased before the summary is printed
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>{stylesheet}
@@ -100,7 +101,7 @@ def _served(shell: Shell, run: str) -> Iterator[str]:
 
 
 def report(shell: Shell, browser: Browser, run: str, first: str, last: str, to: Path) -> None:
-    """Picture a report from the heading ``first``, or its top, down to the heading ``last``."""
+    """Picture a report from the title ``first``, or its top, down to the title ``last``."""
     shell.run(f"convtrain report {run}")
     with browser.open(shell.folder / run / "report.html", width=WIDTH, height=900) as page:
         places = dict(page.evaluate(HEADINGS))
