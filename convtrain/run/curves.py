@@ -9,7 +9,6 @@ from pathlib import Path
 from convtrain.errors import CorruptDataError, first_line
 
 FILE = "metrics.csv"
-NOT_METRICS = ("step", "epoch")
 AT_THE_END = "train/loss_epoch"  # is logged at the end of an epoch only
 
 
@@ -44,19 +43,23 @@ def read_curves(run: Path) -> dict[str, Curve]:
     try:
         content = path.read_bytes()
         complete = content[: content.rfind(b"\n") + 1].decode()
-        for row in csv.DictReader(io.StringIO(complete, newline="")):
-            step = int(float(row.get("step") or 0))
-            if row.get(AT_THE_END) and row.get("epoch"):
-                ends[step] = float(row["epoch"]) + 1
-            for name, value in row.items():
-                if value and name not in NOT_METRICS:
-                    curve = curves.setdefault(name, Curve())
-                    curve.steps.append(step)
-                    curve.values.append(float(value))
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        reader = csv.reader(io.StringIO(complete, newline=""))
+        columns = next(reader, [])
+        for row in filter(None, reader):  # an empty line is no row
+            cells = {name: cell for name, cell in zip(columns, row, strict=True) if cell}
+            step = int(float(cells.pop("step", 0)))
+            epoch = cells.pop("epoch", None)
+            if epoch is not None and AT_THE_END in cells:
+                ends[step] = float(epoch) + 1
+            for name, value in cells.items():
+                curve = curves.setdefault(name, Curve())
+                curve.steps.append(step)
+                curve.values.append(float(value))
+    except (OSError, ValueError, csv.Error) as error:
         raise CorruptDataError(f"{path}: damaged, {first_line(error)}") from error
+    known = sorted(ends.items())
     for curve in curves.values():
-        curve.epochs.extend(_epoch(step, sorted(ends.items())) for step in curve.steps)
+        curve.epochs.extend(_epoch(step, known) for step in curve.steps)
     return curves
 
 
