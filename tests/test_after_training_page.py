@@ -38,7 +38,7 @@ def example(code: str) -> object:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the digits, ``RUN``, and images, as the page has them."""
     place = tmp_path_factory.mktemp("page")
-    train(compose(*QUICK, "logger=none", "recorder=off"), place / "RUN")
+    train(compose(*QUICK, "callbacks.report=true", "recorder=off"), place / "RUN")
     write_images(place)
     (place / "photographs" / "broken.png").unlink()  # which only the command goes on after
     return place
