@@ -45,7 +45,7 @@ def store_pictures(images: "Images", indices: np.ndarray, path: Path) -> None:
 def read_pictures(path: Path) -> dict[int, np.ndarray]:
     """Return stored pictures, uint8 (channels, height, width), by the index of the image."""
     try:
-        with np.load(path) as stored:
+        with np.load(path, allow_pickle=False) as stored:
             return dict(zip(stored["index"].tolist(), stored["pixels"], strict=True))
     except (OSError, ValueError, KeyError, BadZipFile):
         return {}

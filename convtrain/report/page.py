@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -201,6 +202,17 @@ def _versions(provenance: Mapping[str, object]) -> dict[str, str]:
     return {str(name): str(version) for name, version in found.items()}
 
 
+def _images(run: Run, config: Mapping[str, object]) -> Path:
+    """Return the folder of a run's own images, if they are files, or else the present one."""
+    root = value_at(config, "data.root", None)
+    if value_at(config, "data.name", None) == "image_folder" and isinstance(root, str):
+        with suppress(CorruptDataError):
+            typed = value_at(run.read_provenance(), "project.folder", None)
+            folder = Path(typed if isinstance(typed, str) else "") / root
+            return folder if folder.is_dir() else typed_in()
+    return typed_in()
+
+
 def _git(recorded: object) -> str:
     commit = value_at(recorded, "git_commit", None)
     if not commit:
@@ -222,5 +234,5 @@ def _commands(
         yield "train longer", run.resume_command(*longer)
     if run.is_resumable:
         yield "evaluate it", commands.verb_command("evaluate", run.path)
-        yield "predict images in a folder", commands.verb_command("predict", run.path) + " ."
+        yield "predict images", commands.verb_command("predict", run.path, _images(run, config))
     yield "write this page again", commands.verb_command("report", run.path)

@@ -66,9 +66,9 @@ def resume_command(run_dir: Path, *overrides: str, cwd: Path | None = None) -> s
     return train_command(override("resume", relative(run_dir, there)), *overrides, cwd=there)
 
 
-def verb_command(verb: str, folder: Path) -> str:
-    """Return the command that does something with a run or a sweep."""
-    return shlex.join([*program.verb_words(verb), _as_argument(relative(folder))])
+def verb_command(verb: str, *paths: Path) -> str:
+    """Return the command that does something with a run or a sweep, and with other paths."""
+    return shlex.join([*program.verb_words(verb), *(_as_argument(relative(p)) for p in paths)])
 
 
 def tensorboard_command(folder: Path) -> str:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.pages.parsed import Parsed
 from tests.test_installed import environment, wheel  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,18 @@ def check_reports(shell: Shell, train: str) -> None:
     assert "steps, epochs  3, 3" in shell.paste_report(printed)
 
 
+def check_page(shell: Shell, train: str) -> None:
+    """Type the commands on the page of a run, for which there is an image to predict."""
+    shell(f"{train} --config-dir 'c d' experiment=mine 'hydra.run.dir=\"r &amp; <b>\"'")
+    PIL.Image.new("L", (8, 8)).save(shell.folder / "image.png")
+    page = Parsed((shell.folder / "r &amp; <b>" / "report.html").read_text())
+    commands = page.text.partition("What to type next")[2].splitlines()
+    typed = [line for line in commands if re.search(r"(convtrain|train\.py)\S* ", line)]
+    assert len(typed) == 5
+    for line in typed:
+        shell(line.strip())
+
+
 def check_rows(shell: Shell, train: str, verb: str) -> None:
     """Type the rows of a sweep, here and in another folder, and what an unfinished job needs."""
     chosen = "experiment=mine recorder=off seed=1,2 optimizer.lr=0.1,0.2 hydra.sweep.dir=sweep"
@@ -109,6 +123,11 @@ def test_a_wheel_by_python_m_and_a_path(environment: Path, tmp_path: Path) -> No
     program = f"{environment / 'bin' / 'python'} -m convtrain"
     check_reports(shell, f"{program} train")
     check_hints(shell, f"{program} train", program)
+
+
+def test_the_page_of_a_run(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "p", tmp_path, activated=False)
+    check_page(shell, f"{sys.executable} {REPOSITORY / 'train.py'}")
 
 
 def test_a_clone_that_is_not_installed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
 from convtrain.use import bits
 from convtrain.use.bits import compare_bits
-from tests.conftest import REPOSITORY, Train, compose
+from tests.conftest import QUICK, REPOSITORY, Train, compose
 
 SMALL = ("data.limit=128", "network=lstm", "logger=csv", "trainer.max_epochs=1")
 
@@ -131,7 +131,7 @@ def test_a_stored_configuration_is_the_one_that_was_trained(runs: tuple[Path, Pa
     from convtrain.command.resume import read_config
 
     stored = resolve_config(read_config(Run(runs[1])))
-    overrides = ("trainer=cpu", "callbacks.progress_bar=false", *SMALL, "optimizer.lr=0.01")
+    overrides = (*QUICK, *SMALL, "optimizer.lr=0.01")
     assert stored == compose(*overrides)
 
 
