@@ -14,7 +14,7 @@ from convtrain.text import make_console
 if TYPE_CHECKING:
     from convtrain.use.predict_files import FilePrediction
 
-MAX_SHOWN = 100  # images in the table
+MAX_SHOWN = 40  # images in the table
 MAX_NAMED = 3  # files that cannot be used
 
 

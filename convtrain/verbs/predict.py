@@ -144,7 +144,5 @@ def _progress_bar(arguments: argparse.Namespace) -> Iterator[Callable[[int], Non
 
 
 def _why_none(paths: Sequence[str], left_out: Counter[str]) -> str:
-    named = few(map(one_line, paths))
-    if not left_out:
-        return f"{named}: no images there"
-    return f"{named}: no images there, only {few(left_out)}"
+    named = few("standard input" if path == STDIN else one_line(path) for path in paths)
+    return f"{named}: no images there{f', only {few(left_out)}' if left_out else ''}"
