@@ -94,6 +94,7 @@ def test_the_file_computes_the_same_bits_as_the_run(network: str, style: Any) ->
     same_start = (network, style) not in OTHER_NUMBERS
     code = check_bits(config_of(network, f"model={style}"), style, same_start=same_start)
     assert ("numbers differ" in code.text) != same_start
+    assert len(code.text.splitlines()) < 210
 
 
 @pytest.mark.parametrize(

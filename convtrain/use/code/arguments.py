@@ -111,6 +111,8 @@ class Arguments:
         else:
             for exprs in reversed(self.scope.before):
                 yield from reversed(exprs)
+            if key in self.scope.block.takes:
+                yield name(key)
         is_constant = all(value == values[0] for value in values)
         takes = self.scope.block.takes
         yield from (name(t) for t in takes if not is_constant or _COUNTS_CHANNELS.search(t))

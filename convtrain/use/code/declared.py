@@ -161,7 +161,7 @@ def parameters(
         found = [env[take] for env in values]
         if any(isinstance(each, list) and _is_layers(each) for each in found):
             full = [each for each in found if each]
-            if len({_skeleton(each) for each in full}) > 1:
+            if len({skeleton(each) for each in full}) > 1:
                 raise NotAClassError(block)
             if len({json.dumps(each, default=str) for each in found}) == 1:
                 names[take] = Listed(found[0], {})
@@ -187,10 +187,10 @@ def _follows(take: str, expr: Expr, values: Sequence[Env]) -> bool:
         return False  # nothing has checked a default that each use replaces
 
 
-def _skeleton(raw: object) -> str:
+def skeleton(raw: object) -> str:
     """Return a value without its numbers, so that alike lists of layers are equal."""
     if isinstance(raw, Mapping):
-        return str([(str(key), _skeleton(inner)) for key, inner in raw.items()])
+        return str([(str(key), skeleton(inner)) for key, inner in raw.items()])
     if isinstance(raw, list | tuple):
-        return str([_skeleton(inner) for inner in raw])
+        return str([skeleton(inner) for inner in raw])
     return "" if isinstance(raw, int | float) and not isinstance(raw, bool) else str(raw)

@@ -29,6 +29,7 @@ from convtrain.use.code.expressions import (
     python_name,
     same,
 )
+from convtrain.use.code.repeated import with_block
 
 MAX_UNROLLED = 6  # layers of a repetition that are written one by one
 RESERVED = (
@@ -57,7 +58,7 @@ class Use:
     """One of the places in the network that an item stands for."""
 
     env: Env  # the values of the class's parameters there
-    layer: ResolvedLayer | None = None  # None for a class whose layers are not in a Sequential
+    layer: ResolvedLayer | None = None  # the last one, of a class that is spread
     inner: Env = field(default_factory=dict)  # of a call: the parameters of the class
 
 
@@ -96,7 +97,11 @@ class Block:
 
     @property
     def is_function(self) -> bool:
-        return bool(self.stem) and all(item.kind in ("call", "repeat") for item in self.items)
+        return (
+            bool(self.stem)
+            and not self.is_spread
+            and all(item.kind in ("call", "repeat") for item in self.items)
+        )
 
 
 class Scope(NamedTuple):
@@ -112,9 +117,10 @@ class Planner:
     """Builds plans; ``inlined`` has the keys of what must not be a class, or a loop."""
 
     def __init__(self, layers: object, blocks: Mapping[str, object], trust: Sequence[str]) -> None:
-        self._layers, self._trust = layers, trust
+        self._trust = trust
+        self._layers, blocks, self._spread = with_block(layers, blocks)
         self._raw = {name: declared.parts(block) for name, block in blocks.items()}
-        self._values = declared.collect(layers, self._raw)
+        self._values = declared.collect(self._layers, self._raw)
         self.inlined: set[str] = set()
 
     def plan(self, class_name: str) -> tuple[Block, list[Block]]:
@@ -151,7 +157,9 @@ class Planner:
             if kind == REPEAT:
                 items += self._repeat(arguments, scope)
             elif kind in self._raw:
-                items.append(self._use(str(kind), arguments, label, scope))
+                used = self._use(str(kind), arguments, label, scope)
+                spreads = kind == self._spread and used.kind == "sequence"
+                items += used.children["layers"] if spreads else [used]
             else:
                 items.append(self._layer(kind, arguments, label, scope))
         return items
@@ -217,7 +225,8 @@ class Planner:
             names, defaults = declared.parameters(kind, self._raw[kind][0], self._values[kind])
             takes = [t for t, v in names.items() if isinstance(v, Hole) or _is_name(v, t)]
             stem, class_name = self._unique(kind), self._unique(f"{_camel(kind)}Block")
-            block = Block(kind, stem, class_name, takes, defaults)
+            spreads = kind == self._spread
+            block = Block(kind, stem, class_name, takes, defaults, is_spread=spreads)
             block.items = self._items(self._raw[kind][1], Scope(names, kind))
             self._classes[kind] = block
             self._blocks.append(block)

@@ -116,7 +116,7 @@ class Places:
 
     def _inside(self, item: Item, layer: ResolvedLayer, env: Env, holder: str) -> None:
         for argument, children in item.children.items():
-            self._visit(children, _Rest(layer.sublayers[argument]), env, holder)
+            self._visit(children, _Rest(layer.sublayers.get(argument, ())), env, holder)
 
     def _call(self, item: Item, rest: _Rest, env: Env, holder: str) -> None:
         block = item.block
@@ -127,11 +127,12 @@ class Places:
         inner = {**around, **inner}
         block.uses.append(inner)
         if block.is_spread:
-            item.uses.append(Use(env, None, inner))
-        else:
-            layer = rest.next()
-            item.uses.append(Use(env, layer, inner))
-            rest = _Rest(layer.sublayers["layers"])
+            self._visit(block.items, rest, inner, holder)
+            item.uses.append(Use(env, rest.layers[rest.place - 1], inner))
+            return
+        layer = rest.next()
+        item.uses.append(Use(env, layer, inner))
+        rest = _Rest(layer.sublayers["layers"])
         if not block.is_function:
             self._visit(block.items, rest, inner, holder)
             return
