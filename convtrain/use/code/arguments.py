@@ -19,7 +19,7 @@ from convtrain.use.code.expressions import (
     names_in,
     written,
 )
-from convtrain.use.code.plan import Block, Item
+from convtrain.use.code.items import Block, Item
 
 _COUNTS_CHANNELS = re.compile("width|channel|out|from|hidden|dim|feature|filter|plane|^in")
 

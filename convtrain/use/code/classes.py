@@ -6,8 +6,8 @@ from convtrain.use.code.calls import Style
 from convtrain.use.code.declared import IN_CHANNELS, IN_FEATURES
 from convtrain.use.code.expressions import attribute, written
 from convtrain.use.code.forward import Statements, shape_comment
+from convtrain.use.code.items import Block
 from convtrain.use.code.layout import exploded, fit
-from convtrain.use.code.plan import Block
 
 
 def write_block(block: Block, style: Style, helpers: set[str]) -> list[str]:

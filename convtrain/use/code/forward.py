@@ -10,9 +10,9 @@ from convtrain.use.code.calls import Style
 from convtrain.use.code.declared import INDEX, NotAClassError
 from convtrain.use.code.defined import HELPERS
 from convtrain.use.code.expressions import Expr, attribute, names_in, substitute, written
+from convtrain.use.code.items import Block, Item
 from convtrain.use.code.layers import write_layer
 from convtrain.use.code.layout import fit
-from convtrain.use.code.plan import Block, Item
 from convtrain.use.code.weights import INPUT
 
 VARIABLES = ("x", "out", "y", "z")  # of residuals inside residuals

@@ -6,20 +6,16 @@ the layers of the network that an item stands for.
 """
 
 import keyword
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from convtrain.config.trust import LAYER, is_dotted, load
 from convtrain.layers import BY_NAME
-from convtrain.layers.entry import Entry
 from convtrain.network.expand import OWN, REPEAT, SEQUENTIAL
 from convtrain.network.own import own_entry
-from convtrain.network.resolve import ResolvedLayer
 from convtrain.use.code import declared
 from convtrain.use.code.declared import INDEX, Hole, Listed, Names, NotAClassError, entries
 from convtrain.use.code.expressions import (
-    Env,
     Expr,
     as_int,
     const,
@@ -29,6 +25,7 @@ from convtrain.use.code.expressions import (
     python_name,
     same,
 )
+from convtrain.use.code.items import Block, Item, walk
 from convtrain.use.code.repeated import with_block
 
 MAX_UNROLLED = 6  # layers of a repetition that are written one by one
@@ -51,57 +48,6 @@ RESERVED = (
 PARALLEL = ("Concat", "Sum", "Dense")
 SHORT = {"Conv2d": "Conv", "BatchNorm2d": "BN"}
 """Words of a class that is named after its layers."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """One of the places in the network that an item stands for."""
-
-    env: Env  # the values of the class's parameters there
-    layer: ResolvedLayer | None = None  # the last one, of a class that is spread
-    inner: Env = field(default_factory=dict)  # of a call: the parameters of the class
-
-
-@dataclass
-class Item:
-    """An entry of a list of layers."""
-
-    kind: Literal["layer", "composite", "call", "sequence", "repeat", "optional"]
-    label: str | None = None  # as declared
-    entry: Entry | None = None
-    hints: dict[str, Expr] = field(default_factory=dict)  # arguments as declared
-    children: dict[str, list["Item"]] = field(default_factory=dict)
-    block: "Block | None" = None  # of a call
-    times: Expr | None = None  # of a repeat
-    param: str = ""  # of an optional: the parameter that says whether it is there
-    uses: list[Use] = field(default_factory=list)
-    attr: str = ""  # the attribute that holds it
-    is_module: bool = False  # in the functional style, too
-    key: str = ""  # of the repetition whose layers it calls
-
-
-@dataclass
-class Block:
-    """A class, or a function that returns an ``nn.Sequential``."""
-
-    key: str  # what the planner must inline if it cannot be written
-    stem: str  # in snake case
-    class_name: str
-    takes: list[str]
-    defaults: dict[str, Expr]
-    items: list[Item] = field(default_factory=list)
-    is_spread: bool = False  # in the network, its layers are not in a Sequential of their own
-    params: list[str] = field(default_factory=list)  # those that the class needs
-    uses: list[Env] = field(default_factory=list)  # the parameters in each use
-    channels: list[Expr] = field(default_factory=list)  # of its layers, in its parameters
-
-    @property
-    def is_function(self) -> bool:
-        return (
-            bool(self.stem)
-            and not self.is_spread
-            and all(item.kind in ("call", "repeat") for item in self.items)
-        )
 
 
 class Scope(NamedTuple):
@@ -287,17 +233,6 @@ class Planner:
         block = Block(key, stem, class_name, list(hints), {}, items, is_spread=True)
         self._blocks.append(block)
         return Item("call", hints=hints, block=block)
-
-
-def walk(items: Sequence[Item]) -> list[Item]:
-    """Return items and those inside them, without the items of classes that they call."""
-    return [found for item in items for found in _inside(item)]
-
-
-def _inside(item: Item) -> Iterator[Item]:
-    yield item
-    for children in item.children.values():
-        yield from walk(children)
 
 
 def _is_name(value: object, text: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from convtrain.use.code.calls import HELD, Style
-from convtrain.use.code.plan import Item
+from convtrain.use.code.items import Item
 from convtrain.use.code.weights import RENAMED
 
 T = TypeVar("T")

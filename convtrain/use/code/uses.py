@@ -17,7 +17,7 @@ from convtrain.use.code.expressions import (
     python_name,
     substitute,
 )
-from convtrain.use.code.plan import Block, Item, Use, walk
+from convtrain.use.code.items import Block, Item, Use, walk
 
 TENSORS = ("weight", "bias", "mean", "var")  # of a layer in the functional style
 
