@@ -4,6 +4,7 @@ The folder holds a package, an experiment that uses it, and files that have the 
 that libraries import, and of a plugin of Hydra's; none of those may run.
 """
 
+import csv
 import json
 import os
 import shutil
@@ -197,6 +198,65 @@ def test_a_sweep_trains_all_its_jobs(installed: Installed, launcher: str) -> Non
     assert len(list((installed.folder / "sweep").glob("seed-*/result.json"))) == 2
     assert installed.trained == (1 if launcher == "basic" else 2)
     assert "seed" in installed("convtrain", "sweep", "sweep")
+
+
+WRITE_IMAGES = """
+import sys
+from pathlib import Path
+from PIL import Image
+from convtrain.assembly import make_data
+from convtrain.command.job_config import config_of
+from convtrain.run.directory import Run
+
+test = make_data(config_of(Run(sys.argv[1]))).splits.test
+for index, (pixels, label) in enumerate(zip(test.pixels.numpy(), test.labels.tolist())):
+    path = Path("images", str(label), f"{index:04}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels[0]).save(path)
+"""
+COMPARE_CODE = """
+import sys
+import torch
+import convtrain
+import written
+
+trained = convtrain.load("run", style=sys.argv[1], device="cpu")
+model = written.ConvNet().eval()
+model.load_state_dict(torch.load("weights.pt"))
+pixels = torch.randint(0, 256, (9, *trained.preprocessing.shape), dtype=torch.uint8)
+assert torch.equal(model(trained.preprocessing.normalise(pixels)), trained.logits(pixels))
+print("the same bits")
+"""
+
+
+def test_a_run_is_used_in_a_folder_that_is_not_the_clone(installed: Installed) -> None:
+    """It is reported and evaluated, it predicts, and it leaves as files and as code."""
+    (installed.folder / "random.py").unlink()  # which python -c would import
+    trained = ("trainer.max_epochs=3", "callbacks.progress_bar=false")
+    installed("convtrain", "train", *trained, "hydra.run.dir=run")
+    result = json.loads((installed.folder / "run/result.json").read_text())
+    (installed.folder / "run/report.html").unlink()
+    installed("convtrain", "report", "run")
+    assert (installed.folder / "run/report.html").stat().st_size < 3_000_000
+
+    assert "to the last bit" in installed("convtrain", "evaluate", "run")
+    installed("python", "-c", WRITE_IMAGES, "run")
+    installed("convtrain", "predict", "run", "images", "--csv", "found.csv")
+    with (installed.folder / "found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(Path(row["path"]).parent.name == row["label"] for row in rows)
+    assert right / len(rows) == pytest.approx(result["test/acc"], abs=1e-6)
+    elsewhere = ("data=image_folder", "data.root=images", "--split", "all")
+    found = installed("convtrain", "evaluate", "run", *elsewhere, "--name", "elsewhere")
+    assert f"{result['test/acc']:.2%}" in found
+
+    for format in ("safetensors", "pt2", "onnx", "python"):
+        said = installed("convtrain", "export", "run", "--format", format)
+        assert "Read back" in said, format
+    for style in ("nn", "functional"):
+        code = installed("convtrain", "code", "run", f"model={style}", "--weights", "weights.pt")
+        (installed.folder / "written.py").write_text(code)
+        assert "the same bits" in installed("python", "-c", COMPARE_CODE, style), style
 
 
 def test_two_processes_train_together(installed: Installed) -> None:
