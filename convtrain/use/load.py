@@ -1,11 +1,8 @@
 """Load the trained model of a run."""
 
-import logging
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins import Precision
 
 from convtrain.assembly import build_model, wants_channels_last
 from convtrain.command.job_config import config_of
@@ -16,6 +13,7 @@ from convtrain.models.build import Style
 from convtrain.models.memory import lay_channels_last
 from convtrain.run.directory import Run
 from convtrain.training.devices import kind_of_device
+from convtrain.training.precision import make_precision
 from convtrain.use.checkpoints import find_checkpoint, load_weights, read_weights
 from convtrain.use.trained import Trained
 
@@ -65,7 +63,7 @@ def load(
     finally:
         torch.set_rng_state(random_state)
     channels_last = wants_channels_last(config, model)
-    precision = _precision(config)
+    precision = make_precision(config.trainer.precision, place.type)
     model = precision.convert_module(model).eval()  # or float64 weights would be rounded
     load_weights(model, weights, path)
     model = model.to(place)
@@ -117,18 +115,3 @@ def _device(name: str) -> torch.device:
             f"device={name}: {first_line(error)}; choose auto, cpu, cuda, cuda:1 or mps"
         ) from None
     return chosen
-
-
-def _precision(config: Config) -> Precision:
-    """Return Lightning's plugin for the run's precision on one device."""
-    notices = logging.getLogger("pytorch_lightning.utilities.rank_zero")  # of devices and products
-    before, notices.disabled = notices.disabled, True
-    try:
-        trainer = pl.Trainer(
-            accelerator=config.trainer.accelerator, devices=1, precision=config.trainer.precision,
-            logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False,
-        )  # fmt: skip
-    finally:
-        notices.disabled = before
-    return trainer.precision_plugin

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 
 from convtrain.assembly import make_model, make_task
@@ -11,6 +10,7 @@ from convtrain.gradients.diagnosis.replay import Replay, digest_of, replay_saved
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint
 from convtrain.training.parts import named_parameters
+from convtrain.training.precision import make_precision
 
 
 def reproduce(path: Path | str) -> Replay:
@@ -26,19 +26,16 @@ def reproduce(path: Path | str) -> Replay:
     """
     saved = load_checkpoint(path)
     config = config_of(Run(Path(path).resolve().parents[1]), reads_data=False)
-    trainer = pl.Trainer(
-        accelerator="cpu", precision=saved["precision"], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    precision = make_precision(saved["precision"], "cpu")
     task = make_task(config, make_model(config))
-    trainer.precision_plugin.convert_module(task)
+    precision.convert_module(task)
     before = torch.get_num_threads()
     torch.set_num_threads(saved["threads"])
     try:
         with torch.no_grad():
             for name, parameter in named_parameters(task.parts):
                 parameter.copy_(saved["weights"][name])
-        found = replay_saved(task.train(), saved, trainer.precision_plugin.train_step_context)
+        found = replay_saved(task.train(), saved, precision.train_step_context)
     finally:
         torch.set_num_threads(before)
     found.is_same = digest_of(found.gradients) == saved["digest"]

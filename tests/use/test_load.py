@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -13,6 +14,7 @@ from convtrain.assembly import make_data, make_model
 from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError, MissingDataError
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import load_checkpoint, save_checkpoint
+from convtrain.training.precision import make_precision
 from convtrain.use.predictions import Predictions
 from convtrain.use.trained import Trained
 from tests.conftest import Train, compose
@@ -230,3 +232,10 @@ def test_random_numbers_of_the_caller_are_left_alone(folder: Path) -> None:
     torch.manual_seed(3)
     convtrain.load(folder, device="cpu")
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("precision", [32, "32-true", 64, "64-true", "bf16-mixed", "16-mixed"])
+def test_the_precision_is_the_one_that_lightning_chooses(precision: Any) -> None:
+    trainer = pl.Trainer(accelerator="cpu", precision=precision, logger=False)
+    expected, made = trainer.precision_plugin, make_precision(precision, "cpu")
+    assert (type(made), made.precision) == (type(expected), expected.precision)
