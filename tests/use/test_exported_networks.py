@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning.plugins import Precision
+from torch import Tensor, nn
 
 from convtrain.assembly import make_model
 from convtrain.config.schema import Config
-from convtrain.errors import NetworkError
+from convtrain.errors import ConfigError, NetworkError
 from convtrain.run.directory import Run
 from convtrain.use.export import FORMATS
 from convtrain.use.formats import onnx
@@ -16,6 +17,18 @@ from convtrain.use.formats.compare import Sample, compare
 from convtrain.use.formats.portable import Portable, make_portable
 from convtrain.use.trained import Trained
 from tests.conftest import REPOSITORY, compose
+
+
+class Own(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 4, 5, stride=4)
+        self.out = nn.Linear(4, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.out(self.conv(images).amax((2, 3)))
+        return logits
+
 
 NETWORKS = sorted(path.stem for path in (REPOSITORY / "configs" / "network").glob("*.yaml"))
 SMALL = {"convnet", "lstm", "resnet8"}
@@ -76,7 +89,13 @@ def test_parametrized_and_pruned_weights(key: str, style: str, format: str, tmp_
     config = compose(*of("convnet"), f"model={style}")
     network = config.network.model_copy(update={key: CHANGED[key]})
     config = config.model_copy(update={"network": network})
-    check(portable_of(config, tmp_path), format, tmp_path)
+    portable = portable_of(config, tmp_path)
+    if (format, style) != ("python", "functional"):
+        return check(portable, format, tmp_path)
+    with pytest.raises(
+        ConfigError, match=rf"^--format python: network\.{key}: .*; type --style nn"
+    ):
+        check(portable, format, tmp_path)
 
 
 @pytest.mark.slow
@@ -85,25 +104,30 @@ def test_parametrized_and_pruned_weights(key: str, style: str, format: str, tmp_
     "model",
     [
         ["model=torchvision", "model.name=resnet18"],
-        ["model=torchvision", "model.name=shufflenet_v2_x0_5"],
-        ["model=custom", "model._target_=torchvision.models.squeezenet1_1"],
+        ["model=torchvision", "model.name=googlenet"],
+        ["model=custom", "model._target_=tests.use.test_exported_networks.Own", "trust=[tests]"],
     ],
     ids=lambda overrides: overrides[1].partition("=")[2],
 )
 def test_models_of_others(model: list[str], format: str, tmp_path: Path) -> None:
-    config = compose("trainer=cpu", "data=synthetic", "data.shape=[1,64,64]", *model)
+    grey = ["data=synthetic", "data.shape=[1,64,64]", "data.mean=[0.5]", "data.std=[0.25]"]
+    config = compose("trainer=cpu", *grey, *model)
     check(portable_of(config, tmp_path), format, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_layer_that_onnx_does_not_know_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("style", ["nn", "functional"])
+def test_a_layer_that_onnx_does_not_know_is_named(
+    style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = "{FractionalMaxPool2d: {kernel_size: 2, output_size: 4}}"
     layers = f"network.layers=[{pool},Flatten,{{Linear: {{out_features: 10}}}}]"
-    config = compose("trainer=cpu", "model=nn", layers)
+    in_nn, config = (compose("trainer=cpu", f"model={each}", layers) for each in ("nn", style))
+    monkeypatch.setattr(onnx, "load", lambda *_: portable_of(in_nn, tmp_path).trained)
     with pytest.raises(NetworkError) as caught:
         onnx.write(portable_of(config, tmp_path), tmp_path / "model.onnx")
     assert str(caught.value) == (
-        "--format onnx: fractionalmaxpool2d_1 (FractionalMaxPool2d) computes "
+        "--format onnx: fractional_max_pool2d_1 (FractionalMaxPool2d) computes "
         "aten.fractional_max_pool2d, which torch.onnx cannot convert; choose --format pt2 or "
         "python, or declare another layer"
     )

@@ -100,20 +100,17 @@ def _adaptive_max(images: Tensor, output_size: Sequence[int]) -> tuple[Tensor, T
 
 
 def _why(error: Exception, portable: Portable) -> str:
-    said = str(error)
-    for cause in (error.__cause__, error):
-        if found := re.search(r"aten\.\w+|torchvision\.\w+|translating node %\w+", str(cause)):
-            operation = found[0].removeprefix("translating node %")
-            break
-    else:
+    said = f"{error.__cause__} {error}"
+    operation = re.search(r"target=torch\.ops\.(\w+\.\w+)", said) or re.search(r"aten\.\w+", said)
+    if operation is None:
         return (
             f"--format onnx: {own_code(portable)} cannot be converted by torch.onnx: "
-            f"{shortened(said)}; choose --format pt2 or python"
+            f"{shortened(str(error))}; choose --format pt2 or python"
         )
-    where = _layer_with(operation, portable) or own_code(portable)
+    name = operation[operation.lastindex or 0]
     return (
-        f"--format onnx: {where} computes {operation}, which torch.onnx cannot convert; choose "
-        f"--format pt2 or python, or declare another layer"
+        f"--format onnx: {_layer_with(name, portable) or own_code(portable)} computes {name}, "
+        f"which torch.onnx cannot convert; choose --format pt2 or python, or declare another layer"
     )
 
 
@@ -127,7 +124,7 @@ def _layer_with(operation: str, portable: Portable) -> str:
     program = trace(Portable(trained, whole, {}), "onnx")
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     for node in nodes:
-        if operation in (node.name, str(node.target).rpartition(".")[0]):
+        if str(node.target).rpartition(".")[0] == operation:
             return _layer(node)
     return ""
 

@@ -37,7 +37,11 @@ def write(portable: Portable, path: Path) -> None:
     trained, state = portable.trained, portable.model.model.state_dict()
     if isinstance(trained.config.model, DeclaredModel):
         tail = _tail(portable, class_name_of(trained.config.network.name))
-        code = write_code(trained.config, head=HEAD, tail=tail.splitlines())
+        try:
+            code = write_code(trained.config, head=HEAD, tail=tail.splitlines())
+        except ConfigError as error:
+            said = str(error).replace("model=nn", "--style nn")
+            raise ConfigError(f"--format python: {said}") from error
         text, state = code.text, code.rename(state)
     else:
         text = _text_of_others(portable)
@@ -98,7 +102,7 @@ def _text_of_others(portable: Portable) -> str:
         builder = config.model.builder
         offered = offered_arguments(config.model, shape, classes)
         arguments = {**config.model.arguments, **offered}
-        imported = f"from {builder.__module__} import {builder.__qualname__.partition('.')[0]}"
+        imported = f"\nfrom {builder.__module__} import {builder.__qualname__.partition('.')[0]}"
         called = f"{builder.__qualname__}({_call(**arguments)})"
     head = [
         f'"""A trained model in plain PyTorch.\n\n{HEAD}\n"""', "", "import sys",
@@ -106,7 +110,7 @@ def _text_of_others(portable: Portable) -> str:
         "def make_network():", f"    network = {called}", *_first_convolution(portable),
         "    return network",
     ]  # fmt: skip
-    return "\n".join(head) + _tail(portable, "Model", "make_network") + "\n"
+    return "\n".join([*head, *_tail(portable, "Model", "make_network").splitlines()]) + "\n"
 
 
 def _call(*positional: object, **named: object) -> str:
