@@ -1,5 +1,6 @@
 """``convtrain code``: plain PyTorch that computes the same bits as the network that it shows."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from convtrain.assembly import make_model
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 from convtrain.run.commands import CONFIGS
+from convtrain.training.objectives import make_loss
 from convtrain.use.code.write import Code, write_code
 from tests.conftest import REPOSITORY, Train, compose, slow_but
 
@@ -224,3 +226,36 @@ def test_a_mistake_is_one_line(typed: str, says: str, capsys: pytest.CaptureFixt
     assert says in printed.err
     assert printed.err.count("\n") == 1
     assert not printed.out
+
+
+LOSSES = ("cross_entropy", "bce", "focal", "mse", "multi_margin", "nll", "sum")
+CHOICES = (
+    *((f"loss={loss}",) for loss in LOSSES),
+    ("loss=focal", "loss.form=sigmoid", "loss.alpha=0.25", "scheduler=cosine"),
+    ("loss=focal", "loss.alpha=[1,1,1,1,1,1,1,1,1,2]", "scheduler=cosine_restarts"),
+    ("loss.label_smoothing=0.1", "scheduler=linear", "scheduler.final_fraction=0.1"),
+    ("loss=bce", "loss.label_smoothing=0.1", "scheduler=step", "scheduler.warmup_epochs=0.5"),
+    ("loss=custom", "loss._target_=torch.nn.CrossEntropyLoss", "loss.label_smoothing=0.1"),
+    ("optimizer=muon", "scheduler=plateau", "trainer.gradient_clip_val=1", "augment.cutout=2"),
+    ("optimizer=adam", "scheduler=polynomial", "optimizer.betas=[0.8,0.9]"),
+    ("optimizer=adafactor", "scheduler=exponential", "scheduler.warmup_epochs=1"),
+)
+
+
+@pytest.mark.parametrize("chosen", slow_but(CHOICES, CHOICES[7]))
+def test_the_loop_trains_with_the_configured_loss(chosen: tuple[str, ...]) -> None:
+    config = config_of("lenet", "data.shape=[1,12,12]", "trainer.max_epochs=2", *chosen)
+    text = write_code(config, "nn").text
+    file: dict[str, Any] = {"__name__": "file"}
+    exec(text.replace("1024", "192"), file)
+    file["train"]()
+    criterion = re.findall(r"    criterion = (.*)\.to\(device\)", text)
+    file |= {"logits": torch.randn(6, 10), "labels": torch.randint(10, (6,))}
+    file |= {"criterion": eval(criterion[0], file)} if criterion else {}
+    loss = text.partition("loss = ")[2] if "losses" not in text else text.rpartition("loss = ")[2]
+    ours = eval("(" + loss.partition("# Step 5")[0] + ")", file)
+    theirs = make_loss(config)(file["logits"], file["labels"])
+    assert torch.allclose(ours, theirs, rtol=1e-6, atol=0)
+    left_out = {"scheduler=plateau", "augment"} if "scheduler=plateau" in chosen else set()
+    assert all(each in text for each in left_out)
+    assert ("leaves out" in text) == bool(left_out)

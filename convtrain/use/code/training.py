@@ -23,6 +23,10 @@ def training_loop(config: Config, class_name: str) -> list[str]:
     optimizer, left_out = _optimizer(config)
     schedule, missing = _schedule(config)
     loss, shown = _loss(config)
+    criterion = []
+    if isinstance(config.loss, CustomLoss):
+        criterion = fit(f"criterion = {shown}.to(device)", 4)
+        shown = "criterion(logits, labels)"
     left_out = [*left_out, *missing, *_others(config)]
     shape = ", ".join(map(str, data.shape))
     clip = []
@@ -46,6 +50,7 @@ def training_loop(config: Config, class_name: str) -> list[str]:
         f"    labels = torch.randint({data.class_count}, (1024,))",
         "    dataset = TensorDataset(images, labels)",
         f"    loader = DataLoader(dataset, batch_size={data.batch_size}, shuffle=True{drop})",
+        *criterion,
         *optimizer,
         *schedule,
         f"    for epoch in range({trainer.max_epochs}):",
@@ -194,7 +199,7 @@ SIGMOID = """    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
 
 
 def _loss(config: Config) -> tuple[list[str], str]:
-    """Return what defines the loss, and its value of ``logits`` and ``labels``."""
+    """Return what defines the loss, and its value of ``logits`` and ``labels``, or its module."""
     chosen, values = config.loss, config.loss.arguments
     one_hot = f"F.one_hot(labels, {config.data.class_count}).float()"
     match chosen.name:
@@ -218,7 +223,11 @@ def _loss(config: Config) -> tuple[list[str], str]:
     if isinstance(chosen, Focal):
         alpha = literal(chosen.alpha)
         if chosen.form == "softmax":
-            losses = "losses" if chosen.alpha is None else f"(losses * torch.tensor({alpha}))"
+            losses = (
+                "losses"
+                if chosen.alpha is None
+                else f"(losses * torch.tensor({alpha}, device=losses.device))"
+            )
         elif chosen.alpha is None:
             losses = "(has + lacks)"
         else:
@@ -229,7 +238,7 @@ def _loss(config: Config) -> tuple[list[str], str]:
     assert isinstance(chosen, CustomLoss)
     given = ", ".join(f"{key}={_tensor(value)}" for key, value in values.items())
     if chosen.target.startswith("torch.nn."):
-        return [], f"nn.{chosen.class_name}({given})(logits, labels)"
+        return [], f"nn.{chosen.class_name}({given})"
     raise ConfigError(
         f"loss._target_={chosen.target}: the file imports torch alone; choose a loss of torch, "
         f"such as loss=cross_entropy"
