@@ -1,6 +1,5 @@
 """``convtrain.load``: the trained model of a run, its classes and its preprocessing."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +45,6 @@ def images() -> torch.Tensor:
     pixels = make_data(compose(*TINY, "trainer=cpu")).splits.test.pixels
     assert isinstance(pixels, torch.Tensor)
     return pixels
-
-
-def test_loading_passes_on_no_notices_of_lightning(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    library = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    library.addHandler(caplog.handler)
-    try:
-        convtrain.load(folder, device="cpu")
-    finally:
-        library.removeHandler(caplog.handler)
-    assert not caplog.messages
 
 
 @pytest.mark.parametrize("style", [None, "nn", "functional"])
