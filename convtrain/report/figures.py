@@ -23,7 +23,7 @@ from convtrain.text import format_duration
 
 SPEED = "images_per_second"
 STEP = Axis("optimiser step")
-PICTURE_PIXELS = 84
+PICTURE_PIXELS = 100
 KINDS = (("no gradient", "#b8b8b8"), ("exactly zero", "#000000"), ("NaN or infinity", "#ff1f5b"))
 """Colours of the cells without a norm, by the kinds of :mod:`convtrain.report.record`."""
 
@@ -128,13 +128,14 @@ def reliability(found: Calibration) -> Markup:
                 0,
             ),
             Series("if well calibrated", [0, 1], [0, 1], colour=0, dashed=True),
-            Series("this run", found.confidence[held], found.accuracy[held], "marked", colour=1),
+            Series("", found.confidence[held], found.accuracy[held], colour=1, faint=True),
+            Series("this run", found.confidence[held], found.accuracy[held], "dots", colour=1),
         ],
         Axis("probability of the predicted class", percent=True, low=0, high=1),
         Axis("fraction that is correct", percent=True, low=0, high=1),
         square=True,
         note=f"A dot is a group of images with about the same probability, a grey column how many "
-        f"they are. On the dashed line, predictions of 80 % would be right 80 % of the time. The "
+        f"they are. On the dashed line, predictions of 80% would be right 80% of the time. The "
         f"mean distance from it is the expected calibration error (ECE): {found.error:.2%}. On "
         f"the whole, the network is {sure}, by {abs(found.overconfident):.2%}.",
     )

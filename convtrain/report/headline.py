@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from convtrain.config.dotted import value_at
+from convtrain.config.metrics import mode_of
 from convtrain.report.tested import Tested
 from convtrain.run.curves import Curve
 from convtrain.run.directory import Run
@@ -135,7 +136,7 @@ def remarks(
         low, high = interval(accuracy, images)
         yield (
             f"An accuracy of {accuracy:.2%} on {images:,} images is an estimate: on very many "
-            f"images like these, it would be between {low:.1%} and {high:.1%} (95 % interval)."
+            f"images like these, it would be between {low:.1%} and {high:.1%} (95% interval)."
         )
         if low <= 1 / classes <= high:
             yield f"That is no better than guessing one of {classes} classes ({1 / classes:.1%})."
@@ -154,27 +155,24 @@ def _about_weights(
     config: Mapping[str, object], result: Result | None, curves: Curves
 ) -> Iterator[str]:
     monitor = str(value_at(config, "callbacks.checkpoint.monitor", "val/loss"))
-    best = best_of(curves.get(monitor), monitor)
+    mode = mode_of(monitor, str(value_at(config, "callbacks.checkpoint.mode", "auto")))
+    best = best_of(curves.get(monitor), less_is_better=mode == "min")
     if result is not None and "test/acc" in result:
         tested = result.get("tested_checkpoint")
         which = f"the best by {monitor}, {tested}" if tested else "those of the last step"
         yield f"The test used these weights: {which}."
     if best is not None:
         epoch, value, last = best
-        at_end = (
-            "which is the last"
-            if value == last
-            else f"at the end it is {format_metric(monitor, last)}"
-        )
-        yield f"{monitor} was best in epoch {epoch:g}, {format_metric(monitor, value)}; {at_end}."
+        at_end = f"; at the end it is {format_metric(monitor, last)}" if value != last else ""
+        yield f"{monitor} was best after epoch {epoch:g}: {format_metric(monitor, value)}{at_end}."
 
 
-def best_of(curve: Curve | None, name: str) -> tuple[float, float, float] | None:
+def best_of(curve: Curve | None, *, less_is_better: bool) -> tuple[float, float, float] | None:
     """Return the epoch of a metric's best value, this value, and the last one."""
     finite = [i for i, v in enumerate(curve.values) if math.isfinite(v)] if curve else []
     if not finite or curve is None:
         return None
-    choose = min if "loss" in name else max
+    choose = min if less_is_better else max
     at = choose(finite, key=curve.values.__getitem__)
     return curve.epochs[at], curve.values[at], curve.values[-1]
 
@@ -197,7 +195,10 @@ def _about_gap(curves: Curves) -> Iterator[str]:
             f"optimizer.weight_decay or callbacks.early_stopping.patience may help."
         )
     elif gap < -OVERFITTED:
-        yield f"{text}: augmentation or dropout makes the training images harder than new ones."
+        yield (
+            f"{text}. The first is the mean of the epoch, in which the network was still learning, "
+            f"and augmentation and dropout make the training images harder."
+        )
     else:
         yield f"{text}: a gap of {100 * gap:.1f} percentage points, so it hardly overfits."
 

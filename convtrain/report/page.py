@@ -27,7 +27,7 @@ from convtrain.run.result import Result
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 MOST_IN_MATRIX, MOST_IN_TABLE = 100, 60
 """Classes; of more, the page shows the most confused pairs and the worst classes alone."""
-MOST_PAIRS, MOST_WORST = 20, 20
+MOST_PAIRS, MOST_WORST = 12, 20
 LONG = 120  # letters of a value; a longer one is folded
 SHOWN_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy")
 

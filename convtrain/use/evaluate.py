@@ -24,6 +24,7 @@ from convtrain.data.module import ImageData
 from convtrain.data.reading import own_randomness
 from convtrain.errors import ConfigError, ConvtrainError, TrainingError, error_line
 from convtrain.process.signals import Signals
+from convtrain.report.tested import store_mistakes
 from convtrain.run.directory import TEST, Run
 from convtrain.run.evaluation import Classes, Evaluation
 from convtrain.training.callbacks.interrupts import Interrupts
@@ -136,6 +137,8 @@ def evaluate(
         classes=classes,
     )
     write_evaluation(here, found, rows)
+    if name == TEST:
+        store_mistakes(here, data.splits.test)  # for the page of the run
     return found
 
 

@@ -166,5 +166,11 @@ def test_a_run_without_a_page_and_without_a_validation(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "report.html").exists()
     write_report(Run(tmp_path / "run"))
     page = of(tmp_path / "run").text
-    assert "accuracy of the test" in page  # without predictions, their number is unknown
+    for part in ("accuracy of the test", "has stored no predictions of a test. Evaluate it"):
+        assert part in page
     assert "validation accuracy" not in page
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    write_report(Run(tmp_path / "run"))
+    page = of(tmp_path / "run")
+    for part in ("Confusion matrix", "confident mistakes", "Predictions on the test images"):
+        assert part in page.text
