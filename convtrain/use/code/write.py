@@ -6,7 +6,7 @@ the keys of a run's weights to those of the file.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -125,10 +125,17 @@ def _head(
     ]
 
 
-def _own(network: ResolvedNetwork) -> list[type]:
+def _own(network: ResolvedNetwork) -> list[Callable[..., object]]:
     """Return the classes and functions of the user's own layers."""
     leaves = [leaf for layer in network.layers for leaf in layer.leaves()]
-    return [leaf.entry.own for leaf in leaves if leaf.entry.own is not None]  # type: ignore[misc]
+    found = [leaf.entry.own for leaf in leaves if leaf.entry.own is not None]
+    for own in found:
+        if "." in own.__qualname__:
+            raise ConfigError(
+                f"{own.__module__}.{own.__qualname__}: a file cannot import it; define it at the "
+                f"top of its module"
+            )
+    return found
 
 
 def _classes(
@@ -143,7 +150,10 @@ def _classes(
         except NotAClassError as error:
             key = str(error)
             if key in planner.inlined:
-                raise
+                raise ConfigError(
+                    f"network={declared.name}: cannot be written as a file, because of "
+                    f"{key or 'its layers'}; declare them without a repetition"
+                ) from error
             planner.inlined.add(key)
 
 
