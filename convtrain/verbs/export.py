@@ -1,8 +1,7 @@
 """Write the model of a run as a file that other programs read.
 
-Examples:
-  python -m convtrain export RUN                  # the weights alone, of the last checkpoint
-  python -m convtrain export RUN --format onnx    # a model that takes raw images
+Example: python -m convtrain export RUN                # the weights alone, of the last checkpoint
+Example: python -m convtrain export RUN --format onnx  # a model that takes raw images
 
 Formats, each of which holds class names, preprocessing and provenance as metadata:
   safetensors  weights for a model that is built anew; the normalisation is metadata
