@@ -90,7 +90,7 @@ def train(run: Path, work: Work) -> None:
     layers = STRIDED if work.strided else LAYERS
     typed = [
         "data=synthetic", f"data.shape=[3,{work.side},{work.side}]", f"network.layers={layers}",
-        "data.train_size=64",
+        "data.train_size=128",
         "data.test_size=16", "trainer=cpu", "trainer.max_steps=1", "logger=none",
         "recorder=off", f"hydra.run.dir={run}",
     ]  # fmt: skip
