@@ -119,7 +119,7 @@ def _figure(
 
 
 def _pixels(written: Sequence[Cell], columns: int) -> int:
-    """Return the width of the area, from which on the counts do not lie on one another."""
+    """Return the width of the area, from which on the counts do not overlap."""
     longest = max((len(text) for _, _, text, _ in written), default=0)
     return next((w for w in WIDTHS if w >= columns * (DIGIT * longest + GAP)), WIDTHS[-1])
 

@@ -70,7 +70,7 @@ class Scale:
         return [Tick(float(self.at(value)), self.text(value)) for value in values]
 
     def text(self, value: float) -> str:
-        """Return a value as it stands beside a tick."""
+        """Return the text beside a tick."""
         if self.axis.percent:
             return f"{round(100 * value, 8):g}%"
         return plain(value)
@@ -95,7 +95,7 @@ def scale(axis: Axis, values: Sequence[np.ndarray], *, padded: bool) -> Scale:
 
 
 def _apart(ticks: list[Tick]) -> list[Tick]:
-    """Leave out the ticks whose texts would lie on the one before them."""
+    """Leave out the ticks whose texts would overlap the one before them."""
     kept: list[Tick] = []
     for tick in ticks:
         letters = 2 + len(tick.text) + len(kept[-1].text) if kept else 0
