@@ -13,9 +13,9 @@ BEGIN, END = "<!-- python -m docs.generate readme writes this table -->\n", "<!-
 
 
 def model_of(style: str) -> str:
-    """Return the network's code, without the docstring above and the training below."""
+    """Return the network's class: with what is above and below it, the columns would be too wide."""
     text = write_code(compose(*NETWORK), style).text
-    return text[text.index("import ") : text.index("\n\n\ndef train(")]
+    return text[text.index("class LeNet") : text.index("\n\n\ndef train(")]
 
 
 def table() -> str:
