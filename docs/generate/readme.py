@@ -13,7 +13,7 @@ BEGIN, END = "<!-- python -m docs.generate readme writes this table -->\n", "<!-
 
 
 def model_of(style: str) -> str:
-    """Return the network's class: with what is above and below it, the columns would be too wide."""
+    """Return the network's class; the lines above it would make the columns too wide."""
     text = write_code(compose(*NETWORK), style).text
     return text[text.index("class LeNet") : text.index("\n\n\ndef train(")]
 
