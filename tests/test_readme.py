@@ -17,7 +17,7 @@ from convtrain.config.groups.data import PUBLISHED, Synthetic
 from convtrain.forecast import forecast
 from convtrain.network.resolve import resolve_network
 from docs.generate.pictures import FOLDER, MAX_BYTES, NAMES, take
-from docs.generate.readme import page, table
+from docs.generate.readme import BEGIN, END, page
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -26,7 +26,8 @@ LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.spli
 TRAIN = [line for line in LINES if line.startswith("python train.py")]
 MAKE = [line for line in LINES if line.startswith("make ")]
 NETWORKS = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README.replace(table(), ""), flags=re.DOTALL)
+WRITTEN = README.partition(BEGIN)[0] + README.partition(END)[2]  # by hand
+PYTHON = re.findall(r"```python\n(.*?)```", WRITTEN, flags=re.DOTALL)
 PYTHON = [code for code in PYTHON if "RUN_DIRECTORY" not in code]  # see test_after_training_page.py
 
 
