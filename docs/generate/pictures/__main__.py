@@ -14,7 +14,7 @@ from docs.generate.shell import Shell
 from tests.browser import CHROMIUM, Browser
 
 TRAIN = "convtrain train hydra.run.dir=RUN recorder=full trainer.log_every_n_steps=10"
-MNIST = " experiment=mnist data.limit=10000 trainer.max_epochs=5 data.root="
+MNIST = " experiment=mnist trainer.max_epochs=2 data.root="
 
 parser = argparse.ArgumentParser(prog="python -m docs.generate.pictures", description=__doc__)
 parser.add_argument("picture", nargs="*", help=f"{', '.join(NAMES)}; all of them by default")
@@ -35,11 +35,7 @@ with TemporaryDirectory() as place:
         if arguments.run:
             shutil.copytree(arguments.run, shell.folder / "RUN")
         elif set(wanted) & {"report", "predictions", "heat-map"}:
-            data = (
-                f" experiment=mnist data.root={arguments.mnist} trainer.max_epochs=2"
-                if arguments.mnist
-                else ""
-            )
+            data = f"{MNIST}{arguments.mnist}" if arguments.mnist else ""
             print(shell.run(TRAIN + data))
         for name in wanted:
             to = FOLDER / f"{name}.png"
