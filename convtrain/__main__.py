@@ -55,6 +55,9 @@ def run_verb(arguments: Sequence[str]) -> int:
     elif rest:
         near = did_you_mean(rest[0], parser._option_string_actions)
         parser.error(f"{rest[0]}: {name} takes no such argument{near}")
+    for key, value in vars(chosen).items():  # such as "$UNSET" in a script
+        if value == "" or (isinstance(value, list) and "" in value):
+            parser.error(f"{key.replace('_', '-')}: is empty; give a value, or leave it out")
     status: int = verb.run(chosen)
     return status
 

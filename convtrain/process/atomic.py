@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from convtrain.errors import TrainingError
+from convtrain.errors import ConfigError, TrainingError
 from convtrain.text import format_bytes
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -42,7 +42,10 @@ def atomic_write(path: Path) -> Iterator[Writer]:
 
     Raises:
         TrainingError: the disk is full or cannot be written to. The old content is intact.
+        ConfigError: a device or a pipe has this name; a rename would put a file in its place.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigError(f"{path}: is a device or a pipe; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     needed = 0
     try:

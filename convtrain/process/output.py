@@ -1,11 +1,12 @@
 """Output of a command: standard streams whose failure ends no training, and error lines."""
 
+import errno
 import io
 import os
 import sys
 import traceback
 
-from convtrain.errors import ConvtrainError
+from convtrain.errors import ConvtrainError, TrainingError
 
 
 def keep_output_open() -> None:
@@ -38,11 +39,24 @@ def keep_output_open() -> None:
         setattr(sys, f"__{name}__", lasting)
 
 
+def print_file(text: str) -> None:
+    """Print the content of a file to standard output; TrainingError says that the disk is full."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    lost = raw.lost if isinstance(raw, _Lasting) else None
+    if lost is not None and lost.errno != errno.EPIPE:  # ``| head`` has read what it wants
+        raise TrainingError(f"standard output: not written: {lost.strerror}")
+
+
 class _Lasting(io.FileIO):
+    lost: OSError | None = None  # why output was dropped
+
     def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
         try:
             return super().write(data) or 0
-        except OSError:
+        except OSError as error:
+            self.lost = error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)

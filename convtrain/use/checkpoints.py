@@ -30,12 +30,12 @@ def find_checkpoint(run: Run, name: Path | str | None = None) -> Path:
     if name is not None and Path(name).is_file():
         return Path(name)
     if not known:
-        raise MissingDataError(f"{run.checkpoints}: no checkpoints; give the directory of a run")
+        which = "a run that has saved one" if run.config.is_file() else "a run"
+        raise MissingDataError(f"{run.checkpoints}: no checkpoints; give the directory of {which}")
     if named == "best":
         return best_in(run.checkpoints)
-    raise MissingDataError(
-        f"--checkpoint {named}: {run.path} has best, {', '.join(known)}{did_you_mean(named, known)}"
-    )
+    near = did_you_mean(named, ["best", *known])
+    raise MissingDataError(f"--checkpoint {named}: {run.path} has best, {', '.join(known)}{near}")
 
 
 def _default(run: Run) -> str:

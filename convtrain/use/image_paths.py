@@ -16,13 +16,16 @@ LONGEST_PATH = 4096  # bytes, with the NUL that ends it
 
 
 def check_paths(named: Sequence[str]) -> None:
-    """Raise MissingDataError for a name that is neither a file nor a folder nor a glob."""
+    """Raise MissingDataError for a name without a file or folder, or a glob without images."""
     for name in named:
         if name != STDIN and not os.path.lexists(name) and not _is_glob(name):
             parent = Path(name).parent
             beside = [path.name for path in parent.iterdir()] if parent.is_dir() else []
             near = did_you_mean(Path(name).name, beside)
             raise MissingDataError(f"{one_line(name)}: there is no such file or folder{near}")
+        is_one_of_several = len(named) > 1 and name != STDIN and _is_glob(name)
+        if is_one_of_several and next(_matching(name, Counter()), None) is None:
+            raise MissingDataError(f"{one_line(name)}: there is no image that matches")
 
 
 def image_paths(named: Sequence[str], stdin: BinaryIO, left_out: Counter[str]) -> Iterator[str]:

@@ -9,14 +9,14 @@ Example: python -m convtrain code RUN model=functional --out net.py --weights ne
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convtrain.errors import ConfigError, did_you_mean
 from convtrain.process.atomic import write_atomically
-from convtrain.program import as_typed
+from convtrain.process.output import print_file
+from convtrain.program import as_typed, verb_words
 from convtrain.run.directory import Run
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
     for option in ("weights", "checkpoint"):
         if getattr(arguments, option) and not has_run:
             raise ConfigError(f"--{option}: needs a run; type its directory before the option")
+    if arguments.out and Path(arguments.out).is_dir():
+        raise ConfigError(f"--out {arguments.out}: is a directory; give a file such as net.py")
     config, style = _of_run(typed) if has_run else (_composed(typed), None)
     from convtrain.use.code.write import write_code
 
-    command = shlex.join(["convtrain", "code", *typed])
+    command = shlex.join([*verb_words("code"), *typed])
     head = f"Written by: {command}"
     if has_run:
         head += f"\n\n{_how_to_load(command, config, arguments.weights or 'weights.pt')}"
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         write_atomically(Path(arguments.out), code.text)
     else:
-        sys.stdout.write(code.text)
+        print_file(code.text)
     return 0
 
 

@@ -12,6 +12,7 @@ The file computes in float32. It is read back, and compared with the run on test
 """
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convtrain.errors import ConfigError, did_you_mean
@@ -102,6 +103,8 @@ def _export_weights(arguments: argparse.Namespace) -> int:
     for option in ("style", "resize"):
         if getattr(arguments, option):
             raise ConfigError(f"--{option}: add --format, without which only weights are written")
+    if arguments.out and Path(arguments.out).is_dir():
+        raise ConfigError(f"--out {arguments.out}: is a directory; give a file")
     from convtrain.use.export import export_weights
 
     file, source, count = export_weights(

@@ -16,6 +16,7 @@ from itertools import chain
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from convtrain.config.image_files import IMAGE_SUFFIXES
 from convtrain.errors import ConfigError, MissingDataError, few, one_line
 from convtrain.process.signals import Interrupted, Signals
 from convtrain.text import make_console
@@ -67,6 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     for key in ("topk", "batch_size"):
         if (number := getattr(arguments, key)) is not None and number < 1:
             raise ConfigError(f"--{key.replace('_', '-')} {number}: choose 1 or more")
+    if arguments.csv and arguments.csv.lower().endswith(IMAGE_SUFFIXES):
+        raise ConfigError(
+            f"--csv {arguments.csv}: is the name of an image, which the rows would replace; give "
+            f"--csv a file such as predictions.csv"
+        )
     Run(arguments.run).require()
     check_paths(arguments.paths)
     left_out = Counter[str]()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convtrain.errors import TrainingError
+from convtrain.errors import ConfigError, TrainingError
 from convtrain.process.atomic import (
     atomic_write,
     comes_from_full_disk,
@@ -82,3 +82,12 @@ def test_an_error_that_was_raised_twice_is_no_endless_chain() -> None:
     first, second = ValueError("a"), KeyError("b")
     first.__context__, second.__context__ = second, first
     assert line_on_full_disk(first, Path("run")) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is a device or a pipe"), atomic_write(path):
+        pass
+    assert path.is_fifo()

@@ -54,3 +54,21 @@ def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path, encoding
     expected = "café" if encoding != "ascii" else "caf\\xe9"
     assert done.returncode == 5
     assert done.stdout.startswith(f"{expected} \\udce9x".encode(encoding))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("%s > /dev/full", 1, "standard output: not written: No space left on device\n"),
+        ("%s | true; exit ${PIPESTATUS[0]}", 0, ""),
+    ],
+    ids=["full", "gone"],
+)
+def test_a_file_that_does_not_fit_is_a_failure(command: str, status: int, said: str) -> None:
+    """``convtrain code RUN > net.py`` on a full disk."""
+    shown = f'"{sys.executable}" -m convtrain code network=lenet data=mnist'
+    process = subprocess.run(
+        ["bash", "-c", command % shown], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (process.returncode, process.stderr) == (status, said)

@@ -1,6 +1,7 @@
 """``convtrain code``: plain PyTorch that computes the same bits as the network that it shows."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from convtrain.__main__ import main
 from convtrain.assembly import make_model
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
+from convtrain.program import verb_words
 from convtrain.run.commands import CONFIGS
 from convtrain.training.objectives import make_loss
 from convtrain.use.code.write import Code, write_code
@@ -206,7 +208,10 @@ def test_a_runs_weights_are_those_of_the_file(train: Train, tmp_path: Path) -> N
     images = torch.randn(5, 1, 8, 8).contiguous(memory_format=torch.channels_last)
     trained = convtrain.load(run, device="cpu").model
     assert torch.equal(written.eval()(images), trained(images))
-    assert f"convtrain code {run} model=functional --weights" in Path(net).read_text()
+    assert (
+        f"{shlex.join(verb_words('code'))} {run} model=functional --weights"
+        in Path(net).read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -311,3 +311,12 @@ def test_ctrl_c_ends_it_with_one_line(run: Path, photographs: Path, tmp_path: Pa
     assert err.startswith(b"stopped by SIGINT after ")
     assert err.count(b"\n") == 1
     assert not out.exists()
+
+
+def test_a_glob_among_others_that_matches_nothing_is_refused(
+    run: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not left out in silence; also ``data.value_range=[0,255]`` is a glob."""
+    assert main(["predict", str(run), str(photographs), "data.value_range=[0,255]"]) == 2
+    said = "data.value_range=[0,255]: there is no image that matches\n"
+    assert capsys.readouterr().err == said

@@ -196,3 +196,19 @@ def test_a_recurrent_layer_shows_the_arguments_it_hands_on(
     for part in ("hidden_size (must be given)", "num_layers=1", "bidirectional=false"):
         assert part in printed
     assert " mode" not in printed.split("arguments")[1]
+
+
+UNKIND = {
+    "an empty file name": (["export", "RUN", "--out", ""], "out: is empty"),
+    "an empty path": (["predict", "RUN", ""], "paths: is empty"),
+    "rows over an image": (["predict", "RUN", "--csv", "a.png", "b.png"], "--csv a.png: is the na"),
+}
+
+
+@pytest.mark.parametrize(("typed", "said"), list(UNKIND.values()), ids=list(UNKIND))
+def test_what_is_empty_or_would_be_lost_is_refused(
+    capsys: pytest.CaptureFixture[str], typed: list[str], said: str
+) -> None:
+    assert main(typed) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
