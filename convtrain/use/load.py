@@ -109,6 +109,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if kind == "gpu" else kind)
     try:
         chosen = torch.device("cuda" if name == "gpu" else name)
+        if chosen.type == "meta":
+            raise NotImplementedError("it holds no values")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(

@@ -239,3 +239,8 @@ def test_the_precision_is_the_one_that_lightning_chooses(precision: Any) -> None
     trainer = pl.Trainer(accelerator="cpu", precision=precision, logger=False)
     expected, made = trainer.precision_plugin, make_precision(precision, "cpu")
     assert (type(made), made.precision) == (type(expected), expected.precision)
+
+
+def test_a_device_without_values_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="device=meta: it holds no values; choose auto, cpu"):
+        convtrain.load(folder, device="meta")
