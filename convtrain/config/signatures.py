@@ -44,7 +44,7 @@ def wrong_arguments(
         called: a class or a function. One whose signature cannot be read accepts everything.
         positional: number of leading arguments that convtrain passes by position.
         given: names of arguments that convtrain passes by keyword.
-        beside: keys that stand beside the arguments, one of which may be misspelt.
+        beside: other keys of the section, one of which may be misspelt.
     """
     parameters = parameters_of(called)
     if parameters is None:

@@ -23,7 +23,7 @@ class WrittenLayer(NamedTuple):
     """A layer in a class.
 
     Attributes:
-        family: decides which calls stand in one expression.
+        family: decides which calls share one expression.
         init: statements of ``__init__``.
         call: the call, in which INPUT stands for the input.
     """

@@ -7,7 +7,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 def fit(text: str, indent: int = 0, comment: str = "") -> list[str]:
-    """Return a statement's lines; a comment stands behind it where there is room.
+    """Return a statement's lines; a comment follows it where there is room.
 
     A statement that is too long is split at its last brackets: the arguments move to a line of
     their own, or each to its own line.

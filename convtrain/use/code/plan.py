@@ -1,7 +1,7 @@
-"""The plan of the file: which classes there are, and what stands in each of them.
+"""The plan of the file: its classes, and the content of each.
 
 A plan is static: an :class:`Item` stands for an entry of a list of layers, a :class:`Block` for a
-class. Small blocks stand in the places where they are used. :mod:`convtrain.use.code.uses` finds
+class. Small blocks are written where they are used. :mod:`convtrain.use.code.uses` finds
 the layers of the network that an item stands for.
 """
 
@@ -51,7 +51,7 @@ SHORT = {"Conv2d": "Conv", "BatchNorm2d": "BN"}
 
 
 class Scope(NamedTuple):
-    """The context in which a list of layers stands."""
+    """The context of a list of layers."""
 
     names: Names
     around: str = ""  # the class
@@ -159,7 +159,7 @@ class Planner:
         return Item("call", label, hints=hints, block=self._class(kind))
 
     def _is_small(self, kind: str) -> bool:
-        """Tell whether a block is so small that its layers stand where it is used."""
+        """Tell whether a block is so small that its layers are written where it is used."""
         layers = self._raw[kind][1]
         inside = [] if isinstance(layers, str) else [kind for kind, _, _ in entries(layers)]
         plain = all(k in BY_NAME and not BY_NAME[str(k)].sublayers for k in inside)

@@ -83,7 +83,7 @@ class _Rest:
 
 @dataclass
 class Places:
-    """Where each layer of the network stands in the file."""
+    """The place of each layer of the network in the file."""
 
     found: dict[str, tuple[str, Item]] = field(default_factory=dict)
     """Path of a layer to the path of what holds it, such as ``stage1.0``, and its item."""
