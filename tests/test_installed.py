@@ -171,9 +171,10 @@ def test_every_verb_works(installed: Installed) -> None:
     commands = {
         "check": ["--build", *QUICK], "compare": [run, other], "copy": ["network/resnet8"],
         "diff": [run, other], "export": [run], "gradients": [run], "layers": ["ReLU"],
-        "list": [], "rerun": [run], "summary": QUICK,
+        "list": [], "rerun": [run], "summary": QUICK, "evaluate": [run], "report": [run],
+        "code": [run],
     }  # fmt: skip
-    done_elsewhere = {"new", "sweep", "train"}
+    done_elsewhere = {"new", "predict", "sweep", "train"}
     assert commands.keys() | done_elsewhere >= verbs_by_name().keys()
     for verb, arguments in commands.items():
         assert installed("convtrain", verb, *arguments), verb
