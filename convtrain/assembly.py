@@ -35,7 +35,7 @@ from convtrain.process.ranks import rank_info
 from convtrain.run.directory import Run
 from convtrain.training.callbacks.checkpoints import make_checkpoints
 from convtrain.training.callbacks.pictures import Pictures
-from convtrain.training.callbacks.predictions import Predictions
+from convtrain.training.callbacks.prediction_rows import PredictionRows
 from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.callbacks.stopping import EarlyStopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
@@ -223,7 +223,7 @@ def make_callbacks(config: Config, run: Run, data: ImageData) -> list[Callback]:
         )
     if chosen.report:
         callbacks.append(
-            Predictions(classes=config.data.class_count, multi_label=data.is_multi_label)
+            PredictionRows(classes=config.data.class_count, multi_label=data.is_multi_label)
         )
     callbacks += [declared.build() for declared in chosen.custom]
     return callbacks

@@ -16,7 +16,7 @@ from convtrain.run.directory import LAST, TEST, Run
 from convtrain.run.evaluation import Evaluation
 from convtrain.run.result import Metrics, metrics_in
 from convtrain.run.strict_json import to_json
-from convtrain.training.callbacks.predictions import Predictions
+from convtrain.training.callbacks.prediction_rows import PredictionRows
 from convtrain.training.chosen_metrics import plain
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.task import Task
@@ -33,9 +33,9 @@ def measured(entries: LogEntries, names: Iterable[str]) -> Metrics:
     return cast(Metrics, {**metrics_in(entries.newest), **numbers, **arrays})
 
 
-def predictions_of(trainer: pl.Trainer) -> Predictions | None:
+def predictions_of(trainer: pl.Trainer) -> PredictionRows | None:
     """Return the callback that has collected the predictions of a test, if there is one."""
-    found = (each for each in trainer.callbacks if isinstance(each, Predictions))  # type: ignore[attr-defined]
+    found = (each for each in trainer.callbacks if isinstance(each, PredictionRows))  # type: ignore[attr-defined]
     return next(found, None)
 
 

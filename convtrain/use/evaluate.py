@@ -28,7 +28,7 @@ from convtrain.report.tested import store_mistakes
 from convtrain.run.directory import TEST, Run
 from convtrain.run.evaluation import Classes, Evaluation
 from convtrain.training.callbacks.interrupts import Interrupts
-from convtrain.training.callbacks.predictions import Predictions
+from convtrain.training.callbacks.prediction_rows import PredictionRows
 from convtrain.training.callbacks.progress_bar import EvaluationProgress
 from convtrain.training.checkpoint_file import RUN_ID
 from convtrain.training.devices import kind_of_device
@@ -219,7 +219,7 @@ def _test(
     Returns:
         the number of known images, and the predictions of all.
     """
-    collected = Predictions(classes=config.data.class_count, multi_label=data.is_multi_label)
+    collected = PredictionRows(classes=config.data.class_count, multi_label=data.is_multi_label)
     callbacks: list[Callback] = [collected, EvaluationProgress()]
     callbacks += [Interrupts(signals)] if signals is not None else []
     chosen, size = config.trainer, config.data.eval_batch_size

@@ -16,7 +16,7 @@ from convtrain.data.batches import Batch
 from convtrain.data.images import Splits
 from convtrain.run.directory import Run
 from convtrain.training.callbacks import predictions
-from convtrain.training.callbacks.predictions import Predictions
+from convtrain.training.callbacks.prediction_rows import PredictionRows
 from tests.conftest import QUICK, Train, compose
 from tests.training.test_multi_label import labelled_quadrants
 
@@ -91,7 +91,7 @@ def test_images_with_several_labels_have_lists(tmp_path: Path) -> None:
 def test_the_class_that_counts_is_first_among_equals() -> None:
     """In bfloat16, equal logits are frequent, and topk returns any of them."""
     logits = torch.tensor([1.0, 2.0, 2.0, 2.0, 0.0, 2.0, 2.0, 2.0], dtype=torch.bfloat16)
-    collected, trainer = Predictions(classes=8), mock.Mock(world_size=1, is_global_zero=True)
+    collected, trainer = PredictionRows(classes=8), mock.Mock(world_size=1, is_global_zero=True)
     batch = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([2]), torch.tensor([7]), 1.0)
     collected.on_test_start(trainer, mock.Mock())
     collected.on_test_batch_end(trainer, mock.Mock(), logits[None], batch, 0)

@@ -31,7 +31,7 @@ def schema(*, multi_label: bool) -> pa.Schema:
     return pa.schema({n: pa.list_(t) if n in several else t for n, t in TYPES.items()})
 
 
-class Predictions(pl.Callback):
+class PredictionRows(pl.Callback):
     """Collects the predicted class of each image, its probability and those of the best classes.
 
     After the test, ``images`` is the number of images over all devices, and ``table`` has their
