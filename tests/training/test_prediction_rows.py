@@ -15,7 +15,7 @@ from convtrain import pipeline
 from convtrain.data.batches import Batch
 from convtrain.data.images import Splits
 from convtrain.run.directory import Run
-from convtrain.training.callbacks import predictions
+from convtrain.training.callbacks import prediction_rows
 from convtrain.training.callbacks.prediction_rows import PredictionRows
 from tests.conftest import QUICK, Train, compose
 from tests.training.test_multi_label import labelled_quadrants
@@ -40,7 +40,7 @@ def test_each_tested_image_has_a_row_with_what_the_model_says(tmp_path: Path) ->
     config = compose(*KEPT, "data=digits", "network.layers=[Flatten,{Linear:{out_features:10}}]",
                      "data.eval_batch_size=100", "metrics=f1")  # fmt: skip
     parts = pipeline.assemble(config, tmp_path)
-    with mock.patch.object(predictions, "MAX_PENDING_LOGITS", 1500):  # of 359 x 10
+    with mock.patch.object(prediction_rows, "MAX_PENDING_LOGITS", 1500):  # of 359 x 10
         result = pipeline.train_assembled(parts)
     images = parts.data.splits.test
     with torch.no_grad():
