@@ -56,5 +56,5 @@ $(LOWEST)/ready: pyproject.toml lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(LOWEST)/bin/python -m pip install --quiet --constraint lowest.txt --editable ".[sweep,svhn,onnx]" \
-		pytest pytest-xdist scikit-learn
+		pytest pytest-xdist scikit-learn ruff
 	touch $@

@@ -14,15 +14,14 @@ from matplotlib.ticker import MaxNLocator
 
 from convtrain.errors import ConfigError, TrainingError
 from convtrain.gradients.abbreviate import abbreviate
-from convtrain.gradients.reading import Norms
+from convtrain.gradients.reading import ABSENT, NO_LOGARITHM, NONFINITE, ZERO, Norms
 from convtrain.process.atomic import atomic_write
 from convtrain.text import as_mathtext, boxes_for_missing_letters
 
 DOTS_PER_INCH = 110
 INCHES_PER_LABEL, MAX_NAME_LENGTH = 0.135, 44
 BINS = 400  # each is over two dots wide, so one bad step among thousands is visible
-KINDS = (("no gradient", "#d4d4d4"), ("exactly zero", "#000000"), ("NaN or infinity", "#ff1f5b"))
-ABSENT, ZERO, NONFINITE = range(len(KINDS))
+KINDS = tuple(zip(NO_LOGARITHM, ("#d4d4d4", "#000000", "#ff1f5b"), strict=True))
 
 
 def draw_heatmap(norms: Norms) -> Figure:

@@ -14,6 +14,9 @@ from convtrain.gradients.record.store import FOLDER, load
 from convtrain.run.directory import Run
 from convtrain.text import matches
 
+NO_LOGARITHM = ("no gradient", "exactly zero", "NaN or infinity")
+"""Why a norm has no logarithm to draw."""
+ABSENT, ZERO, NONFINITE = range(len(NO_LOGARITHM))
 MAX_SAMPLED_STEPS = 4096
 """A median over more steps uses an evenly spread sample of at most this many."""
 

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from convtrain.config.dotted import value_at
 from convtrain.gradients.abbreviate import abbreviate
+from convtrain.gradients.reading import NO_LOGARITHM
 from convtrain.pages.bars import stacked
 from convtrain.pages.heat_map import confusion_matrix, heat_map
 from convtrain.pages.images import Picture, image_grid
@@ -24,8 +25,8 @@ from convtrain.text import format_duration
 SPEED = "images_per_second"
 STEP = Axis("optimiser step")
 PICTURE_PIXELS = 100
-KINDS = (("no gradient", "#b8b8b8"), ("exactly zero", "#000000"), ("NaN or infinity", "#ff1f5b"))
-"""Colours of the cells without a norm, by the kinds of :mod:`convtrain.report.record`."""
+KINDS = tuple(zip(NO_LOGARITHM, ("#b8b8b8", "#000000", "#ff1f5b"), strict=True))
+"""Colours of the cells that have no logarithm."""
 
 
 # --- curves ---------------------------------------------------------------------------------------

@@ -9,12 +9,18 @@ import numpy as np
 
 from convtrain.errors import MissingDataError
 from convtrain.gradients.diagnosis.rules import MIN_TREND_STEPS, TREND_PARTS
-from convtrain.gradients.reading import Norms, gather_norms, load_steps, skipped_steps
+from convtrain.gradients.reading import (
+    ABSENT,
+    NONFINITE,
+    ZERO,
+    Norms,
+    gather_norms,
+    load_steps,
+    skipped_steps,
+)
 from convtrain.gradients.record.store import load_in_pieces
 
 MOST_GROUPS = 400
-ABSENT, ZERO, NONFINITE = range(3)
-"""Kinds of cells that have no logarithm: no gradient, exactly zero, NaN or infinity."""
 
 
 class Condensed(NamedTuple):
@@ -25,8 +31,8 @@ class Condensed(NamedTuple):
         first, last: the first recorded step, and the last step of the last group.
         recorded: number of recorded steps.
         largest: float64 (L, G), the largest finite norm of each group, NaN without one.
-        kinds: int (L, G), why a group has no positive norm, or -1. NaN or infinity in any step
-            makes its group ``NONFINITE``.
+        kinds: int (L, G), why a group has no positive norm: its place in ``NO_LOGARITHM``, or -1.
+            NaN or infinity in any step makes its group ``NONFINITE``.
         early, late: float64 (L), the mean finite norm in the first and the last tenth of the
             steps, without those that the loss scaler skipped; NaN without one. Both are the mean
             of all steps if these are too few for a trend.

@@ -9,14 +9,14 @@ import torchmetrics.classification as tm
 from torch import Tensor
 
 from convtrain.data.images import Images
-from convtrain.gradients.reading import read_norms
+from convtrain.gradients.reading import ABSENT, NONFINITE, ZERO, read_norms
 from convtrain.gradients.record.store import Store
 from convtrain.report.calibration import calibration_of
 from convtrain.report.changes import changes, defaults
 from convtrain.report.classes import confusion_of, counts_of, label_counts, most_confused
 from convtrain.report.filters import as_pictures, read_filters
 from convtrain.report.mistakes import most_confident, read_pictures, store_pictures
-from convtrain.report.record import ABSENT, NONFINITE, ZERO, read_condensed
+from convtrain.report.record import read_condensed
 from convtrain.training.checkpoint_file import save_checkpoint
 from tests.conftest import compose
 

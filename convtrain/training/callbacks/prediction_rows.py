@@ -68,22 +68,9 @@ class PredictionRows(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._gather(trainer)
 
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._reset()
-
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._add(outputs, batch)
-
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._gather(trainer)
+    on_predict_start = on_test_start
+    on_predict_batch_end = on_test_batch_end
+    on_predict_end = on_test_end
 
     def _add(self, outputs: object, batch: Batch) -> None:
         self.images += len(batch.targets)

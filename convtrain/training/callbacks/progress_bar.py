@@ -14,14 +14,29 @@ from convtrain.training.task import Task
 SECONDS_BETWEEN_UPDATES = 0.25  # an update of the bar takes a millisecond
 
 
-class RunProgress(ProgressBar):
+class Stoppable(pl.Callback):
+    """Has a bar on a terminal, which ends with what it shows, or with an exception."""
+
+    _bar: Progress | None = None
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class RunProgress(Stoppable, ProgressBar):
     """Shows the newest log entry: loss, accuracy and images per second."""
 
     def __init__(self) -> None:
         super().__init__()
         self._console = make_console(stderr=True)
         self._enabled = True
-        self._bar: Progress | None = None
         self._shown, self._drawn = -1, 0.0
 
     def disable(self) -> None:
@@ -80,23 +95,12 @@ class RunProgress(ProgressBar):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._stop()
 
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
-class EvaluationProgress(pl.Callback):
+class EvaluationProgress(Stoppable):
     """Shows the batches of a test that are done, on a terminal."""
 
     def __init__(self) -> None:
         self._console = make_console(stderr=True)
-        self._bar: Progress | None = None
         self._drawn = 0.0
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -124,16 +128,6 @@ class EvaluationProgress(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

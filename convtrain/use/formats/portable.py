@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 import convtrain
-from convtrain.config.groups.model import CustomModel, TorchvisionModel
-from convtrain.config.schema import Config
 from convtrain.training.checkpoint_file import RUN_ID
 from convtrain.use.formats.resize import Resize
 from convtrain.use.trained import Trained
@@ -108,7 +106,7 @@ def _describe(trained: Trained, *, resize: bool) -> dict[str, object]:
             "filter": "Pillow BILINEAR",
             "inside": resize,
         },
-        "model": _name(trained.config),
+        "model": trained.config.model_name,
         "style": trained.config.model.style,
         "run": trained.run.path.resolve().name,
         RUN_ID: provenance.get(RUN_ID),
@@ -118,16 +116,6 @@ def _describe(trained: Trained, *, resize: bool) -> dict[str, object]:
         "exported_with": {"convtrain": convtrain.__version__, "torch": torch.__version__},
     }
     return {key: value for key, value in described.items() if value is not None}
-
-
-def _name(config: Config) -> str:
-    match config.model:
-        case CustomModel():
-            return config.model.where
-        case TorchvisionModel(name=name):
-            return f"torchvision {name}"
-        case _:
-            return config.network.name
 
 
 def _versions(provenance: dict[str, object]) -> dict[str, object]:
