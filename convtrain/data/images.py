@@ -76,10 +76,7 @@ class Images:
         """Return ``count`` images, in memory; see :func:`sample_stratified`."""
         if count is None or count >= len(self):
             return self
-        labels = self.labels
-        if labels.ndim > 1:  # any number of labels an image: each combination is a class
-            labels = labels.unique(dim=0, return_inverse=True)[1]
-        return self.pick(sample_stratified(labels, count, seed).to(self.indexed_on))
+        return self.pick(sample_stratified(self.labels, count, seed).to(self.indexed_on))
 
     def to(self, device: torch.device, *, pixels_too: bool = True) -> "Images":
         """Move the labels, and the pixels unless they are in a file or ``pixels_too`` is false."""
@@ -131,9 +128,11 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """Choose images in the proportions of the classes, with one of each class if possible.
 
-    A larger sample contains the smaller ones of the same seed. The indices are sorted, int64.
+    A larger sample contains the smaller ones of the same seed. The indices are sorted, int64. Of
+    labels (N, classes), each combination is a class.
     """
-    labels = strata(labels)
+    if labels.ndim > 1:
+        labels = labels.unique(dim=0, return_inverse=True)[1]
     turn = torch.empty(len(labels), dtype=torch.float64)
     classes = labels.unique().tolist()
     for label, tie in zip(classes, permutation(len(classes), seed, -1).tolist(), strict=True):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convtrain.data import decoding
+from convtrain.data import decoding, labelled_files
 from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.cache import default_folder
 from convtrain.data.images import Splits
@@ -102,7 +102,7 @@ def test_the_file_is_made_once_and_anew_where_anything_has_changed(
     before = len(files(root))
     load(root)
     assert len(files(root)) == before + 1
-    monkeypatch.setattr(image_folder, "PIXEL_RULES", image_folder.PIXEL_RULES + 1)
+    monkeypatch.setattr(labelled_files, "PIXEL_RULES", labelled_files.PIXEL_RULES + 1)
     load(root)
     assert len(files(root)) == before + 2
 
