@@ -137,9 +137,9 @@ class TorchvisionData(BaseData):
         return _divided(published.training, self.val_fraction, published.test)
 
 
-class ImageFolder(BaseData):
-    builds = "convtrain.data.sources.image_folder:load"
-    name: Literal["image_folder"] = Field(description="dataset")
+class ImageFiles(BaseData):
+    """Image files, which are decoded in the same way whatever names them."""
+
     resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
     max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
@@ -149,6 +149,11 @@ class ImageFolder(BaseData):
     )
     cache_dir: Text | None = Field(description=CACHE_DIR)
     cache_gib: float = Field(gt=0, le=1e6, description=CACHE_GIB)
+
+
+class ImageFolder(ImageFiles):
+    builds = "convtrain.data.sources.image_folder:load"
+    name: Literal["image_folder"] = Field(description="dataset")
 
 
 class Synthetic(BaseData):
