@@ -34,10 +34,10 @@ from convtrain.training.checkpoint_file import RUN_ID
 from convtrain.training.devices import kind_of_device
 from convtrain.training.evaluation import measured, write_evaluation
 from convtrain.training.objectives import check_loss_targets, make_metrics
+from convtrain.training.saved_weights import LOSS, find_checkpoint, load_weights, read_weights
 from convtrain.training.task import Task
 from convtrain.training.trainer import make_trainer
 from convtrain.use.as_on_devices import DividedBatches, SumsByDevice, devices_of
-from convtrain.use.checkpoints import LOSS, find_checkpoint, load_weights, read_weights
 from convtrain.use.class_matching import Divided, match_classes, relabel
 from convtrain.use.evaluation_arguments import ALL, FLIP, check_arguments, default_name
 from convtrain.use.load import class_names

@@ -12,7 +12,7 @@ from convtrain.errors import ConfigError, ConvtrainError, TrainingError
 from convtrain.models.build import Style
 from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
-from convtrain.use.checkpoints import find_checkpoint, read_weights
+from convtrain.training.saved_weights import find_checkpoint, read_weights
 from convtrain.use.formats import onnx, pt2, python, tensors
 from convtrain.use.formats.compare import (
     Agreement,

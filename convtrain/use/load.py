@@ -14,7 +14,7 @@ from convtrain.models.memory import lay_channels_last
 from convtrain.run.directory import Run
 from convtrain.training.devices import kind_of_device
 from convtrain.training.precision import make_precision
-from convtrain.use.checkpoints import find_checkpoint, load_weights, read_weights
+from convtrain.training.saved_weights import find_checkpoint, load_weights, read_weights
 from convtrain.use.trained import Trained
 
 

@@ -11,7 +11,7 @@ from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write
 from convtrain.run.directory import Run
-from convtrain.use.checkpoints import find_checkpoint, read_weights
+from convtrain.training.saved_weights import find_checkpoint, read_weights
 from convtrain.use.code.write import Code
 
 SAFETENSORS, PICKLED = ".safetensors", (".pt", ".pth")
