@@ -65,6 +65,7 @@ def make_data(config: Config, splits: Splits | None = None) -> ImageData:
         seed=config.seed,
         split_seed=data.split_seed,
         classes=data.class_count,
+        balanced=data.sampling == "balanced",
         drop_last=data.drop_last,
         limit=data.limit,
         overfit_batches=data.overfit_batches,

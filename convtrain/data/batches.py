@@ -14,7 +14,7 @@ from torch import Tensor
 from convtrain.config.epochs import batch_count, limited
 from convtrain.data.augment import Augmentation, mixed_targets
 from convtrain.data.images import Images
-from convtrain.data.randomness import permutation
+from convtrain.data.sampling import epoch_order, image_of
 from convtrain.data.workers import TransformedImages, worker_count
 from convtrain.process.ranks import rank_info
 
@@ -65,6 +65,7 @@ class Batches:
     augmentation: Augmentation = field(default_factory=Augmentation)
     classes: int | None = None  # required by mixup and cutmix
     shuffle: bool = False
+    balanced: bool = False  # a shuffled epoch draws each class equally often
     seed: int = 0
     drop_last: bool = False
     rank: int = 0  # this device takes every ``world_size``-th image of a batch
@@ -113,8 +114,11 @@ class Batches:
             self._transformed.close()
 
     def _in_order(self) -> Sequence[Tensor]:
-        count = len(self.images)
-        order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
+        if self.shuffle:
+            labels = self.images.labels
+            order = epoch_order(labels, self.seed, self.epoch, balanced=self.balanced)
+        else:
+            order = torch.arange(len(self.images))
         return order.to(self.images.indexed_on).split(self.batch_size)
 
     def _mine(self, whole: Tensor) -> Tensor:
@@ -157,7 +161,7 @@ class Batches:
         """Announce what will be read after, or for, the batch at a position."""
         if self._transformed is None:
             if position + 1 < len(self):
-                self.images.expect(self._mine(batches[position + 1]))
+                self.images.expect(image_of(self._mine(batches[position + 1])))
             return
         last = max(limited(len(self), self.limit), position + 1)
         for whole in batches[position : min(position + 1 + BATCHES_AHEAD, last)]:
@@ -187,14 +191,15 @@ class Batches:
         last = min(first + self.accumulate, max(limited(len(self), self.limit), position + 1))
         return min(last * self.batch_size, len(self.images)) - first * self.batch_size
 
-    def _augmented(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _augmented(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._transformed is None:
-            pixels = self.images.read(indices)
+            pixels = self.images.read(image_of(draws))
         else:
-            pixels = self._transformed.read(indices, self.epoch)
-        indices = indices.to(pixels.device, non_blocking=True)
+            pixels = self._transformed.read(draws, self.epoch)
+        draws = draws.to(pixels.device, non_blocking=True)
+        indices = image_of(draws)
         labels = self.images.labels.index_select(0, indices)
         images = self.augmentation(
-            pixels, indices, seed=self.seed, epoch=self.epoch, normalise=self.normalise
+            pixels, draws, seed=self.seed, epoch=self.epoch, normalise=self.normalise
         )
         return images, labels, indices

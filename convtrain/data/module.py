@@ -18,6 +18,7 @@ class ImageData(pl.LightningDataModule):
         batch_size, eval_batch_size: over all devices together.
         split_seed: chooses the images of ``limit`` and ``overfit_batches``.
         classes: required by mixup and cutmix.
+        balanced: an epoch draws each class equally often.
         limit: use N images of each split, in the proportions of the classes.
         overfit_batches: train and validate on the same N batches of training images.
     """
@@ -33,6 +34,7 @@ class ImageData(pl.LightningDataModule):
         seed: int,
         split_seed: int = 0,
         classes: int | None = None,
+        balanced: bool = False,
         drop_last: bool = False,
         limit: int | None = None,
         overfit_batches: int | None = None,
@@ -59,6 +61,7 @@ class ImageData(pl.LightningDataModule):
             augmentation=augmentation,
             classes=classes,
             shuffle=True,
+            balanced=balanced,
             seed=seed,
             drop_last=drop_last,
         )

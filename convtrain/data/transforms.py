@@ -15,6 +15,7 @@ from torch import Tensor
 
 from convtrain.config.transforms import Named
 from convtrain.data.randomness import derive_seed
+from convtrain.data.sampling import image_of
 from convtrain.errors import ConfigError, TrainingError, error_line, first_line
 
 TRANSFORMS = 9  # a draw number like those of ``convtrain.data.augment.OPERATIONS``
@@ -46,7 +47,7 @@ class Transforms:
     def __call__(
         self,
         pixels: Tensor,
-        indices: Sequence[int],
+        draws: Sequence[int],
         *,
         seed: int,
         epoch: int,
@@ -55,7 +56,8 @@ class Transforms:
         """Transform uint8 images (N, C, H, W) on the CPU; return (N, C, H, W) of ``dtype``.
 
         Args:
-            indices: of the images in their split, which their random numbers depend on.
+            draws: of the images, which their random numbers depend on; see
+                :mod:`convtrain.data.sampling`.
             out: write the result there.
 
         Raises:
@@ -63,12 +65,12 @@ class Transforms:
         """
         out = torch.empty(pixels.shape, dtype=self.dtype) if out is None else out
         with _restored_randomness():
-            for image, index, result in zip(pixels, indices, out, strict=True):
-                _seed_all(derive_seed(seed, epoch, index, TRANSFORMS))
+            for image, draw, result in zip(pixels, draws, out, strict=True):
+                _seed_all(derive_seed(seed, epoch, draw, TRANSFORMS))
                 try:
                     result.copy_(self._transformed(image))
                 except ConfigError as error:
-                    where = f"image {index} of the training images, epoch {epoch}"
+                    where = f"image {image_of(draw)} of the training images, epoch {epoch}"
                     raise TrainingError(f"{error} ({where})") from error
         return out
 

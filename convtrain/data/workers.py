@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from convtrain.data.images import Images
+from convtrain.data.sampling import image_of
 from convtrain.data.transforms import Transforms
 from convtrain.errors import TrainingError
 from convtrain.process.hardware import cores
@@ -26,7 +27,7 @@ from convtrain.process.signals import STOP_SIGNALS
 FORKS = sys.platform == "linux"  # other start methods run the user's script again in each worker
 MAX_WORKERS = 16  # that are started unasked
 
-Key = tuple[int, bytes]  # the epoch and the indices of a request
+Key = tuple[int, bytes]  # the epoch and the draws of a request
 
 
 class Slot(NamedTuple):
@@ -80,9 +81,9 @@ class TransformedImages:
         self._pool: ProcessPoolExecutor | None = None
         self._pending: dict[Key, Request] = {}
 
-    def expect(self, indices: Tensor, epoch: int) -> None:
+    def expect(self, draws: Tensor, epoch: int) -> None:
         """Announce the next read, so that the workers transform these images."""
-        key = (epoch, indices.numpy().tobytes())
+        key = (epoch, draws.numpy().tobytes())
         if not self.workers or key in self._pending:
             return
         pool = self._pool or self._start()
@@ -90,8 +91,8 @@ class TransformedImages:
             stale = self._pending.pop(next(iter(self._pending)))
             wait([part for part in stale.parts if not part.cancel()])
         number = (set(range(self._ahead)) - {r.slot for r in self._pending.values()}).pop()
-        count, listed = len(indices), indices.tolist()
-        self._slots[number].pixels[:count].copy_(self._original(indices))
+        count, listed = len(draws), draws.tolist()
+        self._slots[number].pixels[:count].copy_(self._original(draws))
         ends = [count * part // self.workers for part in range(self.workers + 1)]
         parts = [
             pool.submit(_transform_part, number, first, listed[first:last], self.seed, epoch)
@@ -100,14 +101,14 @@ class TransformedImages:
         ]
         self._pending[key] = Request(number, parts)
 
-    def read(self, indices: Tensor, epoch: int) -> Tensor:
+    def read(self, draws: Tensor, epoch: int) -> Tensor:
         """Return the transformed images, uint8 or float32, on the labels' device."""
-        key = (epoch, indices.numpy().tobytes())
+        key = (epoch, draws.numpy().tobytes())
         if key in self._pending:
-            pixels = self._take(key)[: len(indices)].clone()
+            pixels = self._take(key)[: len(draws)].clone()
         else:
             pixels = self.transforms(
-                self._original(indices), indices.tolist(), seed=self.seed, epoch=epoch
+                self._original(draws), draws.tolist(), seed=self.seed, epoch=epoch
             )
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()  # makes the copy asynchronous
@@ -119,10 +120,10 @@ class TransformedImages:
             self._pool.shutdown(cancel_futures=True)
         self._pool, self._pending, self._slots = None, {}, []
 
-    def _original(self, indices: Tensor) -> Tensor:
+    def _original(self, draws: Tensor) -> Tensor:
         if isinstance(self._pixels, Tensor):
-            return self._pixels.index_select(0, indices)
-        return self._pixels.read(indices)
+            return self._pixels.index_select(0, image_of(draws))
+        return self._pixels.read(image_of(draws))
 
     def _take(self, key: Key) -> Tensor:
         slot, parts = self._pending.pop(key)
@@ -185,9 +186,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _transform_part(slot: int, first: int, indices: list[int], seed: int, epoch: int) -> None:
+def _transform_part(slot: int, first: int, draws: list[int], seed: int, epoch: int) -> None:
     transforms, slots = _worker
-    part = slice(first, first + len(indices))
+    part = slice(first, first + len(draws))
     transforms(
-        slots[slot].pixels[part], indices, seed=seed, epoch=epoch, out=slots[slot].results[part]
+        slots[slot].pixels[part], draws, seed=seed, epoch=epoch, out=slots[slot].results[part]
     )

@@ -23,8 +23,13 @@ LOSS = 1  # derives the seed of a loss's parameters
 
 
 def check_loss_targets(config: Config, *, multi_label: bool) -> None:
-    """Raise ConfigError if the images have any number of labels, and the loss expects a class."""
+    """Raise ConfigError if images have any number of labels, and loss or sampling expects one."""
     loss = config.loss
+    if multi_label and config.data.sampling == "balanced":
+        raise ConfigError(
+            f"data.sampling=balanced: draws each class equally often, and the images of data="
+            f"{config.data.name} have any number of labels; type data.sampling=shuffled"
+        )
     if multi_label and not loss.takes_labels:
         named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
         raise ConfigError(

@@ -84,6 +84,7 @@ DATA: dict[str, Allows] = {
     "val_fraction": inside,
     "split_seed": seed,
     "limit": either(whole(1), nothing),
+    "sampling": one_of("shuffled", "balanced"),
     "drop_last": flag,
     "overfit_batches": either(whole(1), nothing),
     "memory_gib": positive_to_a_million,

@@ -11,6 +11,7 @@ from convtrain.config.groups.data import BaseData
 from convtrain.config.section import Choice
 from convtrain.config.targets import Target
 from convtrain.data.augment import CUTMIX, MIXES_WHOLE, MIXUP, OPERATIONS
+from convtrain.data.sampling import TURNS
 from convtrain.data.transforms import TRANSFORMS
 from convtrain.run.commands import CONFIGS
 
@@ -103,6 +104,7 @@ def test_no_two_draws_have_the_same_number() -> None:
         CUTMIX,
         MIXES_WHOLE,
         TRANSFORMS,
+        TURNS,
         *(n for row in OPERATIONS.values() for n in row.draws.values()),
     ]
     assert len(set(numbers)) == len(numbers)

@@ -50,6 +50,11 @@ def test_mixed_labels_count_with_their_fractions() -> None:
     assert means(running.sums) == (0.5, pytest.approx((1 + 0.25 + 1 + 0) / 4))
 
 
+def test_balanced_sampling_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.sampling=balanced: draws each class equally"):
+        check_loss_targets(compose("loss=bce", "data.sampling=balanced"), multi_label=True)
+
+
 @pytest.mark.parametrize(
     ("loss", "line"),
     [

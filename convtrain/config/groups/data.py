@@ -64,6 +64,9 @@ class BaseData(Choice):
     val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
     split_seed: Seed = Field(description="seed of the splits")
     limit: Count | None = Field(description="images used of each split, the classes in proportion")
+    sampling: Literal["shuffled", "balanced"] = Field(
+        default="shuffled", description="balanced draws each class equally often in an epoch"
+    )
     drop_last: bool = Field(description="leave out the last batch of an epoch if it is smaller")
     overfit_batches: Count | None = Field(description="train and validate on N batches alone")
     memory_gib: float = Field(gt=0, le=1e6, description="largest size of images in memory, in GiB")
