@@ -13,7 +13,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from convtrain.config.groups.data import SplitSizes
-from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.config.groups.model import CustomModel, DeclaredModel, TimmModel, TorchvisionModel
 from convtrain.config.groups.optimizer import GROUPING
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
@@ -80,7 +80,7 @@ def model_override(config: Config) -> str:
     match config.model:
         case CustomModel():
             return config.model.where
-        case TorchvisionModel(name=name):
+        case TorchvisionModel(name=name) | TimmModel(name=name):
             return f"model.name={name}"
         case _:
             return f"network={config.network.name}"
@@ -109,7 +109,7 @@ def build_model(config: Config) -> nn.Module:
 
 def _build(config: Config) -> nn.Module:
     model, shape = config.model, config.data.shape
-    if isinstance(model, TorchvisionModel):
+    if isinstance(model, TorchvisionModel | TimmModel):
         built: nn.Module = model.build(input_shape=shape, num_classes=config.data.class_count)
         return built
     if isinstance(model, CustomModel):

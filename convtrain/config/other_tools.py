@@ -58,8 +58,8 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
         "neptune", "report_to",
     ),
     "type debug=fast_dev_run": ("dry_run",),
-    "the weights are initialised at random; leave it out": (
-        "pretrained", "weights", "pretrained_weights",
+    "type model.weights=DEFAULT, or a file or a run": (
+        "pretrained", "pretrained_weights",
     ),
     "images are decoded once, without workers; leave it out, or type augment.workers=N for the "
     "processes of augment.transforms": (

@@ -13,7 +13,7 @@ from convtrain.config.groups.data import Data
 from convtrain.config.groups.logger import AnyLogger
 from convtrain.config.groups.loss import CustomLoss, Loss
 from convtrain.config.groups.metrics import Metrics
-from convtrain.config.groups.model import CustomModel, Model, TorchvisionModel
+from convtrain.config.groups.model import CustomModel, DeclaredModel, Model
 from convtrain.config.groups.network import Network
 from convtrain.config.groups.optimizer import Optimizer
 from convtrain.config.groups.recorder import Recorder
@@ -55,10 +55,10 @@ class Config(Section):
 
     @property
     def model_name(self) -> str:
-        """The name of the network, of torchvision's model or of the user's class."""
+        """The name of the network, of a library's model or of the user's class."""
         if isinstance(self.model, CustomModel):
             return self.model.class_name
-        return self.model.name if isinstance(self.model, TorchvisionModel) else self.network.name
+        return self.network.name if isinstance(self.model, DeclaredModel) else self.model.name
 
     @property
     def loss_name(self) -> str:

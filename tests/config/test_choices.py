@@ -28,7 +28,7 @@ SECTIONS: dict[str, tuple[type[Choice], ...]] = {
     "optimizer": choices(optimizer.Optimizer),
     "scheduler": choices(scheduler.Scheduler),
     "augment": (augment.Augment,),
-    "model": (model.DeclaredModel, model.TorchvisionModel),
+    "model": (model.DeclaredModel, model.TorchvisionModel, model.TimmModel),
 }
 """Group to its choices."""
 RUNTIME = {
@@ -38,6 +38,7 @@ RUNTIME = {
     "muon": {"fused"},
     "nn": {"network", "init", "parametrize", "prune", "sync_batchnorm", "in_place"},
     "torchvision": {"input_shape", "num_classes"},
+    "timm": {"input_shape", "num_classes"},
     "image_folder": {"divides"},
 }
 """Arguments that ``build`` is given beside the fields, by group or by choice."""
@@ -67,6 +68,8 @@ def test_the_fields_of_a_section_are_the_arguments_of_what_it_builds(
     own = set(section.model_fields) - {section.selected_by}
     if group == "optimizer":
         own -= optimizer.GROUPING
+    if group == "model":
+        own -= set(model.ModelChoice.model_fields)
     runtime = set().union(*(RUNTIME.get(key, ()) for key in (group, *names(group, section))))
     if issubclass(section, BaseData):
         own -= set(BaseData.model_fields)

@@ -19,7 +19,7 @@ import jinja2
 import torch
 from torch import nn
 
-from convtrain.config.groups.model import CustomModel, DeclaredModel, TorchvisionModel
+from convtrain.config.groups.model import CustomModel, DeclaredModel, TimmModel, TorchvisionModel
 from convtrain.errors import ConfigError
 from convtrain.models.build import extra_arguments, offered_arguments
 from convtrain.use.code.write import class_name_of, write_code
@@ -97,6 +97,9 @@ def _text_of_others(portable: Portable) -> str:
             arguments["init_weights"] = False  # which takes long, for weights that are replaced
         imported = "from torchvision import models"
         called = f"models.get_model({_call(config.model.name, weights=None, **arguments)})"
+    elif isinstance(config.model, TimmModel):
+        made = {"pretrained": False, "num_classes": classes, "in_chans": shape[0]}
+        imported, called = "import timm", f"timm.create_model({_call(config.model.name, **made)})"
     else:
         assert isinstance(config.model, CustomModel)
         builder = config.model.builder
