@@ -1,6 +1,7 @@
 """Labelled image files, decoded once and divided into the splits of a run."""
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,11 @@ class LabelledFiles(NamedTuple):
     files: list[Path]
     labels: Tensor  # int64 class indices (N,), or float32 (N, classes) in 0-1
     splits: dict[str, Tensor]  # indices, int64; train, and those of val and test that there are
+    left_out: Sequence[tuple[str, Sequence[Path]]] = ()  # reasons, and the files left out for each
+
+
+ReadFiles = Callable[..., Splits]
+"""A function with the signature of :func:`read_files`."""
 
 
 def read_files(
@@ -57,27 +63,16 @@ def read_files(
         ConfigError: the images fit neither into memory nor into the cache, or a class has too few
             images to be divided.
     """
-    files, labels, given = found
-    if divides:
-        train = given["train"]
-        parts = divide_labels(
-            labels[train],
-            val_fraction=None if "val" in given else val_fraction,
-            test_fraction=test_fraction if given.keys() == {"train"} else None,
-            seed=split_seed,
-            names=classes,
-        )
-        splits = given | {name: train[part] for name, part in parts.items()}
-    else:
-        splits = {"train": torch.arange(len(files))}
-    if limit:
-        for name, part in splits.items():
-            splits[name] = part[sample_stratified(labels[part], limit, split_seed)]
-
-    # Ordered by split, so that each split is a slice of one tensor or file.
-    parts = {name: splits[name] for name in SPLITS if name in splits}
-    order = torch.cat(list(parts.values()))
-    files = [files[index] for index in order.tolist()]
+    divided = divide_files(
+        found,
+        classes=classes,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        limit=limit,
+        divides=divides,
+    )
+    files = divided.files
     size = len(files) * math.prod(rules.shape)
     in_memory = size <= memory_gib * GIB
     pixels: Tensor | PixelFile
@@ -94,10 +89,56 @@ def read_files(
         pixels = PixelFile(path, tuple(rules.shape))
         if in_memory:
             pixels = pixels.read_all()
-    images = Images(pixels, labels[order]).split([len(part) for part in parts.values()])
-    if not divides:
-        return Splits(images[0], images[0], images[0])
-    train_images, val, *test = images
-    return (
-        Splits(train_images, val, test[0]) if test else Splits(train_images, val, val, tested="val")
-    )
+    return as_splits(divided, pixels)
+
+
+def divide_files(
+    found: LabelledFiles,
+    *,
+    classes: list[str],
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    limit: int | None,
+    divides: bool,
+) -> LabelledFiles:
+    """Return the files in the order of their splits, so that each split is a slice of them.
+
+    Arguments and errors are those of :func:`read_files`.
+    """
+    files, labels, given, _ = found
+    if divides:
+        train = given["train"]
+        parts = divide_labels(
+            labels[train],
+            val_fraction=None if "val" in given else val_fraction,
+            test_fraction=test_fraction if given.keys() == {"train"} else None,
+            seed=split_seed,
+            names=classes,
+        )
+        splits = given | {name: train[part] for name, part in parts.items()}
+    else:
+        splits = {"train": torch.arange(len(files))}
+    if limit:
+        for name, part in splits.items():
+            splits[name] = part[sample_stratified(labels[part], limit, split_seed)]
+
+    parts = {name: splits[name] for name in SPLITS if name in splits}
+    order = torch.cat(list(parts.values()))
+    ends = torch.cumsum(torch.tensor([len(part) for part in parts.values()]), 0).tolist()
+    ranges = {
+        name: torch.arange(end - len(part), end)
+        for (name, part), end in zip(parts.items(), ends, strict=True)
+    }
+    ordered = [files[index] for index in order.tolist()]
+    return LabelledFiles(ordered, labels[order], ranges, found.left_out)
+
+
+def as_splits(divided: LabelledFiles, pixels: Tensor | PixelFile) -> Splits:
+    """Return the splits of divided files, whose pixels are given in their order."""
+    images = Images(pixels, divided.labels).split([len(part) for part in divided.splits.values()])
+    by_name = dict(zip(divided.splits, images, strict=True))
+    train = by_name["train"]
+    val = by_name.get("val", train)
+    is_tested = "test" in by_name or "val" not in by_name
+    return Splits(train, val, by_name.get("test", val), tested="test" if is_tested else "val")

@@ -39,7 +39,7 @@ RUNTIME = {
     "nn": {"network", "init", "parametrize", "prune", "sync_batchnorm", "in_place"},
     "torchvision": {"input_shape", "num_classes"},
     "timm": {"input_shape", "num_classes"},
-    "image_folder": {"divides"},
+    "image_folder": {"divides", "read"},
 }
 """Arguments that ``build`` is given beside the fields, by group or by choice."""
 CALLED_WITH = {"loss": 2}

@@ -13,7 +13,7 @@ from convtrain.config.folders import read_layout
 from convtrain.config.image_files import images_in, loose_images
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
-from convtrain.data.labelled_files import LabelledFiles, read_files
+from convtrain.data.labelled_files import LabelledFiles, ReadFiles, read_files
 from convtrain.errors import MissingDataError, few, one_line
 
 log = logging.getLogger("convtrain")
@@ -36,17 +36,19 @@ def load(
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
     divides: bool = True,
+    read: ReadFiles = read_files,
 ) -> Splits:
     """Decode ``root``, which is either split, or has folders train, val and test.
 
     Args:
         shape, resize, max_pixels, background, value_range: see :mod:`convtrain.data.decoding`;
             the others: see :func:`~convtrain.data.labelled_files.read_files`.
+        read: takes the files that were found; the check reads them in another way.
 
     Raises:
         MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
     """
-    return read_files(
+    return read(
         _find(Path(root), classes),
         Rules(shape, resize, max_pixels, background, value_range),
         classes=classes,
@@ -67,12 +69,12 @@ def _find(root: Path, classes: list[str]) -> LabelledFiles:
     for split, folder in read_layout(root, classes).splits.items():
         start, empty = len(files), []
         for label, name in enumerate(classes):
-            images, left_out = images_in(folder / name, root)
+            images, no_images = images_in(folder / name, root)
             if not images:
                 empty.append(name)
             files += images
             labels += [label] * len(images)
-            others += left_out
+            others += no_images
         if start == len(files):
             raise MissingDataError(
                 f"data.root={root}: {folder} holds no images; expected {folder}/{classes[0]}/*.jpg "
@@ -82,10 +84,11 @@ def _find(root: Path, classes: list[str]) -> LabelledFiles:
             rank_zero_only(log.warning)("%s has no images of %s", folder, few(empty))
         loose += loose_images(folder)
         splits[split] = torch.arange(start, len(files))
-    for paths, why in ((others, "no images, or links to folders"), (loose, "in no class folder")):
+    left_out = (("no images, or links to folders", others), ("in no class folder", loose))
+    for why, paths in left_out:
         if paths:
             named = one_line(few((str(path.relative_to(root)) for path in paths), most=3))
             rank_zero_only(log.warning)(
                 "data.root=%s: left out %d files that are %s: %s", root, len(paths), why, named
             )
-    return LabelledFiles(files, torch.tensor(labels), splits)
+    return LabelledFiles(files, torch.tensor(labels), splits, left_out)
