@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.command.command_line import CommandLine
 from convtrain.command.compose import compose_command
+from convtrain.command.data_facts import HAVE_CLASSES
 from convtrain.command.job_config import config_of, resolve_config
 from convtrain.command.overrides import shown
 from convtrain.command.resolvers import register_resolvers
@@ -21,8 +22,8 @@ from convtrain.run.directory import Run
 LEARNED = ("data.shape", "data.mean", "data.std")
 """What the model has learned with, so that other data gets it as well."""
 OF_TRAINING = ("data.batch_size", "data.drop_last", "data.overfit_batches", "data.allow_change")
-PLACES = ("data.root", "data.name")
-"""Keys that name another image folder, whose classes are found anew."""
+PLACES = ("data.root", "data.name", "data.file", "data.label_column", "data.label_separator")
+"""Keys that name other images or labels, whose classes are found anew."""
 
 
 def evaluated_config(run: Run, arguments: Sequence[str] = ()) -> Config:
@@ -61,7 +62,7 @@ def evaluated_config(run: Run, arguments: Sequence[str] = ()) -> Config:
         stored.trust = chosen.config.trust if "trust" in keys else stored.trust
     else:
         _update(stored, typed)
-        if stored.data.get("name") == "image_folder" and any(key in PLACES for key in keys):
+        if stored.data.get("name") in HAVE_CLASSES and any(key in PLACES for key in keys):
             for key in {"data.classes", "data.num_classes"}.difference(keys):
                 OmegaConf.update(stored, key, None)
     stored.resume = None

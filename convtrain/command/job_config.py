@@ -7,25 +7,20 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from convtrain.command.data_facts import fill_in
 from convtrain.command.overrides import at_home
 from convtrain.command.resolve import to_plain
 from convtrain.command.resume import read_config, stored_config
 from convtrain.config.check import validate
-from convtrain.config.folders import read_layout
 from convtrain.config.mistakes import TYPED, Mistake, Origin, line
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, MissingDataError, first_line
+from convtrain.errors import ConfigError, first_line
 from convtrain.run.directory import Run
-from convtrain.text import plain_as_omegaconf
 
 PATHS = (
-    "data.root", "data.train.root", "data.val.root", "data.test.root", "data.cache_dir", "resume",
+    "data.root", "data.file", "data.train.root", "data.val.root", "data.test.root",
+    "data.cache_dir", "resume",
 )  # fmt: skip
-
-
-MIDDLE = {"mean": 0.5, "std": 0.25}
-"""Statistics of each channel of a dataset whose own are not known; noise has about these."""
-MAX_CHANNELS = 65535
 
 
 def config_of(run: Run, *, reads_data: bool = True) -> Config:
@@ -75,7 +70,7 @@ def resolve_config(
             path = OmegaConf.select(composed, key)
             if isinstance(path, str) and path and (cwd or path.startswith("~")):
                 OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
-    folder = _fill_in(composed) if reads_data else []
+    folder = fill_in(composed) if reads_data else []
     plain, unresolved = to_plain(composed)
     return validate(plain, origin, [*folder, *unresolved], reads_data=reads_data, judged=judged)
 
@@ -90,26 +85,3 @@ def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:
         wrong = Mistake("resume", "must be the directory of a run; type resume=RUN_DIRECTORY")
         raise ConfigError(line(wrong, {"resume": value}, origin))
     return resume
-
-
-def _fill_in(composed: DictConfig) -> list[Mistake]:
-    data = composed.get("data")
-    if not isinstance(data, DictConfig):
-        return []
-    try:
-        reads = data.get("name") == "image_folder" and data.get("classes") is None
-        if reads and isinstance(data.root, str):
-            data.classes = plain_as_omegaconf(read_layout(Path(data.root)).classes)
-        counts = "num_classes" in data and data.num_classes is None
-        if counts and OmegaConf.is_list(data.get("classes")):
-            data.num_classes = len(data.classes)
-        if data.get("name") == "custom":
-            channels = data.shape[0] if OmegaConf.is_list(data.get("shape")) else 1
-            for key, value in MIDDLE.items():
-                if data.get(key) is None and isinstance(channels, int):
-                    data[key] = [value] * min(channels, MAX_CHANNELS)
-    except OmegaConfBaseException:
-        return []  # an interpolation that is reported with the others
-    except MissingDataError as error:
-        return [Mistake("", str(error))]
-    return []

@@ -11,12 +11,15 @@ from convtrain.config.groups.data import (
     PUBLISHED,
     CustomData,
     Data,
+    ImageFiles,
     ImageFolder,
+    LabelTable,
     Synthetic,
 )
 from convtrain.config.groups.loss import Loss
+from convtrain.config.label_table import read_table
 from convtrain.config.mistakes import MISSING, Mistake, brief
-from convtrain.errors import MissingDataError, closest
+from convtrain.errors import MissingDataError, closest, did_you_mean, few
 from convtrain.program import install
 
 Mistakes = Iterator[Mistake]
@@ -32,9 +35,9 @@ def _channels(data: Data) -> Mistakes:
                 f"has {found} values, data.shape={brief(data.shape)} has {channels} "
                 f"channel{plural}; give one value for each channel",
             )
-    if not isinstance(data, ImageFolder | CustomData):
+    if not isinstance(data, ImageFiles | CustomData):
         return
-    if isinstance(data, ImageFolder) and channels not in (1, 3):
+    if isinstance(data, ImageFiles) and channels not in (1, 3):
         yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
     if data.value_range is not None and data.value_range[0] >= data.value_range[1]:
         yield Mistake("data.value_range", "the first value becomes black and must be the smaller")
@@ -43,7 +46,7 @@ def _channels(data: Data) -> Mistakes:
 def class_mistakes(data: Data) -> Mistakes:
     names, count = data.classes, data.num_classes
     if names is None:
-        if count is None and not isinstance(data, ImageFolder):
+        if count is None and not isinstance(data, ImageFiles):
             yield Mistake("data.num_classes", "must be given where data.classes is null")
         return
     if count not in (None, len(names)):
@@ -140,7 +143,8 @@ def _folder(data: Data) -> Mistakes:
             yield Mistake(f"data.classes.{index}", "must be the name of a folder in data.root")
             return
     try:
-        there = read_layout(Path(data.root), data.classes).folders
+        allows = data.allow_missing_classes
+        there = read_layout(Path(data.root), data.classes, allow_missing=allows).folders
     except MissingDataError as error:
         yield Mistake("", str(error))
         return
@@ -148,8 +152,22 @@ def _folder(data: Data) -> Mistakes:
         yield Mistake("data.classes", f"no folder for {brief(missing)}; there are {brief(there)}")
 
 
+def _table(data: Data) -> Mistakes:
+    if not isinstance(data, LabelTable) or data.classes is None:
+        return
+    try:
+        table = read_table(data.format)
+        if missing := sorted({*data.classes} - {*table.classes}):
+            near = did_you_mean(missing[0], table.classes)
+            text = f"{data.source} has no label {few(missing)}; it has {few(table.classes)}{near}"
+            yield Mistake("data.classes", text)
+        table.refuse_missing_files()
+    except MissingDataError as error:
+        yield Mistake("", str(error))
+
+
 DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, class_mistakes, _datasets, _one_class, _published, synthetic_mistakes, _memory,
 )  # fmt: skip
-FILE_RULES: tuple[Callable[..., Mistakes], ...] = (_folder,)
+FILE_RULES: tuple[Callable[..., Mistakes], ...] = (_folder, _table)
 """Rules that look at the files of the data, which a trained model does not need."""

@@ -4,7 +4,7 @@ The check, which runs without torch, and the loader both call :func:`read_layout
 """
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from convtrain.errors import MissingDataError, few
 from convtrain.text import as_hydra_value
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+ACCEPT = "accept it with data.allow_missing_classes=true"
 MAX_CLASSES_TYPED = 20  # in an override that is advised
 
 
@@ -27,14 +28,18 @@ class Layout(NamedTuple):
 
     classes: list[str]  # in the order of their indices
     splits: dict[str, Path]  # train is data.root itself if that is to be split
-    folders: list[str]  # names of all folders in splits["train"]
+    folders: list[str]  # names that a class may have: of all folders in splits["train"]
 
 
-def read_layout(root: Path, classes: Sequence[str] | None = None) -> Layout:
+def read_layout(
+    root: Path, classes: Sequence[str] | None = None, *, allow_missing: bool = False
+) -> Layout:
     """Read the layout of ``data.root`` from the names of its folders and from which have images.
 
     ``classes`` is ``data.classes``. It decides cases that are errors without it: a folder called
-    ``train`` may be a class, and a class may lack images in some split.
+    ``train`` may be a class, and a class may lack validation or test images.
+
+    ``allow_missing`` is ``data.allow_missing_classes``: a class needs images in one split only.
 
     Raises:
         MissingDataError: a folder is missing, unreadable or ambiguous; a class has no images or is
@@ -49,18 +54,21 @@ def read_layout(root: Path, classes: Sequence[str] | None = None) -> Layout:
             )
         splits = _splits(root, classes)
         train = _ClassFolders(splits["train"], root)
-        if classes is not None:
-            train.refuse_empty(classes)
-            return Layout(list(classes), splits, list(train))
-        if not train:
+        if classes is None and not train:
             empty = train.folder
             raise _error(root, f"{empty} holds no class folders; expected {empty}/CLASS/*.jpg")
-        train.refuse_empty(train)
+        others = [splits[name] for name in ("val", "test") if name in splits]
+        elsewhere = set[str]()
+        for folder in others if allow_missing else ():
+            elsewhere |= _ClassFolders(folder, root).with_images
+        known = sorted({*train, *elsewhere})
+        train.refuse_empty(known if classes is None else classes, elsewhere)
+        if classes is not None:
+            return Layout(list(classes), splits, known)
         train.refuse_deeper_classes()
-        for split in ("val", "test"):
-            if split in splits:
-                train.refuse_difference(_ClassFolders(splits[split], root))
-        return Layout(list(train), splits, list(train))
+        for folder in () if allow_missing else others:
+            train.refuse_difference(_ClassFolders(folder, root))
+        return Layout(known, splits, known)
     except MissingDataError:
         raise
     except (OSError, ValueError) as error:
@@ -82,7 +90,7 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
             others = [p for p in splits.values() if p.name not in classes]
             splits = {p.name: p for p in others if set(classes) & set(folders_in(p))}
         for path in splits.values():
-            as_class = f", or set {_as_classes(folders)} if {path.name} is a class" * bool(beside)
+            as_class = f", or set {as_classes(folders)} if {path.name} is a class" * bool(beside)
             raise _error(
                 root,
                 f"there is {path.name} without train; move the training images into "
@@ -98,8 +106,8 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
             with_train = [n for n in folders if n == "train" or n in beside]
             raise _error(
                 root,
-                f"there are images in {name}, beside train; set {_as_classes(with_train)} if train "
-                f"is a class, or {_as_classes(in_train)} if it holds the classes",
+                f"there are images in {name}, beside train; set {as_classes(with_train)} if train "
+                f"is a class, or {as_classes(in_train)} if it holds the classes",
             )
     return splits
 
@@ -114,13 +122,17 @@ class _ClassFolders(dict[str, Content]):
             refuse_bad_link(path, root)
         super().__init__({path.name: look_into(path) for path in paths})
 
-    def refuse_empty(self, names: Iterable[str]) -> None:
+    @property
+    def with_images(self) -> set[str]:
+        return {name for name in self if self[name].any}
+
+    def refuse_empty(self, names: Iterable[str], but: Collection[str]) -> None:
         """Refuse classes whose folder has no images; a missing folder is no mistake here."""
-        empty = [name for name in names if name in self and not self[name].any]
+        empty = [n for n in names if n in self and not self[n].any and n not in but]
         if empty:
             others = [name for name in self if self[name].any]
             named = few(f"{name} ({self[name].why_none})" for name in empty)
-            leave_out = f", or leave it out with {_as_classes(others)}" * bool(others)
+            leave_out = f", or leave it out with {as_classes(others)}" * bool(others)
             raise _error(
                 self.root, f"no images in {self.folder} for class {named}; add some{leave_out}"
             )
@@ -143,21 +155,21 @@ class _ClassFolders(dict[str, Content]):
             )
         else:
             return
-        raise _error(self.root, f"{problem}, or set {_as_classes(names)} if that is meant")
+        raise _error(self.root, f"{problem}, or set {as_classes(names)} if that is meant")
 
     def refuse_difference(self, other: "_ClassFolders") -> None:
-        here, there = set(self), {name for name in other if other[name].any}
+        here, there = set(self), other.with_images
         if more := sorted(there - here):
             raise _error(
                 self.root,
                 f"{other.folder} has classes that {self.folder} has not: {few(more)}; add images, "
-                f"or leave them out with {_as_classes(self)}",
+                f"leave them out with {as_classes(self)}, or {ACCEPT}",
             )
         if missing := sorted(here - there):
             raise _error(
                 self.root,
                 f"{other.folder} has no images of {few(missing)}; add some, leave them out with "
-                f"{_as_classes(sorted(there))}, or accept it with {_as_classes(self)}",
+                f"{as_classes(sorted(there))}, or {ACCEPT}",
             )
 
 
@@ -165,7 +177,8 @@ def _error(root: Path | str, text: str) -> MissingDataError:
     return MissingDataError(f"data.root={root}: {text}")
 
 
-def _as_classes(names: Iterable[str]) -> str:
+def as_classes(names: Iterable[str]) -> str:
+    """Return the override of ``data.classes`` with these names, as it is typed in a shell."""
     typed = [as_hydra_value(name) for name in names]
     if len(typed) > MAX_CLASSES_TYPED:
         typed = [*typed[:MAX_CLASSES_TYPED], "..."]

@@ -38,6 +38,7 @@ ROLES = {
     "callbacks.report": NEUTRAL,
     "augment.workers": NEUTRAL,
     "data.root": MAY_CHANGE,
+    "data.file": MAY_CHANGE,
     "data.train.root": MAY_CHANGE,
     "data.val.root": MAY_CHANGE,
     "data.test.root": MAY_CHANGE,

@@ -204,8 +204,11 @@ def _versions(provenance: Mapping[str, object]) -> dict[str, str]:
 
 def _images(run: Run, config: Mapping[str, object]) -> Path:
     """Return the folder of a run's own images, if they are files, or else the present one."""
-    root = value_at(config, "data.root", None)
-    if value_at(config, "data.name", None) == "image_folder" and isinstance(root, str):
+    root, file = value_at(config, "data.root", None), value_at(config, "data.file", None)
+    name = value_at(config, "data.name", None)
+    if name == "csv" and root is None and isinstance(file, str):
+        root = str(Path(file).parent)
+    if name in ("image_folder", "csv") and isinstance(root, str):
         with suppress(CorruptDataError):
             typed = value_at(run.read_provenance(), "project.folder", None)
             folder = Path(typed if isinstance(typed, str) else "") / root

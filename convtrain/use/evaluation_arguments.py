@@ -12,6 +12,7 @@ ALL = "all"
 SPLITS = ("test", "val", "train", ALL)
 DEVICES = ("auto", "cpu", "cuda")
 FLIP = "flip"
+PLACES = ("data.root", "data.file")
 MAX_NAME = 100  # characters
 
 
@@ -20,11 +21,11 @@ def default_name(
 ) -> str:
     """Return the name of an evaluation: what it evaluates, and how."""
     parts, typed = [split], dict(text.partition("=")[::2] for text in overrides)
-    if "data.root" in typed:
+    if any(key in typed for key in PLACES):
         typed.pop("data", None)
     for key, value in typed.items():
         last = Path(value).name
-        parts.append(last if key in ("data", "data.root") else f"{key.rpartition('.')[2]}-{last}")
+        parts.append(last if key in ("data", *PLACES) else f"{key.rpartition('.')[2]}-{last}")
     parts += [Path(checkpoint).stem] if checkpoint else []
     parts += [tta] if tta else []
     return re.sub(r"[^\w+.-]+", "-", "-".join(parts)).strip("-.")[:MAX_NAME]

@@ -7,24 +7,29 @@ import torch
 from torch import Tensor
 
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import Data, ImageFolder
+from convtrain.config.groups.data import Data, ImageFiles, ImageFolder, LabelTable
+from convtrain.config.label_table import read_table
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 
 
 def is_undivided(data: Data) -> bool:
-    """Tell whether the data is a folder whose images are divided only when they are read."""
+    """Tell whether the data are files that are divided only when they are read."""
+    if isinstance(data, LabelTable):
+        return read_table(data.format).splits.keys() == {"train"}
     if not isinstance(data, ImageFolder):
         return False
-    return read_layout(Path(data.root), data.classes).splits.keys() == {"train"}
+    allows = data.allow_missing_classes
+    layout = read_layout(Path(data.root), data.classes, allow_missing=allows)
+    return layout.splits.keys() == {"train"}
 
 
 def read_undivided(data: Data) -> Splits:
     """Read all images, in the order of train, val and test, as each of the splits.
 
-    A ConfigError says that images other than those of a folder exceed the memory.
+    A ConfigError says that images other than files exceed the memory.
     """
-    if isinstance(data, ImageFolder):
+    if isinstance(data, ImageFiles):
         read: Splits = data.build(divides=False)
         return read
     splits = data.build()

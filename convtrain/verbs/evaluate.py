@@ -79,7 +79,10 @@ def _print(run: Run, found: "Evaluation") -> None:
 
 
 def _rows(run: Run, found: "Evaluation") -> Iterator[tuple[str, str]]:
-    of_what = found["source"] if found["data"] in ("image_folder", "custom") else found["data"]
+    from convtrain.config.groups.data import PUBLISHED
+
+    has_one_place = found["data"] in (*PUBLISHED, "synthetic")
+    of_what = found["data"] if has_one_place else found["source"]
     images = "images" if found["split"] == "all" else f"{found['split']} images"
     yield "images", f"{found['images']:,} {images} of {of_what}"
     for name, value in found["metrics"].items():

@@ -40,6 +40,7 @@ RUNTIME = {
     "torchvision": {"input_shape", "num_classes"},
     "timm": {"input_shape", "num_classes"},
     "image_folder": {"divides", "read"},
+    "csv": {"divides", "read"},
 }
 """Arguments that ``build`` is given beside the fields, by group or by choice."""
 CALLED_WITH = {"loss": 2}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 
+from convtrain.config.label_table import TableFormat
 from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Count, Seed, Text, imported
 from convtrain.config.targets import Target
@@ -18,6 +19,7 @@ Background = Level | Annotated[list[Level], Field(min_length=3, max_length=3)]
 ValueRange = list[Annotated[float, Field(ge=-1e12, le=1e12)]]
 BACKGROUND = "colour behind transparent pixels: a grey level, or red, green, blue"
 VALUE_RANGE = "values that become black and white in images of more than 8 bits a channel"
+COLUMN = "name of the column of {}; null finds it by its usual names"
 CACHE_DIR = "folder of decoded images beyond data.memory_gib"
 CACHE_GIB = "most disk space of decoded images, in GiB"
 
@@ -152,11 +154,40 @@ class ImageFiles(BaseData):
     )
     cache_dir: Text | None = Field(description=CACHE_DIR)
     cache_gib: float = Field(gt=0, le=1e6, description=CACHE_GIB)
+    allow_missing_classes: bool = Field(
+        default=False, description="accept classes without images in some split"
+    )
 
 
 class ImageFolder(ImageFiles):
     builds = "convtrain.data.sources.image_folder:load"
     name: Literal["image_folder"] = Field(description="dataset")
+
+
+class LabelTable(ImageFiles):
+    builds = "convtrain.data.sources.label_table:load"
+    name: Literal["csv"] = Field(description="dataset")
+    file: Text = Field(description="file with a row for each image")
+    root: Text | None = Field(  # type: ignore[assignment]
+        description="folder that the paths in data.file start from; null is that of data.file"
+    )
+    path_column: Text | None = Field(description=COLUMN.format("paths"))
+    label_column: Text | None = Field(description=COLUMN.format("labels"))
+    split_column: Text | None = Field(description=COLUMN.format("splits"))
+    delimiter: Literal["comma", "semicolon", "tab"] | None = Field(
+        description="what is between the columns"
+    )
+    label_separator: Text | None = Field(
+        description="what is between the labels of an image that may have any number of them"
+    )
+
+    @property
+    def source(self) -> str:
+        return f"data.file={self.file}"
+
+    @property
+    def format(self) -> TableFormat:
+        return TableFormat(*(getattr(self, key) for key in TableFormat._fields))
 
 
 class Synthetic(BaseData):
@@ -245,7 +276,8 @@ LOADED = {
 """Keys that the loader of custom datasets takes as they are."""
 
 Data = Annotated[
-    Digits | TorchvisionData | ImageFolder | Synthetic | CustomData, Field(discriminator="name")
+    Digits | TorchvisionData | ImageFolder | LabelTable | Synthetic | CustomData,
+    Field(discriminator="name"),
 ]
 
 

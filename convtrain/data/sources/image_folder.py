@@ -35,6 +35,7 @@ def load(
     limit: int | None = None,
     cache_dir: str | None = None,
     cache_gib: float = 50.0,
+    allow_missing_classes: bool = False,
     divides: bool = True,
     read: ReadFiles = read_files,
 ) -> Splits:
@@ -49,7 +50,7 @@ def load(
         MissingDataError: a folder is missing or holds no images, or a link leads out of ``root``.
     """
     return read(
-        _find(Path(root), classes),
+        _find(Path(root), classes, allow_missing_classes),
         Rules(shape, resize, max_pixels, background, value_range),
         classes=classes,
         val_fraction=val_fraction,
@@ -63,10 +64,11 @@ def load(
     )
 
 
-def _find(root: Path, classes: list[str]) -> LabelledFiles:
+def _find(root: Path, classes: list[str], allow_missing: bool) -> LabelledFiles:
     files, labels, splits = list[Path](), list[int](), dict[str, Tensor]()
     others, loose = list[Path](), list[Path]()
-    for split, folder in read_layout(root, classes).splits.items():
+    layout = read_layout(root, classes, allow_missing=allow_missing)
+    for split, folder in layout.splits.items():
         start, empty = len(files), []
         for label, name in enumerate(classes):
             images, no_images = images_in(folder / name, root)

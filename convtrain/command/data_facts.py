@@ -1,0 +1,73 @@
+"""Fill in what follows from the files or the shape of the data, before the schema judges it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convtrain.config.folders import read_layout
+from convtrain.config.label_table import TableFormat, read_table
+from convtrain.config.mistakes import Mistake
+from convtrain.errors import MissingDataError
+from convtrain.text import plain_as_omegaconf
+
+MIDDLE = {"mean": 0.5, "std": 0.25}
+"""Statistics of each channel of a dataset whose own are not known; noise has about these."""
+MAX_CHANNELS = 65535
+HAVE_CLASSES = ("image_folder", "csv", "arrays")
+"""Datasets whose classes are found in their files."""
+
+
+def fill_in(composed: DictConfig) -> list[Mistake]:
+    """Fill in the classes of the data, their number, and other values that are null.
+
+    Values of a wrong type are left to the schema.
+    """
+    data = composed.get("data")
+    if not isinstance(data, DictConfig):
+        return []
+    try:
+        if (find := FINDS.get(str(data.get("name")))) is not None:
+            find(data)
+        counts = "num_classes" in data and data.num_classes is None
+        if counts and OmegaConf.is_list(data.get("classes")):
+            data.num_classes = len(data.classes)
+    except OmegaConfBaseException:
+        return []  # an interpolation that is reported with the others
+    except MissingDataError as error:
+        return [Mistake("", str(error))]
+    return []
+
+
+def _classes_of_folder(data: DictConfig) -> None:
+    if data.get("classes") is None and isinstance(data.root, str):
+        allows = data.get("allow_missing_classes") is True
+        layout = read_layout(Path(data.root), allow_missing=allows)
+        data.classes = plain_as_omegaconf(layout.classes)
+
+
+def _classes_of_table(data: DictConfig) -> None:
+    keys = [data.get(key) for key in TableFormat._fields]
+    if data.get("classes") is None and all(isinstance(key, str | None) for key in keys):
+        if data.get("file") is None:
+            return
+        table = read_table(TableFormat(*keys))
+        if data.get("allow_missing_classes") is not True:
+            table.refuse_missing_classes()
+        data.classes = plain_as_omegaconf(table.classes)
+
+
+def _statistics(data: DictConfig) -> None:
+    channels = data.shape[0] if OmegaConf.is_list(data.get("shape")) else 1
+    for key, value in MIDDLE.items():
+        if data.get(key) is None and isinstance(channels, int):
+            data[key] = [value] * min(channels, MAX_CHANNELS)
+
+
+FINDS: dict[str, Callable[[DictConfig], None]] = {
+    "image_folder": _classes_of_folder,
+    "csv": _classes_of_table,
+    "custom": _statistics,
+}
+"""A dataset's name to what finds its facts."""
