@@ -157,9 +157,11 @@ def _table(data: Data) -> Mistakes:
         return
     try:
         table = read_table(data.format)
-        if missing := sorted({*data.classes} - {*table.classes}):
-            near = did_you_mean(missing[0], table.classes)
-            text = f"{data.source} has no label {few(missing)}; it has {few(table.classes)}{near}"
+        there = sorted(table.classes_in("train"))
+        there = table.classes if data.allow_missing_classes else there
+        if missing := [name for name in data.classes if name not in there]:
+            near = did_you_mean(missing[0], there)
+            text = f"no images to train with in {data.source}; there are {few(there)}{near}"
             yield Mistake("data.classes", text)
         table.refuse_missing_files()
     except MissingDataError as error:

@@ -161,6 +161,25 @@ def _mixup(augment: Augment, loss: Loss) -> Mistakes:
             )
 
 
+def _several_labels(data: Data, loss: Loss) -> Mistakes:
+    if data.is_multi_label:
+        yield from several_labels(data, loss)
+
+
+def several_labels(data: Data, loss: Loss) -> Mistakes:
+    """Yield what cannot be where an image has any number of labels."""
+    have = f"the images of data={data.name} have any number of labels"
+    if data.sampling == "balanced":
+        text = f"draws each class equally often, and {have}; type data.sampling=shuffled"
+        yield Mistake("", f"data.sampling=balanced: {text}")
+    if not loss.takes_labels:
+        named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
+        yield Mistake("", f"{named}: expects one class an image, and {have}; type loss=bce")
+    elif isinstance(loss, Focal) and loss.form == "softmax":
+        text = f"expects one class an image, and {have}; type loss.form=sigmoid"
+        yield Mistake("", f"loss.form=softmax: {text}")
+
+
 def _torch_loss(loss: Loss) -> Mistakes:
     if isinstance(loss, CustomLoss) and (reason := loss_refusal(loss.target)) is not None:
         yield Mistake("loss._target_", reason)
@@ -263,6 +282,6 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     *DATA_RULES, _known_batches, _devices, _sharded, _sharded_optimizer, _cuda_graphs, _augment,
-    _mixup, _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups,
-    monitored, taken_names, _monitors, _nothing_trained, _nothing_kept,
+    _mixup, _several_labels, _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups,
+    _sharded_groups, monitored, taken_names, _monitors, _nothing_trained, _nothing_kept,
 )  # fmt: skip

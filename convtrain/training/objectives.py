@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
-from convtrain.config.groups.loss import CustomLoss, Focal
+from convtrain.config.groups.loss import CustomLoss
 from convtrain.config.metrics import mode_of
 from convtrain.config.monitors import monitors
+from convtrain.config.rules import several_labels
 from convtrain.config.schema import Config
 from convtrain.config.torch_losses import known
 from convtrain.data.module import ImageData
@@ -24,23 +25,8 @@ LOSS = 1  # derives the seed of a loss's parameters
 
 def check_loss_targets(config: Config, *, multi_label: bool) -> None:
     """Raise ConfigError if images have any number of labels, and loss or sampling expects one."""
-    loss = config.loss
-    if multi_label and config.data.sampling == "balanced":
-        raise ConfigError(
-            f"data.sampling=balanced: draws each class equally often, and the images of data="
-            f"{config.data.name} have any number of labels; type data.sampling=shuffled"
-        )
-    if multi_label and not loss.takes_labels:
-        named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
-        raise ConfigError(
-            f"{named}: expects one class an image, and the images of data="
-            f"{config.data.name} have any number of labels; type loss=bce"
-        )
-    if multi_label and isinstance(loss, Focal) and loss.form == "softmax":
-        raise ConfigError(
-            f"loss.form=softmax: expects one class an image, and the images of data="
-            f"{config.data.name} have any number of labels; type loss.form=sigmoid"
-        )
+    if multi_label and (wrong := list(several_labels(config.data, config.loss))):
+        raise ConfigError(*(mistake.text for mistake in wrong))
 
 
 def make_loss(config: Config, *, multi_label: bool = False) -> Loss:

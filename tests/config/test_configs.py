@@ -19,6 +19,7 @@ NEEDS_MORE = {
     "optimizer/custom": ["optimizer._target_=mine.Sign", "trust=[mine]"],
     "scheduler/custom": ["scheduler._target_=mine.Sawtooth", "trust=[mine]"],
     "data/image_folder": ["data.root=FOLDER"],
+    "data/csv": ["data.file=FOLDER/labels.csv"],
     "logger/custom": ["logger._target_=mine.Logger", "trust=[mine]"],
 }
 
@@ -32,6 +33,7 @@ def test_every_choice_composes(path: Path, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
+    (tmp_path / "labels.csv").write_text("path,label\ncat/1.png,cat\ndog/1.png,dog\n")
     more = [text.replace("FOLDER", str(tmp_path)) for text in NEEDS_MORE.get(choice(path), [])]
     config = compose(f"{path.parent.name}={path.stem}", *more)
     assert config.network.layers

@@ -94,7 +94,7 @@ def test_the_check_knows_the_classes_and_counts_the_files_that_are_missing(tmp_p
         compose("data=csv", file, "data.classes=[cat,ant]", "network=lenet").data.num_classes == 2
     )
     line = refused(file, "data.classes=[cat,aunt]")
-    assert f"data.classes=[cat, aunt]: {file} has no label aunt; it has ant, bee, cat; did" in line
+    assert f"data.classes=[cat, aunt]: no images to train with in {file}; there are ant, " in line
     assert "data.num_classes=4: does not match the 3 names" in refused(file, "data.num_classes=4")
     assert "data.file: is missing" in refused()
     (tmp_path / "val/bee/0.png").unlink()
@@ -114,6 +114,7 @@ def test_classes_that_only_one_split_has(tmp_path: Path, caplog: pytest.LogCaptu
         f"{file}: test has classes that train has not: ant; add rows, leave them out with "
         f"'data.classes=[bee,cat]', or accept it with data.allow_missing_classes=true"
     )
+    assert "there are bee, cat" in refused(file, "data.classes=[ant,bee]")
     config = compose("data=csv", file, "data.allow_missing_classes=true", "network=lenet")
     assert config.data.classes == list(CLASSES)
     splits = config.data.build()

@@ -92,6 +92,11 @@ class BaseData(Choice):
         return f"data.root={self.root}"
 
     @property
+    def is_multi_label(self) -> bool:
+        """Whether it is known that an image has any number of labels."""
+        return False
+
+    @property
     def class_count(self) -> int:
         return self.num_classes or len(self.classes or ())
 
@@ -184,6 +189,10 @@ class LabelTable(ImageFiles):
     @property
     def source(self) -> str:
         return f"data.file={self.file}"
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.label_separator is not None
 
     @property
     def format(self) -> TableFormat:
