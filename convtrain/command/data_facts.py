@@ -9,14 +9,15 @@ from omegaconf.errors import OmegaConfBaseException
 from convtrain.config.folders import read_layout
 from convtrain.config.label_table import TableFormat, read_table
 from convtrain.config.mistakes import Mistake
+from convtrain.config.torchvision_datasets import PHOTOGRAPHS, ROWS
 from convtrain.errors import MissingDataError
 from convtrain.text import plain_as_omegaconf
 
 MIDDLE = {"mean": 0.5, "std": 0.25}
 """Statistics of each channel of a dataset whose own are not known; noise has about these."""
 MAX_CHANNELS = 65535
-HAVE_CLASSES = ("image_folder", "csv", "arrays")
-"""Datasets whose classes are found in their files."""
+HAVE_CLASSES = ("image_folder", "csv", "arrays", "torchvision")
+"""Datasets whose classes are found in their files, or in a table."""
 
 
 def fill_in(composed: DictConfig) -> list[Mistake]:
@@ -28,7 +29,7 @@ def fill_in(composed: DictConfig) -> list[Mistake]:
     if not isinstance(data, DictConfig):
         return []
     try:
-        if (find := FINDS.get(str(data.get("name")))) is not None:
+        if (find := FINDS.get(str(data.get("kind", data.get("name"))))) is not None:
             find(data)
         counts = "num_classes" in data and data.num_classes is None
         if counts and OmegaConf.is_list(data.get("classes")):
@@ -65,9 +66,20 @@ def _statistics(data: DictConfig) -> None:
             data[key] = [value] * min(channels, MAX_CHANNELS)
 
 
+def _published(data: DictConfig) -> None:
+    row = ROWS.get(str(data.get("name")))
+    if data.get("shape") is None:
+        data.shape = list(row.shape if row else PHOTOGRAPHS)
+    if row and data.get("num_classes") is None and data.get("classes") is None:
+        data.num_classes = row.class_count({str(key): value for key, value in data.items()})
+    _statistics(data)
+
+
 FINDS: dict[str, Callable[[DictConfig], None]] = {
     "image_folder": _classes_of_folder,
     "csv": _classes_of_table,
     "custom": _statistics,
+    "torchvision": _published,
+    "huggingface": _statistics,
 }
-"""A dataset's name to what finds its facts."""
+"""A dataset's kind, or else its name, to what finds its facts."""

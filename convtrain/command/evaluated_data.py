@@ -62,7 +62,8 @@ def evaluated_config(run: Run, arguments: Sequence[str] = ()) -> Config:
         stored.trust = chosen.config.trust if "trust" in keys else stored.trust
     else:
         _update(stored, typed)
-        if stored.data.get("name") in HAVE_CLASSES and any(key in PLACES for key in keys):
+        found = stored.data.get("kind", stored.data.get("name")) in HAVE_CLASSES
+        if found and any(key in PLACES for key in keys):
             for key in {"data.classes", "data.num_classes"}.difference(keys):
                 OmegaConf.update(stored, key, None)
     stored.resume = None

@@ -1,7 +1,8 @@
 """Rules about the data by itself: shape, classes, sizes, memory and folders."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from convtrain.config.groups.data import (
     PUBLISHED,
     CustomData,
     Data,
+    HuggingFace,
     ImageFiles,
     ImageFolder,
+    ItemData,
     LabelTable,
     Synthetic,
+    TorchvisionByName,
 )
 from convtrain.config.groups.loss import Loss
 from convtrain.config.label_table import read_table
-from convtrain.config.mistakes import MISSING, Mistake, brief
+from convtrain.config.mistakes import MISSING, Mistake, as_yaml, brief
+from convtrain.config.torchvision_datasets import unknown
 from convtrain.errors import MissingDataError, closest, did_you_mean, few
 from convtrain.program import install
 
@@ -35,7 +40,7 @@ def _channels(data: Data) -> Mistakes:
                 f"has {found} values, data.shape={brief(data.shape)} has {channels} "
                 f"channel{plural}; give one value for each channel",
             )
-    if not isinstance(data, ImageFiles | CustomData):
+    if not isinstance(data, ImageFiles | ItemData):
         return
     if isinstance(data, ImageFiles) and channels not in (1, 3):
         yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
@@ -46,7 +51,7 @@ def _channels(data: Data) -> Mistakes:
 def class_mistakes(data: Data) -> Mistakes:
     names, count = data.classes, data.num_classes
     if names is None:
-        if count is None and not isinstance(data, ImageFiles):
+        if count is None and not isinstance(data, ImageFiles) and _has_class_count(data):
             yield Mistake("data.num_classes", "must be given where data.classes is null")
         return
     if count not in (None, len(names)):
@@ -56,6 +61,13 @@ def class_mistakes(data: Data) -> Mistakes:
         )
     if twice := [name for name in names if names.count(name) > 1]:
         yield Mistake("data.classes", f"{brief(twice[0])} is listed more than once")
+
+
+def _has_class_count(data: Data) -> bool:
+    """Tell whether the number of classes is not that of a table, which another key selects."""
+    if not isinstance(data, TorchvisionByName):
+        return True
+    return unknown(data.name) is None and data.row.classes is None
 
 
 NAMES_DATA = (
@@ -99,7 +111,8 @@ def _one_class(data: Data, loss: Loss) -> Mistakes:
 
 
 def _published(data: Data) -> Mistakes:
-    if (known := PUBLISHED.get(data.name)) is None:
+    known = None if isinstance(data, ItemData) else PUBLISHED.get(data.name)
+    if known is None:
         return
     if tuple(data.shape) != known.shape:
         yield Mistake("data.shape", f"the images of {data.name} are {brief(list(known.shape))}")
@@ -109,6 +122,38 @@ def _published(data: Data) -> Mistakes:
     key, count = class_count(data)
     if count not in (None, len(known.training)):
         yield Mistake(key, f"{data.name} has {len(known.training)} classes")
+
+
+def _torchvision(data: Data) -> Mistakes:
+    """The dataset is in the table, and its classes are those of the table."""
+    if not isinstance(data, TorchvisionByName):
+        return
+    if (reason := unknown(data.name)) is not None:
+        yield Mistake("data.name", reason)
+        return
+    row = data.row
+    if row.needs and not _is_installed(row.needs):
+        needs = f"is read by {row.needs}, which is not installed; pip install {row.needs}"
+        yield Mistake("data.name", needs)
+    known, (key, count) = row.class_count(data.options), class_count(data)
+    if isinstance(row.classes, Mapping) and known is None:
+        yield Mistake(f"data.{row.by}", f"must be one of {', '.join(map(as_yaml, row.classes))}")
+    elif known is not None and count not in (None, known):
+        yield Mistake(key, f"{data.name} has {known} classes; leave it out")
+
+
+def _hugging_face(data: Data) -> Mistakes:
+    if isinstance(data, HuggingFace) and not _is_installed("datasets"):
+        needs = f"is read by datasets, which is not installed; {install('huggingface')}"
+        yield Mistake("data.name", needs)
+
+
+def _is_installed(package: str) -> bool:
+    """Tell whether a package is installed; a folder of its name does not count."""
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def synthetic_mistakes(data: Data) -> Mistakes:
@@ -169,7 +214,8 @@ def _table(data: Data) -> Mistakes:
 
 
 DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
-    _channels, class_mistakes, _datasets, _one_class, _published, synthetic_mistakes, _memory,
+    _channels, class_mistakes, _datasets, _one_class, _published, _torchvision, _hugging_face,
+    synthetic_mistakes, _memory,
 )  # fmt: skip
 FILE_RULES: tuple[Callable[..., Mistakes], ...] = (_folder, _table)
 """Rules that look at the files of the data, which a trained model does not need."""

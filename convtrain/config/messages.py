@@ -16,7 +16,7 @@ from convtrain.errors import closest
 
 Model = type[BaseModel]
 
-TAGS = ("name", "style")  # keys that select one section of several
+TAGS = ("kind", "style", "name")  # keys that select one section of several; the first counts
 
 
 def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
@@ -137,9 +137,9 @@ def section_of(annotation: object, value: object) -> Model | None:
     """Return the section of an annotation that a value selects, if it selects one."""
     sections = sections_in(annotation)
     if len(sections) > 1 and isinstance(value, dict):
-        named = {value[tag] for tag in TAGS if isinstance(value.get(tag), str)}
+        named = next((value[tag] for tag in TAGS if isinstance(value.get(tag), str)), None)
         if any(map(_tags, sections)):
-            sections = [section for section in sections if named.intersection(_tags(section))]
+            sections = [section for section in sections if named in _tags(section)]
         else:  # told apart by whether there is a _target_
             target = "_target_" in value
             sections = [each for each in sections if ("target" in each.model_fields) == target]
@@ -182,7 +182,8 @@ def is_known(key: str, plain: object) -> bool:
     while key := key.rpartition(".")[0]:
         fields = [info for _, info in schema().get(key, ())]
         is_free = any(not sections_in(info.annotation) for info in fields)
-        if is_free or value_at(plain, f"{key}._target_") is not ABSENT:
+        names_code = value_at(plain, f"{key}._target_") is not ABSENT
+        if is_free or names_code or value_at(plain, f"{key}.kind") == "torchvision":
             return True
     return False
 

@@ -24,7 +24,7 @@ is up to date. A key with choices in parentheses exists in these choices only.
 """
 TYPES = {"integer": "whole", "number": "number", "boolean": "true, false", "null": "null"}
 LARGEST = {2**31 - 1: "2^31 - 1", 2**32: "2^32"}
-CHOICES = ("name", "style")  # keys that tell the choices of a group apart
+CHOICES = ("kind", "name", "style")  # keys that tell the choices of a group apart
 
 
 def sections(annotation: Any) -> list[type[BaseModel]]:

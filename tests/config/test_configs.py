@@ -20,6 +20,8 @@ NEEDS_MORE = {
     "scheduler/custom": ["scheduler._target_=mine.Sawtooth", "trust=[mine]"],
     "data/image_folder": ["data.root=FOLDER"],
     "data/csv": ["data.file=FOLDER/labels.csv"],
+    "data/torchvision": ["data.name=EuroSAT"],
+    "data/huggingface": ["data.name=FOLDER", "data.num_classes=2"],
     "logger/custom": ["logger._target_=mine.Logger", "trust=[mine]"],
 }
 
@@ -30,6 +32,8 @@ def choice(path: Path) -> str:
 
 @pytest.mark.parametrize("path", CHOICES, ids=choice)
 def test_every_choice_composes(path: Path, tmp_path: Path) -> None:
+    if path.stem == "huggingface":
+        pytest.importorskip("datasets")
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()

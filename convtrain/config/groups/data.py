@@ -1,16 +1,21 @@
-"""The datasets: their keys, and the shapes, classes and sizes that are known before reading."""
+"""The datasets: their keys, and the shapes, classes and sizes that are known before reading.
 
-from collections.abc import Iterator, Sequence
+They are one file because they share their base sections and are the choices of one union.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import signature
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from convtrain.config.label_table import TableFormat
 from convtrain.config.mistakes import Mistake
 from convtrain.config.section import Choice, Count, Seed, Text, imported
-from convtrain.config.targets import Target
+from convtrain.config.signatures import takes, wrong_arguments
+from convtrain.config.targets import Target, Trusting
+from convtrain.config.torchvision_datasets import ROWS, Row, constructor
 from convtrain.config.trust import DATASET
 
 GIB = 1 << 30
@@ -21,6 +26,9 @@ BACKGROUND = "colour behind transparent pixels: a grey level, or red, green, blu
 VALUE_RANGE = "values that become black and white in images of more than 8 bits a channel"
 COLUMN = "name of the column of {}; null finds it by its usual names"
 CACHE_DIR = "folder of decoded images beyond data.memory_gib"
+FUNCTIONS = {"transform", "target_transform", "transforms", "loader"}
+"""Arguments of torchvision's datasets that a configuration cannot give."""
+KIND = "library that names the dataset"
 CACHE_GIB = "most disk space of decoded images, in GiB"
 
 
@@ -222,7 +230,33 @@ class Dataset(Target):
     given = ("root", "download", "num_classes")
 
 
-class CustomData(Dataset, BaseData):
+class ItemData(BaseData):
+    """Datasets that are read item by item; see :mod:`convtrain.data.sources.custom`."""
+
+    resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
+    test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
+    background: Background = Field(default=255, description=BACKGROUND)
+    value_range: ValueRange | None = Field(
+        default=None, min_length=2, max_length=2, description=VALUE_RANGE
+    )
+    read_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="number of processes that read the items; 0 reads in this one"
+    )
+    cache_dir: Text | None = Field(default=None, description=CACHE_DIR)
+    cache_gib: float = Field(default=50.0, gt=0, le=1e6, description=CACHE_GIB)
+
+    @property
+    def makers(self) -> dict[str, Callable[[], object]]:
+        """The override that names a dataset, to the function that makes it."""
+        raise NotImplementedError
+
+    def build(self, *positional: object, **runtime: object) -> object:
+        """Make the datasets and read them; return their :class:`~convtrain.data.images.Splits`."""
+        fields = self.model_dump(include=LOADED)
+        return imported(LOADER)(self.makers, **fields, num_classes=self.class_count)
+
+
+class CustomData(Dataset, ItemData):
     """One dataset that is split, or a dataset for each split.
 
     The keys of the section that are no fields are arguments of ``_target_``.
@@ -240,17 +274,6 @@ class CustomData(Dataset, BaseData):
     train: Dataset | None = Field(default=None, description="training dataset, with a _target_")
     val: Dataset | None = Field(default=None, description="validation dataset, with a _target_")
     test: Dataset | None = Field(default=None, description="test dataset, with a _target_")
-    resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
-    test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
-    background: Background = Field(default=255, description=BACKGROUND)
-    value_range: ValueRange | None = Field(
-        default=None, min_length=2, max_length=2, description=VALUE_RANGE
-    )
-    read_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="number of processes that read the items; 0 reads in this one"
-    )
-    cache_dir: Text | None = Field(default=None, description=CACHE_DIR)
-    cache_gib: float = Field(default=50.0, gt=0, le=1e6, description=CACHE_GIB)
 
     @property
     def source(self) -> str:
@@ -266,27 +289,104 @@ class CustomData(Dataset, BaseData):
         if self.target is not None:
             yield from super().mistakes()
 
-    def build(self, *positional: object, **runtime: object) -> object:
-        """Make the datasets and read them; return their :class:`~convtrain.data.images.Splits`."""
+    @property
+    def makers(self) -> dict[str, Callable[[], object]]:
         shared = {"root": self.root, "download": self.download, "num_classes": self.class_count}
-        makers = {
+        return {
             each.where: partial(Target.build, each, **each.offered(**shared))
             for each in self.datasets
         }
-        fields = self.model_dump(include=LOADED)
-        return imported(LOADER)(makers, **fields, num_classes=self.class_count)
+
+    def build(self, *positional: object, **runtime: object) -> object:
+        return ItemData.build(self)
+
+
+class TorchvisionByName(Trusting, ItemData):
+    """A classification dataset of ``torchvision.datasets``, by the name of its class.
+
+    The keys of the section that are no fields are arguments of its constructor.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["torchvision"] = Field(description=KIND)
+    name: Text = Field(description="class of torchvision.datasets")
+
+    @property
+    def source(self) -> str:
+        return f"data.name={self.name}"
+
+    @property
+    def row(self) -> Row:
+        return ROWS[self.name]
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The arguments of the constructor that are typed, or on which the classes depend."""
+        return {**self.row.defaults(), **(self.model_extra or {})}
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Bind the arguments to the constructor; ConfigError if torchvision does not have it."""
+        made, row = constructor(self.name), self.row
+        offered = {key for key in Dataset.given if takes(made, key)}
+        given = offered.union(FUNCTIONS, *row.splits.values()) - {row.by}
+        fields = type(self).model_fields
+        for argument, text in wrong_arguments(made, self.options, given=given, beside=fields):
+            yield Mistake(f"data.{argument}", text)
+
+    @property
+    def makers(self) -> dict[str, Callable[[], object]]:
+        shared = {"root": self.root, "download": self.download, "num_classes": self.class_count}
+        options = {"name": self.name, "options": self.options, **shared}
+        return {self.source: partial(imported(BY_NAME), **options)}
+
+
+class HuggingFace(ItemData):
+    """A dataset of the Hugging Face Hub, or a folder that its package ``datasets`` reads."""
+
+    kind: Literal["huggingface"] = Field(description=KIND)
+    name: Text = Field(description="folder, or name on the Hugging Face Hub")
+    config: Text | None = Field(default=None, description="configuration of the dataset")
+    image_column: Text | None = Field(default=None, description="column of the images")
+    label_column: Text | None = Field(default=None, description="column of the labels")
+
+    @property
+    def source(self) -> str:
+        return f"data.name={self.name}"
+
+    @property
+    def makers(self) -> dict[str, Callable[[], object]]:
+        keys = {"name", "config", "image_column", "label_column", "download"}
+        options = self.model_dump(include=keys)
+        made = partial(imported(HUB), num_classes=self.class_count, **options)
+        return {self.source: made}
 
 
 LOADER = "convtrain.data.sources.custom:load"
+BY_NAME = "convtrain.data.sources.torchvision_by_name:datasets_of"
+HUB = "convtrain.data.sources.huggingface:datasets_of"
 LOADED = {
     "classes", "shape", "resize", "background", "value_range", "val_fraction", "test_fraction",
     "split_seed", "memory_gib", "read_workers", "cache_dir", "cache_gib",
 }  # fmt: skip
 """Keys that the loader of custom datasets takes as they are."""
 
-Data = Annotated[
+
+def _kind_of(data: object) -> str:
+    """Return the library that names a dataset, or ``ours``: its name then tells the section."""
+    kind = data.get("kind") if isinstance(data, dict) else getattr(data, "kind", None)
+    return kind if kind in ("torchvision", "huggingface") else "ours"
+
+
+Ours = Annotated[
     Digits | TorchvisionData | ImageFolder | LabelTable | Synthetic | CustomData,
     Field(discriminator="name"),
+]
+Data = Annotated[
+    Annotated[Ours, Tag("ours")]
+    | Annotated[TorchvisionByName, Tag("torchvision")]
+    | Annotated[HuggingFace, Tag("huggingface")],
+    Discriminator(_kind_of),
 ]
 
 

@@ -110,7 +110,7 @@ def _splits(makers: Mapping[str, Make]) -> Iterator[tuple[str, tuple[str, object
         try:
             made = make()
         except ConfigError as error:
-            if "download=True" not in str(error):
+            if isinstance(error, MissingDataError) or "download=True" not in str(error):
                 raise
             raise MissingDataError(
                 f"{error}; type data.download=true, or data.root=FOLDER"
