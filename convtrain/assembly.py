@@ -1,7 +1,7 @@
 """The parts of a run, made from its configuration: data, model, task, callbacks, loggers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -162,6 +162,7 @@ def make_task(
     model: nn.Module,
     *,
     multi_label: bool = False,
+    class_weights: Sequence[float] | None = None,
     metrics: Mapping[str, Metric] | None = None,
 ) -> Task:
     if channels_last := wants_channels_last(config, model):
@@ -175,7 +176,7 @@ def make_task(
     is_sparse = any(getattr(layer, "sparse", None) is True for layer in model.modules())
     chosen = config.trainer
     fused = not (is_sparse or chosen.precision == "16-mixed" or chosen.strategy == "fsdp")
-    loss = make_loss(config, multi_label=multi_label)
+    loss = make_loss(config, multi_label=multi_label, class_weights=class_weights)
     return Task(
         model=model,
         loss=loss,

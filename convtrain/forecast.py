@@ -26,6 +26,7 @@ from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, ConvtrainError, error_line
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
+from convtrain.training.class_weights import class_weights_from
 from convtrain.training.devices import check_devices
 from convtrain.training.objectives import (
     build_loss,
@@ -76,6 +77,7 @@ def forecast(config: Config) -> Forecast:
     data = make_data(config)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
+    class_weights_from(config, data)
     make_loss(config, multi_label=data.is_multi_label)
     make_metrics(config, data)
     _check_the_rest(config, data)
@@ -147,7 +149,7 @@ def saved_for_backward(config: Config, model: nn.Module) -> int | None:
     size = math.ceil(config.data.batch_size / devices_of(config))
     loss = build_loss(config)
     if isinstance(loss, nn.Module):
-        loss.to("meta")
+        loss.to("meta", torch.float32)  # as the model
     try:
         with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             images = torch.empty(size, *config.data.shape)

@@ -35,6 +35,7 @@ from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
+from convtrain.training.class_weights import class_weights_from
 from convtrain.training.evaluation import keep_test, measured
 from convtrain.training.loggers.custom import end, make_custom_loggers
 from convtrain.training.loggers.metrics_csv import COLUMNS
@@ -60,6 +61,7 @@ class Assembled:
     trainer: Trainer
     recorder: Recorder | None
     fingerprint: str  # a hash of the data
+    class_weights: list[float] | None  # that balance the data
     started: float  # when the assembly began, on time.perf_counter
 
 
@@ -92,7 +94,10 @@ def assemble(
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
     metrics = make_metrics(config, data)
-    task = make_task(config, model, multi_label=data.is_multi_label, metrics=metrics)
+    weights = class_weights_from(config, data)
+    task = make_task(
+        config, model, multi_label=data.is_multi_label, class_weights=weights, metrics=metrics
+    )
     recorder = make_recorder(config, run.path)
     used = [*callbacks, *make_callbacks(config, run, data), *([recorder] if recorder else [])]
     used.append(SameEverywhere(asked, fingerprint, run.path))
@@ -102,7 +107,9 @@ def assemble(
     loggers = [*make_loggers(config, run.path), *custom.values(), Newest(task.entries.newest)]
     task.resuming.loggers = custom
     trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=used, loggers=loggers)
-    return Assembled(asked, config, run, data, task, trainer, recorder, fingerprint, started)
+    return Assembled(
+        asked, config, run, data, task, trainer, recorder, fingerprint, weights, started
+    )
 
 
 def train(
@@ -131,7 +138,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     task.resuming.run_id = begin(
         parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found),
         classes=parts.data.splits.classes, multi_label=parts.data.is_multi_label,
-        custom=task.resuming.loggers,
+        class_weights=parts.class_weights, custom=task.resuming.loggers,
     )  # fmt: skip
     trainer.checkpoint_files.found = found
     tested, ready = None, time.perf_counter()

@@ -24,6 +24,7 @@ _SAME: dict[str, tuple[str, ...]] = {
     "augment.mixup": ("mixup_alpha",),
     "augment.cutmix": ("cutmix_alpha",),
     "loss.label_smoothing": ("smoothing",),
+    "loss.class_weights": ("weight", "class_weight", "pos_weight"),
     "callbacks.early_stopping.patience": ("patience", "early_stop", "early_stopping_patience"),
     "callbacks.checkpoint.every_n_epochs": ("save_every", "save_freq", "save_interval"),
     "hydra.run.dir": ("output_dir", "out_dir", "log_dir", "logdir", "save_dir", "work_dir"),
@@ -67,9 +68,7 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
         "persistent_workers", "prefetch_factor",
     ),
     "the order of images follows from seed; leave it out": ("shuffle",),
-    "the loss has no weights for classes; leave it out": (
-        "weight", "class_weight", "class_weights",
-    ),
+    "type data.sampling=balanced": ("sampler", "weighted_sampler", "balanced", "oversample"),
     "there is no average of weights; leave it out": ("ema", "model_ema"),
 }  # fmt: skip
 """Other tools' names for a setting that differs or is missing here, by the advice."""

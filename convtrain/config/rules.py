@@ -24,7 +24,7 @@ from convtrain.config.groups.data import (
     Synthetic,
 )
 from convtrain.config.groups.logger import Logger
-from convtrain.config.groups.loss import CustomLoss, Focal, Loss
+from convtrain.config.groups.loss import CustomLoss, Focal, Loss, WeightedLoss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import CustomScheduler, Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
@@ -185,6 +185,22 @@ def _torch_loss(loss: Loss) -> Mistakes:
         yield Mistake("loss._target_", reason)
 
 
+def _class_weights(data: Data, loss: Loss) -> Mistakes:
+    if not isinstance(loss, WeightedLoss) or (weights := loss.class_weights) is None:
+        return
+    key, count = "loss.class_weights", class_count(data)[1]
+    if isinstance(loss, Focal) and loss.alpha is not None:
+        yield Mistake(key, "cannot be combined with loss.alpha, another weight; leave one out")
+    if weights == "balanced" and data.sampling == "balanced":
+        text = "data.sampling=balanced draws each class equally often already; leave one out"
+        yield Mistake(key, text)
+    elif isinstance(weights, list) and count not in (None, len(weights)):
+        text = f"has {len(weights)} weights, the data has {count} classes; give one for each"
+        yield Mistake(key, text)
+    elif isinstance(weights, list) and not any(weights):
+        yield Mistake(key, "are all 0, so that nothing is learnt; give one above 0")
+
+
 def _focal(data: Data, loss: Loss) -> Mistakes:
     if not isinstance(loss, Focal) or loss.alpha is None:
         return
@@ -282,6 +298,7 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     *DATA_RULES, _known_batches, _devices, _sharded, _sharded_optimizer, _cuda_graphs, _augment,
-    _mixup, _several_labels, _torch_loss, _focal, _custom, _loggers, _nesterov, _parameter_groups,
-    _sharded_groups, monitored, taken_names, _monitors, _nothing_trained, _nothing_kept,
+    _mixup, _several_labels, _torch_loss, _class_weights, _focal, _custom, _loggers, _nesterov,
+    _parameter_groups, _sharded_groups, monitored, taken_names, _monitors, _nothing_trained,
+    _nothing_kept,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from convtrain.command.resume import refuse_lowered
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, CorruptDataError
+from convtrain.errors import ConfigError, CorruptDataError, few
 from convtrain.run.directory import Run
 from convtrain.training.checkpoint_file import RUN_ID, Found, newest_good
 from convtrain.training.loggers.custom import Custom, start
@@ -21,7 +21,7 @@ from convtrain.training.resuming import file_loggers
 
 log = logging.getLogger("convtrain")
 
-LOGGERS = "loggers"  # key of provenance.json
+CLASS_WEIGHTS, LOGGERS = "class_weights", "loggers"  # keys of provenance.json
 
 
 def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
@@ -67,6 +67,7 @@ def begin(
     data: str,
     classes: Sequence[str] | None,
     multi_label: bool,
+    class_weights: Sequence[float] | None,
     custom: Custom,
     resumes: bool,
 ) -> str:
@@ -78,6 +79,7 @@ def begin(
         data: the fingerprint of the data.
         classes: names that the dataset has and the configuration has not.
         multi_label: an image has any number of labels.
+        class_weights: those that balance the data.
         custom: loggers that the configuration names by ``_target_``.
     """
     device = str(trainer.strategy.root_device)
@@ -109,6 +111,11 @@ def begin(
         provenance["classes"] = list(classes)
     if multi_label:
         provenance["multi_label"] = True
+    if class_weights is not None:
+        provenance[CLASS_WEIGHTS] = list(class_weights)
+        names = classes or config.data.class_names
+        each = (f"{name} {weight:.4g}" for name, weight in zip(names, class_weights, strict=True))
+        log.info("loss.class_weights=balanced: %s", few(each, most=100))
     if custom:
         settings = asked.model_dump(by_alias=True)
         provenance[LOGGERS] = start(custom, settings, _versions_in(before))

@@ -1,25 +1,71 @@
-"""The losses that torch does not have: from logits (N, classes) to a mean over images.
+"""The losses: from logits (N, classes) to a mean over images.
 
 Targets are int64 class indices (N,), or floats (N, classes): the fraction of each class, as mixup
 makes them, or 0 and 1 for each label of a multi-label image.
+
+``class_weights``, floats (classes,), multiply the part of the loss that each class of a target has.
+The mean divides by the number of images, not by the sum of the weights, so that batches of devices
+and accumulated ones add up to the loss of all their images.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def nll(logits: Tensor, targets: Tensor) -> Tensor:
+class ClassWeighted(nn.Module):
+    """A loss with class weights, floats (classes,), which move to the device with the model."""
+
+    class_weights: Tensor
+
+    def __init__(self, loss: Callable[..., Tensor], class_weights: Tensor) -> None:
+        super().__init__()
+        self.loss = loss
+        # A checkpoint has none, because the configuration and the data decide on them.
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(logits, targets, class_weights=self.class_weights)
+
+
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Cross entropy; a smoothed part of a target counts with the weight of its class."""
+    if class_weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    losses = F.cross_entropy(
+        logits, targets, class_weights, reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.mean()
+
+
+def multi_margin(
+    logits: Tensor, targets: Tensor, *, margin: float, p: int, class_weights: Tensor | None = None
+) -> Tensor:
+    """Hinge loss over all classes; torch's mean divides by the number of images, too."""
+    return F.multi_margin_loss(logits, targets, p, margin, class_weights)
+
+
+def nll(logits: Tensor, targets: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
     """Negative log-likelihood; its ``log_softmax`` leaves log-probabilities unchanged."""
     log_probabilities = F.log_softmax(logits, dim=1)
     if targets.is_floating_point():
+        if class_weights is not None:
+            targets = targets * class_weights
         return -(log_probabilities * targets).sum(1).mean()
-    return F.nll_loss(log_probabilities, targets)
+    if class_weights is None:
+        return F.nll_loss(log_probabilities, targets)
+    return F.nll_loss(log_probabilities, targets, class_weights, reduction="none").mean()
 
 
 def mse(logits: Tensor, targets: Tensor) -> Tensor:
@@ -27,16 +73,23 @@ def mse(logits: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(logits, as_floats(targets, logits))
 
 
-def bce(logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+def bce(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Binary cross-entropy of each class, whose probability is the sigmoid of its logit.
 
     The mean over images and classes. ``label_smoothing`` moves a part ``s`` of each target to
-    ``s / classes``, as torch's ``cross_entropy`` does.
+    ``s / classes``, as torch's ``cross_entropy`` does. ``class_weights`` are torch's
+    ``pos_weight``: they multiply the loss of the classes that an image has.
     """
     wanted = as_floats(targets, logits)
     if label_smoothing:
         wanted = wanted * (1 - label_smoothing) + label_smoothing / logits.shape[1]
-    return F.binary_cross_entropy_with_logits(logits, wanted)
+    return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=class_weights)
 
 
 def focal(
@@ -46,6 +99,7 @@ def focal(
     gamma: float,
     form: Literal["softmax", "sigmoid"],
     alpha: float | Sequence[float] | None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy times (1 - p)^gamma, p being the probability of the answer (Lin et al., 2017).
 
@@ -56,6 +110,7 @@ def focal(
     Args:
         alpha: for ``softmax`` a weight for each class; for ``sigmoid`` the weight of the classes
             that an image has, and ``1 - alpha`` of those that it has not.
+        class_weights: in place of ``alpha``, a weight for each class that an image has.
     """
     wanted = as_floats(targets, logits)
     if form == "softmax":
@@ -65,10 +120,14 @@ def focal(
         losses = -wanted * others**gamma * log_p
         if alpha is not None:
             losses = losses * torch.as_tensor(alpha, dtype=losses.dtype, device=losses.device)
+        if class_weights is not None:
+            losses = losses * class_weights
         return losses.sum(1).mean()
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
     has = -wanted * torch.exp(gamma * log_q) * log_p
     lacks = -(1 - wanted) * torch.exp(gamma * log_p) * log_q
+    if class_weights is not None:
+        has = has * class_weights
     if alpha is None:
         return (has + lacks).mean()
     assert isinstance(alpha, float | int)

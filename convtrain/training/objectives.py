@@ -1,12 +1,14 @@
 """The loss and the chosen metrics of a run, made from its configuration and tried."""
 
+import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import nn
 from torchmetrics import Metric
 
-from convtrain.config.groups.loss import CustomLoss
+from convtrain.config.groups.loss import CustomLoss, WeightedLoss
 from convtrain.config.metrics import mode_of
 from convtrain.config.monitors import monitors
 from convtrain.config.rules import several_labels
@@ -18,7 +20,7 @@ from convtrain.errors import ConfigError
 from convtrain.process.ranks import rank_info
 from convtrain.training.chosen_metrics import try_metrics
 from convtrain.training.custom_losses import TorchLoss, try_loss
-from convtrain.training.losses import Loss
+from convtrain.training.losses import ClassWeighted, Loss
 
 LOSS = 1  # derives the seed of a loss's parameters
 
@@ -29,9 +31,14 @@ def check_loss_targets(config: Config, *, multi_label: bool) -> None:
         raise ConfigError(*(mistake.text for mistake in wrong))
 
 
-def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
-    """Make the loss; ConfigError if one of a user's own cannot be trained with."""
-    chosen, loss = config.loss, build_loss(config)
+def make_loss(
+    config: Config, *, multi_label: bool = False, class_weights: Sequence[float] | None = None
+) -> Loss:
+    """Make the loss; ConfigError if one of a user's own cannot be trained with.
+
+    ``class_weights`` are those of ``loss.class_weights=balanced``.
+    """
+    chosen, loss = config.loss, build_loss(config, class_weights)
     if isinstance(chosen, CustomLoss):
         try_loss(
             loss,
@@ -44,9 +51,18 @@ def make_loss(config: Config, *, multi_label: bool = False) -> Loss:
     return loss
 
 
-def build_loss(config: Config) -> Loss:
-    """Build the loss, whose parameters start alike each time; it may not fit the targets."""
+def build_loss(config: Config, class_weights: Sequence[float] | None = None) -> Loss:
+    """Build the loss, whose parameters start alike each time; it may not fit the targets.
+
+    Balanced weights that are not given, because the data is not read, are NaN.
+    """
     chosen = config.loss
+    if isinstance(chosen, WeightedLoss) and (typed := chosen.class_weights) is not None:
+        unknown = [math.nan] * config.data.class_count
+        weights = (class_weights or unknown) if typed == "balanced" else typed
+        double = config.trainer.precision in (64, "64-true")
+        dtype = torch.float64 if double else torch.float32
+        return ClassWeighted(chosen.build(), torch.tensor(weights, dtype=dtype))
     if not isinstance(chosen, CustomLoss):
         return chosen.build()
     with torch.random.fork_rng([]):  # its parameters start alike, whatever the model has drawn

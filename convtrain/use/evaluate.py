@@ -40,7 +40,7 @@ from convtrain.training.trainer import make_trainer
 from convtrain.use.as_on_devices import DividedBatches, SumsByDevice, devices_of
 from convtrain.use.class_matching import Divided, match_classes, relabel
 from convtrain.use.evaluation_arguments import ALL, FLIP, check_arguments, default_name
-from convtrain.use.load import class_names
+from convtrain.use.load import class_names, class_weights
 from convtrain.use.threads import threads_of
 from convtrain.use.undivided import is_undivided, read_undivided
 
@@ -193,8 +193,10 @@ def _make_task(
             f"{run.path}: predicts any number of labels, and the images to evaluate have one class "
             f"each; give data with the targets of the training"
         )
-    metrics = make_metrics(config, data)
-    task = make_task(config, model, multi_label=several, metrics=metrics)
+    task = make_task(
+        config, model, multi_label=several, class_weights=class_weights(run, config),
+        metrics=make_metrics(config, data),
+    )  # fmt: skip
     if config.trainer.precision in (64, "64-true"):
         task.double()  # or the weights would be rounded
     load_weights(model, read_weights(path, run), path)

@@ -6,12 +6,14 @@ import torch
 
 from convtrain.assembly import build_model, wants_channels_last
 from convtrain.command.job_config import config_of
+from convtrain.config.groups.loss import WeightedLoss
 from convtrain.config.groups.model import DeclaredModel
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, first_line
+from convtrain.errors import ConfigError, CorruptDataError, first_line
 from convtrain.models.build import Style
 from convtrain.models.memory import lay_channels_last
 from convtrain.run.directory import Run
+from convtrain.training.beginning import CLASS_WEIGHTS
 from convtrain.training.devices import kind_of_device
 from convtrain.training.precision import make_precision
 from convtrain.training.saved_weights import find_checkpoint, load_weights, read_weights
@@ -81,6 +83,23 @@ def class_names(run: Run, config: Config) -> list[str]:
     """Return the names of the classes that a run's model knows, in the order of its logits."""
     names = run.read_provenance().get("classes") or config.data.class_names
     return list(map(str, names))
+
+
+def class_weights(run: Run, config: Config) -> list[float] | None:
+    """Return the weights that have balanced the classes in a run's loss, if any have.
+
+    Raises:
+        CorruptDataError: the run's provenance does not have them.
+    """
+    if not isinstance(config.loss, WeightedLoss) or config.loss.class_weights != "balanced":
+        return None
+    known = run.read_provenance().get(CLASS_WEIGHTS)
+    if not isinstance(known, list) or len(known) != config.data.class_count:
+        raise CorruptDataError(
+            f"{run.path}: provenance.json lacks the {CLASS_WEIGHTS} of the training, so the loss "
+            f"is not known; restore the file"
+        )
+    return known
 
 
 def _to_use(config: Config, style: Style | None, device: torch.device) -> Config:

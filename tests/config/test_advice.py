@@ -148,7 +148,7 @@ NOT_ACROSS = {
     "augment.random_erasing=1": "augment.transforms=[RandomErasing]",
     "model.pretrained=true": "type model.weights=DEFAULT, or a file or a run",
     "data.image_size=32": "data.shape=[CHANNELS,HEIGHT,WIDTH]",
-    "loss.weight=1": "the loss has no weights for classes; leave it out",
+    "loss.weight=1": "did you mean loss.class_weights?",
     "trainer.epochs=3": "did you mean trainer.max_epochs?",
     "trainer.devises=3": "did you mean trainer.devices?",
     "data.num_workers=3": "images are decoded once, without workers; leave it out",

@@ -234,11 +234,15 @@ def test_a_mistake_is_one_line(typed: str, says: str, capsys: pytest.CaptureFixt
     assert not printed.out
 
 
+WEIGHTED = ("cross_entropy", "bce", "focal", "multi_margin", "nll")
 LOSSES = ("cross_entropy", "bce", "focal", "mse", "multi_margin", "nll", "sum")
 CHOICES = (
     *((f"loss={loss}",) for loss in LOSSES),
     ("loss=focal", "loss.form=sigmoid", "loss.alpha=0.25", "scheduler=cosine"),
     ("loss=focal", "loss.alpha=[1,1,1,1,1,1,1,1,1,2]", "scheduler=cosine_restarts"),
+    *((f"loss={loss}", f"loss.class_weights={[*range(1, 11)]}") for loss in WEIGHTED),
+    ("loss=focal", "loss.form=sigmoid", "loss.class_weights=balanced"),
+    ("loss.label_smoothing=0.1", "loss.class_weights=balanced"),
     ("loss.label_smoothing=0.1", "scheduler=linear", "scheduler.final_fraction=0.1"),
     ("loss=bce", "loss.label_smoothing=0.1", "scheduler=step", "scheduler.warmup_epochs=0.5"),
     ("loss=custom", "loss._target_=torch.nn.CrossEntropyLoss", "loss.label_smoothing=0.1"),
@@ -258,9 +262,19 @@ def test_the_loop_trains_with_the_configured_loss(chosen: tuple[str, ...]) -> No
     criterion = re.findall(r"    criterion = (.*)\.to\(device\)", text)
     file |= {"logits": torch.randn(6, 10), "labels": torch.randint(10, (6,))}
     file |= {"criterion": eval(criterion[0], file)} if criterion else {}
+    weights = re.findall(r"    class_weights = (.*)", text)
+    file |= {"device": "cpu", "class_weights": None}
+    if weights:
+        labels, file["labels"] = file["labels"], torch.arange(1100).sqrt().long() % 10
+        counts = file["labels"].bincount().tolist()
+        file["class_weights"] = eval(weights[0], file)
+        file["labels"] = labels
     loss = text.partition("loss = ")[2] if "losses" not in text else text.rpartition("loss = ")[2]
     ours = eval("(" + loss.partition("# Step 5")[0] + ")", file)
-    theirs = make_loss(config)(file["logits"], file["labels"])
+    weights = [1100 / (10 * count) for count in counts] if weights else None
+    theirs = make_loss(config, class_weights=weights)(file["logits"], file["labels"])
+    if weights and "focal" not in chosen[0]:  # ours is written to have a finite gradient
+        assert torch.equal(ours, theirs)
     assert torch.allclose(ours, theirs, rtol=1e-6, atol=0)
     left_out = {"scheduler=plateau", "augment"} if "scheduler=plateau" in chosen else set()
     assert all(each in text for each in left_out)

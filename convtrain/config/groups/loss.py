@@ -16,6 +16,7 @@ from convtrain.config.torch_losses import known
 from convtrain.config.trust import LOSS
 
 ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
+ClassWeights = Literal["balanced"] | Annotated[list[ClassWeight], Field(min_length=1)] | None
 
 
 class LossChoice(Choice):
@@ -29,14 +30,26 @@ class LossChoice(Choice):
         return partial(self.builder, **self.arguments, **runtime)
 
 
-class CrossEntropy(LossChoice):
-    builds = "torch.nn.functional:cross_entropy"
+class WeightedLoss(LossChoice):
+    """A loss that :class:`~convtrain.training.losses.ClassWeighted` may call with weights."""
+
+    class_weights: ClassWeights = Field(
+        default=None, description="factor of each class's loss; balanced: rare classes count more"
+    )
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {key: value for key, value in super().arguments.items() if key != "class_weights"}
+
+
+class CrossEntropy(WeightedLoss):
+    builds = "convtrain.training.losses:cross_entropy"
     name: Literal["cross_entropy"] = Field(description="loss function")
     label_smoothing: Fraction = Field(description="part of the target spread over all classes, 0-1")
 
 
-class MultiMargin(LossChoice):
-    builds = "torch.nn.functional:multi_margin_loss"
+class MultiMargin(WeightedLoss):
+    builds = "convtrain.training.losses:multi_margin"
     takes_fractions = False
     name: Literal["multi_margin"] = Field(description="loss function")
     margin: float = Field(
@@ -45,19 +58,19 @@ class MultiMargin(LossChoice):
     p: int = Field(ge=1, le=2, description="exponent of the margin")
 
 
-class NLL(LossChoice):
+class NLL(WeightedLoss):
     builds = "convtrain.training.losses:nll"
     name: Literal["nll"] = Field(description="loss function")
 
 
-class BCE(LossChoice):
+class BCE(WeightedLoss):
     builds = "convtrain.training.losses:bce"
     takes_labels = True
     name: Literal["bce"] = Field(description="loss function")
     label_smoothing: Fraction = Field(description="part of the target spread over all classes, 0-1")
 
 
-class Focal(LossChoice):
+class Focal(WeightedLoss):
     builds = "convtrain.training.losses:focal"
     takes_labels = True  # in its sigmoid form
     name: Literal["focal"] = Field(description="loss function")

@@ -42,7 +42,15 @@ RESERVED = (
         "DataLoader",
         "TensorDataset",
     ),
-    *("draw_like_torch", "stochastic_depth", "focal_loss", "model", "optimizer", "scheduler"),
+    *(
+        "draw_like_torch",
+        "stochastic_depth",
+        "focal_loss",
+        "class_weights",
+        "model",
+        "optimizer",
+        "scheduler",
+    ),
 )
 """Names that the file uses for something else."""
 PARALLEL = ("Concat", "Sum", "Dense")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from convtrain.config.groups.loss import CustomLoss, Focal
+from convtrain.config.groups.loss import CustomLoss, Focal, WeightedLoss
 from convtrain.config.groups.optimizer import GROUPING, CustomOptimizer, Muon
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError
@@ -27,6 +27,7 @@ def training_loop(config: Config, class_name: str) -> list[str]:
     if isinstance(config.loss, CustomLoss):
         criterion = fit(f"criterion = {shown}.to(device)", 4)
         shown = "criterion(logits, labels)"
+    criterion += _class_weights(config)
     left_out = [*left_out, *missing, *_others(config)]
     shape = ", ".join(map(str, data.shape))
     clip = []
@@ -185,7 +186,7 @@ def _schedule(config: Config) -> tuple[list[str], list[str]]:
 
 FOCAL = """
 
-def focal_loss(logits, labels):
+def focal_loss(logits, labels{weights}):
     # Cross entropy times (1 - p)^gamma, where p is the probability of the answer.
     targets = F.one_hot(labels, logits.shape[1]).float()
 """
@@ -202,15 +203,20 @@ def _loss(config: Config) -> tuple[list[str], str]:
     """Return what defines the loss, and its value of ``logits`` and ``labels``, or its module."""
     chosen, values = config.loss, config.loss.arguments
     one_hot = f"F.one_hot(labels, {config.data.class_count}).float()"
+    is_weighted = isinstance(chosen, WeightedLoss) and chosen.class_weights is not None
+    weights = ", class_weights" if is_weighted else ""
+    each, mean = (f'{weights}, reduction="none"', ".mean()") if is_weighted else ("", "")
     match chosen.name:
         case "cross_entropy":
             given = _changed(torch.nn.functional.cross_entropy, values)
-            return [], f"F.cross_entropy({', '.join(filter(None, ['logits, labels', given]))})"
+            inside = ", ".join(filter(None, [f"logits, labels{each}", given]))
+            return [], f"F.cross_entropy({inside}){mean}"
         case "multi_margin":
             given = _changed(torch.nn.functional.multi_margin_loss, values)
+            given = ", ".join(filter(None, [given, "weight=class_weights" * is_weighted]))
             return [], f"F.multi_margin_loss({', '.join(filter(None, ['logits, labels', given]))})"
         case "nll":
-            return [], "F.nll_loss(F.log_softmax(logits, dim=1), labels)"
+            return [], f"F.nll_loss(F.log_softmax(logits, dim=1), labels{each}){mean}"
         case "mse":
             return [], f"F.mse_loss(logits, {one_hot})"
         case "sum":
@@ -219,10 +225,15 @@ def _loss(config: Config) -> tuple[list[str], str]:
             smoothing = values["label_smoothing"]
             if smoothing:
                 one_hot += f" * (1 - {smoothing}) + {smoothing} / {config.data.class_count}"
-            return [], f"F.binary_cross_entropy_with_logits(logits, {one_hot})"
+            weights = ", pos_weight=class_weights" * is_weighted
+            return [], f"F.binary_cross_entropy_with_logits(logits, {one_hot}{weights})"
     if isinstance(chosen, Focal):
         alpha = literal(chosen.alpha)
-        if chosen.form == "softmax":
+        if is_weighted:
+            losses = "(losses * class_weights)"
+            if chosen.form == "sigmoid":
+                losses = "(has * class_weights + lacks)"
+        elif chosen.form == "softmax":
             losses = (
                 "losses"
                 if chosen.alpha is None
@@ -233,8 +244,9 @@ def _loss(config: Config) -> tuple[list[str], str]:
         else:
             losses = f"({alpha} * has + (1 - {alpha}) * lacks)"
         body = SOFTMAX if chosen.form == "softmax" else SIGMOID
-        text = FOCAL + body.format(gamma=literal(chosen.gamma), losses=losses)
-        return text.splitlines(), "focal_loss(logits, labels)"
+        text = FOCAL.format(weights=weights)
+        text += body.format(gamma=literal(chosen.gamma), losses=losses)
+        return text.splitlines(), f"focal_loss(logits, labels{weights})"
     assert isinstance(chosen, CustomLoss)
     given = ", ".join(f"{key}={_tensor(value)}" for key, value in values.items())
     if chosen.target.startswith("torch.nn."):
@@ -243,6 +255,17 @@ def _loss(config: Config) -> tuple[list[str], str]:
         f"loss._target_={chosen.target}: the file imports torch alone; choose a loss of torch, "
         f"such as loss=cross_entropy"
     )
+
+
+def _class_weights(config: Config) -> list[str]:
+    """Return the statement that makes the class weights, if the loss has them."""
+    if not isinstance(config.loss, WeightedLoss) or (chosen := config.loss.class_weights) is None:
+        return []
+    if chosen != "balanced":
+        return fit(f"class_weights = torch.tensor({literal(chosen)}, device=device)", 4)
+    count = config.data.class_count
+    images = f"torch.bincount(labels, minlength={count})"
+    return fit(f"class_weights = (len(labels) / ({count} * {images})).to(device)", 4)
 
 
 def _tensor(value: object) -> str:
@@ -254,6 +277,8 @@ def _others(config: Config) -> list[str]:
     """Return the other keys that change the training and that the loop does not follow."""
     trainer, augment = config.trainer, config.augment
     found = []
+    if config.data.sampling != "shuffled":
+        found.append(f"data.sampling={config.data.sampling}")
     if any(getattr(augment, key) for key in AUGMENTS):
         found.append("augment")
     if trainer.accumulate_grad_batches != 1:
