@@ -26,11 +26,11 @@ from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, ConvtrainError, error_line
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
-from convtrain.training.class_weights import class_weights_from
 from convtrain.training.devices import check_devices
 from convtrain.training.objectives import (
     build_loss,
     check_loss_targets,
+    class_weights_of,
     make_loss,
     make_metrics,
 )
@@ -77,8 +77,8 @@ def forecast(config: Config) -> Forecast:
     data = make_data(config)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
-    class_weights_from(config, data)
-    make_loss(config, multi_label=data.is_multi_label)
+    weights = class_weights_of(config, data)
+    make_loss(config, multi_label=data.is_multi_label, class_weights=weights)
     make_metrics(config, data)
     _check_the_rest(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -35,13 +35,12 @@ from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
 from convtrain.training.callbacks.stopping import why_early
-from convtrain.training.class_weights import class_weights_from
 from convtrain.training.evaluation import keep_test, measured
 from convtrain.training.loggers.custom import end, make_custom_loggers
 from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.numbers import Newest
 from convtrain.training.loggers.tensorboard import tensorboard_of
-from convtrain.training.objectives import check_loss_targets, make_metrics
+from convtrain.training.objectives import check_loss_targets, class_weights_of, make_metrics
 from convtrain.training.small_batches import check_smallest_batch
 from convtrain.training.task import Task
 from convtrain.training.trainer import Trainer, make_trainer
@@ -61,7 +60,6 @@ class Assembled:
     trainer: Trainer
     recorder: Recorder | None
     fingerprint: str  # a hash of the data
-    class_weights: list[float] | None  # that balance the data
     started: float  # when the assembly began, on time.perf_counter
 
 
@@ -93,11 +91,10 @@ def assemble(
     fingerprint = data_fingerprint(data.splits)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
-    metrics = make_metrics(config, data)
-    weights = class_weights_from(config, data)
     task = make_task(
-        config, model, multi_label=data.is_multi_label, class_weights=weights, metrics=metrics
-    )
+        config, model, multi_label=data.is_multi_label, metrics=make_metrics(config, data),
+        class_weights=class_weights_of(config, data),
+    )  # fmt: skip
     recorder = make_recorder(config, run.path)
     used = [*callbacks, *make_callbacks(config, run, data), *([recorder] if recorder else [])]
     used.append(SameEverywhere(asked, fingerprint, run.path))
@@ -107,9 +104,7 @@ def assemble(
     loggers = [*make_loggers(config, run.path), *custom.values(), Newest(task.entries.newest)]
     task.resuming.loggers = custom
     trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=used, loggers=loggers)
-    return Assembled(
-        asked, config, run, data, task, trainer, recorder, fingerprint, weights, started
-    )
+    return Assembled(asked, config, run, data, task, trainer, recorder, fingerprint, started)
 
 
 def train(
@@ -138,7 +133,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
     task.resuming.run_id = begin(
         parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found),
         classes=parts.data.splits.classes, multi_label=parts.data.is_multi_label,
-        class_weights=parts.class_weights, custom=task.resuming.loggers,
+        class_weights=class_weights_of(config, parts.data), custom=task.resuming.loggers,
     )  # fmt: skip
     trainer.checkpoint_files.found = found
     tested, ready = None, time.perf_counter()
@@ -169,8 +164,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         "images_per_second": entries.images / max(entries.seconds, 1e-9),
         "data_share_of_time": min(data_seconds / max(entries.seconds, 1e-9), 1.0),
         "callback_metrics": others,
-        "steps": trainer.global_step,
-        "epochs": epochs,
+        "steps": trainer.global_step, "epochs": epochs,
         "stopped_early": why_early(trainer, epochs),
         "wall_time_seconds": ended - parts.started,
         "seconds": {
@@ -178,8 +172,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
             "recorder": parts.recorder.overhead.seconds if parts.recorder else 0.0,
             "val": entries.validation_seconds, "test": ended - trained,
         },
-        "tested_checkpoint": tested,
-        "tested_split": parts.data.splits.tested,
+        "tested_checkpoint": tested, "tested_split": parts.data.splits.tested,
         "parameters": sum(p.numel() for p in task.model.parameters()),
     }  # fmt: skip
     if (recorder := parts.recorder) is not None:

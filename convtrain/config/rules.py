@@ -1,7 +1,7 @@
 """Rules between keys, and between keys and the data; the schema checks each key by itself.
 
 The parameters of a rule are the sections that it compares. Those that read the data's section alone
-are in :mod:`convtrain.config.data_rules`.
+are in :mod:`convtrain.config.data_rules`, those of the loss in :mod:`convtrain.config.loss_rules`.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ from inspect import signature
 from convtrain.config.data_rules import (
     DATA_RULES,
     FILE_RULES,
-    class_count,
     class_mistakes,
     synthetic_mistakes,
 )
@@ -24,17 +23,16 @@ from convtrain.config.groups.data import (
     Synthetic,
 )
 from convtrain.config.groups.logger import Logger
-from convtrain.config.groups.loss import CustomLoss, Focal, Loss, WeightedLoss
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import CustomScheduler, Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
 from convtrain.config.lightning_callbacks import AVERAGING, callback_refusal
+from convtrain.config.loss_rules import LOSS_RULES
 from convtrain.config.mistakes import Mistake
 from convtrain.config.monitors import monitored, taken_names
 from convtrain.config.parameter_groups import group_mistakes
 from convtrain.config.schema import Config
 from convtrain.config.targets import Target, unnamed
-from convtrain.config.torch_losses import loss_refusal
 from convtrain.errors import ConfigError
 
 Mistakes = Iterator[Mistake]
@@ -151,68 +149,6 @@ def _augment(data: Data, augment: Augment) -> Mistakes:
         yield Mistake("augment.cutout", text)
 
 
-def _mixup(augment: Augment, loss: Loss) -> Mistakes:
-    for key in ("mixup", "cutmix"):
-        if getattr(augment, key) and not loss.takes_fractions:
-            yield Mistake(
-                f"augment.{key}",
-                f"loss={loss.name} has no place for images of two classes; add augment.{key}=0, "
-                f"or choose loss=cross_entropy, nll or mse",
-            )
-
-
-def _several_labels(data: Data, loss: Loss) -> Mistakes:
-    if data.is_multi_label:
-        yield from several_labels(data, loss)
-
-
-def several_labels(data: Data, loss: Loss) -> Mistakes:
-    """Yield what cannot be where an image has any number of labels."""
-    have = f"the images of data={data.name} have any number of labels"
-    if data.sampling == "balanced":
-        text = f"draws each class equally often, and {have}; type data.sampling=shuffled"
-        yield Mistake("", f"data.sampling=balanced: {text}")
-    if not loss.takes_labels:
-        named = loss.where if isinstance(loss, CustomLoss) else f"loss={loss.name}"
-        yield Mistake("", f"{named}: expects one class an image, and {have}; type loss=bce")
-    elif isinstance(loss, Focal) and loss.form == "softmax":
-        text = f"expects one class an image, and {have}; type loss.form=sigmoid"
-        yield Mistake("", f"loss.form=softmax: {text}")
-
-
-def _torch_loss(loss: Loss) -> Mistakes:
-    if isinstance(loss, CustomLoss) and (reason := loss_refusal(loss.target)) is not None:
-        yield Mistake("loss._target_", reason)
-
-
-def _class_weights(data: Data, loss: Loss) -> Mistakes:
-    if not isinstance(loss, WeightedLoss) or (weights := loss.class_weights) is None:
-        return
-    key, count = "loss.class_weights", class_count(data)[1]
-    if isinstance(loss, Focal) and loss.alpha is not None:
-        yield Mistake(key, "cannot be combined with loss.alpha, another weight; leave one out")
-    if weights == "balanced" and data.sampling == "balanced":
-        text = "data.sampling=balanced draws each class equally often already; leave one out"
-        yield Mistake(key, text)
-    elif isinstance(weights, list) and count not in (None, len(weights)):
-        text = f"has {len(weights)} weights, the data has {count} classes; give one for each"
-        yield Mistake(key, text)
-    elif isinstance(weights, list) and not any(weights):
-        yield Mistake(key, "are all 0, so that nothing is learnt; give one above 0")
-
-
-def _focal(data: Data, loss: Loss) -> Mistakes:
-    if not isinstance(loss, Focal) or loss.alpha is None:
-        return
-    count = class_count(data)[1]
-    if isinstance(loss.alpha, list) == (loss.form == "sigmoid"):
-        text = "one number, such as 0.25" if loss.form == "sigmoid" else "a weight for each class"
-        yield Mistake("loss.alpha", f"is {text}, with loss.form={loss.form}")
-    elif isinstance(loss.alpha, list) and count not in (None, len(loss.alpha)):
-        text = f"has {len(loss.alpha)} weights, the data has {count} classes; give one for each"
-        yield Mistake("loss.alpha", text)
-
-
 def _custom(callbacks: Callbacks, trainer: Trainer) -> Mistakes:
     yield from unnamed(callbacks.custom, "callbacks.custom", "mypackage.MyCallback")
     for index, declared in enumerate(callbacks.custom):
@@ -298,7 +234,6 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     *DATA_RULES, _known_batches, _devices, _sharded, _sharded_optimizer, _cuda_graphs, _augment,
-    _mixup, _several_labels, _torch_loss, _class_weights, _focal, _custom, _loggers, _nesterov,
-    _parameter_groups, _sharded_groups, monitored, taken_names, _monitors, _nothing_trained,
-    _nothing_kept,
+    *LOSS_RULES, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, monitored,
+    taken_names, _monitors, _nothing_trained, _nothing_kept,
 )  # fmt: skip

@@ -4,23 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from convtrain.config.groups.loss import WeightedLoss
-from convtrain.config.schema import Config
-from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, few
-
-
-def class_weights_from(config: Config, data: ImageData) -> list[float] | None:
-    """Return the weights that balance the training images; None if none are to be balanced.
-
-    Raises:
-        ConfigError: a class has no image, or a label is one of all images.
-    """
-    loss = config.loss
-    if not isinstance(loss, WeightedLoss) or loss.class_weights != "balanced":
-        return None
-    names = data.splits.classes or config.data.class_names
-    return balanced_weights(data.splits.train.labels, names)
 
 
 def balanced_weights(labels: Tensor, names: Sequence[str]) -> list[float]:

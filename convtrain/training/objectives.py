@@ -9,9 +9,9 @@ from torch import nn
 from torchmetrics import Metric
 
 from convtrain.config.groups.loss import CustomLoss, WeightedLoss
+from convtrain.config.loss_rules import several_labels
 from convtrain.config.metrics import mode_of
 from convtrain.config.monitors import monitors
-from convtrain.config.rules import several_labels
 from convtrain.config.schema import Config
 from convtrain.config.torch_losses import known
 from convtrain.data.module import ImageData
@@ -19,6 +19,7 @@ from convtrain.data.randomness import derive_seed
 from convtrain.errors import ConfigError
 from convtrain.process.ranks import rank_info
 from convtrain.training.chosen_metrics import try_metrics
+from convtrain.training.class_weights import balanced_weights
 from convtrain.training.custom_losses import TorchLoss, try_loss
 from convtrain.training.losses import ClassWeighted, Loss
 
@@ -29,6 +30,19 @@ def check_loss_targets(config: Config, *, multi_label: bool) -> None:
     """Raise ConfigError if images have any number of labels, and loss or sampling expects one."""
     if multi_label and (wrong := list(several_labels(config.data, config.loss))):
         raise ConfigError(*(mistake.text for mistake in wrong))
+
+
+def class_weights_of(config: Config, data: ImageData) -> list[float] | None:
+    """Return the weights that balance the training images; None if none are to be balanced.
+
+    Raises:
+        ConfigError: a class has no image, or a label is one of all images.
+    """
+    loss = config.loss
+    if not isinstance(loss, WeightedLoss) or loss.class_weights != "balanced":
+        return None
+    names = data.splits.classes or config.data.class_names
+    return balanced_weights(data.splits.train.labels, names)
 
 
 def make_loss(
