@@ -37,6 +37,7 @@ from convtrain.training.objectives import (
 from convtrain.training.optimizers.build import GroupSummary, make_optimizer, summarize
 from convtrain.training.parts import Parts, named_parameters, parts_of
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
+from convtrain.training.starting_weights import read_starting_weights
 from convtrain.training.trainer import make_trainer
 
 CHECKPOINT_BYTES, TENSOR_BYTES = 10_000, 500  # of a checkpoint, in addition to its numbers
@@ -72,6 +73,7 @@ def forecast(config: Config) -> Forecast:
     check_targets(config)
     chosen = config.trainer
     model = make_model_on_meta(config)
+    read_starting_weights(config, model)
     parts = parts_of(model, build_loss(config))
     groups = summarize(config.optimizer, parts)
     data = make_data(config)

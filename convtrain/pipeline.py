@@ -17,7 +17,6 @@ from convtrain.assembly import (
     make_recorder,
     make_task,
 )
-from convtrain.config.monitors import measured_names
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
 from convtrain.data.images import Splits
@@ -34,14 +33,13 @@ from convtrain.training.beginning import begin, checkpoint_to_resume, logged_bef
 from convtrain.training.callbacks.checkpoints import load_best_weights
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.rank_consistency import SameEverywhere, data_fingerprint
-from convtrain.training.callbacks.stopping import why_early
-from convtrain.training.evaluation import keep_test, measured
+from convtrain.training.evaluation import keep_test, make_result
 from convtrain.training.loggers.custom import end, make_custom_loggers
-from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.loggers.numbers import Newest
 from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.objectives import check_loss_targets, class_weights_of, make_metrics
 from convtrain.training.small_batches import check_smallest_batch
+from convtrain.training.starting_weights import Loaded, read_starting_weights
 from convtrain.training.task import Task
 from convtrain.training.trainer import Trainer, make_trainer
 
@@ -60,6 +58,7 @@ class Assembled:
     trainer: Trainer
     recorder: Recorder | None
     fingerprint: str  # a hash of the data
+    weights: Loaded | None  # what the model begins with
     started: float  # when the assembly began, on time.perf_counter
 
 
@@ -87,7 +86,9 @@ def assemble(
     pl.seed_everything(config.seed, verbose=False)
 
     model = make_model(config)  # before the data is read, which may take long
+    weights = read_starting_weights(config, model, run)
     data = make_data(config, splits)
+    loaded = weights and weights.load(model, config, data.splits.classes)
     fingerprint = data_fingerprint(data.splits)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
@@ -104,7 +105,9 @@ def assemble(
     loggers = [*make_loggers(config, run.path), *custom.values(), Newest(task.entries.newest)]
     task.resuming.loggers = custom
     trainer = make_trainer(config.trainer, run_dir=run.path, callbacks=used, loggers=loggers)
-    return Assembled(asked, config, run, data, task, trainer, recorder, fingerprint, started)
+    return Assembled(
+        asked, config, run, data, task, trainer, recorder, fingerprint, loaded, started
+    )
 
 
 def train(
@@ -134,6 +137,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found),
         classes=parts.data.splits.classes, multi_label=parts.data.is_multi_label,
         class_weights=class_weights_of(config, parts.data), custom=task.resuming.loggers,
+        weights=parts.weights,
     )  # fmt: skip
     trainer.checkpoint_files.found = found
     tested, ready = None, time.perf_counter()
@@ -156,25 +160,11 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         end(task.resuming.loggers)
         parts.data.close()
 
-    ended, entries, epochs = time.perf_counter(), task.entries, task.progress.epochs
-    names = measured_names(config.metrics)
-    others = {k: v for k, v in entries.newest.items() if k not in (*COLUMNS, *names)}
-    result: Result = {
-        **measured(entries, names),
-        "images_per_second": entries.images / max(entries.seconds, 1e-9),
-        "data_share_of_time": min(data_seconds / max(entries.seconds, 1e-9), 1.0),
-        "callback_metrics": others,
-        "steps": trainer.global_step, "epochs": epochs,
-        "stopped_early": why_early(trainer, epochs),
-        "wall_time_seconds": ended - parts.started,
-        "seconds": {
-            "start": ready - parts.started, "train": entries.seconds, "data": data_seconds,
-            "recorder": parts.recorder.overhead.seconds if parts.recorder else 0.0,
-            "val": entries.validation_seconds, "test": ended - trained,
-        },
-        "tested_checkpoint": tested, "tested_split": parts.data.splits.tested,
-        "parameters": sum(p.numel() for p in task.model.parameters()),
-    }  # fmt: skip
+    result = make_result(
+        config, task, trainer, (parts.started, ready, trained, time.perf_counter()),
+        waited=data_seconds, recorded=parts.recorder.overhead.seconds if parts.recorder else 0.0,
+        tested=tested, split=parts.data.splits.tested,
+    )  # fmt: skip
     if (recorder := parts.recorder) is not None:
         share, size = recorder.overhead_share, recorder.bytes_written
         result["recorder"] = {"share_of_time": share, "bytes": size}

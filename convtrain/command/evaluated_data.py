@@ -76,7 +76,7 @@ def evaluated_config(run: Run, arguments: Sequence[str] = ()) -> Config:
         is_new = chosen is not None and key not in learned and is_below(key, "data")
         return chosen.origin(key) if chosen is not None and is_new else str(run.config)
 
-    return resolve_config(stored, origin=origin, judged=("data",))
+    return resolve_config(stored, origin=origin, judged=("data",), is_new=False)
 
 
 def _refusal(override: Override) -> str | None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.command.data_facts import fill_in
+from convtrain.command.following import follow_weights, set_by_user
 from convtrain.command.overrides import at_home
 from convtrain.command.resolve import to_plain
 from convtrain.command.resume import read_config, stored_config
@@ -16,10 +17,12 @@ from convtrain.config.mistakes import TYPED, Mistake, Origin, line
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, first_line
 from convtrain.run.directory import Run
+from convtrain.run.starting_weights import is_published_name
 
+WEIGHTS = "model.weights"
 PATHS = (
     "data.root", "data.file", "data.train.root", "data.val.root", "data.test.root",
-    "data.cache_dir", "resume",
+    "data.cache_dir", "resume", WEIGHTS,
 )  # fmt: skip
 
 
@@ -30,7 +33,7 @@ def config_of(run: Run, *, reads_data: bool = True) -> Config:
     """
     stored = read_config(run)
     stored["resume"] = None
-    return resolve_config(stored, reads_data=reads_data)
+    return resolve_config(stored, reads_data=reads_data, is_new=False)
 
 
 def resolve_config(
@@ -40,8 +43,9 @@ def resolve_config(
     cwd: Path | None = None,
     reads_data: bool = True,
     judged: Sequence[str] | None = None,
+    is_new: bool = True,
 ) -> Config:
-    """Resolve interpolations, fill in what follows from the data's folders or shape, and validate.
+    """Resolve interpolations, fill in what follows from the data and the weights, and validate.
 
     Args:
         composed: without Hydra's own node. If it names a run to resume, the configuration of
@@ -50,6 +54,7 @@ def resolve_config(
         cwd: the folder that relative paths start from, if not the working directory.
         reads_data: False does not look at the files of the data.
         judged: the sections to which the rules between keys apply; by default all.
+        is_new: False for the configuration of a run, whose data has followed its weights already.
 
     Raises:
         ConfigError: with one line for each mistake.
@@ -57,7 +62,7 @@ def resolve_config(
     if resume := _resumed(composed, origin):
         resume = str((cwd or Path()) / at_home(resume))
         composed, typed = stored_config(resume, overrides, composed), origin
-        file = str(Run(resume).config)
+        file, is_new = str(Run(resume).config), False
 
         def origin(key: str) -> str:
             return TYPED if typed is not None and typed(key) == TYPED else file
@@ -68,11 +73,15 @@ def resolve_config(
     for key in PATHS:
         with contextlib.suppress(OmegaConfBaseException):  # reported with the others
             path = OmegaConf.select(composed, key)
+            if key == WEIGHTS and is_published_name(str(path)):
+                continue
             if isinstance(path, str) and path and (cwd or path.startswith("~")):
                 OmegaConf.update(composed, key, str((cwd or Path()) / at_home(path)))
-    folder = fill_in(composed) if reads_data else []
+    kept = set_by_user(composed, overrides)
+    found = fill_in(composed) if reads_data else []
+    found += follow_weights(composed, kept) if is_new else []
     plain, unresolved = to_plain(composed)
-    return validate(plain, origin, [*folder, *unresolved], reads_data=reads_data, judged=judged)
+    return validate(plain, origin, [*found, *unresolved], reads_data=reads_data, judged=judged)
 
 
 def _resumed(composed: DictConfig, origin: Origin | None) -> str | None:

@@ -1,13 +1,13 @@
-"""Models of timm by their names, and the weights that timm publishes."""
+"""Models of timm by their names, the weights that timm publishes, and the images they expect."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from convtrain.errors import ConfigError, did_you_mean
+from convtrain.errors import ConfigError, MissingDataError, did_you_mean, first_line
 from convtrain.models.build import PROBE_BATCH, check_output
 from convtrain.program import install
 
@@ -29,6 +29,46 @@ def build_timm_model(name: str, input_shape: Sequence[int], num_classes: int) ->
 
     check_output(run, input_shape, num_classes, f"model.name={name}")
     return make()
+
+
+def expected_pixels(name: str, weights: str) -> dict[str, object]:
+    """Return the values of ``data`` that timm's weights expect; ConfigError if it has none."""
+    timm, where = _timm(), f"model.weights={weights}"
+    _creator(name)
+    if weights != "DEFAULT":
+        raise ConfigError(f"{where}: the weights of timm are named in model.name; type DEFAULT")
+    known = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if not known or not timm.is_model_pretrained(name):
+        raise ConfigError(f"{where}: timm publishes no weights for {name}; type a file or a run")
+    side = min(known.input_size[1:])
+    return {
+        "shape": list(known.input_size),
+        "mean": list(known.mean),
+        "std": list(known.std),
+        "store_size": round(side / known.crop_pct),
+        "eval_crop": known.crop_pct,
+        "interpolation": "bilinear" if known.interpolation == "bilinear" else "bicubic",
+    }
+
+
+def tensors_from_timm(name: str, weights: str) -> dict[str, Tensor]:
+    """Return the weights that timm publishes for a model, which timm downloads and converts.
+
+    A MissingDataError says where the file is if it can neither be read nor be downloaded.
+    """
+    create = _creator(name)
+    devices: list[int] = []  # no random numbers of a GPU are drawn
+    try:
+        with torch.random.fork_rng(devices), torch.device("cpu"):
+            return create(pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        cfg = _timm().get_pretrained_cfg(name)
+        repository = f"https://huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
+        raise MissingDataError(
+            f"model.weights={weights}: the weights of {name} cannot be downloaded "
+            f"({first_line(error)}); download model.safetensors of {repository} elsewhere and type "
+            f"model.weights=FILE, or copy the hub's cache here and set HF_HOME to it"
+        ) from error
 
 
 def _timm() -> ModuleType:

@@ -65,7 +65,8 @@ def _next_commands(
         longer = commands.longer(result["epochs"], *limits)
         yield "train longer", commands.resume_command(run_dir, *longer)
     if (other := OTHER_STYLE.get(config.model.style)) is not None:
-        kept = commands.without(overrides, "model", "resume")
+        kept = commands.without(overrides, "model.style", "resume")
+        kept = [text for text in kept if commands.key_of(text) != "model"]
         yield "the other style", commands.train_command(*kept, f"model={other}")
 
 

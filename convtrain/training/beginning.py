@@ -18,6 +18,7 @@ from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.position import saved_position
 from convtrain.training.provenance import collect_provenance
 from convtrain.training.resuming import file_loggers
+from convtrain.training.starting_weights import WEIGHTS, Loaded
 
 log = logging.getLogger("convtrain")
 
@@ -70,6 +71,7 @@ def begin(
     class_weights: Sequence[float] | None,
     custom: Custom,
     resumes: bool,
+    weights: Loaded | None = None,
 ) -> str:
     """Record configuration and provenance on rank 0; return the run's id.
 
@@ -81,6 +83,7 @@ def begin(
         multi_label: an image has any number of labels.
         class_weights: those that balance the data.
         custom: loggers that the configuration names by ``_target_``.
+        weights: what the model began with; a run that is resumed has it in its provenance.
     """
     device = str(trainer.strategy.root_device)
     if device.startswith("cuda"):
@@ -116,6 +119,8 @@ def begin(
         names = classes or config.data.class_names
         each = (f"{name} {weight:.4g}" for name, weight in zip(names, class_weights, strict=True))
         log.info("loss.class_weights=balanced: %s", few(each, most=100))
+    if (began_with := weights or before.get(WEIGHTS)) is not None:
+        provenance[WEIGHTS] = began_with
     if custom:
         settings = asked.model_dump(by_alias=True)
         provenance[LOGGERS] = start(custom, settings, _versions_in(before))

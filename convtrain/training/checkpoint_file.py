@@ -85,7 +85,7 @@ def load_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") 
         try:
             loaded = torch.load(file, map_location=map_location, weights_only=True)
         except Exception as error:  # a forged file can raise any exception in torch's reader
-            raise CorruptDataError(f"{path}: refused, {_why_refused(error)}") from None
+            raise CorruptDataError(f"{path}: refused, {why_refused(error)}") from None
     if not isinstance(loaded, dict):
         raise CorruptDataError(f"{path}: refused, it holds a {type(loaded).__name__}, not a dict")
     return loaded
@@ -105,7 +105,7 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise MissingDataError(f"{path}: there is no such checkpoint") from None
     except Exception as error:  # a forged file can raise any exception in torch's reader
-        raise CorruptDataError(f"{path}: refused, {_why_refused(error)}") from None
+        raise CorruptDataError(f"{path}: refused, {why_refused(error)}") from None
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
@@ -220,6 +220,13 @@ def _open(path: Path | str) -> BinaryIO:
         raise CorruptDataError(f"{path}: cannot be read, {first_line(error)}") from None
 
 
+def has_checksum(path: Path) -> bool:
+    """Tell whether a file ends as convtrain's checkpoints do."""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, io.SEEK_END) - COMMENT_BYTES, 0))
+        return file.read().startswith(PREFIX)
+
+
 def _verify(file: BinaryIO, path: Path | str) -> None:
     size = file.seek(0, io.SEEK_END)
     if size == 0:
@@ -259,7 +266,7 @@ def _foreign(value: object, name: str) -> Iterator[tuple[str, type]]:
         yield from _foreign(dict(attributes), name)
 
 
-def _why_refused(error: Exception) -> str:
+def why_refused(error: Exception) -> str:
     named = re.search(r"GLOBAL (\S+)", str(error))
     if named is None:
         return first_line(error)

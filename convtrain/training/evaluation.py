@@ -1,4 +1,4 @@
-"""What a test has measured, and its predictions, as files of the run."""
+"""What a training and its test have measured, and the predictions, as files of the run."""
 
 import json
 from collections.abc import Iterable
@@ -14,11 +14,13 @@ from convtrain.data.module import ImageData
 from convtrain.process.atomic import atomic_write, write_atomically
 from convtrain.run.directory import LAST, TEST, Run
 from convtrain.run.evaluation import Evaluation
-from convtrain.run.result import Metrics, metrics_in
+from convtrain.run.result import Metrics, Result, metrics_in
 from convtrain.run.strict_json import to_json
 from convtrain.training.callbacks.prediction_rows import PredictionRows
+from convtrain.training.callbacks.stopping import why_early
 from convtrain.training.chosen_metrics import plain
 from convtrain.training.log_entries import LogEntries
+from convtrain.training.loggers.metrics_csv import COLUMNS
 from convtrain.training.task import Task
 
 DESCRIBED = ("name", "run_id", "checkpoint", "data", "source", "split", "tta")
@@ -31,6 +33,50 @@ def measured(entries: LogEntries, names: Iterable[str]) -> Metrics:
     numbers = {name: entries.newest[name] for name in names if name in entries.newest}
     arrays = {name: plain(entries.arrays[name]) for name in names if name in entries.arrays}
     return cast(Metrics, {**metrics_in(entries.newest), **numbers, **arrays})
+
+
+def make_result(
+    config: Config,
+    task: Task,
+    trainer: pl.Trainer,
+    times: tuple[float, float, float, float],
+    *,
+    waited: float,
+    recorded: float,
+    tested: str | None,
+    split: str,
+) -> Result:
+    """Return the result of a training and its test, without its diagnosis.
+
+    Args:
+        times: on ``time.perf_counter``, when the assembly began, when the training began, when the
+            test began, and when it ended.
+        waited: seconds in which the training waited for batches.
+        recorded: seconds in which the recorder worked.
+        tested: the checkpoint that was tested, if it is not the last one.
+        split: the split that was tested.
+    """
+    entries, names = task.entries, measured_names(config.metrics)
+    started, ready, trained, ended = times
+    return {
+        **measured(entries, names),
+        "images_per_second": entries.images / max(entries.seconds, 1e-9),
+        "data_share_of_time": min(waited / max(entries.seconds, 1e-9), 1.0),
+        "callback_metrics": {
+            k: v for k, v in entries.newest.items() if k not in (*COLUMNS, *names)
+        },
+        "steps": trainer.global_step,
+        "epochs": task.progress.epochs,
+        "stopped_early": why_early(trainer, task.progress.epochs),
+        "wall_time_seconds": ended - started,
+        "seconds": {
+            "start": ready - started, "train": entries.seconds, "data": waited,
+            "recorder": recorded, "val": entries.validation_seconds, "test": ended - trained,
+        },
+        "tested_checkpoint": tested,
+        "tested_split": split,
+        "parameters": sum(p.numel() for p in task.model.parameters()),
+    }  # fmt: skip
 
 
 def predictions_of(trainer: pl.Trainer) -> PredictionRows | None:

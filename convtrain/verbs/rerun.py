@@ -59,6 +59,7 @@ def _config_to_repeat(original: Run) -> "Config":
             f"{original.last_checkpoint}: does not exist, so there are no weights to compare"
         )
     config = config_of(original)
+    _check_weights(original, config)
     launched = original.read_provenance().get("launched")
     known = launched if isinstance(launched, dict) else {}
     found = {k: n for k in ("devices", "num_nodes") if isinstance(n := known.get(k), int)}
@@ -70,6 +71,18 @@ def _config_to_repeat(original: Run) -> "Config":
     config = config.model_copy(update=changed)
     as_launched(config)  # refuses devices that this process cannot use
     return config
+
+
+def _check_weights(original: Run, config: "Config") -> None:
+    """Raise ConfigError if the weights that the run began with are gone or have changed."""
+    if config.model.starting_weights is None:
+        return
+    from convtrain.launch.libraries import importing_pipeline
+
+    with importing_pipeline():
+        from convtrain.training.starting_weights import refuse_changed
+
+    refuse_changed(config, original.read_provenance())
 
 
 def _report(original: Run, again: Run) -> bool:

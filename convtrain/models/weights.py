@@ -1,0 +1,140 @@
+"""Load weights from elsewhere into a model: which tensors fit, and which are replaced."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from convtrain.errors import ConfigError, few
+from convtrain.models.head import head_of, is_in_head
+
+PREFIXES = ("module.", "model.", "_orig_mod.")
+"""Beginnings of names that DistributedDataParallel, a LightningModule and torch.compile add."""
+
+UNNEEDED = "num_batches_tracked"
+"""A counter that batch norm's old files lack; only ``momentum=None`` reads it."""
+
+
+class Fit(NamedTuple):
+    """How the tensors of a file fit a model.
+
+    Attributes:
+        tensors: what the model gets, by its own names.
+        adapted: names of the first convolution's weight, if the images have other channels.
+        replaced: names of the head's tensors, which stay as the model was initialised.
+        left_over: names in the file that the model does not have.
+        classes: outputs of the head in the file, or None if the file has no head.
+    """
+
+    tensors: dict[str, Tensor]
+    adapted: list[str]
+    replaced: list[str]
+    left_over: list[str]
+    classes: int | None
+
+
+def fit(
+    model: nn.Module,
+    found: Mapping[str, Tensor],
+    where: str,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    replace_head: bool = False,
+) -> Fit:
+    """Find the place of each tensor; the model, which may be on the meta device, is not changed.
+
+    The head is replaced if it has another number of outputs, or if the file has none. If the images
+    have other channels than those of the file, the first convolution's weight is adapted as timm
+    does it.
+
+    Args:
+        found: tensors by their names; prefixes of wrappers are removed.
+        where: the override and the file, for errors.
+        aliases: another library's names to the model's, for a file with the former.
+        replace_head: replace the head although the number of outputs is the same.
+
+    Raises:
+        ConfigError: names the tensors that the file lacks, or that have another shape.
+    """
+    own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    theirs = _without_prefixes(found, {*own, *(aliases or ())})
+    if aliases and not own.keys() & theirs.keys():
+        theirs = {aliases.get(name, name): tensor for name, tensor in theirs.items()}
+    layers = head_of(model)
+    head = [name for name in own if is_in_head(name, layers)]
+    present = [name for name in head if name in theirs and theirs[name].ndim]
+    other_size = any(
+        name not in theirs or theirs[name].shape[:1] != own[name].shape[:1] for name in head
+    )
+    replaced = head if replace_head or other_size else []
+    first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
+    tensors, adapted, missing, misfits = dict[str, Tensor](), list[str](), list[str](), list[str]()
+    for name, tensor in own.items():
+        if name in replaced:
+            continue
+        if (value := theirs.get(name)) is None:
+            missing += [] if name.endswith(UNNEEDED) else [name]
+        elif value.shape == tensor.shape:
+            tensors[name] = value
+        elif name == first and (converted := _other_channels(value, tensor)) is not None:
+            tensors[name] = converted
+            adapted.append(name)
+        else:
+            misfits.append(f"{name} is {_shape(value)} there and {_shape(tensor)} in the model")
+    if missing:
+        raise ConfigError(f"{where} lacks {few(missing, 3)}, which the model has")
+    if misfits:
+        raise ConfigError(f"{where} does not fit the model: {few(misfits, 3)}")
+    if lost := [name for name, value in tensors.items() if not _is_finite(value)]:
+        raise ConfigError(f"{where} holds values that are not finite in {few(lost, 3)}")
+    left_over = [name for name in theirs if name not in own]
+    classes = theirs[present[0]].shape[0] if present else None
+    return Fit(tensors, adapted, replaced, left_over, classes)
+
+
+def copy_into(model: nn.Module, fitted: Fit) -> None:
+    """Give a model the tensors that fit it; the others stay as they are."""
+    state = model.state_dict()
+    state.update(fitted.tensors)
+    model.load_state_dict(state)
+
+
+def _without_prefixes(found: Mapping[str, Tensor], known: set[str]) -> Mapping[str, Tensor]:
+    """Remove the prefixes after which the most names are known."""
+    candidates = [found]
+    while True:
+        last = candidates[-1]
+        prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in last)), None)
+        if prefix is None:
+            return max(candidates, key=lambda names: len(known & names.keys()))
+        inside = {k[len(prefix) :]: v for k, v in last.items() if k.startswith(prefix)}
+        candidates.append(inside)
+
+
+def _other_channels(weight: Tensor, own: Tensor) -> Tensor | None:
+    """Return a convolution's weight (out, 3, height, width) for other channels than three.
+
+    Grey images get the sum over the colours. For more channels, the colours are repeated and scaled
+    so that their sum stays the same (timm's ``adapt_input_conv``).
+    """
+    there, here = weight.shape[1:2], own.shape[1:2]
+    others_differ = weight.ndim != 4 or weight.shape[:1] + weight.shape[2:] != (
+        own.shape[:1] + own.shape[2:]
+    )
+    if others_differ or there != (3,) or not weight.is_floating_point():
+        return None
+    if here == (1,):
+        return weight.float().sum(dim=1, keepdim=True)
+    (channels,) = here
+    repeated = weight.float().repeat(1, math.ceil(channels / 3), 1, 1)[:, :channels]
+    return repeated * (3 / channels)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
