@@ -1,27 +1,18 @@
-"""``model.weights``: torchvision's and a run's weights, in both styles, and what is said of them."""
+"""``model.weights``: of torchvision, of a file and of a run, in both styles, and what is said."""
 
 import hashlib
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-import yaml
 from torch import Tensor, nn
 
 from convtrain.assembly import make_model
-from convtrain.command.job_config import config_of
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError, MissingDataError
-from convtrain.forecast import forecast
-from convtrain.models.published import NORMALISE_THEMSELVES, expected_pixels
-from convtrain.run.directory import Run
-from convtrain.training.saved_weights import read_weights
 from convtrain.training.starting_weights import StartingWeights, read_starting_weights
-from tests.conftest import Train, compose, slow_but
+from tests.conftest import compose, slow_but
 from tests.network.known import CLASSES, NETWORKS, fill, known
 
 STYLES = ("nn", "functional")
