@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from convtrain.config.array_file import read_array_file
 from convtrain.config.folders import read_layout
 from convtrain.config.label_table import TableFormat, read_table
 from convtrain.config.mistakes import Mistake
@@ -18,6 +19,7 @@ MIDDLE = {"mean": 0.5, "std": 0.25}
 MAX_CHANNELS = 65535
 HAVE_CLASSES = ("image_folder", "csv", "arrays", "torchvision")
 """Datasets whose classes are found in their files, or in a table."""
+UNKNOWN = [3, 64, 64]
 
 
 def fill_in(composed: DictConfig) -> list[Mistake]:
@@ -59,6 +61,26 @@ def _classes_of_table(data: DictConfig) -> None:
         data.classes = plain_as_omegaconf(table.classes)
 
 
+def _facts_of_arrays(data: DictConfig) -> None:
+    try:
+        if not isinstance(file := data.get("file"), str):
+            return
+        found = read_array_file(file)
+        if data.get("shape") is None:
+            data.shape = found.shape
+        if data.get("num_classes") is None and data.get("classes") is None:
+            if found.absent is not None:
+                raise MissingDataError(
+                    f"{found.where}: no image has the label {found.absent}, of 0 to "
+                    f"{found.classes - 1}; type data.num_classes={found.classes} to accept it"
+                )
+            data.num_classes = found.classes
+    finally:
+        if data.get("shape") is None:
+            data.shape = UNKNOWN  # so that the file alone is reported
+        _statistics(data)
+
+
 def _statistics(data: DictConfig) -> None:
     channels = data.shape[0] if OmegaConf.is_list(data.get("shape")) else 1
     for key, value in MIDDLE.items():
@@ -78,6 +100,7 @@ def _published(data: DictConfig) -> None:
 FINDS: dict[str, Callable[[DictConfig], None]] = {
     "image_folder": _classes_of_folder,
     "csv": _classes_of_table,
+    "arrays": _facts_of_arrays,
     "custom": _statistics,
     "torchvision": _published,
     "huggingface": _statistics,

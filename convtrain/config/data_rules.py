@@ -4,27 +4,23 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 
-from convtrain.config.folders import read_layout
 from convtrain.config.groups.data import (
     GIB,
     PUBLISHED,
+    Arrays,
     CustomData,
     Data,
     HuggingFace,
     ImageFiles,
-    ImageFolder,
     ItemData,
-    LabelTable,
     Synthetic,
     TorchvisionByName,
 )
 from convtrain.config.groups.loss import Loss
-from convtrain.config.label_table import read_table
 from convtrain.config.mistakes import MISSING, Mistake, as_yaml, brief
 from convtrain.config.torchvision_datasets import unknown
-from convtrain.errors import MissingDataError, closest, did_you_mean, few
+from convtrain.errors import closest
 from convtrain.program import install
 
 Mistakes = Iterator[Mistake]
@@ -51,7 +47,8 @@ def _channels(data: Data) -> Mistakes:
 def class_mistakes(data: Data) -> Mistakes:
     names, count = data.classes, data.num_classes
     if names is None:
-        if count is None and not isinstance(data, ImageFiles) and _has_class_count(data):
+        found = isinstance(data, ImageFiles | Arrays)  # in the files, or they are reported
+        if count is None and not found and _has_class_count(data):
             yield Mistake("data.num_classes", "must be given where data.classes is null")
         return
     if count not in (None, len(names)):
@@ -180,42 +177,7 @@ def _memory(data: Data) -> Mistakes:
         )
 
 
-def _folder(data: Data) -> Mistakes:
-    if not isinstance(data, ImageFolder) or data.classes is None:
-        return
-    for index, name in enumerate(data.classes):
-        if name in (".", "..") or Path(name).name != name:
-            yield Mistake(f"data.classes.{index}", "must be the name of a folder in data.root")
-            return
-    try:
-        allows = data.allow_missing_classes
-        there = read_layout(Path(data.root), data.classes, allow_missing=allows).folders
-    except MissingDataError as error:
-        yield Mistake("", str(error))
-        return
-    if missing := [name for name in data.classes if name not in there]:
-        yield Mistake("data.classes", f"no folder for {brief(missing)}; there are {brief(there)}")
-
-
-def _table(data: Data) -> Mistakes:
-    if not isinstance(data, LabelTable) or data.classes is None:
-        return
-    try:
-        table = read_table(data.format)
-        there = sorted(table.classes_in("train"))
-        there = table.classes if data.allow_missing_classes else there
-        if missing := [name for name in data.classes if name not in there]:
-            near = did_you_mean(missing[0], there)
-            text = f"no images to train with in {data.source}; there are {few(there)}{near}"
-            yield Mistake("data.classes", text)
-        table.refuse_missing_files()
-    except MissingDataError as error:
-        yield Mistake("", str(error))
-
-
 DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, class_mistakes, _datasets, _one_class, _published, _torchvision, _hugging_face,
     synthetic_mistakes, _memory,
 )  # fmt: skip
-FILE_RULES: tuple[Callable[..., Mistakes], ...] = (_folder, _table)
-"""Rules that look at the files of the data, which a trained model does not need."""

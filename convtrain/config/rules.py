@@ -10,11 +10,11 @@ from inspect import signature
 
 from convtrain.config.data_rules import (
     DATA_RULES,
-    FILE_RULES,
     class_mistakes,
     synthetic_mistakes,
 )
 from convtrain.config.epochs import batch_count, limited
+from convtrain.config.file_rules import FILE_RULES
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks
 from convtrain.config.groups.data import (

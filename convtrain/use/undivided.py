@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from convtrain.config.array_file import read_array_file
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import Data, ImageFiles, ImageFolder, LabelTable
+from convtrain.config.groups.data import Arrays, Data, ImageFiles, ImageFolder, LabelTable
 from convtrain.config.label_table import read_table
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
@@ -17,6 +18,8 @@ def is_undivided(data: Data) -> bool:
     """Tell whether the data are files that are divided only when they are read."""
     if isinstance(data, LabelTable):
         return read_table(data.format).splits.keys() == {"train"}
+    if isinstance(data, Arrays):
+        return read_array_file(data.file).splits.keys() == {"train"}
     if not isinstance(data, ImageFolder):
         return False
     allows = data.allow_missing_classes

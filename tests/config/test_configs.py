@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convtrain.run.commands import CONFIGS
@@ -22,6 +23,7 @@ NEEDS_MORE = {
     "data/csv": ["data.file=FOLDER/labels.csv"],
     "data/torchvision": ["data.name=EuroSAT"],
     "data/huggingface": ["data.name=FOLDER", "data.num_classes=2"],
+    "data/arrays": ["data.file=FOLDER/arrays.npz"],
     "logger/custom": ["logger._target_=mine.Logger", "trust=[mine]"],
 }
 
@@ -37,6 +39,7 @@ def test_every_choice_composes(path: Path, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
+    np.savez(tmp_path / "arrays.npz", images=np.zeros((4, 8, 8, 3)), labels=[0, 1, 0, 1])
     (tmp_path / "labels.csv").write_text("path,label\ncat/1.png,cat\ndog/1.png,dog\n")
     more = [text.replace("FOLDER", str(tmp_path)) for text in NEEDS_MORE.get(choice(path), [])]
     config = compose(f"{path.parent.name}={path.stem}", *more)

@@ -362,7 +362,21 @@ class HuggingFace(ItemData):
         return {self.source: made}
 
 
+class Arrays(ItemData):
+    name: Literal["arrays"] = Field(description="dataset")
+    file: Text = Field(description="file of images and labels, .npz or .safetensors")
+
+    @property
+    def source(self) -> str:
+        return f"data.file={self.file}"
+
+    @property
+    def makers(self) -> dict[str, Callable[[], object]]:
+        return {self.source: partial(imported(ARRAYS), self.file)}
+
+
 LOADER = "convtrain.data.sources.custom:load"
+ARRAYS = "convtrain.data.sources.arrays:datasets_of"
 BY_NAME = "convtrain.data.sources.torchvision_by_name:datasets_of"
 HUB = "convtrain.data.sources.huggingface:datasets_of"
 LOADED = {
@@ -379,7 +393,7 @@ def _kind_of(data: object) -> str:
 
 
 Ours = Annotated[
-    Digits | TorchvisionData | ImageFolder | LabelTable | Synthetic | CustomData,
+    Digits | TorchvisionData | ImageFolder | LabelTable | Synthetic | CustomData | Arrays,
     Field(discriminator="name"),
 ]
 Data = Annotated[
