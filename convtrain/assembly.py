@@ -190,6 +190,7 @@ def make_task(
         channels_last=channels_last,
         cuda_graphs=config.trainer.uses_cuda_graphs,
         frozen_norms=freeze(config.optimizer, parts_of(model, loss)),
+        ema=chosen.ema,
     )
 
 

@@ -39,6 +39,7 @@ from convtrain.training.parts import Parts, named_parameters, parts_of
 from convtrain.training.small_batches import batches_of_epoch, check_smallest_batch, devices_of
 from convtrain.training.starting_weights import read_starting_weights
 from convtrain.training.trainer import make_trainer
+from convtrain.training.weight_average import averaged
 
 CHECKPOINT_BYTES, TENSOR_BYTES = 10_000, 500  # of a checkpoint, in addition to its numbers
 CSV_ENTRY_BYTES, TENSORBOARD_ENTRY_BYTES = 90, 250
@@ -94,13 +95,16 @@ def forecast(config: Config) -> Forecast:
         "buffers": width * _bytes(model.buffers()),
         "images": sum({id(split.pixels): split.resident_bytes for split in splits}.values()),
     }
+    average = list(set(averaged(model).values())) if chosen.ema is not None else []
+    if average:
+        memory["average of the weights"] = width * _bytes(average)
     if (kept := saved_for_backward(config, model)) is not None:
         half = chosen.precision in ("16-mixed", "bf16-mixed")
         memory["activations"] = kept // 2 if half else width * kept
     epoch_steps = steps_of_epoch(batches_of_epoch(config, data), chosen.accumulate_grad_batches)
     steps = steps_of_training(epoch_steps, chosen.max_epochs, chosen.max_steps)
     steps = epoch_steps if chosen.fast_dev_run else steps
-    numbers = [*model.parameters(), *model.buffers(), *state]
+    numbers = [*model.parameters(), *model.buffers(), *state, *average]
     checkpoint = width * _bytes(numbers) + CHECKPOINT_BYTES + TENSOR_BYTES * len(numbers)
     disk = _disk(config, steps=steps, epoch_steps=epoch_steps, checkpoint=checkpoint)
     disk["gradient record"] = _record(config, model, steps, epoch_steps)

@@ -118,6 +118,11 @@ def _sharded(trainer: Trainer) -> Mistakes:
             "trainer.precision",
             "trainer.strategy=fsdp trains in 32 or bf16-mixed; set trainer.precision=bf16-mixed",
         )
+    if trainer.ema is not None:
+        yield Mistake(
+            "trainer.ema",
+            "cannot average weights that are divided over devices; type trainer.strategy=ddp",
+        )
 
 
 def _sharded_optimizer(trainer: Trainer, optimizer: Optimizer) -> Mistakes:
@@ -161,6 +166,12 @@ def _custom(callbacks: Callbacks, trainer: Trainer) -> Mistakes:
             yield Mistake(
                 f"callbacks.custom.{index}._target_",
                 "cannot average weights that are divided over devices; type trainer.strategy=ddp",
+            )
+        elif trainer.ema is not None and target.endswith(AVERAGING):
+            yield Mistake(
+                f"callbacks.custom.{index}._target_",
+                f"averages the weights, which trainer.ema={trainer.ema:g} does as well; leave one "
+                f"of them out",
             )
 
 

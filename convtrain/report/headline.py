@@ -160,7 +160,9 @@ def _about_weights(
     if result is not None and "test/acc" in result:
         tested = result.get("tested_checkpoint")
         which = f"the best by {monitor}, {tested}" if tested else "those of the last step"
-        yield f"The test used these weights: {which}."
+        decay = value_at(config, "trainer.ema", None)
+        average = f", an average over the steps (trainer.ema={decay})" if decay else ""
+        yield f"The test used these weights: {which}{average}."
     if best is not None:
         epoch, value, last = best
         at_end = f"; at the end it is {format_metric(monitor, last)}" if value != last else ""

@@ -44,10 +44,16 @@ class Seconds(TypedDict):
 
 
 class Diagnosed(Metrics, total=False):
-    """The keys that only a run with a gradient recorder has; ``gradients`` is the diagnosis."""
+    """The keys that not every run has.
+
+    Attributes:
+        recorder, gradients: what the gradient recorder took, and the diagnosis.
+        ema: decay of the average of the weights, with which validation and test were made.
+    """
 
     recorder: RecorderCost
     gradients: list[str]
+    ema: float
 
 
 class Result(Diagnosed):

@@ -58,7 +58,7 @@ def make_result(
     """
     entries, names = task.entries, measured_names(config.metrics)
     started, ready, trained, ended = times
-    return {
+    result: Result = {
         **measured(entries, names),
         "images_per_second": entries.images / max(entries.seconds, 1e-9),
         "data_share_of_time": min(waited / max(entries.seconds, 1e-9), 1.0),
@@ -77,6 +77,9 @@ def make_result(
         "tested_split": split,
         "parameters": sum(p.numel() for p in task.model.parameters()),
     }  # fmt: skip
+    if config.trainer.ema is not None:
+        result["ema"] = config.trainer.ema
+    return result
 
 
 def predictions_of(trainer: pl.Trainer) -> PredictionRows | None:

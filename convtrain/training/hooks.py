@@ -25,6 +25,7 @@ from convtrain.training.position import Progress
 from convtrain.training.resuming import Resuming
 from convtrain.training.schedules import check_length, step_plateau
 from convtrain.training.sharding import gathered
+from convtrain.training.weight_average import WeightAverage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,9 +44,11 @@ class TaskHooks(pl.LightningModule):
         multi_label: bool,
         frozen_norms: Sequence[nn.Module],
         metrics: Mapping[str, Metric],
+        ema: float | None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.stop_when_lost = model, loss, stop_when_lost
+        self.average = None if ema is None else WeightAverage(model, ema)
         self.progress = Progress()
         self.entries = LogEntries(log_every_n_steps, multi_label=multi_label, metrics=metrics)
         if isinstance(loss, nn.Module) and any(n.startswith("loss.") for n in model.state_dict()):
@@ -80,6 +83,23 @@ class TaskHooks(pl.LightningModule):
             assert self.device_mesh is not None
             fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
             self.is_sharded = True
+
+    def on_fit_start(self) -> None:
+        if self.average is not None:
+            self.average.start(self.trainer.optimizers)
+
+    def use_average(self, wanted: bool = True) -> None:
+        """Let the model have the average of its weights, if there is one, or its own again."""
+        if self.average is not None:
+            self.average.use(wanted)
+
+    def on_validation_model_eval(self) -> None:
+        super().on_validation_model_eval()
+        self.use_average()
+
+    def on_test_model_eval(self) -> None:
+        super().on_test_model_eval()
+        self.use_average()
 
     def on_train_start(self) -> None:
         self.entries.start_clock()
@@ -159,8 +179,12 @@ class TaskHooks(pl.LightningModule):
         self.entries.log_epoch(self, "val", "val/{}", self.current_epoch)
 
     def on_validation_end(self) -> None:
+        self.use_average(False)  # the callbacks have seen the model that was validated
         self.entries.continue_clock()
         self.progress.doing = "after "
+
+    def on_train_end(self) -> None:
+        self.use_average()  # the training has ended, and this is its model
 
     def on_test_epoch_end(self) -> None:
         self.entries.log_epoch(self, "test", "test/{}", self.progress.epochs)
@@ -168,7 +192,11 @@ class TaskHooks(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._log_interval_if_due()  # the entry of a step belongs to the checkpoint of that step
         self.resuming.save(self.trainer, checkpoint)
+        if self.average is not None:
+            self.average.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         self.trainer.precision_plugin.convert_module(self)  # or float64 weights would be rounded
         self.resuming.load(self.trainer, checkpoint)
+        if self.average is not None:
+            self.average.load(checkpoint)

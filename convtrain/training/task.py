@@ -41,6 +41,7 @@ class Task(TaskHooks):
         cuda_graphs: each call of the model overwrites the output of the previous call.
         frozen_norms: layers of the model that normalise by their running statistics in training
             as well, and do not update them.
+        ema: decay of an average of the weights, with which the model predicts.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Task(TaskHooks):
         channels_last: bool = False,
         cuda_graphs: bool = False,
         frozen_norms: Sequence[nn.Module] = (),
+        ema: float | None = None,
     ) -> None:
         # Step 1: a network with learnable weights is defined. It is self.model from here on.
         super().__init__(
@@ -68,6 +70,7 @@ class Task(TaskHooks):
             multi_label=multi_label,
             frozen_norms=frozen_norms,
             metrics=metrics or {},
+            ema=ema,
         )
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.seed, self.channels_last, self.cuda_graphs = seed, channels_last, cuda_graphs

@@ -35,7 +35,7 @@ from convtrain.training.profile import StageProfiler
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 NOT_FOR_LIGHTNING = {
-    "channels_last", "compile", "threads", "profiler", "strategy", "max_steps",
+    "channels_last", "compile", "threads", "profiler", "strategy", "max_steps", "ema",
 }  # fmt: skip
 """Keys of the section that Lightning's trainer does not know or takes in another form."""
 

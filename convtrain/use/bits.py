@@ -12,6 +12,7 @@ from convtrain.gradients.record.store import TABLES, load
 from convtrain.run.directory import Run
 from convtrain.run.result import metric_names
 from convtrain.training.checkpoint_file import load_checkpoint
+from convtrain.training.weight_average import AVERAGE
 
 CLOCKS = ("time", "seconds")  # suffixes of columns that always differ
 
@@ -36,7 +37,7 @@ def compare_bits(first: Path | str, second: Path | str) -> Comparison:
 
 
 def _weights(first: Run, second: Run) -> tuple[str, list[str]]:
-    a, b = (load_checkpoint(run.last_checkpoint)["state_dict"] for run in (first, second))
+    a, b = _tensors(first), _tensors(second)
     names = list(dict.fromkeys([*a, *b]))
     shared = [name for name in names if name in a and name in b]
     equal = {name for name in shared if _equal(a[name], b[name])}
@@ -48,6 +49,13 @@ def _weights(first: Run, second: Run) -> tuple[str, list[str]]:
             f"such as {wrong[0]}"
         )
     return f"{len(names)} tensors of the network", lines
+
+
+def _tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Return the weights and, if they are an average, those that a resumed run goes on with."""
+    saved = load_checkpoint(run.last_checkpoint)
+    trained = saved.get(AVERAGE, {}).get("trained", {})
+    return {**saved["state_dict"], **{f"{name} as trained": t for name, t in trained.items()}}
 
 
 def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:

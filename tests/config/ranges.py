@@ -190,6 +190,7 @@ ROWS: list[tuple[list[str], dict[str, Allows]]] = [
                         32, 32.0, "32-true", "bf16-mixed", "16-mixed", 64, 64.0, "64-true"
                     ),
                     "gradient_clip_val": either(real(lambda v: 0 < v <= 1e30), nothing),
+                    "ema": either(real(lambda v: 0 < v < 1), nothing),
                     "gradient_clip_algorithm": one_of("norm", "value"),
                     "accumulate_grad_batches": whole(1),
                     "val_check_interval": either(

@@ -41,6 +41,9 @@ class Trainer(Section):
     limit_val_batches: BatchLimit = Field(description=PART_OR_BATCHES)
     limit_test_batches: BatchLimit = Field(description=PART_OR_BATCHES)
     fast_dev_run: bool | Count = Field(description="run one batch (or N batches) of each loop")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="decay of an average of the weights; the model predicts with it"
+    )
     profiler: Literal["stages", "simple", "advanced", "pytorch"] | None = Field(
         description="profiler: of stages and layers, or one of Lightning's"
     )

@@ -245,8 +245,10 @@ def load_best_weights(trainer: pl.Trainer) -> str | None:
         )
         return None
     trainer.strategy.barrier()
-    path = Path(best.best_model_path)
-    load_weights(trainer.lightning_module, load_checkpoint(path)["state_dict"])
+    path, task = Path(best.best_model_path), trainer.lightning_module
+    if isinstance(task, Task):
+        task.average = None  # the checkpoint has that of the best step in the weights' place
+    load_weights(task, load_checkpoint(path)["state_dict"])
     return path.name
 
 

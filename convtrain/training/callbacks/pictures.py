@@ -13,6 +13,7 @@ from convtrain.data.images import Images
 from convtrain.data.randomness import permutation
 from convtrain.errors import few
 from convtrain.text import as_mathtext, boxes_for_missing_letters
+from convtrain.training.hooks import TaskHooks
 from convtrain.training.loggers.tensorboard import tensorboard_of
 from convtrain.training.sharding import gathered
 
@@ -42,6 +43,8 @@ class Pictures(pl.Callback):
             self._show_filters(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(pl_module, TaskHooks):  # a resumed training may have had no step left
+            pl_module.use_average()
         self._show_filters(trainer, pl_module)
 
     @torch.no_grad()

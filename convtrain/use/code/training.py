@@ -285,6 +285,8 @@ def _others(config: Config) -> list[str]:
         found.append(f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}")
     if trainer.precision not in (32, "32-true"):
         found.append(f"trainer.precision={trainer.precision}")
+    if trainer.ema is not None:
+        found.append(f"trainer.ema={trainer.ema}")
     if trainer.max_steps is not None:
         found.append(f"trainer.max_steps={trainer.max_steps}")
     return found

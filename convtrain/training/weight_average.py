@@ -1,0 +1,113 @@
+"""An exponential moving average of a model's weights, with which the model predicts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from convtrain.errors import CorruptDataError
+from convtrain.training.checkpoint_file import Checkpoint
+from convtrain.training.saved_weights import MODEL
+
+AVERAGE = "average"  # key of a checkpoint
+
+STATISTICS = ("running_mean", "running_var")
+"""Buffers that are averaged. They belong to the weights that have made the activations: those of
+the newest weights do not fit the average. timm, torchvision's references and Lightning average all
+buffers, which turns an infinite one, such as a mask, into NaN; so the others stay as they are."""
+
+
+class WeightAverage:
+    """Averages a model's weights over the optimiser's steps.
+
+    After the n-th step, with ``d = min(decay, (1 + n) / (10 + n))``::
+
+        average = d * average + (1 - d) * weights
+
+    This decay is TensorFlow's (``tf.train.ExponentialMovingAverage`` with ``num_updates``): the
+    initial weights are forgotten within a few steps, and the average always covers about the last
+    ninth of the steps, until ``1 / (1 - decay)`` steps are less.
+
+    The model has the average during validation and test, and after the training; it trains with
+    its own weights. They are exchanged by value, because optimiser, DistributedDataParallel, CUDA
+    graphs and cuDNN's recurrent layers hold on to the tensors themselves.
+
+    In a checkpoint, ``state_dict`` has the average, so that whatever reads the weights of a run
+    gets those that were validated. ``average.trained`` has what a resumed training goes on with.
+
+    Attributes:
+        updates: number of steps that are in the average.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.updates = model, decay, 0
+        self._others: dict[str, Tensor] = {}  # the average; or the weights, while it is in use
+        self._pairs: tuple[list[Tensor], list[Tensor]] = [], []  # of the average and the weights
+        self._loaded: dict[str, Tensor] = {}
+        self._in_use = False
+
+    def start(self, optimizers: Sequence[Optimizer]) -> None:
+        """Begin with the model's weights, or resume; the model is on its device."""
+        copies: dict[Tensor, Tensor] = {}  # tied weights have one average
+        for name, tensor in averaged(self.model).items():
+            average = copies.setdefault(tensor, tensor.detach().clone())
+            self._others[name] = average
+            if (loaded := self._loaded.get(MODEL + name)) is not None:
+                average.copy_(loaded)
+        self._pairs = list(copies.values()), [tensor.detach() for tensor in copies]
+        self._loaded, self._in_use = {}, False
+        for optimizer in optimizers:  # a gradient scaler that skips a step calls no hook
+            optimizer.register_step_post_hook(lambda *_: self.update())
+
+    def update(self) -> None:
+        """Take the weights after a step into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        get_ema_multi_avg_fn(decay)(*self._pairs, None)
+
+    def use(self, wanted: bool) -> None:
+        """Let the model have the average, or its own weights again."""
+        if wanted is not self._in_use and self._others:
+            self._exchange()
+            self._in_use = wanted
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        done = set()
+        for name, tensor in averaged(self.model).items():  # found anew: a move replaces buffers
+            if tensor not in done:
+                done.add(tensor)
+                kept = tensor.clone()
+                tensor.copy_(self._others[name])
+                self._others[name].copy_(kept)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Put the average into ``state_dict``, and the weights beside it."""
+        state, trained = checkpoint["state_dict"], {}
+        for name, other in self._others.items():
+            if (key := MODEL + name) in state:
+                trained[key] = other if self._in_use else state[key]
+                state[key] = state[key] if self._in_use else other
+        checkpoint[AVERAGE] = {"updates": self.updates, "trained": trained}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Put the weights back into ``state_dict``, and keep the average for :meth:`start`."""
+        state, saved = checkpoint["state_dict"], checkpoint.get(AVERAGE)
+        if saved is None:
+            raise CorruptDataError(
+                f"the checkpoint is incomplete: it lacks {AVERAGE}, which trainer.ema={self.decay} "
+                f"needs; resume the run with another checkpoint"
+            )
+        self.updates, trained = saved["updates"], saved["trained"]
+        self._loaded = {key: state[key] for key in trained}
+        state.update(trained)
+
+
+def averaged(model: nn.Module) -> dict[str, Tensor]:
+    """Return what is averaged, by all of its names in ``state_dict``."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    found = {n: p for n, p in parameters if p.is_floating_point() or p.is_complex()}
+    buffers = model.named_buffers(remove_duplicate=False)
+    return found | {n: b for n, b in buffers if n.rpartition(".")[2] in STATISTICS}
