@@ -122,6 +122,28 @@ def test_a_weighted_loss_is_the_one_by_hand(name: str, mixed: bool) -> None:
     assert found.item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("mixture", ["mixup", "cutmix"])
+def test_a_mixed_batch_counts_both_classes_with_their_weights(mixture: str) -> None:
+    """Each image is of one level, so that the level of a mixture tells how much of each it has."""
+    levels = torch.arange(COUNT, dtype=torch.uint8) * 20
+    pixels = levels.view(-1, 1, 1, 1).expand(COUNT, 1, 8, 8).contiguous()
+    loader = Batches(
+        Images(pixels, CLASSES), batch_size=COUNT, normalise=Normalisation([0.0], [1.0]),
+        augmentation=Augmentation(**{mixture: 1.0}), classes=4, shuffle=True, seed=2,
+    )  # fmt: skip
+    (batch,) = loader
+    loss, expected = weighted("cross_entropy", label_smoothing=0.1), 0.0
+    indices, shown = batch.indices.tolist(), (255 * batch.images).mean((1, 2, 3)).tolist()
+    for place, own in enumerate(indices):
+        other = indices[place - 1]
+        part = (shown[place] - 20 * other) / (20 * own - 20 * other)
+        assert 0.01 < part < 0.99
+        for index, much in ((own, part), (other, 1 - part)):
+            answer = F.one_hot(CLASSES[index], 4).tolist()
+            expected += much * cross_entropy(LOGITS[place].tolist(), answer, 0.1) / COUNT
+    assert loss(LOGITS, batch.targets.double()).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_torchs_mean_over_class_indices_divides_by_the_weights_instead() -> None:
     ours = weighted("cross_entropy", label_smoothing=0.0)(LOGITS, CLASSES)
     weights = torch.tensor(WEIGHTS, dtype=torch.float64)
