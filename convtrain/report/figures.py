@@ -69,7 +69,8 @@ def _measures(curves: Curves, config: Mapping[str, object]) -> dict[str, tuple[s
         "acc": (
             "Accuracy",
             Axis("accuracy", percent=True),
-            "The fraction of the images that are classified correctly.",
+            "The fraction of the images that are classified correctly; where an image has any "
+            "number of labels, the fraction of the labels that are right.",
         ),
     }
     for name in curves:

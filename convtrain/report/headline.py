@@ -73,7 +73,8 @@ def described(
         known("data.batch_size", "batches of {} images"),
         _with(known("optimizer.name", "optimizer {}"), known("optimizer.lr", "learning rate {}")),
         known("scheduler.name", "scheduler {}"),
-        known("loss.name", "loss {}"),
+        _with(known("loss.name", "loss {}"), known("loss.class_weights", "{} class weights")),
+        "balanced sampling" if value_at(config, "data.sampling", None) == "balanced" else None,
         known("seed", "seed {}"),
         f"device {device}" if device else None,
     ]

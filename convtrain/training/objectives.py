@@ -1,10 +1,12 @@
 """The loss and the chosen metrics of a run, made from its configuration and tried."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 from torchmetrics import Metric
 
@@ -16,12 +18,14 @@ from convtrain.config.schema import Config
 from convtrain.config.torch_losses import known
 from convtrain.data.module import ImageData
 from convtrain.data.randomness import derive_seed
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, few
 from convtrain.process.ranks import rank_info
 from convtrain.training.chosen_metrics import try_metrics
 from convtrain.training.class_weights import balanced_weights
 from convtrain.training.custom_losses import TorchLoss, try_loss
 from convtrain.training.losses import ClassWeighted, Loss
+
+log = logging.getLogger("convtrain")
 
 LOSS = 1  # derives the seed of a loss's parameters
 
@@ -116,6 +120,8 @@ def make_metrics(config: Config, data: ImageData) -> dict[str, Metric]:
             f"metrics: each of {devices} devices needs an image of each split, and the smallest "
             f"batch or split has {least}; set data.eval_batch_size={devices} or more"
         )
+    if made and data.is_multi_label:
+        _warn_of_absent_labels(config, data)
     for each in monitors(config.callbacks, config.scheduler, config.sweep):
         name = each.metric.removeprefix("val/")
         if each.metric == f"val/{name}" and name in found.arrays:
@@ -131,3 +137,15 @@ def make_metrics(config: Config, data: ImageData) -> dict[str, Metric]:
                     f"says {config.metrics[name].class_name}; set {each.mode_key}={right}"
                 )
     return made
+
+
+def _warn_of_absent_labels(config: Config, data: ImageData) -> None:
+    """Warn of labels that no image of a split has, of which torchmetrics' scores are 0."""
+    names = data.splits.classes or config.data.class_names
+    for split, images in (("validation", data.splits.val), ("test", data.splits.test)):
+        has = (images.labels > 0.5).any(0).tolist()
+        if absent := [name for name, present in zip(names, has, strict=True) if not present]:
+            rank_zero_only(log.warning)(
+                "%s: no %s image has the label %s, so that means over the labels, such as F1 and "
+                "AUROC, count it as 0", config.data.source, split, few(absent),
+            )  # fmt: skip

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multilabel_accuracy
 
+from convtrain.assembly import make_data
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
 from convtrain.pipeline import assemble, train_assembled
-from convtrain.training.objectives import check_loss_targets
+from convtrain.training.objectives import check_loss_targets, make_metrics
 from convtrain.training.running_metrics import RunningMetrics, means
 from tests.conftest import QUICK, compose, slow_but
 
@@ -41,6 +42,21 @@ def test_a_network_learns_labels_and_its_accuracy_is_torchmetrics(
     expected = multilabel_accuracy(logits, splits.test.labels.int(), num_labels=4)
     assert result["test/acc"] == pytest.approx(expected.item())
     assert result["test/acc"] > 0.9
+
+
+def test_a_label_that_no_validation_image_has_is_named_beside_the_metrics(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train, val, test = (labelled_quadrants(n, seed=n) for n in (40, 20, 21))
+    val.labels[:, 2] = 0
+    config = compose("data=synthetic", "data.shape=[3,8,8]", "data.num_classes=4", "loss=bce",
+                     "metrics=f1", "data.batch_size=20")  # fmt: skip
+    data = make_data(config, Splits(train, val, test))
+    metric = make_metrics(config, data)["f1"]
+    assert "no validation image has the label 2, so that means over the labels" in caplog.text
+    assert "test image" not in caplog.text
+    metric.update(val.labels, val.labels.int())  # predictions that are right
+    assert metric.compute() == 0.75
 
 
 def test_mixed_labels_count_with_their_fractions() -> None:
