@@ -26,17 +26,20 @@ SYSTEM_NAMES = {
 NAMES_IN_MEMORY = 100_000  # of one folder; more are sorted with temporary files
 
 
-def images_in(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
+def images_in(
+    folder: Path, root: Path, hidden: list[Path] | None = None
+) -> tuple[list[Path], list[Path]]:
     """Return the sorted images below a folder, and the sorted other files.
 
-    A missing folder has none. Linked folders are not entered.
+    A missing folder has none. Linked folders are not entered. Hidden files and folders, and those
+    of the operating system, are appended to ``hidden``.
 
     Raises:
         MissingDataError: a folder is unreadable, or a link is broken or leads out of ``root``.
     """
     images, others = list[Path](), list[Path]()
     try:
-        for entry in _files(folder) if folder.is_dir() else ():
+        for entry in _files(folder, hidden) if folder.is_dir() else ():
             path, is_image = Path(entry.path), _is_image(entry)
             if is_image and entry.is_symlink():
                 refuse_bad_link(path, root)
@@ -91,9 +94,10 @@ def sorted_names(names: Iterable[str], most: int = NAMES_IN_MEMORY) -> Iterator[
         yield from heapq.merge(*parts)
 
 
-def loose_images(folder: Path) -> list[Path]:
-    """Return the sorted images directly in a folder."""
-    return sorted(Path(e.path) for e in _visible(folder) if not e.is_dir() and _is_image(e))
+def loose_images(folder: Path, hidden: list[Path] | None = None) -> list[Path]:
+    """Return the sorted images directly in a folder, and append to ``hidden`` what is."""
+    loose = (e for e in _visible(folder, hidden) if not e.is_dir() and _is_image(e))
+    return sorted(Path(entry.path) for entry in loose)
 
 
 def folders_in(folder: Path) -> list[str]:
@@ -159,17 +163,19 @@ def holds_images(folder: Path) -> bool:
     return any(map(_is_image, _files(folder)))
 
 
-def _visible(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+def _visible(folder: Path | str, hidden: list[Path] | None = None) -> Iterator["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_NAMES:
                 yield entry
+            elif hidden is not None:
+                hidden.append(Path(entry.path))
 
 
-def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    for entry in _visible(folder):
+def _files(folder: Path, hidden: list[Path] | None = None) -> Iterator["os.DirEntry[str]"]:
+    for entry in _visible(folder, hidden):
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
+            yield from _files(Path(entry.path), hidden)
         else:
             yield entry
 

@@ -49,7 +49,7 @@ class Table(NamedTuple):
     files: list[str]
     labels: list[tuple[str, ...]]  # exactly one, unless data.label_separator is set
     splits: dict[str, list[int]]  # indices of rows by split; of train alone without such a column
-    repeated: int  # rows left out because they equal an earlier one
+    repeated: list[str]  # files of rows that are left out because they equal an earlier one
 
     @property
     def classes(self) -> list[str]:
@@ -118,7 +118,7 @@ def _read(chosen: TableFormat, _changed: int, _size: int) -> Table:
     places = {what: _place(what, header, chosen, where) for what in COLUMNS}
     folder = chosen.root or str(Path(chosen.file).parent)
     files, labels, splits = list[str](), list[tuple[str, ...]](), dict[str, list[int]]()
-    seen, repeated = dict[str, tuple[str, tuple[str, ...]]](), 0
+    seen, repeated = dict[str, tuple[str, tuple[str, ...]]](), list[str]()
     wrong = dict[str, list[int]]()  # what is wrong with a row, to the lines
     for line, cells in islice(_rows(text, delimiter), 1, None):
         if len(cells) != len(header):
@@ -143,7 +143,7 @@ def _read(chosen: TableFormat, _changed: int, _size: int) -> Table:
         elif before is not None and set(before[1]) != set(these):
             kind = "an image that an earlier row lists with another label"
         elif before is not None:
-            repeated += 1
+            repeated.append(path)
             continue
         else:
             seen[path] = split, these

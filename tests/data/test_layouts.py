@@ -78,6 +78,8 @@ COMBINATIONS: dict[str, tuple[list[str], tuple[int, int, int]]] = {
     "train and validation": (of("train", "validation"), (16, 16, 16)),
     "train and test": (of("train", "test"), (12, 4, 16)),
     "train, val and test": (of("train", "val", "test"), (16, 16, 16)),
+    "train, valid and test": (of("train", "valid", "test"), (16, 16, 16)),
+    "train, validation and test": (of("train", "validation", "test"), (16, 16, 16)),
 }
 WITHOUT_TRAIN = {"val": of("val"), "test": of("test"), "val and test": of("val", "test")}
 
@@ -133,16 +135,30 @@ def test_the_result_says_that_validation_images_were_tested(
 
 # The entries beside train/cat/* and train/dog/*, and how many files are then left out with a word.
 LEFT_OUT: dict[str, tuple[list[str], list[str]]] = {
-    "a hidden folder beside the classes": (["train/.ipynb_checkpoints/*"], []),
-    "a hidden folder in a class": (["train/cat/.ipynb_checkpoints/*"], []),
+    "a hidden folder beside the classes": (
+        ["train/.ipynb_checkpoints/*"], ["train/.ipynb_checkpoints"],
+    ),
+    "a hidden folder in a class": (
+        ["train/cat/.ipynb_checkpoints/*"], ["train/cat/.ipynb_checkpoints"],
+    ),
     "a hidden folder beside train": ([".git/a.png"], []),
-    "a hidden image": (["train/cat/.hidden.png"], []),
-    "what macOS writes on other systems": (["train/cat/._0.png", "train/cat/.DS_Store"], []),
-    "what macOS puts into archives": (["__MACOSX/train/cat/a.png", "train/__MACOSX/a.png"], []),
-    "thumbnails of Synology": (["train/@eaDir/a.png", "train/cat/@eaDir/0.png/thumb.jpg"], []),
-    "waste of network drives": (["#recycle/a.png", "train/@Recycle/a.png"], []),
+    "a hidden image": (["train/cat/.hidden.png"], ["train/cat/.hidden.png"]),
+    "what macOS writes on other systems": (
+        ["train/cat/._0.png", "train/cat/.DS_Store"], ["train/cat/.DS_Store", "train/cat/._0.png"],
+    ),
+    "what macOS puts into archives": (
+        ["__MACOSX/train/cat/a.png", "train/__MACOSX/a.png"], ["train/__MACOSX"],
+    ),
+    "thumbnails of Synology": (
+        ["train/@eaDir/a.png", "train/cat/@eaDir/0.png/thumb.jpg"],
+        ["train/@eaDir", "train/cat/@eaDir"],
+    ),
+    "waste of network drives": (["#recycle/a.png", "train/@Recycle/a.png"], ["train/@Recycle"]),
     "waste of Windows": (["$RECYCLE.BIN/a.png", "System Volume Information/a.png"], []),
-    "files of Windows": (["train/cat/Thumbs.db", "train/cat/desktop.ini", "Thumbs.db"], []),
+    "files of Windows": (
+        ["train/cat/Thumbs.db", "train/cat/desktop.ini", "Thumbs.db"],
+        ["train/cat/Thumbs.db", "train/cat/desktop.ini"],
+    ),
     "lost and found": (["lost+found/"], []),
     "notes in a class": (["train/cat/notes.txt"], ["train/cat/notes.txt"]),
     "files without extension": (["train/cat/LICENSE"], ["train/cat/LICENSE"]),
@@ -347,6 +363,31 @@ def test_the_classes_that_one_names_decide(
     assert layout.splits == {split: tmp_path / folder for split, folder in folders.items()}
     splits = load(tmp_path, classes=classes)
     assert sorted(splits.train.labels.unique().tolist()) == list(range(len(classes)))
+
+
+def test_missing_classes_can_be_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, *of("train", "val", "test"), "train/ant/*", "val/bee/", "test/bee/*")
+    make(tmp_path, "train/emu/", "val/emu/*")
+    typed = ("data=image_folder", f"data.root={tmp_path}", "network=lenet", "data.shape=[1,2,2]",
+             "data.mean=[0]", "data.std=[1]")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"no images in .*/train for class emu \(empty\)"):
+        compose(*typed)
+    (tmp_path / "train" / "emu").rmdir()
+    with pytest.raises(ConfigError, match=r"not: emu; .* with data.allow_missing_classes=true$"):
+        compose(*typed)
+    data = compose(*typed, "data.allow_missing_classes=true").data
+    assert data.classes == ["ant", "bee", "cat", "dog", "emu"]
+    there = [images.labels.unique().tolist() for images in data.build().images]
+    assert there == [[0, 2, 3], [2, 3, 4], [1, 2, 3]]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        f"{tmp_path / 'train'} has no images of bee, emu",
+        f"{tmp_path / 'val'} has no images of ant, bee",
+        f"{tmp_path / 'test'} has no images of ant, emu",
+    ]
+    (tmp_path / "train" / "fox").mkdir()  # no split has images of it
+    with pytest.raises(ConfigError, match=r"no images in .*/train for class fox \(empty\)"):
+        compose(*typed, "data.allow_missing_classes=true")
 
 
 def test_the_override_that_is_advised_can_be_typed(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def load(
 
 def _find(root: Path, classes: list[str], allow_missing: bool) -> LabelledFiles:
     files, labels, splits = list[Path](), list[int](), dict[str, Tensor]()
-    others, loose = list[Path](), list[Path]()
+    others, loose, hidden = list[Path](), list[Path](), list[Path]()
     layout = read_layout(root, classes, allow_missing=allow_missing)
     for split, folder in layout.splits.items():
         start, empty = len(files), []
         for label, name in enumerate(classes):
-            images, no_images = images_in(folder / name, root)
+            images, no_images = images_in(folder / name, root, hidden)
             if not images:
                 empty.append(name)
             files += images
@@ -84,9 +84,13 @@ def _find(root: Path, classes: list[str], allow_missing: bool) -> LabelledFiles:
             )
         if empty:
             rank_zero_only(log.warning)("%s has no images of %s", folder, few(empty))
-        loose += loose_images(folder)
+        loose += loose_images(folder, hidden)
         splits[split] = torch.arange(start, len(files))
-    left_out = (("no images, or links to folders", others), ("in no class folder", loose))
+    left_out = (
+        ("no images, or links to folders", others),
+        ("in no class folder", loose),
+        ("hidden, or of the operating system", sorted(hidden)),
+    )
     for why, paths in left_out:
         if paths:
             named = one_line(few((str(path.relative_to(root)) for path in paths), most=3))

@@ -96,10 +96,12 @@ def _chosen(table: Table, classes: Sequence[str], *, several: bool) -> LabelledF
             warn("%s: %s has no images of %s", table.where, split, few(lacking))
         splits[split] = torch.arange(start, len(files))
     if table.repeated:
-        warn("%s: left out %d rows that list an image again", table.where, table.repeated)
+        text = "%s: left out %d rows that list an image again: %s"
+        warn(text, table.where, len(table.repeated), few(table.repeated, most=3))
+    left_out = [("listed again", [Path(file) for file in table.repeated])]
     if not several:
-        return LabelledFiles(files, torch.tensor(labels).squeeze(1), splits)
+        return LabelledFiles(files, torch.tensor(labels).squeeze(1), splits, left_out)
     targets = torch.zeros(len(files), len(classes))
     for target, these in zip(targets, labels, strict=True):
         target[these] = 1
-    return LabelledFiles(files, targets, splits)
+    return LabelledFiles(files, targets, splits, left_out)
