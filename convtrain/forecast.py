@@ -57,6 +57,7 @@ class Forecast(NamedTuple):
     memory: dict[str, int]  # bytes on each device, by purpose
     disk: dict[str, int]  # bytes in the run's directory, by purpose
     groups: list[GroupSummary]  # of the parameters
+    weights: list[str]  # what is said of those that the training begins with
 
 
 def forecast(config: Config) -> Forecast:
@@ -74,7 +75,7 @@ def forecast(config: Config) -> Forecast:
     check_targets(config)
     chosen = config.trainer
     model = make_model_on_meta(config)
-    read_starting_weights(config, model)
+    begins_with = read_starting_weights(config, model)
     parts = parts_of(model, build_loss(config))
     groups = summarize(config.optimizer, parts)
     data = make_data(config)
@@ -116,6 +117,7 @@ def forecast(config: Config) -> Forecast:
         memory=memory,
         disk=disk,
         groups=groups,
+        weights=begins_with.lines(model, config) if begins_with else [],
     )
 
 

@@ -98,7 +98,7 @@ def assemble(
     )  # fmt: skip
     recorder = make_recorder(config, run.path)
     used = [*callbacks, *make_callbacks(config, run, data), *([recorder] if recorder else [])]
-    used.append(SameEverywhere(asked, fingerprint, run.path))
+    used.append(SameEverywhere(asked, fingerprint, run.path, loaded and loaded["sha256"]))
     if signals is not None:
         used.append(Interrupts(signals))
     custom = make_custom_loggers(config.logger.targets, run.path, logged_before(config, run))

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum
 
 from convtrain.errors import ConfigError, did_you_mean
 from convtrain.models.build import extra_arguments
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 NORMALISE_THEMSELVES = ("googlenet", "inception_v3")
 """Models that torchvision's builders turn from ImageNet's mean and deviation to 0.5 and 0.5."""
@@ -20,8 +22,10 @@ OLD_NAME = re.compile(
 """A tensor in a file of DenseNet from when the names of layers could have a dot."""
 
 
-def published(model: str, weights: str) -> WeightsEnum:
+def published(model: str, weights: str) -> "WeightsEnum":
     """Return torchvision's weights for a model; ConfigError names those that there are."""
+    from torchvision import models  # which takes long to import
+
     where, known = f"model.weights={weights}", models.list_models(module=models)
     if model not in known:
         raise ConfigError(
@@ -58,6 +62,8 @@ def names_of_torchvision(name: str, network: nn.Module) -> dict[str, str]:
     torchvision's blocks hold before their layers. Empty if torchvision has no such model, or one
     with another number of tensors.
     """
+    from torchvision import models
+
     if name not in models.list_models(module=models):
         return {}
     arguments = extra_arguments(name)

@@ -1,7 +1,7 @@
 """The weights that a training begins with, if they exist already: ``model.weights``."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class StartingWeights(NamedTuple):
     classes: list[str] | None = None
     network: str | None = None
 
-    def fit(self, model: nn.Module, classes: list[str] | None = None) -> Fit:
+    def fit(self, model: nn.Module, classes: list[str] | None) -> Fit:
         """Find the place of each tensor; ``classes`` are the names in the data."""
         where = f"{self.source.where}: {Path(self.file).name}"
         differ = None not in (classes, self.classes) and classes != self.classes
@@ -65,10 +65,9 @@ class StartingWeights(NamedTuple):
         Args:
             classes: their names, if the data that was read has other names than the configuration.
         """
-        names = list(classes or config.data.class_names)
-        fitted = self.fit(model, names)
+        fitted = self.fit(model, list(classes or config.data.class_names))
         copy_into(model, fitted)
-        for line in (lines := self.summary(fitted, config, names)):
+        for line in (lines := self.lines(model, config, classes)):
             rank_zero_only(log.warning)("%s", line)
         return {
             "weights": self.source.weights,
@@ -81,38 +80,38 @@ class StartingWeights(NamedTuple):
             "summary": lines,
         }
 
-    def summary(self, fitted: Fit, config: Config, classes: list[str]) -> list[str]:
-        """Return the lines that tell what has been loaded, and what the data has of the weights."""
-        there, here = fitted.classes, config.data.class_count
-        if there == here:
-            why = f"for the classes {few(classes, 3)} in place of {few(self.classes or (), 3)}"
-        else:
-            why = f"{here} classes" + (f" in place of {there}" if there else "")
-        channels = config.data.shape[0]
+    def lines(
+        self, model: nn.Module, config: Config, classes: Sequence[str] | None = None
+    ) -> list[str]:
+        """Return the lines that tell what is loaded, and what the data has of the weights."""
+        names = list(classes or config.data.class_names)
+        fitted, channels = self.fit(model, names), config.data.shape[0]
         parts = [f"loaded {len(fitted.tensors)} tensors of {Path(self.file).name}"]
         if fitted.adapted:
             plural = "s" * (channels != 1)
             parts.append(f"adapted {fitted.adapted[0]} ({channels} channel{plural} in place of 3)")
         if fitted.replaced:
+            before = fitted.classes
+            why = f"{len(names)} classes" + f" in place of {before}" * (before is not None)
+            if before == len(names):
+                why = f"classes {few(names, 3)} in place of {few(self.classes or (), 3)}"
             parts.append(f"replaced {few(fitted.replaced)} ({why})")
-        names = f" ({few(fitted.left_over, 3)})" if fitted.left_over else ""
-        parts.append(f"left over {len(fitted.left_over)}{names}")
-        lines = [f"{self.source.where}: {'; '.join(parts)}"]
-        if line := self._images(config):
-            lines.append(f"{self.source.where}: {line}")
-        return lines
+        left_over = f" ({few(fitted.left_over, 3)})" if fitted.left_over else ""
+        parts.append(f"left over {len(fitted.left_over)}{left_over}")
+        said = ["; ".join(parts), *self._images(config)]
+        return [f"{self.source.where}: {text}" for text in said]
 
-    def _images(self, config: Config) -> str:
+    def _images(self, config: Config) -> Iterator[str]:
+        """Tell which values the data has of the weights, and which the user has set otherwise."""
         expected = followed(config, expected_pixels(self.source))
         own = {key: getattr(config.data, key) for key in expected}
-        same = [f"data.{key}={brief(own[key])}" for key in expected if own[key] == expected[key]]
-        other = [
-            f"data.{key}={brief(own[key])} and not {brief(expected[key])}"
-            for key in expected
-            if own[key] != expected[key]
-        ]
-        parts = [f"{', '.join(same)} as the weights were trained"] if same else []
-        return "; ".join([*parts, *([f"set by you: {', '.join(other)}"] if other else [])])
+        other = {key: value for key, value in own.items() if value != expected[key]}
+        same = ", ".join(f"data.{k}={brief(v)}" for k, v in own.items() if k not in other)
+        if same:
+            yield f"{same} as the weights were trained with"
+        if other:
+            differ = [f"data.{k}={brief(v)} (not {brief(expected[k])})" for k, v in other.items()]
+            yield f"set otherwise: {', '.join(differ)}"
 
 
 def read_starting_weights(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from convtrain.errors import CorruptDataError, MissingDataError, OccupiedError, first_line
+from convtrain.errors import CorruptDataError, MissingDataError, OccupiedError, few, first_line
 from convtrain.process.lock import locked
 from convtrain.training.checkpoint_file import (
     CHUNK_BYTES,
@@ -106,9 +106,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CorruptDataError(f"{path}: holds a {type(loaded).__name__}, not tensors by name")
     found = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not found:
-        known = ", ".join(map(str, list(loaded)[:10])) or "nothing"
         raise CorruptDataError(
-            f"{path}: holds no tensors, and none at {', '.join(INSIDE)}: {known}"
+            f"{path}: holds no tensors by name, at its top or at {', '.join(INSIDE)}; it has "
+            f"{few(map(str, loaded)) or 'nothing'}"
         )
     return found
 
@@ -122,5 +122,7 @@ def _read(path: Path) -> object:
         if not has_checksum(path):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a forged file can raise any exception in a reader
-        raise CorruptDataError(f"{path}: refused, {why_refused(error)}") from None
+        is_other = isinstance(error, LookupError | EOFError | AttributeError | TypeError)
+        reason = "it was not written by torch.save" if is_other else why_refused(error)
+        raise CorruptDataError(f"{path}: refused, {reason}") from None
     return load_checkpoint(path)

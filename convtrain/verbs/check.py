@@ -57,6 +57,8 @@ def make_forecast_tables(config: "Config") -> list[Table]:
     table.add_row("images", f"{train:,} to train, {val:,} to validate, {test:,} to test")
     steps = f"{found.steps:,}, {found.epoch_steps:,} an epoch"
     table.add_row("optimiser steps, at most", steps)
+    for line in found.weights:
+        table.add_row("begins with", line)
     for what, sizes in (("memory", found.memory), ("disk", found.disk)):
         table.add_section()
         table.add_row(f"{what}, about", format_bytes(sum(sizes.values())))

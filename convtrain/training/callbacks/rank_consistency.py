@@ -20,10 +20,13 @@ Facts = Mapping[str, str]
 
 
 class SameEverywhere(pl.Callback):
-    """Raises ConfigError in all processes if configuration, code, data or directory differ."""
+    """Raises ConfigError in all processes if configuration, code, data or directory differ.
 
-    def __init__(self, config: Config, data: str, run_dir: Path) -> None:
-        self.config, self.data, self.run_dir = config, data, run_dir
+    ``weights`` is a hash of those that the training begins with.
+    """
+
+    def __init__(self, config: Config, data: str, run_dir: Path, weights: object = None) -> None:
+        self.config, self.data, self.run_dir, self.weights = config, data, run_dir, weights
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.world_size == 1:
@@ -32,6 +35,7 @@ class SameEverywhere(pl.Callback):
             "configuration": digest(self.config),
             "code": code_version(),
             "data": self.data,
+            "weights": str(self.weights),
             "run directory": str(self.run_dir.absolute()),
         }
         gathered: list[tuple[Facts, Facts]] = [({}, {})] * trainer.world_size

@@ -29,6 +29,8 @@ def training_loop(config: Config, class_name: str) -> list[str]:
         shown = "criterion(logits, labels)"
     criterion += _class_weights(config)
     left_out = [*left_out, *missing, *_others(config)]
+    if (weights := config.model.starting_weights) is not None:
+        left_out.append(f"model.weights={weights}")
     shape = ", ".join(map(str, data.shape))
     clip = []
     if trainer.gradient_clip_val is not None:
