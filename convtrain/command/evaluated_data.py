@@ -21,7 +21,10 @@ from convtrain.run.directory import Run
 
 LEARNED = ("data.shape", "data.mean", "data.std")
 """What the model has learned with, so that other data gets it as well."""
-OF_TRAINING = ("data.batch_size", "data.drop_last", "data.overfit_batches", "data.allow_change")
+OF_TRAINING = (
+    "data.batch_size", "data.sampling", "data.drop_last", "data.overfit_batches",
+    "data.allow_change",
+)  # fmt: skip
 PLACES = ("data.root", "data.name", "data.file", "data.label_column", "data.label_separator")
 """Keys that name other images or labels, whose classes are found anew."""
 

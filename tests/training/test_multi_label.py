@@ -25,7 +25,9 @@ def labelled_quadrants(count: int, seed: int) -> Images:
     return Images((noise + enlarged).to(torch.uint8), labels)
 
 
-@pytest.mark.parametrize("loss", slow_but(["bce", "focal loss.form=sigmoid"], "bce"))
+@pytest.mark.parametrize(
+    "loss", slow_but(["bce", "bce loss.class_weights=balanced", "focal loss.form=sigmoid"], "bce")
+)
 def test_a_network_learns_labels_and_its_accuracy_is_torchmetrics(
     loss: str, tmp_path: Path
 ) -> None:
