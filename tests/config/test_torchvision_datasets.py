@@ -10,6 +10,7 @@ from convtrain.config import data_rules
 from convtrain.config.targets import check_targets
 from convtrain.config.torchvision_datasets import OTHERS, ROWS, constructor
 from convtrain.errors import ConfigError
+from docs.generate import data as data_page
 from tests.conftest import compose
 
 HERE = [name for name in ROWS if hasattr(datasets, name)]
@@ -109,3 +110,9 @@ def test_shape_and_classes_follow_from_the_name_unless_they_are_typed() -> None:
     assert (data.shape, data.class_count, data.mean) == ([1, 28, 28], 26, [0.5])
     data = compose(KNOWN, "data.name=EuroSAT", "data.shape=[3,32,32]").data
     assert (data.shape, data.class_count, data.std) == ([3, 32, 32], 10, [0.25] * 3)
+
+
+def test_the_table_of_the_page_is_current() -> None:
+    written = data_page.PAGE.read_text()
+    assert data_page.table() in written
+    assert written == data_page.page(), "write it with python -m docs.generate data"
