@@ -314,7 +314,7 @@ class TorchvisionByName(Trusting, ItemData):
 
     @property
     def source(self) -> str:
-        return f"data.name={self.name}"
+        return f"data.name={self.name} data.root={self.root}"
 
     @property
     def row(self) -> Row:
@@ -338,7 +338,7 @@ class TorchvisionByName(Trusting, ItemData):
     def makers(self) -> dict[str, Callable[[], object]]:
         shared = {"root": self.root, "download": self.download, "num_classes": self.class_count}
         options = {"name": self.name, "options": self.options, **shared}
-        return {self.source: partial(imported(BY_NAME), **options)}
+        return {f"data.name={self.name}": partial(imported(BY_NAME), **options)}
 
 
 class HuggingFace(ItemData):
