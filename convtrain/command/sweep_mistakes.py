@@ -153,6 +153,11 @@ def _search(hydra: DictConfig, swept: Sequence[Override]) -> Iterator[str]:
     if not swept:
         yield "hydra/sweeper=optuna: nothing to search; type KEY=interval(LOW,HIGH) or KEY=A,B"
     for override in swept:
+        if override.key_or_group == "data.fold":
+            yield (
+                f"{shown(override)}: a search would choose the easiest fold; type one value, or "
+                f"leave hydra/sweeper out to train every fold"
+            )
         value = override.value()
         if not isinstance(value, IntervalSweep):
             continue

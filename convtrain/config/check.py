@@ -59,9 +59,12 @@ def _right_parts(
         alias = info.alias or name
         key, value = f"{above}{alias}", values.get(alias)
         inner = section_of(info.annotation, value) if isinstance(value, dict) else None
-        if inner is not None:
-            below = _right_parts(inner, value, wrong, f"{key}.")  # type: ignore[arg-type]
-            parts[name] = inner.model_construct(None, **below)
+        if inner is not None and isinstance(value, dict):
+            below = _right_parts(inner, value, wrong, f"{key}.")
+            parts[name] = made = inner.model_construct(None, **below)
+            for field, declared in inner.model_fields.items():
+                if field not in below and (declared.alias or field) in value:
+                    made.__dict__.pop(field, None)  # model_construct has put the default there
         elif alias in values and not any(is_below(each, key) for each in wrong):
             parts[name] = value
     return parts

@@ -1,12 +1,14 @@
 """Rules about the data by itself: shape, classes, sizes, memory and folders."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 
 from convtrain.config.groups.data import (
     GIB,
+    OWN_VALIDATION,
     PUBLISHED,
     Arrays,
     CustomData,
@@ -21,7 +23,7 @@ from convtrain.config.groups.loss import Loss
 from convtrain.config.mistakes import MISSING, Mistake, as_yaml, brief
 from convtrain.config.torchvision_datasets import unknown
 from convtrain.errors import closest
-from convtrain.program import install
+from convtrain.program import install, train_words
 
 Mistakes = Iterator[Mistake]
 
@@ -162,6 +164,41 @@ def synthetic_mistakes(data: Data) -> Mistakes:
         yield Mistake("data.train_size", text)
 
 
+MAX_FOLDS_TYPED = 10  # in a command that is advised
+
+
+def _folds(data: Data) -> Mistakes:
+    if (folds := data.folds) is None:
+        if data.fold is not None:
+            yield Mistake("data.fold", "is one of several parts; add data.folds=5")
+        return
+    if data.fold is None:
+        listed = ",".join(map(str, range(folds)))
+        typed = listed if folds <= MAX_FOLDS_TYPED else f"range(0,{folds})"
+        sweep = shlex.join([*train_words(), "-m", f"data.folds={folds}", f"data.fold={typed}"])
+        yield Mistake("data.folds", f"add data.fold=0 for one fold, or train all: {sweep}")
+        return
+    if data.fold >= folds:
+        yield Mistake("data.fold", f"must be below data.folds={folds}; the first is data.fold=0")
+    if isinstance(data, Synthetic) and data.fill == "ones":
+        yield Mistake("data.folds", "data.fill=ones shows the same images in every split")
+    if isinstance(data, CustomData) and data.val is not None:
+        yield Mistake("data.folds", OWN_VALIDATION)
+    full, needed = data.full_sizes(), folds * data.class_count
+    if full is not None and (images := full.train + full.val) < needed:
+        yield Mistake(
+            "data.folds",
+            f"needs at least {needed} images, one of each class in each part; there are {images} "
+            f"for training and validation; set fewer folds",
+        )
+    elif full is not None and data.limit is not None and data.limit < needed:
+        yield Mistake(
+            "data.limit",
+            f"must be at least {needed} with data.folds={folds}, for one image of each class in "
+            f"each part",
+        )
+
+
 def _memory(data: Data) -> Mistakes:
     """Only an image folder may exceed the memory; it is then read from a file."""
     if isinstance(data, Synthetic):
@@ -179,5 +216,5 @@ def _memory(data: Data) -> Mistakes:
 
 DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
     _channels, class_mistakes, _datasets, _one_class, _published, _torchvision, _hugging_face,
-    synthetic_mistakes, _memory,
+    synthetic_mistakes, _folds, _memory,
 )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from convtrain.config.array_file import COMMON_CHANNELS, read_array_file
 from convtrain.config.data_rules import class_count
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import Arrays, Data, ImageFolder, LabelTable
+from convtrain.config.groups.data import OWN_VALIDATION, Arrays, Data, ImageFolder, LabelTable
 from convtrain.config.groups.loss import Loss
 from convtrain.config.label_table import read_table
 from convtrain.config.loss_rules import several_labels
@@ -25,10 +25,13 @@ def _folder(data: Data) -> Mistakes:
             return
     try:
         allows = data.allow_missing_classes
-        there = read_layout(Path(data.root), data.classes, allow_missing=allows).folders
+        layout = read_layout(Path(data.root), data.classes, allow_missing=allows)
     except MissingDataError as error:
         yield Mistake("", str(error))
         return
+    there = layout.folders
+    if data.folds is not None and "val" in layout.splits:
+        yield Mistake("data.folds", OWN_VALIDATION)
     if missing := [name for name in data.classes if name not in there]:
         yield Mistake("data.classes", f"no folder for {brief(missing)}; there are {brief(there)}")
 
@@ -38,6 +41,8 @@ def _table(data: Data) -> Mistakes:
         return
     try:
         table = read_table(data.format)
+        if data.folds is not None and "val" in table.splits:
+            yield Mistake("data.folds", OWN_VALIDATION)
         there = sorted(table.classes_in("train"))
         there = table.classes if data.allow_missing_classes else there
         if missing := [name for name in data.classes if name not in there]:

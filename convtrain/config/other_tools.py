@@ -10,6 +10,8 @@ _SAME: dict[str, tuple[str, ...]] = {
     "data.batch_size": ("bs", "batch", "train_batch_size", "per_device_train_batch_size"),
     "data.eval_batch_size": ("val_batch_size", "test_batch_size"),
     "data.root": ("data_dir", "data_path", "dataset_path", "data_root", "root_dir"),
+    "data.folds": ("n_splits", "n_folds", "num_folds", "kfold", "k_folds"),
+    "data.fold": ("fold_index", "fold_idx", "fold_id"),
     "data.val_fraction": ("val_split", "validation_split", "val_size"),
     "data": ("dataset", "dataset_name"),
     "network": ("arch", "architecture", "backbone"),

@@ -1,6 +1,6 @@
 """Labelled images in memory or in a file, and functions that divide them into splits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from convtrain.config.groups.data import held_out
+from convtrain.config.groups.data import OWN_VALIDATION, Fold, held_out
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
 from convtrain.errors import ConfigError, few
@@ -59,18 +59,19 @@ class Images:
         return [Images(self.pixels[part], self.labels[part]) for part in slices]
 
     def rearranged(self, parts: Sequence[Tensor]) -> list["Images"]:
-        """Return a part for each tensor of indices, which name every image once.
+        """Return a part for each tensor of indices, which name no image twice.
 
         Pixels in memory are moved in place, which avoids a second copy. The first part's indices
         must be sorted.
         """
-        order = torch.cat(list(parts))
+        order = complete_order(parts, len(self))
         if isinstance(self.pixels, Tensor):
             move_to_end(self.pixels, order[len(parts[0]) :])
             pixels: Tensor | PixelFile = self.pixels
         else:
             pixels = self.pixels.in_order(order)
-        return Images(pixels, self.labels[order]).split([len(part) for part in parts])
+        sizes = [len(part) for part in parts]
+        return Images(pixels, self.labels[order]).split([*sizes, len(self) - sum(sizes)])[:-1]
 
     def sample(self, count: int | None, seed: int) -> "Images":
         """Return ``count`` images, in memory; see :func:`sample_stratified`."""
@@ -125,6 +126,21 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
+def split_fold(labels: Tensor, fold: Fold, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the sorted indices, int64, of the training and the validation images of a fold.
+
+    The shuffled images of one class after the other are dealt to the folds in turn, so that every
+    image validates in one fold, and the sizes of two folds differ by at most one image, in each
+    class and in all. Labels (N, classes) are one class.
+    """
+    labels = strata(labels)
+    members = [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
+    shuffled = [m[permutation(len(m), seed, int(labels[m[0]]))] for m in members]
+    validates = torch.zeros(len(labels), dtype=torch.bool)
+    validates[torch.cat(shuffled)[fold.number :: fold.folds]] = True
+    return (~validates).nonzero().squeeze(1), validates.nonzero().squeeze(1)
+
+
 def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """Choose images in the proportions of the classes, with one of each class if possible.
 
@@ -147,42 +163,72 @@ def sample_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 def divide_labels(
     labels: Tensor,
     *,
-    val_fraction: float | None = None,
+    val_fraction: float | Fold,
     test_fraction: float | None = None,
     seed: int,
+    given: Collection[str] = ("train",),
     names: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the indices of ``train``, and of ``val`` and ``test`` where a fraction is given.
+    """Divide training images: return the indices of ``train``, and of what is split off.
 
-    ``val_fraction`` applies to the images that remain after ``test`` is split off. A ConfigError
+    ``val`` is split off unless it is ``given``, and ``test`` if ``train`` alone is given and there
+    is a fraction. ``val_fraction`` applies to the images that remain after ``test`` is split off.
+    The folds divide these as well, after ``Fold.limit`` has chosen some of them. A ConfigError
     names the classes that have too few images for all parts.
     """
-    labels = strata(labels)
-    needed = 1 + (val_fraction is not None) + (test_fraction is not None)
-    present, counts = (found.tolist() for found in labels.unique(return_counts=True))
+    has_val, splits_test = "val" in given, test_fraction is not None and {*given} == {"train"}
+    parts = ["training", *["validation"] * (not has_val), *["test"] * splits_test]
+    what = f"data: {', '.join(parts[:-1])} and {parts[-1]}"
+    refuse_scarce(labels, len(parts), what, names, "add images or leave the class out")
+    train, divided = torch.arange(len(labels)), dict[str, Tensor]()
+    if test_fraction is not None and splits_test:
+        train, divided["test"] = split_stratified(labels, test_fraction, seed)
+    if isinstance(val_fraction, Fold):
+        fold = val_fraction
+        what = f"data.folds={fold.folds}:"
+        if has_val:
+            raise ConfigError(f"{what} {OWN_VALIDATION}")
+        if fold.limit is not None:
+            train = train[sample_stratified(labels[train], fold.limit, seed)]
+        advice = (
+            f"set fewer folds{', a larger data.limit' * (fold.limit is not None)}, or add images"
+        )
+        what = f"{what} training and validation"
+        refuse_scarce(labels[train], fold.folds, what, names, advice)
+        rest, val = split_fold(labels[train], fold, seed + 1)
+    elif has_val:
+        return {"train": train, **divided}
+    else:
+        rest, val = split_stratified(labels[train], val_fraction, seed + 1)
+    return {"train": train[rest], "val": train[val], **divided}
+
+
+def refuse_scarce(
+    labels: Tensor, needed: int, what: str, names: Sequence[str] | None, advice: str
+) -> None:
+    """Raise a ConfigError that names the classes that have fewer than ``needed`` images."""
+    present, counts = (found.tolist() for found in strata(labels).unique(return_counts=True))
     scarce = {label: n for label, n in zip(present, counts, strict=True) if n < needed}
     if scarce:
         named = few(f"{names[c] if names else c} ({n})" for c, n in scarce.items())
-        parts = {2: "training and validation", 3: "training, validation and test"}[needed]
         raise ConfigError(
-            f"data: {parts} need at least {needed} images of each class; too few of class {named}; "
-            f"add images or leave the class out"
+            f"{what} need at least {needed} images of each class; too few of class {named}; "
+            f"{advice}"
         )
-    divided = {"train": torch.arange(len(labels))}
-    for name, fraction, own_seed in (
-        ("test", test_fraction, seed),
-        ("val", val_fraction, seed + 1),
-    ):
-        if fraction is not None:
-            rest, chosen = split_stratified(labels[divided["train"]], fraction, own_seed)
-            divided[name], divided["train"] = divided["train"][chosen], divided["train"][rest]
-    return divided
+
+
+def complete_order(parts: Sequence[Tensor], count: int) -> Tensor:
+    """Return all of ``count`` indices, int64: those of the parts, and then those of none."""
+    given = torch.cat(list(parts))
+    rest = torch.ones(count, dtype=torch.bool)
+    rest[given] = False
+    return torch.cat([given, rest.nonzero().squeeze(1)])
 
 
 def divide(
     everything: Images,
     *,
-    val_fraction: float,
+    val_fraction: float | Fold,
     test: Images | None = None,
     test_fraction: float | None = None,
     seed: int,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convtrain.config.folders import SPLITS
-from convtrain.config.groups.data import GIB
+from convtrain.config.groups.data import GIB, Fold
 from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_key, cached, default_folder
 from convtrain.data.decoding import Rules, decode_all
@@ -37,7 +37,7 @@ def read_files(
     rules: Rules,
     *,
     classes: list[str],
-    val_fraction: float,
+    val_fraction: float | Fold,
     test_fraction: float,
     split_seed: int,
     memory_gib: float,
@@ -96,7 +96,7 @@ def divide_files(
     found: LabelledFiles,
     *,
     classes: list[str],
-    val_fraction: float,
+    val_fraction: float | Fold,
     test_fraction: float,
     split_seed: int,
     limit: int | None,
@@ -111,9 +111,10 @@ def divide_files(
         train = given["train"]
         parts = divide_labels(
             labels[train],
-            val_fraction=None if "val" in given else val_fraction,
-            test_fraction=test_fraction if given.keys() == {"train"} else None,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
             seed=split_seed,
+            given=given.keys(),
             names=classes,
         )
         splits = given | {name: train[part] for name, part in parts.items()}

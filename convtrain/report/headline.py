@@ -75,6 +75,7 @@ def described(
         known("scheduler.name", "scheduler {}"),
         _with(known("loss.name", "loss {}"), known("loss.class_weights", "{} class weights")),
         "balanced sampling" if value_at(config, "data.sampling", None) == "balanced" else None,
+        known("data.fold", "fold {}"),
         known("seed", "seed {}"),
         f"device {device}" if device else None,
     ]

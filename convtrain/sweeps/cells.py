@@ -1,11 +1,11 @@
-"""A metric over the seeds of a sweep, for its table and its page."""
+"""A metric over the seeds and folds of a sweep, for its table and its page."""
 
-from convtrain.sweeps.results import SeedGroup
+from convtrain.sweeps.results import Replicates
 from convtrain.text import format_metric
 
 
-def mean_and_std(group: SeedGroup, metric: str) -> str:
-    """Return ``mean ± std`` over the seeds; leave out what is None."""
+def mean_and_std(group: Replicates, metric: str) -> str:
+    """Return ``mean ± std`` over the jobs; leave out what is None."""
     mean, std = group.mean(metric), group.std(metric)
     if mean is None:
         return ""

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from convtrain.pages.plots import Series, plot
 from convtrain.pages.scales import Axis
-from convtrain.sweeps.results import SEED, Sweep
+from convtrain.sweeps.results import REPLICATES, Sweep
 
 LOG_RATIO = 10.0  # largest / smallest number, from which on the axis is logarithmic
 MAX_TICKS = 12
@@ -29,7 +29,7 @@ def draw_effect(sweep: Sweep, key: str) -> Markup | None:
     )
     series = [Series("jobs", *_columns(dots), kind="dots", colour=1)]
     if len(values) <= MAX_TICKS:
-        if key != SEED and not axis.labels:
+        if key not in REPLICATES and not axis.labels:
             series.append(Series("", *_columns(means), colour=2, faint=True))
         series.append(Series("mean", *_columns(means), kind="means", colour=2))
     return plot(key, series, axis, Axis(sweep.metric, percent=sweep.more_is_better))

@@ -6,7 +6,7 @@ from convtrain.pages import page
 from convtrain.run.directory import Run
 from convtrain.sweeps.cells import mean_and_std
 from convtrain.sweeps.effects import draw_effect
-from convtrain.sweeps.results import SEED, Sweep
+from convtrain.sweeps.results import REPLICATES, Sweep
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -19,7 +19,7 @@ def write_page(sweep: Sweep) -> None:
         TEMPLATE,
         sweep=sweep,
         groups=sweep.groups(),
-        keys=[key for key in sweep.differing if key != SEED],
+        keys=[key for key in sweep.differing if key not in REPLICATES],
         best=sweep.best(),
         failed=[job for job in sweep.jobs if job.status == "failed"],
         seconds=sum(job.number("wall_time_seconds") or 0 for job in sweep.jobs),

@@ -11,7 +11,8 @@ from convtrain.config.metrics import mode_of
 from convtrain.run.commands import is_option, key_of, train_command
 from convtrain.run.result import METRICS, metric_names
 
-SEED = "seed"
+REPLICATES = {"seed": "seeds", "data.fold": "folds"}
+"""The keys whose values are averaged over in a table, with the word for several of them."""
 STATUSES = ("finished", "failed", "running", "unfinished", "waiting")
 
 
@@ -79,25 +80,29 @@ class Job:
 
 
 @dataclass(frozen=True)
-class SeedGroup:
-    """Jobs that differ only in their seed: a row of the sweep's table."""
+class Replicates:
+    """Jobs that differ only in their seed and in their fold: a row of the sweep's table."""
 
     jobs: tuple[Job, ...]
 
     @property
     def settings(self) -> dict[str, str]:
-        return {key: v for key, v in self.jobs[0].settings.items() if key != SEED}
+        return {key: v for key, v in self.jobs[0].settings.items() if key not in REPLICATES}
 
-    def _values(self, key: str) -> list[float]:
+    def values(self, key: str) -> list[str]:
+        """Return the values of a setting, each once."""
+        return list(dict.fromkeys(j.settings[key] for j in self.jobs if key in j.settings))
+
+    def _measured(self, key: str) -> list[float]:
         return [value for job in self.jobs if (value := job.number(key)) is not None]
 
     def mean(self, key: str) -> float | None:
-        values = self._values(key)
+        values = self._measured(key)
         return statistics.fmean(values) if values else None
 
     def std(self, key: str) -> float | None:
-        """Return the standard deviation over seeds (n - 1), None for fewer than two."""
-        values = self._values(key)
+        """Return the standard deviation over the jobs (n - 1), None for fewer than two."""
+        values = self._measured(key)
         return statistics.stdev(values) if len(values) > 1 else None
 
     @property
@@ -115,11 +120,12 @@ class SeedGroup:
     def command(self, cwd: Path | None = None) -> str:
         """Return the command that trains these jobs again, to the same bits on this machine.
 
-        ``cwd`` is where the sweep was typed, if not here.
+        Where some jobs of all seeds and folds are missing, it trains those as well. ``cwd`` is
+        where the sweep was typed, if not here.
         """
-        seeds = [job.settings[SEED] for job in self.jobs if SEED in job.settings]
+        values = {key: listed for key in REPLICATES if len(listed := self.values(key)) > 1}
         typed = [
-            f"{SEED}={','.join(seeds)}" if key_of(text) == SEED and len(seeds) > 1 else text
+            f"{key}={','.join(values[key])}" if (key := key_of(text)) in values else text
             for text in self.jobs[0].overrides
             if is_option(text) or not key_of(text).startswith("hydra")
         ]
@@ -176,18 +182,24 @@ class Sweep:
         shown = (name for name in measured if name not in twice)
         return list(dict.fromkeys((self.metric, "test/acc", "val/loss", *shown)))
 
-    def groups(self) -> list[SeedGroup]:
+    @property
+    def replicates(self) -> list[str]:
+        """The keys of ``REPLICATES`` of which a row of the table has several values."""
+        rows = [[job.settings for job in group.jobs] for group in self.groups()]
+        return [k for k in REPLICATES if any(len({s.get(k) for s in row}) > 1 for row in rows)]
+
+    def groups(self) -> list[Replicates]:
         """Return the jobs grouped by settings, the best first, the unmeasured last."""
         groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
         for job in self.jobs:
-            key = tuple(sorted((k, v) for k, v in job.settings.items() if k != SEED))
+            key = tuple(sorted((k, v) for k, v in job.settings.items() if k not in REPLICATES))
             groups.setdefault(key, []).append(job)
 
-        def rank(group: SeedGroup) -> tuple[bool, float]:
+        def rank(group: Replicates) -> tuple[bool, float]:
             mean = group.mean(self.metric)
             return mean is None, self._loss(mean)
 
-        return sorted((SeedGroup(tuple(jobs)) for jobs in groups.values()), key=rank)
+        return sorted((Replicates(tuple(jobs)) for jobs in groups.values()), key=rank)
 
     def best(self) -> Job | None:
         measured = [job for job in self.jobs if job.number(self.metric) is not None]

@@ -12,7 +12,7 @@ from convtrain.program import relative
 from convtrain.run.result import EVALUATED
 from convtrain.sweeps.cells import mean_and_std
 from convtrain.sweeps.reading import read_sweep
-from convtrain.sweeps.results import SEED, SeedGroup, Sweep
+from convtrain.sweeps.results import REPLICATES, Replicates, Sweep
 from convtrain.text import format_duration, make_console
 
 MAX_COMMANDS = 30  # printed; the files list all
@@ -51,14 +51,14 @@ def show_sweep(folder: Path) -> Sweep:
 
 
 def text_table(sweep: Sweep) -> Table:
-    shown = [key for key in sweep.differing if key != SEED]
+    shown = [key for key in sweep.differing if key not in REPLICATES]
     groups, metrics = sweep.groups(), sweep.shown_metrics[:MAX_METRICS]
-    has_seeds = any(len(group.jobs) > 1 for group in groups)
+    averaged = " x ".join(REPLICATES[key] for key in sweep.replicates)
     table = Table(title=relative(sweep.folder), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("", justify="right")
     for key in shown:
         table.add_column(key, overflow="fold")
-    for name in (*(["seeds"] if has_seeds else []), *metrics, "time"):
+    for name in (*([averaged] if averaged else []), *metrics, "time"):
         table.add_column(name, justify="right")
     table.add_column("gradients")
     table.add_column("jobs")
@@ -67,7 +67,7 @@ def text_table(sweep: Sweep) -> Table:
         table.add_row(
             str(rank),
             *(group.settings.get(key, "") for key in shown),
-            *([str(len(group.jobs))] if has_seeds else []),
+            *([str(len(group.jobs))] if averaged else []),
             *(mean_and_std(group, m) for m in metrics),
             format_duration(group.mean("wall_time_seconds")),
             _shortened(group.diagnosis),
@@ -77,7 +77,7 @@ def text_table(sweep: Sweep) -> Table:
 
 
 def write_csv(sweep: Sweep) -> None:
-    """Write a line for each job, in the jobs' order, with the mean and std over its seeds."""
+    """Write a line for each job, in the jobs' order, with the mean and std of its row."""
     lines: dict[str, dict[str, object]] = {}
     for group in sweep.groups():
         for job in group.jobs:
@@ -93,7 +93,7 @@ def write_csv(sweep: Sweep) -> None:
                 "gradients": " ".join(job.gradients),
                 "error": job.error,
                 "run_dir": str(job.path),
-                "command": SeedGroup((job,)).command(sweep.cwd),
+                "command": Replicates((job,)).command(sweep.cwd),
             }
     keys = [key for job in sweep.jobs for key in job.settings]
     logged = [n for job in sweep.jobs for n in (*job.chosen_metrics, *job.callback_metrics)]

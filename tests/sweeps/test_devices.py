@@ -135,6 +135,11 @@ def test_jobs_at_the_same_time_divide_the_cores_and_write_it_down(tmp_path: Path
             "hydra.sweeper.storage: a stored study knows nothing of the runs; leave it null, the "
             "same command resumes the search from the runs themselves",
         ),
+        (
+            ["hydra/sweeper=optuna", "data.folds=2", "data.fold=0,1"],
+            "data.fold=0,1: a search would choose the easiest fold; type one value, or leave "
+            "hydra/sweeper out to train every fold",
+        ),
     ],
     ids=[
         "joblib",
@@ -146,6 +151,7 @@ def test_jobs_at_the_same_time_divide_the_cores_and_write_it_down(tmp_path: Path
         "interval",
         "no seed",
         "storage",
+        "folds",
     ],
 )
 def test_what_cannot_be_started_is_refused_in_one_line(

@@ -8,8 +8,10 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convtrain.__main__ import main
@@ -20,6 +22,8 @@ from convtrain.run.directory import Run
 from convtrain.sweeps.callback import begin_sweep, count_distinct
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.reading import read_sweep
+from convtrain.sweeps.results import Job, Sweep
+from convtrain.sweeps.table import text_table, write_csv
 from convtrain.text import format_duration
 from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose, compose_once
@@ -90,6 +94,40 @@ def test_the_command_of_a_row_is_what_its_jobs_were(
             config = compose(*arguments)
             assert config.optimizer.lr == float(row["optimizer.lr"])  # type: ignore[union-attr]
             assert config.seed == int(row["seed"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "folds", "heading", "typed"),
+    [
+        ("1", "012", "folds", "seed=1 data.fold=0,1,2"),
+        ("12", "0", "seeds", "seed=1,2 data.fold=0"),
+        ("12", "012", "seeds x folds", "seed=1,2 data.fold=0,1,2"),
+    ],
+)
+def test_folds_are_averaged_like_seeds(
+    seeds: str, folds: str, heading: str, typed: str, tmp_path: Path
+) -> None:
+    def job(rate: str, seed: str, fold: str) -> Job:
+        asked = (f"optimizer.lr={rate}", f"seed={seed}", f"data.fold={fold}", "data.folds=3")
+        result = {"val/acc": float(rate) + int(seed) / 10 + int(fold) ** 2 / 50}
+        return Job("_".join(asked), tmp_path, "finished", asked, result)
+
+    pairs = list(product(seeds, folds))
+    jobs = [job(rate, *pair) for pair in pairs for rate in ("0.1", "0.2")]
+    sweep = Sweep(tmp_path, jobs)
+    best, other = sweep.groups()
+    values = np.array([0.2 + int(seed) / 10 + int(fold) ** 2 / 50 for seed, fold in pairs])
+    assert best.mean("val/acc") == pytest.approx(values.mean())
+    assert best.std("val/acc") == pytest.approx(values.std(ddof=1))
+    assert other.mean("val/acc") == pytest.approx(values.mean() - 0.1)
+    headings = [str(column.header) for column in text_table(sweep).columns]
+    assert headings[1:4] == ["optimizer.lr", heading, "val/acc"]
+    assert f"-m optimizer.lr=0.2 {typed} data.folds=3" in best.command()
+    write_csv(sweep)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["optimizer.lr"] == "0.2"]
+    assert {float(row["val/acc std"]) for row in rows} == {best.std("val/acc")}
+    assert sorted((row["seed"], row["data.fold"]) for row in rows) == pairs
 
 
 def test_metrics_that_were_chosen_or_logged_by_a_callback_are_columns(folder: Path) -> None:

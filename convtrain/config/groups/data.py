@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from convtrain.config.label_table import TableFormat
 from convtrain.config.mistakes import Mistake
-from convtrain.config.section import Choice, Count, Seed, Text, imported
+from convtrain.config.section import MAX_COUNT, Choice, Count, Seed, Text, Whole, imported
 from convtrain.config.signatures import takes, wrong_arguments
 from convtrain.config.targets import Target, Trusting
 from convtrain.config.torchvision_datasets import ROWS, Row, constructor
@@ -63,6 +63,25 @@ class SplitSizes(NamedTuple):
     test: int
 
 
+class Fold(NamedTuple):
+    """The part of the training images that validates in a k-fold cross-validation."""
+
+    number: int  # from 0
+    folds: int  # in all
+    limit: int | None = None  # images that are divided into folds; None divides all
+
+    def sizes(self, images: int) -> tuple[int, int]:
+        """Return how many of the images train and how many validate, before ``limit``."""
+        val = len(range(self.number, images, self.folds))
+        return images - val, val
+
+
+OWN_VALIDATION = (
+    "each fold of the training images validates once, but there are validation images of their "
+    "own; make them training or test images, or set data.folds=null data.fold=null"
+)
+
+
 class BaseData(Choice):
     """``build`` takes the fields of its own section, and those below that the builder names."""
 
@@ -73,6 +92,12 @@ class BaseData(Choice):
     eval_batch_size: Count = Field(description="images per validation and test batch")
     val_fraction: float = Field(gt=0, lt=1, description="part of the training images, 0-1")
     split_seed: Seed = Field(description="seed of the splits")
+    folds: Annotated[int, Field(ge=2, le=MAX_COUNT)] | None = Field(
+        default=None, description="number of parts that the training images are divided into"
+    )
+    fold: Whole | None = Field(
+        default=None, description="part that validates in place of data.val_fraction, from 0"
+    )
     limit: Count | None = Field(description="images used of each split, the classes in proportion")
     sampling: Literal["shuffled", "balanced"] = Field(
         default="shuffled", description="balanced draws each class equally often in an epoch"
@@ -113,8 +138,16 @@ class BaseData(Choice):
         return self.classes or [str(index) for index in range(self.class_count)]
 
     @property
+    def validation(self) -> "float | Fold":
+        """The images that validate: a part of the training images, or a fold of them."""
+        if self.folds is None or self.fold is None:
+            return self.val_fraction
+        return Fold(self.fold, self.folds, self.limit)
+
+    @property
     def arguments(self) -> dict[str, object]:
-        fields = dict(self, num_classes=self.class_count, classes=self.class_names)
+        own = {"classes": self.class_names, "val_fraction": self.validation}
+        fields = dict(self, num_classes=self.class_count, **own)
         shared = {"name", *BaseData.model_fields} - {*signature(self.builder).parameters}
         return {key: value for key, value in fields.items() if key not in shared}
 
@@ -127,6 +160,9 @@ class BaseData(Choice):
         if (full := self.full_sizes()) is None:
             return None
         train, val, test = (min(size, self.limit or size) for size in full)
+        if isinstance(fold := self.validation, Fold):
+            images = full.train + full.val
+            train, val = fold.sizes(min(images, self.limit or images))
         if self.overfit_batches is not None:
             train = val = min(train, self.overfit_batches * self.batch_size)
         return SplitSizes(train, val, test)
@@ -141,7 +177,7 @@ class Digits(BaseData):
         counts = PUBLISHED["digits"].training
         tested = [held_out(count, self.test_fraction) for count in counts]
         rest = [count - out for count, out in zip(counts, tested, strict=True)]
-        return _divided(rest, self.val_fraction, sum(tested))
+        return _divided(rest, self.validation, sum(tested))
 
 
 class TorchvisionData(BaseData):
@@ -152,7 +188,7 @@ class TorchvisionData(BaseData):
 
     def full_sizes(self) -> SplitSizes:
         published = PUBLISHED[self.name]
-        return _divided(published.training, self.val_fraction, published.test)
+        return _divided(published.training, self.validation, published.test)
 
 
 class ImageFiles(BaseData):
@@ -220,7 +256,7 @@ class Synthetic(BaseData):
             return SplitSizes(size, size, min(self.test_size, size))
         each, rest = divmod(size, classes)  # the classes take turns
         counts = [each + (index < rest) for index in range(min(classes, size))]
-        return _divided(counts, self.val_fraction, self.test_size)
+        return _divided(counts, self.validation, self.test_size)
 
 
 class Dataset(Target):
@@ -252,7 +288,7 @@ class ItemData(BaseData):
 
     def build(self, *positional: object, **runtime: object) -> object:
         """Make the datasets and read them; return their :class:`~convtrain.data.images.Splits`."""
-        fields = self.model_dump(include=LOADED)
+        fields = self.model_dump(include=LOADED) | {"val_fraction": self.validation}
         return imported(LOADER)(self.makers, **fields, num_classes=self.class_count)
 
 
@@ -409,6 +445,8 @@ def held_out(count: int, fraction: float) -> int:
     return min(max(round(count * fraction), 1), count - 1)
 
 
-def _divided(counts: Sequence[int], val_fraction: float, test: int) -> SplitSizes:
-    val = sum(held_out(count, val_fraction) for count in counts)
+def _divided(counts: Sequence[int], validation: float | Fold, test: int) -> SplitSizes:
+    if isinstance(validation, Fold):
+        return SplitSizes(*validation.sizes(sum(counts)), test)
+    val = sum(held_out(count, validation) for count in counts)
     return SplitSizes(sum(counts) - val, val, test)

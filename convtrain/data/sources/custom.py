@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from convtrain.config.groups.data import GIB
+from convtrain.config.groups.data import GIB, Fold
 from convtrain.data.archives import contained_extraction
 from convtrain.data.blocks import gather
 from convtrain.data.cache import default_folder, spilled
@@ -42,7 +42,7 @@ def load(
     background: int | Sequence[int],
     value_range: Sequence[float] | None,
     classes: Sequence[str] | None,
-    val_fraction: float,
+    val_fraction: float | Fold,
     test_fraction: float,
     split_seed: int,
     memory_gib: float,
@@ -169,16 +169,17 @@ def _same_kind(splits: Mapping[str, Images]) -> None:
 
 def _split_off(
     splits: Mapping[str, Images],
-    val_fraction: float,
+    val_fraction: float | Fold,
     test_fraction: float,
     seed: int,
     classes: Sequence[str] | None,
 ) -> dict[str, Images]:
     parts = divide_labels(
         splits["train"].labels,
-        val_fraction=None if "val" in splits else val_fraction,
-        test_fraction=test_fraction if len(splits) == 1 else None,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
         seed=seed,
+        given=splits.keys(),
         names=classes,
     )
     if len(parts) == 1:

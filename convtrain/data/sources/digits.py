@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convtrain.config.groups.data import Fold
 from convtrain.data.images import Images, Splits, divide
 
 FILE = Path(__file__).with_suffix(".npz")
 
 
-def load(*, val_fraction: float, test_fraction: float, split_seed: int) -> Splits:
+def load(*, val_fraction: float | Fold, test_fraction: float, split_seed: int) -> Splits:
     """Return 1,797 digits of 8x8 pixels, their 17 grey levels scaled to 0-255."""
     with np.load(FILE, allow_pickle=False) as stored:
         grey_levels, labels = stored["grey_levels"], stored["labels"]

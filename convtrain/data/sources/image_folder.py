@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from convtrain.config.folders import read_layout
+from convtrain.config.groups.data import Fold
 from convtrain.config.image_files import images_in, loose_images
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
@@ -25,7 +26,7 @@ def load(
     classes: list[str],
     shape: list[int],
     resize: Literal["crop", "stretch"],
-    val_fraction: float,
+    val_fraction: float | Fold,
     test_fraction: float,
     split_seed: int,
     memory_gib: float,

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from convtrain.config.groups.data import Fold
 from convtrain.config.label_table import Table, TableFormat, read_table
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
@@ -30,7 +31,7 @@ def load(
     classes: list[str],
     shape: list[int],
     resize: Literal["crop", "stretch"],
-    val_fraction: float,
+    val_fraction: float | Fold,
     test_fraction: float,
     split_seed: int,
     memory_gib: float,

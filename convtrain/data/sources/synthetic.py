@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from convtrain.data.images import Images, Splits, divide_labels
+from convtrain.config.groups.data import Fold
+from convtrain.data.images import Images, Splits, complete_order, divide_labels
 
 BLOCK_PIXELS = 1 << 18
 
@@ -19,7 +20,7 @@ def load(
     fill: Literal["noise", "ones"],
     train_size: int,
     test_size: int,
-    val_fraction: float,
+    val_fraction: float | Fold,
     split_seed: int,
 ) -> Splits:
     """Return white images for ``ones``; for ``noise``, noise over a pattern for each class."""
@@ -49,6 +50,7 @@ def load(
         return Images(pixels, labels[positions.argsort()])
 
     parts = divide_labels(labels, val_fraction=val_fraction, seed=split_seed)
-    order = torch.cat([parts["train"], parts["val"]])
-    train, val = draw(train_size, order.argsort()).split([len(parts["train"]), len(parts["val"])])
+    order = complete_order([parts["train"], parts["val"]], train_size)
+    sizes = [len(parts["train"]), len(parts["val"])]
+    train, val = draw(train_size, order.argsort()).split(sizes)
     return Splits(train, val, draw(test_size, torch.arange(test_size)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from convtrain.config.groups.data import Fold
 from convtrain.data.archives import contained_extraction
 from convtrain.data.images import Images, Splits, divide
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
@@ -27,7 +28,9 @@ CLASSES = {
 """Name of a dataset to its class in torchvision."""
 
 
-def load(*, name: str, root: str, download: bool, val_fraction: float, split_seed: int) -> Splits:
+def load(
+    *, name: str, root: str, download: bool, val_fraction: float | Fold, split_seed: int
+) -> Splits:
     """Return a dataset of ``torchvision.datasets``.
 
     Raises:
