@@ -15,6 +15,7 @@ _SAME: dict[str, tuple[str, ...]] = {
     "data.val_fraction": ("val_split", "validation_split", "val_size"),
     "data": ("dataset", "dataset_name"),
     "network": ("arch", "architecture", "backbone"),
+    "model.weights": ("pretrained", "pretrained_weights"),
     "network.name": ("run_name", "exp_name", "experiment_name"),
     "optimizer.lr": ("learning_rate", "base_lr", "lr0"),
     "optimizer.weight_decay": ("wd", "l2"),
@@ -61,9 +62,6 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
         "neptune", "report_to",
     ),
     "type debug=fast_dev_run": ("dry_run",),
-    "type model.weights=DEFAULT, or a file or a run": (
-        "pretrained", "pretrained_weights",
-    ),
     "images are decoded once, without workers; leave it out, or type augment.workers=N for the "
     "processes of augment.transforms": (
         "num_workers", "workers", "n_workers", "dataloader_num_workers", "pin_memory",

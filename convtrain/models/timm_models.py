@@ -1,6 +1,7 @@
 """Models of timm by their names, the weights that timm publishes, and the images they expect."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -81,22 +82,11 @@ def _timm() -> ModuleType:
 def _creator(name: str) -> Callable[..., nn.Module]:
     """Return what makes a model; ConfigError if timm has none of this name."""
     timm = _timm()
-
-    def create(**arguments: object) -> nn.Module:
-        try:
-            made: nn.Module = timm.create_model(name, **arguments)
-        except RuntimeError as error:
-            if "pretrained tag" not in str(error):
-                raise
-            known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-            raise ConfigError(_unknown(name, known)) from error
-        return made
-
-    if not timm.is_model(name):
-        raise ConfigError(_unknown(name, timm.list_models()))
-    return create
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = did_you_mean(name, known)
-    return f"model.name={name}: timm has no such model{near}; timm.list_models() lists them"
+    architecture, dot, _ = name.partition(".")
+    known = timm.list_pretrained(f"{architecture}.*") if dot else timm.list_models()
+    if not timm.is_model(name) or (dot and name not in known):
+        near = did_you_mean(name, known or timm.list_models())
+        raise ConfigError(
+            f"model.name={name}: timm has no such model{near}; timm.list_models() lists them"
+        )
+    return partial(timm.create_model, name)

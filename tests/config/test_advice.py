@@ -146,7 +146,7 @@ def test_words_are_looked_up_in_their_section_alone() -> None:
 NOT_ACROSS = {
     "augment.cutmix_alpha=1": "did you mean augment.cutmix?",
     "augment.random_erasing=1": "augment.transforms=[RandomErasing]",
-    "model.pretrained=true": "type model.weights=DEFAULT, or a file or a run",
+    "model.pretrained=true": "did you mean model.weights?",
     "data.image_size=32": "data.shape=[CHANNELS,HEIGHT,WIDTH]",
     "loss.weight=1": "did you mean loss.class_weights?",
     "trainer.epochs=3": "did you mean trainer.max_epochs?",
