@@ -13,7 +13,7 @@ from benchmarks.paired import HEAD, Result, machine
 
 MODULES = (
     "command", "mistakes", "processes", "epoch", "evaluation", "styles", "recorder",
-    "augmentation", "image_folder", "predict",
+    "average", "augmentation", "image_folder", "predict",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ _SAME: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("device",),
     "trainer.gradient_clip_val": ("clip", "clip_grad", "grad_clip", "max_grad_norm"),
     "trainer.accumulate_grad_batches": ("accumulation", "gradient_accumulation_steps"),
+    "trainer.ema": ("ema", "ema_decay", "model_ema_decay"),
     "trainer.log_every_n_steps": ("log_interval", "log_every", "print_freq", "logging_steps"),
     "data.batch_size": ("bs", "batch", "train_batch_size", "per_device_train_batch_size"),
     "data.eval_batch_size": ("val_batch_size", "test_batch_size"),
@@ -69,7 +70,7 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     ),
     "the order of images follows from seed; leave it out": ("shuffle",),
     "type data.sampling=balanced": ("sampler", "weighted_sampler", "balanced", "oversample"),
-    "there is no average of weights; leave it out": ("ema", "model_ema"),
+    "type trainer.ema=0.999": ("model_ema", "use_ema", "weight_averaging", "swa"),
 }  # fmt: skip
 """Other tools' names for a setting that differs or is missing here, by the advice."""
 
