@@ -13,7 +13,7 @@ from PIL import Image
 from convtrain.__main__ import verbs_by_name
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
-from convtrain.config.groups.data import PUBLISHED, Synthetic
+from convtrain.config.groups.data import PUBLISHED, Synthetic, TorchvisionByName
 from convtrain.forecast import forecast
 from convtrain.network.resolve import resolve_network
 from docs.generate.pictures import FOLDER, MAX_BYTES, NAMES, take
@@ -59,7 +59,8 @@ def test_a_training_command_can_be_built(line: str, folder: Path) -> None:
     command = CommandLine.parse(shlex.split(line)[2:])
     for config in configure_command(command).configs[:1] if command.trains else ():
         data = config.data
-        if data.name in PUBLISHED and data.name != "digits":
+        fetched = isinstance(data, TorchvisionByName) or data.name in PUBLISHED
+        if fetched and data.name != "digits":
             kept = data.model_dump(include={*Synthetic.model_fields} - {"name"})
             made = {"name": "synthetic", "fill": "noise", "train_size": 2000, "test_size": 40}
             data = Synthetic(**kept, **made)

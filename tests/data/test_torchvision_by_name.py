@@ -14,8 +14,9 @@ from torchvision import datasets
 from torchvision.datasets import eurosat
 
 from convtrain.data.images import Images, Splits
-from convtrain.errors import CorruptDataError, MissingDataError, TrainingError
-from tests.conftest import compose
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
+from convtrain.use.evaluate import evaluate
+from tests.conftest import Train, compose
 from tests.training.test_resume import SMALL, Whole
 
 EUROSAT = (
@@ -165,6 +166,24 @@ def test_files_that_are_there_are_not_fetched_again(
     write_eurosat(tmp_path, monkeypatch)
     monkeypatch.delattr(datasets.EuroSAT, "download")
     assert len(built(tmp_path, "data.download=true").train) == 20
+
+
+def test_a_run_is_evaluated_on_other_files_and_on_another_dataset_by_the_names_of_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train
+) -> None:
+    for place in ("here", "there"):
+        write_eurosat(tmp_path / place, monkeypatch)
+    picture(tmp_path / "there" / "eurosat" / "2750" / "River" / "one_more.jpg", 8)
+    typed = ("data=torchvision", "data.name=EuroSAT", f"data.root={tmp_path / 'here'}")
+    train(*typed, "network=lenet", "data.batch_size=5")
+    run, there = tmp_path / "run", f"data.root={tmp_path / 'there'}"
+    assert evaluate(run, [])["metrics"] == evaluate(run, typed)["metrics"]
+    found = evaluate(run, [there], split="all")
+    assert (found["images"], found["source"]) == (41, f"data.name=EuroSAT {there}")
+    assert found["class_names"] == [*EUROSAT]
+    write_pets(tmp_path / "there", monkeypatch)
+    with pytest.raises(ConfigError, match="none of its classes, Breed A0, "):
+        evaluate(run, [there, "data.name=OxfordIIITPet"])
 
 
 RUN = (

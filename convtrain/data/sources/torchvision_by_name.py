@@ -11,7 +11,7 @@ from convtrain.config.signatures import takes
 from convtrain.config.torchvision_datasets import ROWS, Row, constructor
 from convtrain.errors import ConvtrainError, MissingDataError, TrainingError, few, first_line
 
-NAMES = ("classes", "categories", "attr_names", "bin_classes", "all_categories")
+NAMES = ("classes", "categories", "attr_names", "bin_classes", "all_categories", "_characters")
 """Attributes of torchvision's datasets that hold the names of the classes."""
 
 
