@@ -107,6 +107,21 @@ def strata(labels: Tensor) -> Tensor:
     return labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
 
 
+def by_rarest_label(labels: Tensor) -> Tensor:
+    """Return the class of each image to divide by, int64 (N,): its rarest label of several.
+
+    Images without a label are a class, and those of a label that too few have for three splits
+    belong to the largest class.
+    """
+    if labels.ndim == 1 or len(labels) < 3:
+        return strata(labels)
+    has, none = labels > 0.5, labels.shape[1]
+    order = has.sum(0).argsort(stable=True)
+    rarest = torch.where(has.any(1), order[has[:, order].int().argmax(1)], none)
+    sizes = rarest.bincount(minlength=none + 1)
+    return torch.where(sizes[rarest] < 3, sizes.argmax(), rarest)
+
+
 def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the sorted indices, int64, of two parts with the classes in the same proportions.
 

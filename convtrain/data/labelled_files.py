@@ -13,7 +13,7 @@ from convtrain.config.groups.data import GIB, Fold
 from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_key, cached, default_folder
 from convtrain.data.decoding import Rules, decode_all
-from convtrain.data.images import Images, Splits, divide_labels, sample_stratified
+from convtrain.data.images import Images, Splits, by_rarest_label, divide_labels, sample_stratified
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.pixels import PIXEL_RULES
 from convtrain.process.ranks import rank_info
@@ -108,9 +108,9 @@ def divide_files(
     """
     files, labels, given, _ = found
     if divides:
-        train = given["train"]
+        train, has_folds = given["train"], isinstance(val_fraction, Fold)
         parts = divide_labels(
-            labels[train],
+            labels[train] if has_folds else by_rarest_label(labels[train]),
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=split_seed,

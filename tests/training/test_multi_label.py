@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import multilabel_accuracy
 
 from convtrain.assembly import make_data
 from convtrain.data.images import Images, Splits
+from convtrain.data.labelled_files import LabelledFiles, divide_files
 from convtrain.errors import ConfigError
 from convtrain.pipeline import assemble, train_assembled
 from convtrain.training.objectives import check_loss_targets, make_metrics
@@ -59,6 +60,24 @@ def test_a_label_that_no_validation_image_has_is_named_beside_the_metrics(
     assert "test image" not in caplog.text
     metric.update(val.labels, val.labels.int())  # predictions that are right
     assert metric.compute() == 0.75
+
+
+def test_files_are_divided_so_that_each_split_has_the_rare_labels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chances = torch.tensor([0.5, 0.3, 0.0, 0.0])
+    labels = (torch.rand(1000, 4, generator=generator) < chances).float()
+    labels[::125, 2] = labels[5::500, 3] = 1  # 8 and 2 images
+    found = LabelledFiles(
+        [Path(str(i)) for i in range(1000)], labels, {"train": torch.arange(1000)}
+    )
+    given = {"classes": list("abcd"), "limit": None, "divides": True, "split_seed": 0}
+    divided = divide_files(found, val_fraction=0.2, test_fraction=0.25, **given)
+    assert sorted(map(int, map(str, divided.files))) == list(range(1000))
+    parts = {name: divided.labels[part] for name, part in divided.splits.items()}
+    for name, part in (("test", 0.25), ("val", 0.15), ("train", 0.6)):
+        assert len(parts[name]) == pytest.approx(1000 * part, abs=3)
+        assert parts[name].sum(0)[:2] == pytest.approx(labels.sum(0)[:2] * part, rel=0.1)
+        assert parts[name][:, 2].sum() == round(8 * part)
 
 
 def test_mixed_labels_count_with_their_fractions() -> None:
