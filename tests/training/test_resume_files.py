@@ -46,7 +46,8 @@ def test_a_killed_run_resumes_to_the_same_bits(
     tmp_path: Path, name: str, style: str, place: str, number: int
 ) -> None:
     files = written(tmp_path, name)
-    typed = (f"data={name}", *files, f"model={style}", "data.batch_size=8", "data.eval_batch_size=4",
-             "trainer.max_epochs=2", "augment=crop_flip", "augment.random_crop=2")  # fmt: skip
+    typed = (f"data={name}", *files, f"model={style}", "data.batch_size=8",
+             "data.eval_batch_size=4", "trainer.max_epochs=2", "augment=crop_flip",
+             "augment.random_crop=2")  # fmt: skip
     whole = Whole(tmp_path / "runs", (*SHARED, *typed))
     assert whole.check_killed(place, number)
