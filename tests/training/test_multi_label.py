@@ -1,9 +1,11 @@
 """Images with any number of labels: floats (N, labels) as targets, against torchmetrics."""
 
+import operator
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torchmetrics.functional.classification import multilabel_accuracy
 
 from convtrain.assembly import make_data
@@ -11,9 +13,14 @@ from convtrain.data.images import Images, Splits
 from convtrain.data.labelled_files import LabelledFiles, divide_files
 from convtrain.errors import ConfigError
 from convtrain.pipeline import assemble, train_assembled
+from convtrain.report.page import write_report
+from convtrain.run.directory import Run
 from convtrain.training.objectives import check_loss_targets, make_metrics
 from convtrain.training.running_metrics import RunningMetrics, means
+from convtrain.use.evaluate import evaluate
+from convtrain.use.load import load
 from tests.conftest import QUICK, compose, slow_but
+from tests.training.test_resume import SMALL, Whole
 
 
 def labelled_quadrants(count: int, seed: int) -> Images:
@@ -103,3 +110,38 @@ def test_a_loss_that_expects_one_class_is_refused(loss: list[str], line: str) ->
     check_loss_targets(compose(*loss), multi_label=False)
     with pytest.raises(ConfigError, match=line):
         check_loss_targets(compose(*loss), multi_label=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["functional", "nn"])
+def test_a_table_of_labels_trains_resumes_is_evaluated_and_predicts(
+    style: str, tmp_path: Path
+) -> None:
+    names, images = ["ant", "bee", "cat", "dog"], labelled_quadrants(80, seed=1)
+    assert isinstance(images.pixels, torch.Tensor)
+    rows = ["path,labels"]
+    for index, (pixels, labels) in enumerate(zip(images.pixels, images.labels, strict=True)):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
+        has = [name for name, label in zip(names, labels, strict=True) if label]
+        rows.append(f"{index}.png,{'|'.join(has)}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    small = (each for each in SMALL if not each.startswith(("data", "network")))
+    whole = Whole(tmp_path, (
+        *small, "data=csv", f"data.file={tmp_path / 'labels.csv'}", "data.label_separator='|'",
+        "data.shape=[3,8,8]", "data.batch_size=8", "data.test_fraction=0.3", "trainer.max_epochs=9",
+        "network.layers=[Flatten,{Linear:{out_features:4}}]", "optimizer.lr=0.05", "loss=bce",
+        "loss.class_weights=balanced", "loss.label_smoothing=0.05", "augment.mixup=0.3",
+        "metrics=[f1,auroc]", f"model={style}",
+    ))  # fmt: skip
+    assert whole.check_killed("batch", 20)
+    assert whole.result["test/f1"] > 0.9
+    run = tmp_path / "whole"
+    found = evaluate(run)
+    assert found["multi_label"]
+    for name in ("test/loss", "test/acc", "test/f1", "test/auroc"):
+        assert found["metrics"][name] == whole.result[name]
+    predicted = load(run).predict([tmp_path / f"{index}.png" for index in range(20)]).labels
+    present = images.labels[:20].bool().tolist()
+    right = [[n for n, has in zip(names, row, strict=True) if has] for row in present]
+    assert sum(map(operator.eq, predicted, right)) > 16
+    assert "An image has any number of labels" in write_report(Run(run)).read_text()
