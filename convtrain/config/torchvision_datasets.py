@@ -39,6 +39,7 @@ class Row(NamedTuple):
     by: str = ""  # argument on which the classes depend; its first value is the default
     first: Mapping[object, int] = NONE  # label of the first class unless 0, by the value of ``by``
     needs: str = ""  # package that reads it
+    multi_label: bool = False  # an image has any number of labels
     by_hand: str = ""  # folder of the files below data.root, if torchvision downloads none
 
     def defaults(self) -> dict[str, object]:
@@ -71,7 +72,7 @@ ROWS = {
     "CLEVRClassification": Row(8, TRAIN_VAL, first={None: 3}),  # 3 to 10 objects
     "Caltech101": Row(101, DIVIDED),
     "Caltech256": Row(257, DIVIDED),
-    "CelebA": Row({"attr": 40}, VALID, (3, 218, 178), by="target_type"),
+    "CelebA": Row({"attr": 40}, VALID, (3, 218, 178), by="target_type", multi_label=True),
     "Country211": Row(211, VALID),
     "DTD": Row(47, ALL_THREE),
     "EMNIST": Row(EMNIST, BY_FLAG, GREY, by="split", first={"letters": 1}),

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from convtrain.config.array_file import read_array_file
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import Arrays, Data, ImageFiles, ImageFolder, LabelTable
+from convtrain.config.groups.data import (
+    Arrays,
+    Data,
+    ImageFiles,
+    ImageFolder,
+    LabelTable,
+    TorchvisionByName,
+)
 from convtrain.config.label_table import read_table
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError
@@ -20,6 +27,8 @@ def is_undivided(data: Data) -> bool:
         return read_table(data.format).splits.keys() == {"train"}
     if isinstance(data, Arrays):
         return read_array_file(data.file).splits.keys() == {"train"}
+    if isinstance(data, TorchvisionByName):
+        return not data.row.splits
     if not isinstance(data, ImageFolder):
         return False
     allows = data.allow_missing_classes

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             config.augment.build(shape=config.data.shape, trust=config.trust)
         tables = make_forecast_tables(config) if arguments.build else []
         console.print(
-            f"ok: data={config.data.name}, network={config.model_name}, "
+            f"ok: {config.data.override}, network={config.model_name}, "
             f"model={config.model.style}, loss={config.loss_name}, "
             f"optimizer={config.optimizer.name}, trainer.max_epochs={config.trainer.max_epochs}",
         )

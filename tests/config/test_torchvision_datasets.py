@@ -74,6 +74,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
                                    "is given by convtrain; leave it out"),
     "a function": ((KNOWN, "data.name=DTD", "data.transform=null"), "data.transform=null: is given "
                    "by convtrain"),
+    "a loss for one class": ((KNOWN, "data.name=CelebA"), "loss=cross_entropy: expects one class "
+                             "an image, and the images of data.name=CelebA have any number"),
     "a kind": (("+data.kind=imagenet",), "data.kind=imagenet: no such key here; it belongs to "
                "data=torchvision, huggingface"),
     "a key": (("data=huggingface", "data.name=x", "data.num_classes=2", "data.image_colum=a"),

@@ -120,6 +120,11 @@ class BaseData(Choice):
     )
 
     @property
+    def override(self) -> str:
+        """The override that chose it, for messages."""
+        return f"data={self.name}"  # type: ignore[attr-defined]
+
+    @property
     def source(self) -> str:
         """The override that says where the images come from, for errors."""
         return f"data.root={self.root}"
@@ -349,8 +354,16 @@ class TorchvisionByName(Trusting, ItemData):
     name: Text = Field(description="class of torchvision.datasets")
 
     @property
+    def override(self) -> str:
+        return f"data.name={self.name}"
+
+    @property
     def source(self) -> str:
-        return f"data.name={self.name} data.root={self.root}"
+        return f"{self.override} data.root={self.root}"
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.name in ROWS and self.row.multi_label
 
     @property
     def row(self) -> Row:
@@ -374,7 +387,7 @@ class TorchvisionByName(Trusting, ItemData):
     def makers(self) -> dict[str, Callable[[], object]]:
         shared = {"root": self.root, "download": self.download, "num_classes": self.class_count}
         options = {"name": self.name, "options": self.options, **shared}
-        return {f"data.name={self.name}": partial(imported(BY_NAME), **options)}
+        return {self.override: partial(imported(BY_NAME), **options)}
 
 
 class HuggingFace(ItemData):
@@ -387,8 +400,12 @@ class HuggingFace(ItemData):
     label_column: Text | None = Field(default=None, description="column of the labels")
 
     @property
-    def source(self) -> str:
+    def override(self) -> str:
         return f"data.name={self.name}"
+
+    @property
+    def source(self) -> str:
+        return self.override
 
     @property
     def makers(self) -> dict[str, Callable[[], object]]:
