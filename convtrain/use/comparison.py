@@ -143,7 +143,10 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     keys = [end if last.count(end) == 1 else key for end, key in zip(last, keys, strict=True)]
     if len(rows) <= MAX_SETTINGS:
         labels = [
-            " ".join(f"{key}={row.values[i]}" for key, row in zip(keys, rows, strict=True))
+            " ".join(
+                f"{key}={'null' if row.values[i] is None else row.values[i]}"
+                for key, row in zip(keys, rows, strict=True)
+            )
             for i in range(len(runs))
         ]
         if len(set(labels)) == len(runs) and max(map(len, labels)) <= MAX_LETTERS:

@@ -67,6 +67,10 @@ RUNS: dict[str, tuple[str, ...]] = {
         "optimizer.groups=[{match:conv2d_1.*,freeze:true},{match:linear*,lr_scale:10},"
         "{match:'*.conv*.weight',optimizer:{name:muon,lr:0.02}}]",
     ),
+    "ema": (
+        "network=resnet8", *COLOUR, "trainer.ema=0.9", "trainer.accumulate_grad_batches=2",
+        "trainer.val_check_interval=0.5", "callbacks.checkpoint.test_with=best",
+    ),
     "ddp_cpu": ("trainer=ddp_cpu", *COLOUR, "network=convnet", "recorder=debug"),
 }  # fmt: skip
 """A name, and what is typed after TINY."""
