@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+import convtrain
 from convtrain import pipeline
+from convtrain.training.checkpoint_file import load_checkpoint
 from tests.conftest import REPOSITORY, compose
 from tests.gpu.same import assert_same_weights
 
@@ -103,3 +105,37 @@ def test_every_precision_trains_and_goes_on_to_the_same_bits(
     config = compose(*settings).model_copy(update={"resume": str(again)})
     assert pipeline.train(config, again)["test/loss"] == expected["test/loss"]
     assert_same_weights(whole, again)
+
+
+AVERAGED = {
+    "32": ("network=convnet",),
+    "16-mixed": ("network=convnet", "trainer.precision=16-mixed"),
+    "recurrent": ("network=lstm",),  # cuDNN keeps its weights in one piece of memory
+    "CUDA graphs": ("trainer.compile=reduce-overhead", "data.drop_last=true"),
+}
+
+
+@pytest.mark.parametrize("style", ["nn", "functional"])
+@pytest.mark.parametrize("more", AVERAGED.values(), ids=AVERAGED)
+def test_an_average_is_that_of_the_weights_after_each_step(
+    more: tuple[str, ...], style: str, tmp_path: Path
+) -> None:
+    config = compose(
+        *SMALL, *more, f"model={style}", "trainer.ema=0.5", "trainer.deterministic=true",
+        "callbacks.checkpoint.every_n_steps=1", "callbacks.checkpoint.keep_last=99",
+    )  # fmt: skip
+    result = pipeline.train(config, tmp_path)
+    folder = tmp_path / "checkpoints"
+    before, *later = map(
+        load_checkpoint, [*sorted(folder.glob("step*.ckpt")), folder / "last.ckpt"]
+    )
+    for saved in later:
+        n, old = saved["average"]["updates"], before["state_dict"]
+        assert n - before["average"]["updates"] in (0, 1)
+        if n > before["average"]["updates"]:
+            share = 1 - min(0.5, (1 + n) / (10 + n))
+            for name, trained in saved["average"]["trained"].items():
+                expected = old[name].lerp(trained, share)
+                torch.testing.assert_close(saved["state_dict"][name], expected)
+        before = saved
+    assert convtrain.evaluate(tmp_path)["metrics"]["test/loss"] == result["test/loss"]
