@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 import convtrain
 from convtrain import pipeline
+from convtrain.__main__ import run_verb
 from convtrain.assembly import make_model
+from convtrain.command.command_line import CommandLine
+from convtrain.command.configure import configure_command
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from convtrain.forecast import forecast
@@ -373,3 +376,30 @@ def test_the_normalisation_follows_the_weights_unless_it_is_set(tmp_path: Path) 
     assert (found.mean, found.std) == ([0.4914, 0.4822, 0.4465], [0.229, 0.224, 0.225])
     grey = compose("data=mnist", *weights[1:]).data
     assert grey.mean == [pytest.approx(sum(IMAGENET) / 3)]
+
+
+def test_a_value_in_a_file_of_the_users_own_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "# @package _global_\ndata:\n  std: [0.3, 0.3, 0.3]\n"
+    mine = "defaults: [cifar10, _self_]\nmean: [0.1, 0.1, 0.1]\n"
+    for file, text in {"experiment/own.yaml": own, "data/mine.yaml": mine}.items():
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(text)
+    command = CommandLine.parse(
+        [f"--config-dir={tmp_path}", "data=mine", "experiment=own", "network=resnet18",
+         "model.weights=null,DEFAULT", "-m"]
+    )  # fmt: skip
+    plain, weighted = (each.data for each in configure_command(command).configs)
+    assert (weighted.mean, weighted.std) == ([0.1] * 3, [0.3] * 3)
+    assert plain == weighted
+
+
+def test_a_run_is_repeated_with_the_same_file_or_not_at_all(train: Train, tmp_path: Path) -> None:
+    torch.save(make_model(compose(*TINY)).state_dict(), tmp_path / "weights.pth")
+    train(*TINY, f"model.weights={tmp_path / 'weights.pth'}")
+    run = ["rerun", str(tmp_path / "run"), "--out", str(tmp_path / "again")]
+    assert run_verb(run) == 0
+    torch.save(make_model(compose(*TINY, "seed=2")).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match=r"is not what the run began with: its SHA-256 is \w{8}"):
+        run_verb([*run[:-1], str(tmp_path / "third")])
