@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convtrain.config.array_file import read_array_file
 from convtrain.config.folders import read_layout
-from convtrain.config.label_table import TableFormat, read_table
+from convtrain.config.label_table import DELIMITERS, TableFormat, read_table
 from convtrain.config.mistakes import Mistake
 from convtrain.config.torchvision_datasets import PHOTOGRAPHS, ROWS
 from convtrain.errors import MissingDataError
@@ -52,9 +52,10 @@ def _classes_of_folder(data: DictConfig) -> None:
 
 def _classes_of_table(data: DictConfig) -> None:
     keys = [data.get(key) for key in TableFormat._fields]
-    if data.get("classes") is None and all(isinstance(key, str | None) for key in keys):
-        if data.get("file") is None:
-            return
+    right = all(key is None or (isinstance(key, str) and key) for key in keys)
+    if data.get("classes") is not None or data.get("file") is None or not right:
+        return
+    if data.get("delimiter") in (None, *DELIMITERS):
         table = read_table(TableFormat(*keys))
         if data.get("allow_missing_classes") is not True:
             table.refuse_missing_classes()

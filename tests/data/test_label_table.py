@@ -13,6 +13,7 @@ from convtrain.config.label_table import TableFormat, read_table
 from convtrain.data.images import Splits
 from convtrain.data.sources import image_folder, label_table
 from convtrain.errors import ConfigError, MissingDataError
+from convtrain.use.evaluate import evaluate
 from tests.conftest import Train, compose
 
 OPTIONS: dict[str, Any] = {
@@ -97,6 +98,8 @@ def test_the_check_knows_the_classes_and_counts_the_files_that_are_missing(tmp_p
     assert f"data.classes=[cat, aunt]: no images to train with in {file}; there are ant, " in line
     assert "data.num_classes=4: does not match the 3 names" in refused(file, "data.num_classes=4")
     assert "data.file: is missing" in refused()
+    assert "data.delimiter=comm: must be 'comma', 'sem" in refused(file, "data.delimiter=comm")
+    assert "data.label_separator=" in refused(file, "data.label_separator=''", "loss=bce")
     (tmp_path / "val/bee/0.png").unlink()
     (tmp_path / "val/bee/1.png").unlink()
     (tmp_path / "val/bee/1.png").mkdir()
@@ -138,7 +141,7 @@ def test_classes_can_be_chosen_and_ordered(tmp_path: Path) -> None:
     assert torch.equal(chosen.pixels, everything.pixels[everything.labels != 1])
 
 
-def test_any_number_of_labels(tmp_path: Path) -> None:
+def test_any_number_of_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, "", count=20)
     labels = [("cat", "ant"), ("bee",), (), ("ant", "ant")]
     names = [f"{name}/{index}.png" for name in CLASSES for index in range(20)]
@@ -147,6 +150,10 @@ def test_any_number_of_labels(tmp_path: Path) -> None:
     typed = ("data=csv", f"data.file={file}", "data.label_separator='|'", "network=lenet")
     with pytest.raises(ConfigError, match="any number of labels; type loss=bce"):
         compose(*typed)
+    load(file, label_separator="|")
+    assert not caplog.records
+    load(write(tmp_path / "one.csv", text.replace(",\n", ",bee\n")), divides=False)
+    assert "ant|ant counts as one class; for several labels" in caplog.text
     images = compose(*typed, "loss=bce").data.build(divides=False).train
     vectors = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]])
     assert torch.equal(images.labels, vectors.repeat(15, 1))
@@ -173,6 +180,15 @@ def test_both_train_to_the_same_bits(tmp_path: Path, train: Train) -> None:
     weights, others = (each["state_dict"] for each in saved)
     assert all(torch.equal(weights[name], others[name]) for name in others)
     assert results[0]["test/loss"] == results[1]["test/loss"]
+    found = evaluate(tmp_path / "folder", ["data=csv", f"data.file={file}", root])
+    assert found["metrics"]["test/loss"] == results[0]["test/loss"]
+    assert (found["source"], found["name"]) == (f"data.file={file}", "test-labels.tsv-data")
+    other = write(
+        tmp_path / "data" / "o.csv", "path,label\ntrain/bee/1.png,bee\ntest/ant/1.png,emu"
+    )
+    there = evaluate(tmp_path / "table", [f"data.file={other}", "data.root=null"], split="all")
+    assert there["classes"] == {"matched": ["bee"], "unknown": ["emu"], "missing": ["ant", "cat"]}
+    assert (there["images"], there["left_out"]) == (1, 1)
 
 
 def read(file: Path, **typed: str) -> Any:

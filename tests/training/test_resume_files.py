@@ -30,17 +30,14 @@ def written(folder: Path, name: str) -> list[str]:
     return [f"data.file={folder / 'labels.csv'}"]
 
 
-CASES = [
-    ("csv", "functional", "step's end", 6),
-    ("csv", "nn", "validation", 2),
-    ("arrays", "functional", "checkpoint's write", 20),
-    ("arrays", "nn", "batch", 9),
-]
-
-
 @pytest.mark.parametrize(
     ("name", "style", "place", "number"),
-    [case if case[1] != "nn" else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    [
+        ("csv", "functional", "step's end", 6),
+        ("arrays", "nn", "batch", 9),
+        pytest.param("csv", "nn", "validation", 2, marks=pytest.mark.slow),
+        pytest.param("arrays", "functional", "checkpoint's write", 20, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(
     tmp_path: Path, name: str, style: str, place: str, number: int

@@ -99,6 +99,9 @@ def _chosen(table: Table, classes: Sequence[str], *, several: bool) -> LabelledF
     if table.repeated:
         text = "%s: left out %d rows that list an image again: %s"
         warn(text, table.where, len(table.repeated), few(table.repeated, most=3))
+    if not several and (joined := [name for name in classes if "|" in name]):
+        text = "%s: %s counts as one class; for several labels an image, type %s"
+        warn(text, table.where, joined[0], "'data.label_separator=\"|\"' loss=bce")
     left_out = [("listed again", [Path(file) for file in table.repeated])]
     if not several:
         return LabelledFiles(files, torch.tensor(labels).squeeze(1), splits, left_out)
