@@ -14,6 +14,7 @@ from torch import Tensor
 from convtrain.config.epochs import batch_count, limited
 from convtrain.data.augment import Augmentation, mixed_targets
 from convtrain.data.images import Images
+from convtrain.data.reused_memory import ReusedMemory
 from convtrain.data.sampling import epoch_order, image_of
 from convtrain.data.workers import TransformedImages, worker_count
 from convtrain.process.ranks import rank_info
@@ -42,13 +43,18 @@ class Normalisation:
         shift = [-m / s for m, s in zip(mean, std, strict=True)]
         self._scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
         self._shift = torch.tensor(shift).view(1, -1, 1, 1)
+        self._memory = ReusedMemory()
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if self._scale.device != pixels.device:
             self._scale, self._shift = self._scale.to(pixels.device), self._shift.to(pixels.device)
+        if pixels.device.type == "cpu" and pixels.is_contiguous():
+            levels = self._memory.empty(pixels.shape).copy_(pixels)
+        else:
+            levels = pixels.to(torch.float32, copy=True)
         if pixels.is_floating_point():
-            return pixels.mul(255).mul_(self._scale).add_(self._shift)
-        return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+            levels.mul_(255)
+        return levels.mul_(self._scale).add_(self._shift)
 
 
 @dataclass(eq=False)
