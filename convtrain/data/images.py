@@ -1,6 +1,6 @@
 """Labelled images in memory or in a file, and functions that divide them into splits."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -141,17 +141,16 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
-def split_fold(labels: Tensor, fold: Fold, seed: int) -> tuple[Tensor, Tensor]:
+def split_fold(classes: Tensor, fold: Fold, seed: int) -> tuple[Tensor, Tensor]:
     """Return the sorted indices, int64, of the training and the validation images of a fold.
 
     The shuffled images of one class after the other are dealt to the folds in turn, so that every
     image validates in one fold, and the sizes of two folds differ by at most one image, in each
-    class and in all. Labels (N, classes) are one class.
+    class and in all. ``classes`` are int64 (N,).
     """
-    labels = strata(labels)
-    members = [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
-    shuffled = [m[permutation(len(m), seed, int(labels[m[0]]))] for m in members]
-    validates = torch.zeros(len(labels), dtype=torch.bool)
+    members = [(classes == label).nonzero().squeeze(1) for label in classes.unique()]
+    shuffled = [m[permutation(len(m), seed, int(classes[m[0]]))] for m in members]
+    validates = torch.zeros(len(classes), dtype=torch.bool)
     validates[torch.cat(shuffled)[fold.number :: fold.folds]] = True
     return (~validates).nonzero().squeeze(1), validates.nonzero().squeeze(1)
 
@@ -183,21 +182,24 @@ def divide_labels(
     seed: int,
     given: Collection[str] = ("train",),
     names: Sequence[str] | None = None,
+    by: Callable[[Tensor], Tensor] = strata,
 ) -> dict[str, Tensor]:
     """Divide training images: return the indices of ``train``, and of what is split off.
 
     ``val`` is split off unless it is ``given``, and ``test`` if ``train`` alone is given and there
     is a fraction. ``val_fraction`` applies to the images that remain after ``test`` is split off.
-    The folds divide these as well, after ``Fold.limit`` has chosen some of them. A ConfigError
-    names the classes that have too few images for all parts.
+    The folds divide these as well, after ``Fold.limit`` has chosen some of them. ``by`` returns the
+    classes, int64 (N,), whose proportions are kept. A ConfigError names those that have too few
+    images for all parts.
     """
     has_val, splits_test = "val" in given, test_fraction is not None and {*given} == {"train"}
     parts = ["training", *["validation"] * (not has_val), *["test"] * splits_test]
     what = f"data: {', '.join(parts[:-1])} and {parts[-1]}"
-    refuse_scarce(labels, len(parts), what, names, "add images or leave the class out")
+    classes = by(labels)
+    refuse_scarce(classes, len(parts), what, names, "add images or leave the class out")
     train, divided = torch.arange(len(labels)), dict[str, Tensor]()
     if test_fraction is not None and splits_test:
-        train, divided["test"] = split_stratified(labels, test_fraction, seed)
+        train, divided["test"] = split_stratified(classes, test_fraction, seed)
     if isinstance(val_fraction, Fold):
         fold = val_fraction
         what = f"data.folds={fold.folds}:"
@@ -210,11 +212,11 @@ def divide_labels(
         )
         what = f"{what} training and validation"
         refuse_scarce(labels[train], fold.folds, what, names, advice)
-        rest, val = split_fold(labels[train], fold, seed + 1)
+        rest, val = split_fold(classes[train], fold, seed + 1)
     elif has_val:
         return {"train": train, **divided}
     else:
-        rest, val = split_stratified(labels[train], val_fraction, seed + 1)
+        rest, val = split_stratified(classes[train], val_fraction, seed + 1)
     return {"train": train[rest], "val": train[val], **divided}
 
 

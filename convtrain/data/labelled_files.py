@@ -108,14 +108,15 @@ def divide_files(
     """
     files, labels, given, _ = found
     if divides:
-        train, has_folds = given["train"], isinstance(val_fraction, Fold)
+        train = given["train"]
         parts = divide_labels(
-            labels[train] if has_folds else by_rarest_label(labels[train]),
+            labels[train],
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=split_seed,
             given=given.keys(),
             names=classes,
+            by=by_rarest_label,
         )
         splits = given | {name: train[part] for name, part in parts.items()}
     else:

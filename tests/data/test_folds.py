@@ -13,6 +13,7 @@ from convtrain.config.groups.data import Fold, SplitSizes
 from convtrain.config.identity import differing
 from convtrain.config.schema import Config
 from convtrain.data.images import Images, Splits, divide_labels
+from convtrain.data.labelled_files import LabelledFiles, divide_files
 from convtrain.data.sources.custom import load as load_custom
 from convtrain.errors import ConfigError
 from tests.conftest import compose
@@ -97,6 +98,26 @@ def test_folds_have_the_classes_and_sizes_of_equal_shares() -> None:
         assert part["train"].equal(part["train"].sort().values)
     other = divide_labels(LABELS, val_fraction=Fold(0, 4), test_fraction=0.1, seed=6)
     assert not other["val"].equal(parts[0]["val"])
+
+
+def test_images_of_several_labels_are_divided_by_the_rarest() -> None:
+    labels = torch.stack([torch.ones(60), torch.arange(60) % 3 == 0, torch.arange(60) < 7], 1)
+    files = LabelledFiles(
+        [Path(str(n)) for n in range(60)], labels.float(), {"train": torch.arange(60)}
+    )
+
+    def divided(validation: float | Fold) -> dict[str, list[str]]:
+        found = divide_files(
+            files, classes=["a", "b", "c"], val_fraction=validation, test_fraction=0.2,
+            split_seed=1, limit=None, divides=True,
+        )  # fmt: skip
+        return {name: [str(found.files[i]) for i in part] for name, part in found.splits.items()}
+
+    folds = [divided(Fold(number, 4)) for number in range(4)]
+    assert all(fold["test"] == divided(0.1)["test"] for fold in folds)
+    assert len({name for fold in folds for name in fold["val"]}) == 60 - len(folds[0]["test"])
+    rare = [sum(int(name) < 7 for name in fold["val"]) for fold in folds]
+    assert max(rare) - min(rare) <= 1 <= sum(rare)
 
 
 def test_the_one_dataset_of_a_user_is_divided_into_folds() -> None:

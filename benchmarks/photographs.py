@@ -1,0 +1,127 @@
+"""Time epochs of photographs that are larger than the input: ``python -m benchmarks.photographs``.
+
+Both sides crop at random as RandomResizedCrop does, to 224x224, flip and normalise, in batches of
+64, and train nothing. Ours decodes once, to a shorter side of 256 pixels, and crops what is stored,
+in memory or in the cache's file. Its peer is torchvision's ImageFolder in a DataLoader with two
+workers, which decodes in every epoch. A first epoch begins with the list of the files: ours decodes
+them all, writes the cache and then reads an epoch from it; the peer starts its workers.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from benchmarks.image_folder import BATCH, CLASSES, MEAN, STD, epoch
+from benchmarks.paired import Ratio, Result, compare_timed, print_table
+from convtrain.assembly import make_data
+from convtrain.command.configure import configure
+from convtrain.data.batches import Batches
+
+COUNT, SIZE, STORED, SIDE = 5_000, (400, 300), 256, 224
+GOAL, FIRST_GOAL = 0.33, 1.1
+NOISE_SIDE = 1024  # of the noise that photographs are cut out of, in pixels
+
+
+def rows(pairs: int = 3, count: int = COUNT, images: Path | None = None) -> list[Result]:
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = images or Path(folder) / "images", Path(folder) / "cache"
+        if images is None:
+            write_photographs(root, count)
+        count = sum(1 for _ in root.rglob("*.jpg"))
+        what = f"{count:,} JPEGs of {SIZE[0]}x{SIZE[1]}, crops of {SIDE}x{SIDE}"
+        for where, memory_gib in (("memory", 100.0), ("the file", 0.001)):
+            ratio = later_epochs(stored(root, memory_gib, cache), stock_loader(root), pairs)
+            results.append(Result(f"{what}, from {where}: ours / ImageFolder", ratio, "s", GOAL))
+        ratio = compare_timed(
+            lambda: first(lambda: emptied(root, cache)),
+            lambda: first(lambda: stock_loader(root)),
+            pairs=pairs,
+        )
+        results.append(
+            Result("the first epoch, with its decoding: the same", ratio, "s", FIRST_GOAL)
+        )
+    return results
+
+
+def later_epochs(batches: Batches, stock: DataLoader, pairs: int) -> Ratio:
+    try:
+        return compare_timed(lambda: epoch(batches), lambda: epoch(stock), pairs=pairs)
+    finally:
+        batches.close()
+
+
+def write_photographs(root: Path, count: int) -> None:
+    """Write images whose spectrum falls with the frequency, as that of photographs does."""
+    generator = np.random.default_rng(0)
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(NOISE_SIDE)] * 2))
+    frequency[0, 0] = np.inf
+    phases = generator.normal(size=(4, 2, NOISE_SIDE, NOISE_SIDE))
+    spectrum = (phases[:, 0] + 1j * phases[:, 1]) / frequency**1.2
+    grey, *colours = (field / field.std() for field in np.fft.ifft2(spectrum).real)
+    noise = 120 + np.stack([50 * grey + 15 * colour for colour in colours], axis=2)
+    noise = (noise + generator.normal(0, 4, noise.shape)).clip(0, 255).astype(np.uint8)
+    for label in range(CLASSES):
+        (root / str(label)).mkdir(parents=True)
+    for index in range(count):
+        shift = generator.integers(0, NOISE_SIDE, 2)
+        part = np.roll(noise, shift, axis=(0, 1))[: SIZE[1], : SIZE[0]]
+        Image.fromarray(part).save(root / str(index % CLASSES) / f"{index}.jpg", quality=90)
+
+
+def stored(root: Path, memory_gib: float, cache: Path) -> Batches:
+    """Return the training batches of ``data.store_size``, nearly all images."""
+    config = configure([
+        "data=image_folder", f"data.root={root}", f"data.shape=[3,{SIDE},{SIDE}]",
+        f"data.store_size={STORED}", f"data.batch_size={BATCH}", f"data.memory_gib={memory_gib}",
+        f"data.cache_dir={cache}", "data.val_fraction=0.001", "data.test_fraction=0.001",
+        f"data.mean={MEAN}", f"data.std={STD}", "augment.horizontal_flip=0.5",
+    ]).config  # fmt: skip
+    return make_data(config).train_dataloader()
+
+
+def emptied(root: Path, cache: Path) -> Batches:
+    """Return batches of files that are not yet in the cache."""
+    shutil.rmtree(cache, ignore_errors=True)
+    return stored(root, 0.001, cache)
+
+
+def stock_loader(root: Path) -> DataLoader:
+    transform = v2.Compose([
+        v2.RandomResizedCrop(SIDE, antialias=True), v2.RandomHorizontalFlip(), v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
+    ])  # fmt: skip
+    return DataLoader(
+        ImageFolder(str(root), transform), batch_size=BATCH, shuffle=True, num_workers=2,
+        persistent_workers=True,
+    )  # fmt: skip
+
+
+def first(begin: Callable[[], Batches | DataLoader]) -> float:
+    """Return the seconds from the list of the files to the end of the first epoch."""
+    start = time.perf_counter()
+    batches = begin()
+    epoch(batches)
+    seconds = time.perf_counter() - start
+    if isinstance(batches, Batches):
+        batches.close()
+    return seconds
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="folder of JPEGs, FOLDER/CLASS/*.jpg")
+    parser.add_argument("--count", type=int, default=COUNT, help="number of images made up")
+    parser.add_argument("--pairs", type=int, default=3)
+    chosen = parser.parse_args()
+    print_table(rows(chosen.pairs, chosen.count, chosen.images))
