@@ -107,6 +107,16 @@ def test_what_is_not_installed_is_a_line_that_installs_it(monkeypatch: pytest.Mo
         check_targets(eurosat)
 
 
+def test_a_file_beside_the_configuration_is_no_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "not_installed.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ROWS, "EuroSAT", ROWS["EuroSAT"]._replace(needs="not_installed"))
+    with pytest.raises(ConfigError, match="is read by not_installed, which is not installed"):
+        compose(KNOWN, "data.name=EuroSAT")
+
+
 def test_shape_and_classes_follow_from_the_name_unless_they_are_typed() -> None:
     data = compose(KNOWN, "data.name=EMNIST", "data.split=letters").data
     assert (data.shape, data.class_count, data.mean) == ([1, 28, 28], 26, [0.5])

@@ -71,6 +71,10 @@ RUNS: dict[str, tuple[str, ...]] = {
         "network=resnet8", *COLOUR, "trainer.ema=0.9", "trainer.accumulate_grad_batches=2",
         "trainer.val_check_interval=0.5", "callbacks.checkpoint.test_with=best",
     ),
+    "torchvision": (
+        "data=torchvision", "data.name=FakeData", "data.num_classes=10", "data.size=160",
+        "data.image_size=[3,20,16]", "data.shape=[3,16,16]", "network=lenet",
+    ),
     "ddp_cpu": ("trainer=ddp_cpu", *COLOUR, "network=convnet", "recorder=debug"),
 }  # fmt: skip
 """A name, and what is typed after TINY."""
