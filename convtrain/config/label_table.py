@@ -6,13 +6,14 @@ The check, which runs without torch, and the loader both call :func:`read_table`
 import csv
 import io
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from convtrain.config.folders import SPLITS, as_classes
+from convtrain.config.folders import ACCEPT, SPLITS, as_classes
 from convtrain.errors import MissingDataError, did_you_mean, few, one_line
 
 COLUMNS = {
@@ -27,6 +28,8 @@ SPLIT_NAMES = {
     name: split for split, names in {**SPLITS, "train": ("train", "training")}.items()
     for name in names
 } | {"testing": "test"}  # fmt: skip
+OTHER_SPLIT = "an unknown split"
+OTHER_LENGTH = "more or fewer values than the first line; quote one with a delimiter"
 MAX_NAMED = 5  # rows or files in a line
 
 
@@ -62,18 +65,17 @@ class Table(NamedTuple):
     def refuse_missing_classes(self) -> None:
         """Raise MissingDataError for classes that only some of the splits have."""
         in_train = self.classes_in("train")
-        for split in self.splits.keys() - {"train"}:
+        for split in (each for each in self.splits if each != "train"):
             in_split = self.classes_in(split)
-            accept = "accept it with data.allow_missing_classes=true"
             if more := sorted(in_split - in_train):
                 raise MissingDataError(
                     f"{self.where}: {split} has classes that train has not: {few(more)}; add rows, "
-                    f"leave them out with {as_classes(sorted(in_train))}, or {accept}"
+                    f"leave them out with {as_classes(sorted(in_train))}, or {ACCEPT}"
                 )
             if missing := sorted(in_train - in_split):
                 raise MissingDataError(
                     f"{self.where}: {split} has no images of {few(missing)}; add rows, leave them "
-                    f"out with {as_classes(sorted(in_split))}, or {accept}"
+                    f"out with {as_classes(sorted(in_split))}, or {ACCEPT}"
                 )
 
     def refuse_missing_files(self) -> None:
@@ -118,48 +120,59 @@ def _read(chosen: TableFormat, _changed: int, _size: int) -> Table:
     places = {what: _place(what, header, chosen, where) for what in COLUMNS}
     folder = chosen.root or str(Path(chosen.file).parent)
     files, labels, splits = list[str](), list[tuple[str, ...]](), dict[str, list[int]]()
-    seen, repeated = dict[str, tuple[str, tuple[str, ...]]](), list[str]()
-    wrong = dict[str, list[int]]()  # what is wrong with a row, to the lines
+    seen, repeated = dict[str, _Row](), list[str]()
+    others = dict[str, None]()  # splits that are none
+    wrong = defaultdict[str, list[int]](list)  # what is wrong with a row, to the lines
     for line, cells in islice(_rows(text, delimiter), 1, None):
         if len(cells) != len(header):
-            kind = (
-                "more or fewer values than the first line; put quotes around one with a delimiter"
-            )
-            wrong.setdefault(kind, []).append(line)
+            wrong[OTHER_LENGTH].append(line)
             continue
-        path, label, name = ("" if at is None else cells[at] for at in places.values())
-        split = "train" if places["split"] is None else SPLIT_NAMES.get(name.lower())
-        these = _labels(label, chosen.label_separator)
-        path = os.path.normpath(os.path.join(folder, path.replace("\\", "/"))) if path else ""  # noqa: PTH118
-        before = seen.get(path)
-        if not path:
-            kind = "no path"
-        elif not these and chosen.label_separator is None:
-            kind = "no label"
-        elif split is None:
-            kind = f"{f'the split {name}' if name else 'no split'}; allowed are train, val and test"
-        elif before is not None and before[0] != split:
-            kind = "an image that another split lists as well"
-        elif before is not None and set(before[1]) != set(these):
-            kind = "an image that an earlier row lists with another label"
-        elif before is not None:
+        path, label, split = ("" if at is None else cells[at] for at in places.values())
+        if path:
+            path = os.path.normpath(os.path.join(folder, path.replace("\\", "/")))  # noqa: PTH118
+        split = "train" if places["split"] is None else SPLIT_NAMES.get(split.lower(), split)
+        row = _Row(path, _labels(label, chosen.label_separator), split)
+        before = seen.setdefault(path, row)
+        if problem := _problem(row, before, needs_label=chosen.label_separator is None):
+            wrong[problem].append(line)
+            if problem == OTHER_SPLIT:
+                others[split] = None
+        elif before is not row:
             repeated.append(path)
-            continue
         else:
-            seen[path] = split, these
             splits.setdefault(split, []).append(len(files))
             files.append(path)
-            labels.append(these)
-            continue
-        wrong.setdefault(kind, []).append(line)
+            labels.append(row.labels)
     problems = [f"{_counted(lines)} {what}" for what, lines in wrong.items()]
+    if others:
+        problems.append(f"splits are train, val and test, and not {few(map(repr, others))}")
     if not problems and "train" not in splits:
-        others = f", only {', '.join(splits)}" if splits else ""
-        problems = [f"lists no images to train with{others}"]
+        problems = [f"lists no images to train with{f', only {few(splits)}' if splits else ''}"]
     if problems:
         raise MissingDataError(f"{where}: {'; '.join(problems)}")
     in_order = {split: splits[split] for split in SPLITS if split in splits}
     return Table(where, files, labels, in_order, repeated)
+
+
+class _Row(NamedTuple):
+    path: str
+    labels: tuple[str, ...]
+    split: str
+
+
+def _problem(row: _Row, before: _Row, *, needs_label: bool) -> str:
+    """Return what is wrong with a row; ``before`` is the first of the same image."""
+    if not row.path:
+        return "no path"
+    if not row.labels and needs_label:
+        return "no label"
+    if row.split not in SPLITS:
+        return OTHER_SPLIT
+    if row.split != before.split:
+        return "an image that another split lists as well"
+    if {*row.labels} != {*before.labels}:
+        return "an image that an earlier row lists with another label"
+    return ""
 
 
 def _header(text: str, chosen: TableFormat, where: str) -> tuple[str, list[str]]:

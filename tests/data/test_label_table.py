@@ -255,12 +255,13 @@ WRONG: dict[str, tuple[bytes, dict[str, str], str]] = {
     "a column twice": (b"path,label,label\na,b,c\n", {}, "label or label may be the label"),
     "rows that lack something": (
         b"path,label,split\na,,train\n,x,train\nb,x,train\nc,x,dev\nd,x,\ne,x,y,train\nf,,train\n",
-        {}, "2 rows (lines 2, 8) have no label; 1 row (line 3) has no path; 1 row (line 5) has the "
-        "split dev; allowed are train, val and test; 1 row (line 6) has no split; allowed",
+        {}, "2 rows (lines 2, 8) have no label; 1 row (line 3) has no path; 2 rows (lines 5, "
+        "6) have an unknown split; 1 row (line 7) has more or fewer values than the first line; "
+        "quote one with a delimiter; splits are train, val and test, and not 'dev', ''",
     ),
     "a delimiter in a value": (
         b"path,label\na,1.png,ant\n", {},
-        "1 row (line 2) has more or fewer values than the first line; put quotes around one ",
+        "1 row (line 2) has more or fewer values than the first line; quote one with a del",
     ),
     "two labels": (
         b"path,label\na,x\nb,x\na,y\n", {},
