@@ -40,11 +40,11 @@ from convtrain.training.callbacks.progress_bar import RunProgress
 from convtrain.training.callbacks.stopping import EarlyStopping
 from convtrain.training.callbacks.walkthrough import Walkthrough
 from convtrain.training.devices import kind_of_device
+from convtrain.training.freezing import freeze
 from convtrain.training.loggers.metrics_csv import MetricsCsv
 from convtrain.training.loggers.tensorboard import TensorBoard
 from convtrain.training.objectives import build_loss, make_loss
 from convtrain.training.optimizers.build import make_optimizer
-from convtrain.training.optimizers.groups import freeze
 from convtrain.training.parts import parts_of
 from convtrain.training.schedules import MakeSchedule
 from convtrain.training.task import Task
@@ -91,10 +91,11 @@ def make_model(config: Config) -> nn.Module:
     model = build_model(config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError(f"{model_override(config)}: has no parameters to learn")
-    if any(getattr(config.optimizer, key) for key in GROUPING):
+    if config.model.freeze or any(getattr(config.optimizer, key) for key in GROUPING):
         parts = parts_of(model, build_loss(config))
-        freeze(config.optimizer, parts)
-        make_optimizer(config.optimizer, parts, fused=False)  # raises what would be raised later
+        starts = freeze(config.optimizer, config.model, parts).start_epochs
+        # This raises what would be raised later.
+        make_optimizer(config.optimizer, parts, fused=False, start_epochs=starts)
     if config.trainer.deterministic and kind_of_device(config.trainer.accelerator) == "gpu":
         refuse_nondeterministic(model)
         pool_deterministically()
@@ -177,10 +178,13 @@ def make_task(
     chosen = config.trainer
     fused = not (is_sparse or chosen.precision == "16-mixed" or chosen.strategy == "fsdp")
     loss = make_loss(config, multi_label=multi_label, class_weights=class_weights)
+    frozen = freeze(config.optimizer, config.model, parts_of(model, loss))
     return Task(
         model=model,
         loss=loss,
-        make_optimizer=partial(make_optimizer, config.optimizer, fused=fused),
+        make_optimizer=partial(
+            make_optimizer, config.optimizer, fused=fused, start_epochs=frozen.start_epochs
+        ),
         make_schedule=cast(MakeSchedule, config.scheduler.build),
         seed=config.seed,
         log_every_n_steps=config.trainer.log_every_n_steps,
@@ -189,7 +193,7 @@ def make_task(
         metrics=metrics,
         channels_last=channels_last,
         cuda_graphs=config.trainer.uses_cuda_graphs,
-        frozen_norms=freeze(config.optimizer, parts_of(model, loss)),
+        frozen=frozen,
         ema=chosen.ema,
     )
 

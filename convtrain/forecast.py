@@ -27,6 +27,7 @@ from convtrain.errors import ConfigError, ConvtrainError, error_line
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
 from convtrain.run.directory import Run
 from convtrain.training.devices import check_devices
+from convtrain.training.freezing import freeze
 from convtrain.training.objectives import (
     build_loss,
     check_loss_targets,
@@ -51,7 +52,8 @@ class Forecast(NamedTuple):
     """The needs of a training."""
 
     images: tuple[int, int, int]  # training, validation, test
-    parameters: int  # trained ones
+    parameters: int  # trained ones, at the start
+    frozen: dict[str, int]  # the others, by how long they are frozen
     steps: int  # optimiser steps, at most
     epoch_steps: int
     memory: dict[str, int]  # bytes on each device, by purpose
@@ -77,7 +79,10 @@ def forecast(config: Config) -> Forecast:
     model = make_model_on_meta(config)
     begins_with = read_starting_weights(config, model)
     parts = parts_of(model, build_loss(config))
-    groups = summarize(config.optimizer, parts)
+    frozen = freeze(config.optimizer, config.model, parts)
+    groups = summarize(config.optimizer, parts, frozen.start_epochs)
+    at_start = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen_numbers = frozen.numbers()
     data = make_data(config)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
@@ -85,6 +90,7 @@ def forecast(config: Config) -> Forecast:
     make_loss(config, multi_label=data.is_multi_label, class_weights=weights)
     make_metrics(config, data)
     _check_the_rest(config, data)
+    frozen.enter(chosen.max_epochs - 1)  # the memory and the record are those of the last epoch
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = _optimizer_state(config, parts)
     width = 2 if chosen.precision in (64, "64-true") else 1
@@ -111,7 +117,8 @@ def forecast(config: Config) -> Forecast:
     disk["gradient record"] = _record(config, model, steps, epoch_steps)
     return Forecast(
         images=(len(splits[0]), len(splits[1]), len(splits[2])),
-        parameters=sum(parameter.numel() for parameter in trained),
+        parameters=at_start,
+        frozen=frozen_numbers,
         steps=steps,
         epoch_steps=epoch_steps,
         memory=memory,

@@ -137,7 +137,7 @@ def train_assembled(parts: Assembled, overrides: Sequence[str] = ()) -> Result:
         parts.asked, config, run, overrides, trainer, data=parts.fingerprint, resumes=bool(found),
         classes=parts.data.splits.classes, multi_label=parts.data.is_multi_label,
         class_weights=class_weights_of(config, parts.data), custom=task.resuming.loggers,
-        weights=parts.weights,
+        weights=parts.weights, frozen=task.frozen.numbers(),
     )  # fmt: skip
     trainer.checkpoint_files.found = found
     tested, ready = None, time.perf_counter()

@@ -23,6 +23,7 @@ from convtrain.config.groups.data import (
     Synthetic,
 )
 from convtrain.config.groups.logger import Logger
+from convtrain.config.groups.model import Model
 from convtrain.config.groups.optimizer import SGD, Optimizer
 from convtrain.config.groups.scheduler import CustomScheduler, Plateau, Scheduler
 from convtrain.config.groups.trainer import Trainer
@@ -201,6 +202,15 @@ def _sharded_groups(optimizer: Optimizer, trainer: Trainer) -> Mistakes:
             yield Mistake(f"optimizer.{key}", text)
 
 
+def _freeze(model: Model, trainer: Trainer) -> Mistakes:
+    if model.freeze and trainer.strategy == "fsdp":
+        text = "is not tested with weights that are divided over devices; type trainer=ddp"
+        yield Mistake("model.freeze", text)
+    if model.unfreeze_at_epoch is not None and not model.freeze:
+        text = "nothing is frozen that it could unfreeze; add model.freeze=[backbone], or omit it"
+        yield Mistake("model.unfreeze_at_epoch", text)
+
+
 def _monitors(trainer: Trainer, callbacks: Callbacks, scheduler: Scheduler) -> Mistakes:
     if trainer.limit_val_batches != 0 or trainer.fast_dev_run:
         return
@@ -245,6 +255,6 @@ def _nothing_kept(trainer: Trainer, callbacks: Callbacks) -> Mistakes:
 
 RULES: tuple[Callable[..., Mistakes], ...] = (
     *DATA_RULES, _known_batches, _devices, _sharded, _sharded_optimizer, _cuda_graphs, _augment,
-    *LOSS_RULES, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, monitored,
-    taken_names, _monitors, _nothing_trained, _nothing_kept,
+    *LOSS_RULES, _custom, _loggers, _nesterov, _parameter_groups, _sharded_groups, _freeze,
+    monitored, taken_names, _monitors, _nothing_trained, _nothing_kept,
 )  # fmt: skip

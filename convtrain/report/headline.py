@@ -53,9 +53,13 @@ def model_of(config: Mapping[str, object]) -> str:
 
 
 def described(
-    config: Mapping[str, object], result: Result | None, device: object, curves: Curves
+    config: Mapping[str, object],
+    result: Result | None,
+    provenance: Mapping[str, object],
+    curves: Curves,
 ) -> str:
     """Return a sentence on what was trained, and how."""
+    device, frozen = provenance.get("device"), provenance.get("frozen")
 
     def known(key: str, form: str) -> str | None:
         value = value_at(config, key, None)
@@ -64,6 +68,8 @@ def described(
     style = {"functional": "functions of torch.nn.functional", "nn": "modules of torch.nn"}
     written = style.get(str(value_at(config, "model.style", "")), "torchvision's or your own class")
     size = f"{result['parameters']:,} parameters, " if result and "parameters" in result else ""
+    for how_long, count in frozen.items() if isinstance(frozen, dict) else ():
+        size += f"{count:,} of them {how_long}, "
     if result is not None:
         length = f"{_counted(result['epochs'], 'epoch')} ({_counted(result['steps'], 'step')})"
     else:

@@ -59,7 +59,6 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
     provenance = read(run.read_provenance, dict[str, object]())
     tested = read(lambda: read_tested(run), None)
     curves = read(lambda: read_curves(run.path), dict[str, Curve]())
-    device = provenance.get("device")
     record = read_condensed(run.path)
     write_page(
         run.report,
@@ -67,7 +66,7 @@ def write_report(run: Run, config: Mapping[str, object] | None = None) -> Path:
         title=f"{headline.model_of(config)} on {value_at(config, 'data.name', 'images')}",
         run=run,
         standing=headline.standing(run, result),
-        described=headline.described(config, result, device, curves),
+        described=headline.described(config, result, provenance, curves),
         tiles=list(headline.tiles(result, curves, tested)),
         remarks=[
             *headline.remarks(config, result, curves, tested),

@@ -70,6 +70,7 @@ def begin(
     multi_label: bool,
     class_weights: Sequence[float] | None,
     custom: Custom,
+    frozen: Mapping[str, int],
     resumes: bool,
     weights: Loaded | None = None,
 ) -> str:
@@ -84,6 +85,7 @@ def begin(
         class_weights: those that balance the data.
         custom: loggers that the configuration names by ``_target_``.
         weights: what the model began with; a run that is resumed has it in its provenance.
+        frozen: how many numbers of the weights are frozen, by how long.
     """
     device = str(trainer.strategy.root_device)
     if device.startswith("cuda"):
@@ -121,6 +123,8 @@ def begin(
         log.info("loss.class_weights=balanced: %s", few(each, most=100))
     if (began_with := weights or before.get(WEIGHTS)) is not None:
         provenance[WEIGHTS] = began_with
+    if frozen:
+        provenance["frozen"] = dict(frozen)
     if custom:
         settings = asked.model_dump(by_alias=True)
         provenance[LOGGERS] = start(custom, settings, _versions_in(before))

@@ -1,7 +1,7 @@
 """Lightning's hooks around the six steps of :mod:`convtrain.training.task`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -17,11 +17,12 @@ from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
 from convtrain.training.epochs import training_steps
+from convtrain.training.freezing import Frozen, wrap_again
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.losses import Loss
 from convtrain.training.norms import clip_gradients
 from convtrain.training.parts import named_parameters, parts_of
-from convtrain.training.position import Progress
+from convtrain.training.position import Progress, saved_position
 from convtrain.training.resuming import Resuming
 from convtrain.training.schedules import check_length, step_plateau
 from convtrain.training.sharding import gathered
@@ -42,7 +43,7 @@ class TaskHooks(pl.LightningModule):
         log_every_n_steps: int,
         stop_when_lost: bool,
         multi_label: bool,
-        frozen_norms: Sequence[nn.Module],
+        frozen: Frozen | None,
         metrics: Mapping[str, Metric],
         ema: float | None,
     ) -> None:
@@ -60,12 +61,12 @@ class TaskHooks(pl.LightningModule):
         self.resuming = Resuming(self.parts, self.progress, self.entries)
         self.gradient_norm: torch.Tensor | None = None  # of this step, before clipping, if known
         self.is_sharded = False
-        self.frozen_norms = tuple(frozen_norms)
+        self.frozen = frozen or Frozen(self.parts)
 
     def train(self, mode: bool = True) -> "Self":
         super().train(mode)
-        for module in self.frozen_norms:
-            module.eval()
+        for norm in self.frozen.norms:
+            norm.eval()
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -105,11 +106,14 @@ class TaskHooks(pl.LightningModule):
         self.entries.start_clock()
         self.resuming.start(self.trainer)
         check_length(self.trainer, training_steps(self.trainer))
+        self.frozen.warn_if_never_due(self.trainer.max_epochs or 0)
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader
         if isinstance(loader, Batches):
             loader.set_epoch(self.current_epoch)
+        if self.frozen.enter(self.current_epoch):
+            wrap_again(self.trainer.strategy)
 
     def configure_gradient_clipping(
         self,
@@ -200,3 +204,6 @@ class TaskHooks(pl.LightningModule):
         self.resuming.load(self.trainer, checkpoint)
         if self.average is not None:
             self.average.load(checkpoint)
+        if (position := saved_position(checkpoint)) is not None:
+            # Before a strategy wraps the model, and before the gradient record lists parameters.
+            self.frozen.enter(position.epoch + position.ended)

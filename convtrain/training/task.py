@@ -3,7 +3,7 @@
 Lightning's other hooks are in :mod:`convtrain.training.hooks`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from convtrain.data.batches import Batch
 from convtrain.data.randomness import derive_seed, seed_device
 from convtrain.training.epochs import epoch_steps, training_steps
+from convtrain.training.freezing import Frozen
 from convtrain.training.hooks import TaskHooks
 from convtrain.training.losses import Loss
 from convtrain.training.parts import Parts
@@ -39,8 +40,7 @@ class Task(TaskHooks):
         multi_label: an image has any number of labels.
         metrics: are computed over each validation and the test, beside loss and accuracy.
         cuda_graphs: each call of the model overwrites the output of the previous call.
-        frozen_norms: layers of the model that normalise by their running statistics in training
-            as well, and do not update them.
+        frozen: the parameters that are not trained, or not yet.
         ema: decay of an average of the weights, with which the model predicts.
     """
 
@@ -58,7 +58,7 @@ class Task(TaskHooks):
         metrics: Mapping[str, Metric] | None = None,
         channels_last: bool = False,
         cuda_graphs: bool = False,
-        frozen_norms: Sequence[nn.Module] = (),
+        frozen: Frozen | None = None,
         ema: float | None = None,
     ) -> None:
         # Step 1: a network with learnable weights is defined. It is self.model from here on.
@@ -68,7 +68,7 @@ class Task(TaskHooks):
             log_every_n_steps=log_every_n_steps,
             stop_when_lost=stop_when_lost,
             multi_label=multi_label,
-            frozen_norms=frozen_norms,
+            frozen=frozen,
             metrics=metrics or {},
             ema=ema,
         )

@@ -54,6 +54,8 @@ def make_forecast_tables(config: "Config") -> list[Table]:
     train, val, test = found.images
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_row("parameters", f"{found.parameters:,}")
+    for how_long, count in found.frozen.items():
+        table.add_row(f"  {how_long}", f"{count:,}")
     table.add_row("images", f"{train:,} to train, {val:,} to validate, {test:,} to test")
     steps = f"{found.steps:,}, {found.epoch_steps:,} an epoch"
     table.add_row("optimiser steps, at most", steps)

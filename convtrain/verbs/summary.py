@@ -58,17 +58,19 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console()
     console.print(f"{config.network.name} for one image of {_shape(config.data.shape)}")
     console.print(table)
-    if any(getattr(config.optimizer, key) for key in GROUPING):
+    if config.model.freeze or any(getattr(config.optimizer, key) for key in GROUPING):
         from convtrain.launch.libraries import importing_pipeline
 
         with importing_pipeline():
             from convtrain.forecast import make_model_on_meta
+            from convtrain.training.freezing import freeze
             from convtrain.training.objectives import build_loss
             from convtrain.training.optimizers import build
             from convtrain.training.parts import parts_of
 
         parts = parts_of(make_model_on_meta(config), build_loss(config))
-        groups = build.summarize(config.optimizer, parts)
+        starts = freeze(config.optimizer, config.model, parts).start_epochs
+        groups = build.summarize(config.optimizer, parts, starts)
         if len(groups) > 1:
             console.print(make_groups_table(groups))
     return 0
@@ -83,10 +85,12 @@ def make_groups_table(groups: "Sequence[GroupSummary]") -> Table:
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("names")
     for group in groups:
+        until = f", from epoch {group.start_epoch:g}" if group.start_epoch else ""
+        chosen = f"{group.optimizer}{until}" if group.optimizer else "frozen"
         rates = ("" if value is None else f"{value:g}" for value in (group.lr, group.weight_decay))
         names = Text(", ".join(group.names), overflow="ellipsis", no_wrap=True)  # on one line
         counts = f"{len(group.names):,}", f"{group.numbers:,}"
-        table.add_row(group.label, group.optimizer or "frozen", *rates, *counts, names)
+        table.add_row(group.label, chosen, *rates, *counts, names)
     return table
 
 

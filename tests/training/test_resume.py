@@ -269,6 +269,10 @@ GROUPED = (
 MUON = "{match: 'residual_[23].*.weight', optimizer: {name: muon, lr: 0.02}}"
 ADAMW = "{match: linear*, name: head, optimizer: {name: adamw, lr: 0.01, weight_decay: 0.1}}"
 OWN = "{match: '*.bias', optimizer: {name: custom, _target_: torch.optim.NAdam, lr: 0.002}}"
+UNFREEZES = (
+    "model.freeze=[backbone]", "model.unfreeze_at_epoch=1", "scheduler=cosine",
+    "callbacks.checkpoint.every_n_steps=1",
+)  # fmt: skip
 FROZEN = "{match: [conv2d_1.*, 'batch_norm2d_1.*'], freeze: true}"
 
 # name: overrides, and where the run is killed, each place at its n-th time, from 0; an epoch has
@@ -304,6 +308,17 @@ FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
         (*GROUPED, f"optimizer.groups=[{FROZEN},{ADAMW},{OWN}]", "model=nn", "scheduler=plateau",
          "scheduler.patience=0", "trainer.accumulate_grad_batches=2"),
         [("batch", 7), ("epoch's end", 1)],
+    ),
+    "functional, a backbone that unfreezes": (
+        (*BATCHNORM, *UNFREEZES, "model=functional", "optimizer=sgd_momentum", "recorder=full",
+         "logger=both"),
+        [("batch", 3), ("epoch's end", 0), ("batch", 4), ("step's end", 5)],
+    ),
+    "nn, a backbone that unfreezes, adamw, accumulate 3": (
+        (*BATCHNORM, *UNFREEZES, "model=nn", "optimizer=adamw", "optimizer.layer_decay=0.8",
+         "recorder=stats", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=1",
+         "trainer.val_check_interval=0.25"),
+        [("batch", 2), ("validation", 6), ("batch", 5), ("batch", 7)],
     ),
     "dropout, max steps": (
         ("network=convnet", "trainer.max_steps=11", "scheduler=none", "optimizer=sgd"),

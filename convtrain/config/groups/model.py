@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Annotated, Literal, get_type_hints
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from convtrain.config.mistakes import Mistake
-from convtrain.config.section import Choice, FileName, Text
+from convtrain.config.section import Choice, Count, FileName, Text
 from convtrain.config.signatures import parameters_of, takes
 from convtrain.config.targets import Target
 from convtrain.config.trust import MODEL, TIMM, short_name
 from convtrain.errors import did_you_mean
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 class ModelChoice(Choice):
@@ -20,6 +24,15 @@ class ModelChoice(Choice):
     weights: Text | None = Field(
         default=None,
         description="weights to begin with: DEFAULT or another published name, a file, or a run",
+    )
+    freeze: Annotated[list[Text], BeforeValidator(_as_list)] = Field(
+        default=[],
+        description="parameters that are not trained: backbone (all but the head), or globs of "
+        "names: docs/finetuning.md",
+    )
+    unfreeze_at_epoch: Count | None = Field(
+        default=None,
+        description="epoch, counted from 0, from which the parameters of model.freeze are trained",
     )
 
     @property

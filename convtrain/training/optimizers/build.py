@@ -1,7 +1,7 @@
 """Build the optimiser of all parameter groups."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from convtrain.config.signatures import wrong_arguments
 from convtrain.config.targets import Target
 from convtrain.errors import ConfigError, few, first_line
 from convtrain.training.optimizers.combined import CombinedOptimizer
-from convtrain.training.optimizers.groups import Group, divide
+from convtrain.training.optimizers.groups import NOTHING, Group, divide
 from convtrain.training.parts import Parts, named_parameters
 
 
@@ -27,21 +27,30 @@ class GroupSummary(NamedTuple):
     weight_decay: float | None
     names: list[str]  # of its parameters
     numbers: int
+    start_epoch: float  # frozen before it
 
 
-def make_optimizer(chosen: section.Optimizer, parts: Parts, *, fused: bool = True) -> Optimizer:
+def make_optimizer(
+    chosen: section.Optimizer,
+    parts: Parts,
+    *,
+    fused: bool = True,
+    start_epochs: Mapping[str, float] = NOTHING,
+) -> Optimizer:
     """Build the chosen optimiser of all trained parameters; several act as one.
 
-    ``fused`` updates all parameters of an optimiser in one kernel if torch can. Groups that do not
-    differ are given to torch as one, so that a group without effect changes no bit.
+    ``fused`` updates all parameters of an optimiser in one kernel if torch can. ``start_epochs``
+    are, by name, the epochs from which frozen parameters are trained. Groups that do not differ are
+    given to torch as one, so that a group without effect changes no bit.
 
     Raises:
         ConfigError: an optimiser refuses its options or parameters.
     """
     alike: dict[str, list[Group]] = {}
-    for group in divide(chosen, parts):
+    for group in divide(chosen, parts, start_epochs):
         if group.trained:
-            settings = [group.key, group.options, group.lr_scale, group.no_decay]
+            own = (group.options, group.lr_scale, group.no_decay, group.start_epoch)
+            settings = [group.key, *own]
             alike.setdefault(json.dumps(settings, sort_keys=True), []).append(group)
     groups = [_merged(each, parts) for each in alike.values()]
     by_optimizer: dict[str, list[Group]] = {}
@@ -132,12 +141,14 @@ def _name_groups(groups: Sequence[Group], built: Sequence[Optimizer]) -> None:
                 made["name"] = names[first]
 
 
-def summarize(chosen: section.Optimizer, parts: Parts) -> list[GroupSummary]:
+def summarize(
+    chosen: section.Optimizer, parts: Parts, start_epochs: Mapping[str, float] = NOTHING
+) -> list[GroupSummary]:
     """Return the groups as a table shows them, frozen ones included."""
-    built = make_optimizer(chosen, parts, fused=False)
+    built = make_optimizer(chosen, parts, fused=False, start_epochs=start_epochs)
     made = {id(p): group for group in built.param_groups for p in group["params"]}
     rows = []
-    for group in divide(chosen, parts):
+    for group in divide(chosen, parts, start_epochs):
         options = made[id(group.trained[0])] if group.trained else {}
         name = group.chosen.class_name if isinstance(group.chosen, Target) else group.chosen.name
         rows.append(
@@ -148,6 +159,7 @@ def summarize(chosen: section.Optimizer, parts: Parts) -> list[GroupSummary]:
                 weight_decay=options.get("weight_decay"),
                 names=list(group.parameters),
                 numbers=sum(parameter.numel() for parameter in group.parameters.values()),
+                start_epoch=group.start_epoch,
             )
         )
     return rows

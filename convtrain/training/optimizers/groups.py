@@ -1,13 +1,15 @@
-"""Divide the parameters into groups, and freeze some of them.
+"""Divide the parameters into groups.
 
 The first group of ``optimizer.groups`` that matches a parameter's name decides on its optimiser and
 its options. Then ``no_decay`` takes its weight decay away, and ``layer_decay`` multiplies its
 learning rate.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from torch import nn
 
@@ -16,7 +18,9 @@ from convtrain.config.parameter_groups import DEFAULT
 from convtrain.errors import ConfigError, did_you_mean, few
 from convtrain.text import matches
 from convtrain.training.optimizers.presets import PRESETS, depths, without_decay
-from convtrain.training.parts import Parts, named_modules, named_parameters
+from convtrain.training.parts import Parts, named_parameters
+
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Group:
         label: unlike that of all other groups.
         index: of the declared group in ``optimizer.groups``; -1 if no group matches.
         chosen: the section of the group's optimiser.
+        start_epoch: the epoch from which they are trained, infinite if ``model.freeze`` freezes
+            them for good.
         parameters: by name, in the order of the model.
     """
 
@@ -36,6 +42,7 @@ class Group:
     declared: section.ParameterGroup | None
     lr_scale: float
     no_decay: bool
+    start_epoch: float
     parameters: dict[str, nn.Parameter]
 
     @property
@@ -44,7 +51,9 @@ class Group:
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.parameters.values() if parameter.requires_grad]
+        """The parameters that the optimiser has: those that are trained, or will be."""
+        is_later = 0 < self.start_epoch < math.inf
+        return [p for p in self.parameters.values() if p.requires_grad or is_later]
 
     @property
     def options(self) -> dict[str, object]:
@@ -69,27 +78,32 @@ class Group:
         )
 
 
-def divide(chosen: section.Optimizer, parts: Parts) -> list[Group]:
+def divide(
+    chosen: section.Optimizer, parts: Parts, start_epochs: Mapping[str, float] = NOTHING
+) -> list[Group]:
     """Return the groups of all parameters; first the default one, then those declared.
 
-    Within each, the layers nearest to the output come first, and weight decay before none.
+    Within each, the layers nearest to the output come first, weight decay before none, and what is
+    trained from the start before the rest, whose epochs are ``start_epochs``. These are apart
+    because an optimiser may begin all states of a group at once, as fused SGD does.
 
     Raises:
         ConfigError: a glob matches no parameter, or earlier groups have left nothing to a group.
     """
     named = dict(named_parameters(parts))
     match_of = _first_matches(chosen.groups, named)
-    _refuse_unmatched("optimizer.no_decay", chosen.no_decay, named, PRESETS)
+    refuse_unmatched("optimizer.no_decay", chosen.no_decay, named, PRESETS)
     no_decay = without_decay(parts, chosen.no_decay) if chosen.no_decay else set()
     depth = depths(parts) if chosen.layer_decay is not None else dict.fromkeys(named, 0)
-    place = {name: (match_of[name], depth[name], name in no_decay) for name in named}
+    place = {n: (match_of[n], depth[n], n in no_decay, start_epochs.get(n, 0)) for n in named}
     groups: list[Group] = []
     ordered = sorted(named, key=place.__getitem__)  # stable, so that the model's order remains
-    for (index, layer, without), names in groupby(ordered, key=place.__getitem__):
+    for (index, layer, without, start), names in groupby(ordered, key=place.__getitem__):
         declared = None if index < 0 else chosen.groups[index]
         label = DEFAULT if declared is None else declared.label
         if any(group.label == label for group in groups):
             label += f", depth {layer}" * bool(layer) + ", no decay" * without
+            label += f", {frozen_until(start)}" * bool(start)
         scale = (declared.lr_scale if declared else None) or 1.0
         groups.append(
             Group(
@@ -99,10 +113,16 @@ def divide(chosen: section.Optimizer, parts: Parts) -> list[Group]:
                 declared=declared,
                 lr_scale=scale * (chosen.layer_decay or 1.0) ** layer,
                 no_decay=without,
+                start_epoch=start,
                 parameters={name: named[name] for name in names},
             )
         )
     return groups
+
+
+def frozen_until(start_epoch: float) -> str:
+    """Return ``frozen``, or until when, for a parameter that is not trained from the start."""
+    return "frozen" if start_epoch == math.inf else f"frozen until epoch {start_epoch:g}"
 
 
 def _first_matches(
@@ -112,7 +132,7 @@ def _first_matches(
     found = dict.fromkeys(named, -1)
     for index, group in enumerate(declared):
         key = f"optimizer.groups.{index}.match"
-        _refuse_unmatched(key, group.globs, named)
+        refuse_unmatched(key, group.globs, named)
         own = [name for name in named if matches(name, group.globs)]
         left = [name for name in own if found[name] < 0]
         if not left:
@@ -125,37 +145,11 @@ def _first_matches(
     return found
 
 
-def _refuse_unmatched(
+def refuse_unmatched(
     key: str, globs: Sequence[str], named: Mapping[str, object], words: Sequence[str] = ()
 ) -> None:
+    """Raise ConfigError for a glob that is none of the words and matches no parameter."""
     for glob in globs:
         if glob not in words and not any(matches(name, [glob]) for name in named):
             near = did_you_mean(glob, [*words, *named])
             raise ConfigError(f"{key}={glob}: matches no parameter{near}; there are {few(named)}")
-
-
-def freeze(chosen: section.Optimizer, parts: Parts) -> list[nn.Module]:
-    """Freeze the groups that say so; return their norms, in evaluation mode.
-
-    These are the layers with running statistics whose parameters are all frozen.
-
-    Raises:
-        ConfigError: the groups do not fit the parameters, or nothing is left to train.
-    """
-    frozen = [group for group in divide(chosen, parts) if group.is_frozen]
-    if not frozen:
-        return []
-    for group in frozen:
-        for parameter in group.parameters.values():
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for _, parameter in named_parameters(parts)):
-        keys = ", ".join(f"optimizer.groups.{group.index}" for group in frozen)
-        raise ConfigError(f"{keys}: all parameters are frozen, so that nothing is trained")
-    norms = [module for _, module in named_modules(parts) if _is_frozen_norm(module)]
-    return [norm.eval() for norm in norms]
-
-
-def _is_frozen_norm(module: nn.Module) -> bool:
-    own = list(module.parameters(recurse=False))
-    has_statistics = module._buffers.get("running_mean") is not None
-    return has_statistics and bool(own) and not any(p.requires_grad for p in own)

@@ -21,13 +21,19 @@ NUMBERS = {
 }
 
 
+UNFREEZES = ("trainer.max_epochs=2", "model.freeze=[backbone]", "model.unfreeze_at_epoch=1")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["nn", "functional"])
-def test_two_processes_leave_one_record(style: str, python: str, tmp_path: Path) -> None:
-    """No layer of this network looks at several images at once, as batch norm does."""
+@pytest.mark.parametrize("more", [(), UNFREEZES], ids=["trained", "unfrozen later"])
+def test_two_processes_leave_one_record(
+    more: tuple[str, ...], style: str, python: str, tmp_path: Path
+) -> None:
+    """No layer of these networks looks at several images at once, as batch norm does."""
     for devices in (1, 2):
         command = [
-            python, "train.py", *COMMON, f"model={style}", f"trainer.devices={devices}",
+            python, "train.py", *COMMON, *more, f"model={style}", f"trainer.devices={devices}",
             f"hydra.run.dir={tmp_path / str(devices)}",
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
