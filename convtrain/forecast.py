@@ -102,7 +102,8 @@ def forecast(config: Config) -> Forecast:
         "buffers": width * _bytes(model.buffers()),
         "images": sum({id(split.pixels): split.resident_bytes for split in splits}.values()),
     }
-    average = list(set(averaged(model).values())) if chosen.ema is not None else []
+    places = averaged(model).values() if chosen.ema is not None else ()
+    average = list({place.tensor for place in places})
     if average:
         memory["average of the weights"] = width * _bytes(average)
     if (kept := saved_for_backward(config, model)) is not None:

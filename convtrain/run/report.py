@@ -35,6 +35,8 @@ def print_report(
     table.add_row("bottleneck", f"{'data' if data > 0.5 else 'compute'} ({data:.0%} data)")
     table.add_row("wall time", f"{result['wall_time_seconds']:.1f} s")
     table.add_row("steps, epochs", f"{result['steps']}, {result['epochs']}")
+    if (decay := result.get("ema")) is not None:
+        table.add_row("weights", f"an average of the steps' (trainer.ema={decay:g})")
     if stopped_early := result.get("stopped_early"):
         table.add_row("stopped early", stopped_early)
     if recorder := result.get("recorder"):

@@ -1,6 +1,7 @@
 """An exponential moving average of a model's weights, with which the model predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,20 +45,20 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.updates = model, decay, 0
         self._others: dict[str, Tensor] = {}  # the average; or the weights, while it is in use
-        self._pairs: tuple[list[Tensor], list[Tensor]] = [], []  # of the average and the weights
+        self._pairs: list[tuple[Place, Tensor]] = []  # of what the model has and the other
         self._loaded: dict[str, Tensor] = {}
         self._in_use = False
 
+    @torch.no_grad()
     def start(self, optimizers: Sequence[Optimizer]) -> None:
         """Begin with the model's weights, or resume; the model is on its device."""
-        copies: dict[Tensor, Tensor] = {}  # tied weights have one average
-        for name, tensor in averaged(self.model).items():
-            average = copies.setdefault(tensor, tensor.detach().clone())
-            self._others[name] = average
+        pairs: dict[Tensor, tuple[Place, Tensor]] = {}  # tied weights have one average
+        for name, place in averaged(self.model).items():
+            _, average = pairs.setdefault(place.tensor, (place, place.tensor.clone()))
             if (loaded := self._loaded.get(MODEL + name)) is not None:
                 average.copy_(loaded)
-        self._pairs = list(copies.values()), [tensor.detach() for tensor in copies]
-        self._loaded, self._in_use = {}, False
+            self._others[name] = average
+        self._pairs, self._loaded, self._in_use = [*pairs.values()], {}, False
         for optimizer in optimizers:  # a gradient scaler that skips a step calls no hook
             optimizer.register_step_post_hook(lambda *_: self.update())
 
@@ -65,23 +66,18 @@ class WeightAverage:
         """Take the weights after a step into the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        get_ema_multi_avg_fn(decay)(*self._pairs, None)
-
-    def use(self, wanted: bool) -> None:
-        """Let the model have the average, or its own weights again."""
-        if wanted is not self._in_use and self._others:
-            self._exchange()
-            self._in_use = wanted
+        averages, weights = [a for _, a in self._pairs], [place.tensor for place, _ in self._pairs]
+        get_ema_multi_avg_fn(decay)(averages, weights, None)
 
     @torch.no_grad()
-    def _exchange(self) -> None:
-        done = set()
-        for name, tensor in averaged(self.model).items():  # found anew: a move replaces buffers
-            if tensor not in done:
-                done.add(tensor)
-                kept = tensor.clone()
-                tensor.copy_(self._others[name])
-                self._others[name].copy_(kept)
+    def use(self, wanted: bool) -> None:
+        """Let the model have the average, or its own weights again."""
+        if wanted is not self._in_use and self._pairs:
+            for place, other in self._pairs:
+                kept = place.tensor.clone()
+                place.tensor.copy_(other)
+                other.copy_(kept)
+            self._in_use = wanted
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Put the average into ``state_dict``, and the weights beside it."""
@@ -105,9 +101,32 @@ class WeightAverage:
         state.update(trained)
 
 
-def averaged(model: nn.Module) -> dict[str, Tensor]:
-    """Return what is averaged, by all of its names in ``state_dict``."""
-    parameters = model.named_parameters(remove_duplicate=False)
-    found = {n: p for n, p in parameters if p.is_floating_point() or p.is_complex()}
-    buffers = model.named_buffers(remove_duplicate=False)
-    return found | {n: b for n, b in buffers if n.rpartition(".")[2] in STATISTICS}
+class Place(NamedTuple):
+    """Where a module has a tensor, which a move and a layer of one's own may replace."""
+
+    holder: Mapping[str, Tensor | None]
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        tensor = self.holder[self.name]
+        assert tensor is not None
+        return tensor
+
+
+def averaged(model: nn.Module) -> dict[str, Place]:
+    """Return the places of what is averaged, by all of its names in ``state_dict``."""
+    found: dict[str, Place] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        at = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not _is_whole(parameter):
+                found[at + name] = Place(module._parameters, name)
+        for name in STATISTICS:
+            if module._buffers.get(name) is not None:
+                found[at + name] = Place(module._buffers, name)
+    return found
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())

@@ -335,6 +335,34 @@ def test_tied_weights_masks_and_whole_numbers() -> None:
         assert torch.equal(state[f"model.{name}"], before[name]), name
 
 
+class Replaces(nn.Module):
+    """Assigns its statistics, as people write it, which replaces the buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("running_mean", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.running_mean = self.running_mean + 1
+        return (x - self.running_mean) * self.scale
+
+
+def test_a_buffer_that_a_layer_replaces_is_averaged_and_exchanged() -> None:
+    model = Replaces()
+    average, _ = started(model)
+    expected = 0.0
+    for n in (1, 2):
+        model(torch.zeros(1))
+        average.update()
+        expected += (n - expected) * 9 / (10 + n)
+    average.use(True)
+    assert model.running_mean.item() == pytest.approx(expected)
+    average.use(False)
+    assert model.running_mean.item() == 2
+
+
 @pytest.mark.parametrize("in_use", [False, True])
 def test_a_checkpoint_has_both_whichever_the_model_has(in_use: bool) -> None:
     model = Odd()
