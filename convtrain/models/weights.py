@@ -62,7 +62,7 @@ def fit(
     theirs = _without_prefixes(found, {*own, *(aliases or ())})
     if aliases and not own.keys() & theirs.keys():
         theirs = {aliases.get(name, name): tensor for name, tensor in theirs.items()}
-    layers = head_of(model)
+    layers = _logit_layers(model, own)
     head = [name for name in own if is_in_head(name, layers)]
     present = [name for name in head if name in theirs and theirs[name].ndim]
     other_size = any(
@@ -92,6 +92,21 @@ def fit(
     left_over = [name for name in theirs if name not in own]
     classes = theirs[present[0]].shape[0] if present else None
     return Fit(tensors, adapted, replaced, left_over, classes)
+
+
+def _logit_layers(model: nn.Module, own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the paths of the layers of the head that compute the logits, in either style.
+
+    timm names them; of another head it is the last layer with a weight matrix.
+    """
+    named = getattr(model, "pretrained_cfg", None) or {}
+    if classifier := named.get("classifier"):
+        return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    last = []
+    for path in head_of(model):
+        matrices = [n for n, tensor in own.items() if is_in_head(n, (path,)) and tensor.ndim > 1]
+        last += [n.partition("parametrizations.")[0].rpartition(".")[0] for n in matrices[-1:]]
+    return tuple(last)
 
 
 def copy_into(model: nn.Module, fitted: Fit) -> None:
