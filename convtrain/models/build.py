@@ -127,11 +127,22 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
         return model
 
     def run() -> object:
+        model = on_meta(make)
         with torch.device("meta"):  # computes shapes only
-            return make()(torch.empty(PROBE_BATCH, *input_shape))
+            return model(torch.empty(PROBE_BATCH, *input_shape))
 
     check_output(run, input_shape, num_classes, f"model.name={name}")
     return make()
+
+
+def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
+    """Make a model without values; one whose builder reads values is made on the CPU and moved."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            return make().to("meta")
 
 
 def extra_arguments(name: str) -> dict[str, bool]:

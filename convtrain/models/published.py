@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from convtrain.errors import ConfigError, did_you_mean
-from convtrain.models.build import extra_arguments
+from convtrain.models.build import extra_arguments, on_meta
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -68,8 +68,7 @@ def names_of_torchvision(name: str, network: nn.Module) -> dict[str, str]:
         return {}
     arguments = extra_arguments(name)
     arguments |= {"init_weights": False} if arguments else {}  # which otherwise warn of theirs
-    with torch.device("meta"):  # only the names are needed
-        theirs = models.get_model(name, weights=None, **arguments)
+    theirs = on_meta(partial(models.get_model, name, weights=None, **arguments))
     found: dict[str, str] = {}
     for kind in ("named_parameters", "named_buffers"):
         left = _scale_last([key for key, _ in getattr(theirs, kind)()])

@@ -42,7 +42,9 @@ def timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("timm", None)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_x_400mf"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_torchvision_model_takes_the_images_and_gives_a_score_a_class(
     name: str, channels: int

@@ -214,6 +214,25 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+class Distilled(nn.Module):
+    """A head of several layers, as timm names it."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, classes))
+        self.pretrained_cfg = {"classifier": ("head.1",)}
+
+
+def test_only_the_layer_of_the_logits_is_replaced() -> None:
+    found = fit(Distilled(2), Distilled(9).state_dict(), "here")
+    assert found.replaced == ["head.1.weight", "head.1.bias"]
+    assert "head.0.weight" in found.tensors
+    tied = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
+    other = nn.utils.parametrizations.weight_norm(nn.Linear(3, 5))
+    assert len(fit(tied, other.state_dict(), "here").replaced) == 3
+
+
 # --- torchvision's --------------------------------------------------------------------------------
 
 
