@@ -87,7 +87,7 @@ class TaskHooks(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.average is not None:
-            self.average.start(self.trainer.optimizers)
+            self.average.start(self.trainer.optimizers, self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def use_average(self, wanted: bool = True) -> None:
         """Let the model have the average of its weights, if there is one, or its own again."""

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from convtrain.errors import CorruptDataError
+from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.training.checkpoint_file import Checkpoint
 from convtrain.training.saved_weights import MODEL
 
@@ -50,8 +51,18 @@ class WeightAverage:
         self._in_use = False
 
     @torch.no_grad()
-    def start(self, optimizers: Sequence[Optimizer]) -> None:
-        """Begin with the model's weights, or resume; the model is on its device."""
+    def start(self, optimizers: Sequence[Optimizer], callbacks: Sequence[Callback] = ()) -> None:
+        """Begin with the model's weights, or resume; the model is on its device.
+
+        A ConfigError names a callback that averages the weights as well.
+        """
+        for each in callbacks:
+            if isinstance(each, WeightAveraging):
+                name = type(each).__name__
+                raise ConfigError(
+                    f"trainer.ema={self.decay:g}: the callback {name} averages the weights as "
+                    f"well; leave one of them out"
+                )
         pairs: dict[Tensor, tuple[Place, Tensor]] = {}  # tied weights have one average
         for name, place in averaged(self.model).items():
             _, average = pairs.setdefault(place.tensor, (place, place.tensor.clone()))

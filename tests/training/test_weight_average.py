@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -393,6 +394,12 @@ def test_a_checkpoint_has_both_whichever_the_model_has(in_use: bool) -> None:
 def test_a_checkpoint_without_an_average_is_a_line() -> None:
     with pytest.raises(CorruptDataError, match=r"lacks average, which trainer\.ema=0\.9 needs"):
         WeightAverage(Odd(), 0.9).load({"state_dict": {}})
+
+
+def test_a_callback_that_averages_as_well_is_a_line() -> None:
+    mine = type("Mine", (EMAWeightAveraging,), {})()
+    with pytest.raises(ConfigError, match=r"^trainer\.ema=0\.9: the callback Mine averages"):
+        WeightAverage(Odd(), 0.9).start([], [mine])
 
 
 def test_a_step_that_the_gradient_scaler_skips_is_not_averaged() -> None:
