@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from convtrain.process.signals import STOP_SIGNALS
 
 BLOCK_BYTES = 1 << 20  # that a worker returns at once
+AHEAD = 2  # blocks that each worker begins before they are taken
 
 Block = TypeVar("Block")
 
@@ -21,13 +22,13 @@ def make_blocks(
     blocks: Dataset[Block],
     workers: int,
     keys: Iterable[object] | None = None,
-    ahead: int | None = None,
+    ahead: int = AHEAD,
 ) -> DataLoader[Block]:
     """Return an iterable of all blocks in order; without workers this process makes them.
 
     Args:
         keys: what to call ``blocks[key]`` with; by default, 0 to its length.
-        ahead: blocks that each worker may begin before they are taken, 2 by default.
+        ahead: blocks that each worker may begin before they are taken.
     """
     return DataLoader(
         blocks,

@@ -41,6 +41,10 @@ def cache_key(files: Sequence[Path], *settings: object) -> str:
     return digest.hexdigest()[:32]
 
 
+def cache_file(folder: Path, key: str) -> Path:
+    return folder / f"{key}{SUFFIX}"
+
+
 def cached(
     key: str,
     blocks: Callable[[], Iterable[np.ndarray]],
@@ -55,7 +59,7 @@ def cached(
     recently used files are deleted to make room for ``size`` bytes. A ConfigError says that the
     cache or the disk is too small, a TrainingError that the disk is full or cannot be written to.
     """
-    path = folder / f"{key}{SUFFIX}"
+    path = cache_file(folder, key)
     try:
         with locked(folder, waits=True):
             if path.is_file() and path.stat().st_size == size:

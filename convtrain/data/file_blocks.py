@@ -1,0 +1,120 @@
+"""Blocks of decoded image files, made on all cores; one error names all files that are refused."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from convtrain.data.blocks import BLOCK_BYTES, make_blocks
+from convtrain.data.decoding import Rules, by_our_rules, decode
+from convtrain.errors import CorruptDataError, TrainingError, one_line
+from convtrain.process.hardware import cores
+
+log = logging.getLogger("convtrain")
+
+MIN_BLOCKS_FOR_WORKERS = 5
+MAX_NAMED = 10  # files in one message
+
+Refused = tuple[Path, str]
+"""A file that cannot be used, and the reason."""
+
+Made = TypeVar("Made")
+
+
+class FileBlocks(Dataset[Made | list[Refused]]):
+    """Blocks of consecutive files. Refused files are an item: DataLoader rewraps workers' errors.
+
+    ``make(files, index, refused)`` makes a block, and adds the files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        length: int,
+        make: Callable[[Sequence[Path], int, list[Refused]], Made],
+    ) -> None:
+        self.files, self.length, self.make = files, length, make
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.files) / self.length)
+
+    def __getitem__(self, index: int) -> Made | list[Refused]:
+        refused: list[Refused] = []
+        with by_our_rules():
+            made = self.make(
+                self.files[index * self.length : (index + 1) * self.length], index, refused
+            )
+        return refused or made
+
+
+def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
+    """Decode files in order; yield about a megabyte of images at a time.
+
+    A block is uint8 of shape (n, channels, height, width). Errors are those of :func:`make_all`.
+    """
+    length = max(BLOCK_BYTES // math.prod(rules.shape), 1)
+    return make_all(FileBlocks(files, length, partial(_decode_block, rules)))
+
+
+def _decode_block(
+    rules: Rules, files: Sequence[Path], _: int, refused: list[Refused]
+) -> np.ndarray:
+    block = np.empty((len(files), *rules.shape), dtype=np.uint8)
+    for image, path in zip(block, files, strict=True):
+        try:
+            image[:] = decode(path, rules)
+        except CorruptDataError as error:
+            refused.append((path, str(error)))
+    return block
+
+
+def make_all(blocks: FileBlocks[Made]) -> Iterator[Made]:
+    """Yield the blocks of files in order, made by one process for each core.
+
+    After the first refused file, the rest are checked but not yielded, so that one
+    CorruptDataError names all of them. A TrainingError says that a worker process was killed.
+    """
+    files = blocks.files
+    workers = decoding_workers(len(blocks))
+    done, refused = 0, list[Refused]()
+    try:
+        for block in make_blocks(blocks, workers):
+            done += blocks.length
+            if isinstance(block, list):
+                if not refused:
+                    log.warning("%s; looking at the other images", _complaint(block[:1]))
+                refused += block
+            elif not refused:
+                yield block
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"{files[done]}: a process that decodes images was killed here or a little further, "
+            f"after {done} of {len(files)} images; was the memory full? try again"
+        ) from error
+    if refused:
+        raise CorruptDataError(_complaint(refused))
+
+
+def decoding_workers(blocks: int) -> int:
+    """Return the number of processes that decode so many blocks; 0 is this one."""
+    return min(cores(), blocks) if blocks >= MIN_BLOCKS_FOR_WORKERS else 0
+
+
+def _complaint(refused: Sequence[Refused]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for path, reason in refused[:MAX_NAMED]:
+        reasons.setdefault(reason, []).append(str(path))
+    named = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in reasons.items())
+    if len(refused) == 1:
+        return one_line(named)
+    more = f"; and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
+    return one_line(f"{len(refused)} images cannot be used: {named}{more}")
+
+
