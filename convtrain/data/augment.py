@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convtrain.config.transforms import make_transforms
+from convtrain.data.crops import RandomCrop
 from convtrain.data.randomness import derive_seed, uniforms
 from convtrain.data.transforms import Transforms
 
@@ -151,6 +152,13 @@ OPERATIONS = {
 """Key of the group ``augment`` to its operation, in the order of execution."""
 
 
+def stored_shapes(channels: int, store_size: int) -> list[tuple[int, int, int]]:
+    """Return shapes of stored images that transforms must accept: wide, tall and small ones."""
+    longer, small = store_size * 4 // 3, max(store_size // 4, 1)
+    sizes = ((store_size, longer), (longer, store_size), (small, small), (store_size, store_size))
+    return [(channels, *size) for size in sizes]
+
+
 class Augmentation:
     """What is done to training images: the transforms, the enabled operations, then the mixture.
 
@@ -168,9 +176,12 @@ class Augmentation:
         *,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        crop_scale: Sequence[float] | None = None,
+        crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         transforms: Sequence[object] = (),
         workers: int | Literal["auto"] = "auto",
         shape: Sequence[int] = (),
+        store_size: int | None = None,
         trust: Sequence[str] = (),
         **settings: float | bool | str,
     ) -> None:
@@ -178,8 +189,10 @@ class Augmentation:
         if unknown := settings.keys() - known:
             raise TypeError(f"no operation takes {', '.join(sorted(unknown))}")
         self.mixup, self.cutmix, self.workers = mixup, cutmix, workers
+        self.crop = RandomCrop(crop_scale, crop_ratio) if store_size and crop_scale else None
+        inputs = stored_shapes(shape[0], store_size) if store_size and not self.crop else None
         self.transforms = (
-            Transforms(make_transforms(transforms, trust), shape) if transforms else None
+            Transforms(make_transforms(transforms, trust), shape, inputs) if transforms else None
         )
         self._chosen = [(row, name) for name, row in OPERATIONS.items() if settings.get(name)]
         self._settings = settings

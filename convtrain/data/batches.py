@@ -14,8 +14,10 @@ from torch import Tensor
 from convtrain.config.epochs import batch_count, limited
 from convtrain.data.augment import Augmentation, mixed_targets
 from convtrain.data.images import Images
+from convtrain.data.per_image import PerImage
 from convtrain.data.reused_memory import ReusedMemory
 from convtrain.data.sampling import epoch_order, image_of
+from convtrain.data.sized_pixels import SizedPixels
 from convtrain.data.workers import TransformedImages, worker_count
 from convtrain.process.ranks import rank_info
 
@@ -134,12 +136,13 @@ class Batches:
 
     @cached_property
     def _transformed(self) -> TransformedImages | None:
-        if (transforms := self.augmentation.transforms) is None:
+        crop, transforms = self.augmentation.crop, self.augmentation.transforms
+        if transforms is None and not isinstance(self.images.pixels, SizedPixels):
             return None
         processes = min(rank_info().local_world_size, self.world_size)
         return TransformedImages(
             self.images,
-            transforms,
+            PerImage(self.images.pixels, crop, transforms),
             seed=self.seed,
             workers=worker_count(self.augmentation.workers, processes),
             most=math.ceil(self.batch_size / self.world_size),

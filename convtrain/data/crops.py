@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from convtrain.config.groups.data import Interpolation
 from convtrain.data.randomness import derive_seed
 
-CROP = 10  # a draw number like those of ``convtrain.data.augment.OPERATIONS``
+CROP = 11  # a draw number like those of ``convtrain.data.augment.OPERATIONS``
 ATTEMPTS = 10  # to draw a box that fits into the image, as many as torchvision's
 
 
@@ -50,21 +50,21 @@ class RandomCrop(NamedTuple):
     ratio: Sequence[float]  # smallest and largest width / height
 
 
-def random_box(image: Tensor, crop: RandomCrop, index: int, *, seed: int, epoch: int) -> Box:
-    """Draw the crop of an image (height, width, channels), from (seed, epoch, index) alone.
+def random_box(image: Tensor, crop: RandomCrop, draw: int, *, seed: int, epoch: int) -> Box:
+    """Draw the crop of an image (height, width, channels), from (seed, epoch, draw) alone.
 
     The area is uniform, and so is the logarithm of width / height. If no box fits in ``ATTEMPTS``
     attempts, the box is the largest in the middle whose proportions are allowed.
     """
     height, width = image.shape[:2]
     low, high = (math.log(ratio) for ratio in crop.ratio)
-    draw = random.Random(derive_seed(seed, epoch, index, CROP))
+    numbers = random.Random(derive_seed(seed, epoch, draw, CROP))
     for _ in range(ATTEMPTS):
-        area = height * width * draw.uniform(*crop.scale)
-        ratio = math.exp(draw.uniform(low, high))
+        area = height * width * numbers.uniform(*crop.scale)
+        ratio = math.exp(numbers.uniform(low, high))
         wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < tall <= height:
-            return Box(draw.randint(0, height - tall), draw.randint(0, width - wide), tall, wide)
+            return Box(numbers.randint(0, height - tall), numbers.randint(0, width - wide), tall, wide)
     ratio = min(max(width / height, crop.ratio[0]), crop.ratio[1])
     return _middle(height, width, min(height, width / ratio), ratio)
 

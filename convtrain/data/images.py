@@ -11,23 +11,30 @@ from torch import Tensor
 from convtrain.config.groups.data import OWN_VALIDATION, Fold, held_out
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
+from convtrain.data.sized_pixels import SizedPixels
 from convtrain.errors import ConfigError, few
 
 BLOCK_BYTES = 1 << 20  # moved at a time
+
+
+Pixels = Tensor | PixelFile | SizedPixels
 
 
 @dataclass(frozen=True)
 class Images:
     """A set of labelled images."""
 
-    pixels: Tensor | PixelFile  # uint8 of shape (N, channels, height, width)
+    pixels: Pixels  # uint8 of shape (N, channels, height, width); of own sizes, before a crop
     labels: Tensor  # int64 class indices (N,), or float32 (N, classes), how much of each, in 0-1
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return pixels, uint8 on the labels' device; ``indices`` are int64 on ``indexed_on``."""
+        """Return pixels, uint8 on the labels' device; ``indices`` are int64 on ``indexed_on``.
+
+        Images of their own sizes are the middle crops that an evaluation sees.
+        """
         if isinstance(self.pixels, Tensor):
             return self.pixels.index_select(0, indices)
         pixels, device = self.pixels.read(indices), self.labels.device
@@ -47,10 +54,14 @@ class Images:
 
     @property
     def resident_bytes(self) -> int:
+        if isinstance(self.pixels, SizedPixels):
+            return self.pixels.resident_bytes
         return self.pixels.numel() if isinstance(self.pixels, Tensor) else 0
 
     def pick(self, indices: Tensor) -> "Images":
-        """Return some images, in memory."""
+        """Return some images, in memory; those of their own sizes stay where they are."""
+        if isinstance(self.pixels, SizedPixels):
+            return Images(self.pixels.in_order(indices), self.labels[indices])
         return Images(self.read(indices), self.labels[indices])
 
     def split(self, sizes: Sequence[int]) -> list["Images"]:
@@ -67,7 +78,7 @@ class Images:
         order = complete_order(parts, len(self))
         if isinstance(self.pixels, Tensor):
             move_to_end(self.pixels, order[len(parts[0]) :])
-            pixels: Tensor | PixelFile = self.pixels
+            pixels: Pixels = self.pixels
         else:
             pixels = self.pixels.in_order(order)
         sizes = [len(part) for part in parts]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +12,20 @@ from convtrain.config.folders import SPLITS
 from convtrain.config.groups.data import GIB, Fold
 from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_key, cached, default_folder
-from convtrain.data.decoding import Rules, decode_all
-from convtrain.data.images import Images, Splits, by_rarest_label, divide_labels, sample_stratified
+from convtrain.data.decoding import Rules
+from convtrain.data.file_blocks import decode_all
+from convtrain.data.images import (
+    Images,
+    Pixels,
+    Splits,
+    by_rarest_label,
+    divide_labels,
+    sample_stratified,
+)
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.pixels import PIXEL_RULES
+from convtrain.data.sized_pixels import Decoded, Source, of_all
+from convtrain.data.stored_files import store_files
 from convtrain.process.ranks import rank_info
 
 
@@ -36,6 +46,7 @@ def read_files(
     found: LabelledFiles,
     rules: Rules,
     *,
+    decodes: Literal["once", "each_epoch"] = "once",
     classes: list[str],
     val_fraction: float | Fold,
     test_fraction: float,
@@ -51,6 +62,7 @@ def read_files(
     Without test files, the files of a val split are the test images.
 
     Args:
+        decodes: ``each_epoch`` decodes images of their own sizes each time they are read.
         memory_gib: limit of all splits together, above which batches are read from a file. Several
             processes of one machine always decode into such a file, once for all of them.
         limit: decode N images of each split, in the proportions of the classes.
@@ -72,24 +84,34 @@ def read_files(
         limit=limit,
         divides=divides,
     )
-    files = divided.files
+    folder = Path(cache_dir) if cache_dir else default_folder()
+    limits = {"memory_gib": memory_gib, "folder": folder, "max_gib": cache_gib}
+    if rules.store_size is None:
+        return as_splits(divided, decode_files(divided.files, rules, **limits))
+    source: Source = Decoded(divided.files, rules)
+    if decodes == "once":
+        source = store_files(divided.files, rules, **limits)
+    return as_splits(divided, of_all(source, rules))
+
+
+def decode_files(
+    files: Sequence[Path], rules: Rules, *, memory_gib: float, folder: Path, max_gib: float
+) -> Tensor | PixelFile:
+    """Decode files to images of one size, in memory or in a file of the cache."""
     size = len(files) * math.prod(rules.shape)
     in_memory = size <= memory_gib * GIB
-    pixels: Tensor | PixelFile
     if in_memory and rank_info().local_world_size == 1:
-        pixels = gather(decode_all(files, rules), (len(files), *rules.shape))
-    else:  # one process of a machine decodes with all cores while the others wait
-        path = cached(
-            cache_key(files, PIXEL_RULES, *rules._asdict().items()),
-            lambda: decode_all(files, rules),
-            size=size,
-            folder=Path(cache_dir) if cache_dir else default_folder(),
-            max_gib=cache_gib,
-        )
-        pixels = PixelFile(path, tuple(rules.shape))
-        if in_memory:
-            pixels = pixels.read_all()
-    return as_splits(divided, pixels)
+        return gather(decode_all(files, rules), (len(files), *rules.shape))
+    # One process of a machine decodes with all cores while the others wait.
+    path = cached(
+        cache_key(files, PIXEL_RULES, *rules.of_stored.items()),
+        lambda: decode_all(files, rules),
+        size=size,
+        folder=folder,
+        max_gib=max_gib,
+    )
+    pixels = PixelFile(path, tuple(rules.shape))
+    return pixels.read_all() if in_memory else pixels
 
 
 def divide_files(
@@ -136,7 +158,7 @@ def divide_files(
     return LabelledFiles(ordered, labels[order], ranges, found.left_out)
 
 
-def as_splits(divided: LabelledFiles, pixels: Tensor | PixelFile) -> Splits:
+def as_splits(divided: LabelledFiles, pixels: Pixels) -> Splits:
     """Return the splits of divided files, whose pixels are given in their order."""
     images = Images(pixels, divided.labels).split([len(part) for part in divided.splits.values()])
     by_name = dict(zip(divided.splits, images, strict=True))

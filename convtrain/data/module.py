@@ -53,7 +53,7 @@ class ImageData(pl.LightningDataModule):
         self.splits = Splits(train, val, test, splits.tested, splits.classes)
         self.normalise = normalise
         self._transforms = augmentation.transforms is not None
-        self._train: Batches | None = None
+        self._made: list[Batches] = []
         self._make_train = partial(
             Batches,
             batch_size=batch_size,
@@ -65,7 +65,12 @@ class ImageData(pl.LightningDataModule):
             seed=seed,
             drop_last=drop_last,
         )
-        self._make_eval = partial(Batches, batch_size=eval_batch_size, normalise=normalise)
+        self._make_eval = partial(
+            Batches,
+            batch_size=eval_batch_size,
+            normalise=normalise,
+            augmentation=Augmentation(workers=augmentation.workers),
+        )
 
     @property
     def is_multi_label(self) -> bool:
@@ -74,10 +79,9 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         # Transforms run on the CPU; all else is done where the model is.
-        self._train = self._on_device(
+        return self._on_device(
             self._make_train, self.splits.train, pixels_too=not self._transforms
         )
-        return self._train
 
     def val_dataloader(self) -> Batches:
         return self._on_device(self._make_eval, self.splits.val)
@@ -94,9 +98,9 @@ class ImageData(pl.LightningDataModule):
         return moved
 
     def close(self) -> None:
-        """End the processes that transform training images, if there are any."""
-        if self._train is not None:
-            self._train.close()
+        """End the processes that make images, if there are any."""
+        for batches in self._made:
+            batches.close()
 
     def _on_device(
         self, make: "partial[Batches]", images: Images, *, pixels_too: bool = True
@@ -104,6 +108,7 @@ class ImageData(pl.LightningDataModule):
         if (trainer := self.trainer) is None:
             return make(images)
         batches = make(images.to(trainer.strategy.root_device, pixels_too=pixels_too))
+        self._made.append(batches)
         batches.rank, batches.world_size = trainer.global_rank, trainer.world_size
         if batches.shuffle:
             batches.accumulate = trainer.accumulate_grad_batches

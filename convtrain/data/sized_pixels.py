@@ -146,11 +146,15 @@ class SizedPixels:
         """Return a stored image, uint8 (height, width, channels)."""
         return self.source(int(self.positions[index]))
 
+    def middle(self, index: int) -> Tensor:
+        """Return the middle crop of an image, uint8 (channels, height, width)."""
+        return middle(self.stored(index), self.rules)
+
     def read(self, indices: Tensor) -> Tensor:
         """Return the middle crops of images, uint8 (n, channels, height, width)."""
         pixels = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
         for crop, index in zip(pixels, indices.tolist(), strict=True):
-            crop.copy_(middle(self.stored(index), self.rules))
+            crop.copy_(self.middle(index))
         return pixels
 
 

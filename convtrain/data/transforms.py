@@ -7,7 +7,7 @@ process that transforms it changes a bit of the result.
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,34 +28,42 @@ class Transforms:
 
     Args:
         named: the transforms, each with its key and value in the configuration.
-        shape: channels, height and width, of the images and of the results.
+        shape: channels, height and width of the results.
+        inputs: those of images that the list must accept; by default, the same.
 
     Raises:
         ConfigError: a transform does not accept such images, or the last result is of another
             shape or type.
     """
 
-    def __init__(self, named: Sequence[Named], shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        named: Sequence[Named],
+        shape: Sequence[int],
+        inputs: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self.named, self.shape = tuple(named), tuple(shape)
         self.dtype: torch.dtype | None = None  # of the results: uint8, or float32 in 0 to 1
         with _restored_randomness():
             for probe in range(PROBES):
                 _seed_all(probe)
-                image = torch.randint(0, 256, self.shape, dtype=torch.uint8)
+                taken = inputs[probe % len(inputs)] if inputs else self.shape
+                image = torch.randint(0, 256, tuple(taken), dtype=torch.uint8)
                 self.dtype = self._transformed(image).dtype
 
     def __call__(
         self,
-        pixels: Tensor,
+        pixels: Iterable[Tensor],
         draws: Sequence[int],
         *,
         seed: int,
         epoch: int,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Transform uint8 images (N, C, H, W) on the CPU; return (N, C, H, W) of ``dtype``.
+        """Transform images on the CPU; return (N, channels, height, width) of ``dtype``.
 
         Args:
+            pixels: uint8 (channels, height, width) of each image.
             draws: of the images, which their random numbers depend on; see
                 :mod:`convtrain.data.sampling`.
             out: write the result there.
@@ -63,7 +71,7 @@ class Transforms:
         Raises:
             TrainingError: a transform has failed; the message names it and the image.
         """
-        out = torch.empty(pixels.shape, dtype=self.dtype) if out is None else out
+        out = torch.empty((len(draws), *self.shape), dtype=self.dtype) if out is None else out
         with _restored_randomness():
             for image, draw, result in zip(pixels, draws, out, strict=True):
                 _seed_all(derive_seed(seed, epoch, draw, TRANSFORMS))

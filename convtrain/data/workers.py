@@ -1,4 +1,4 @@
-"""Processes that transform the images of the next batches while the model trains on this one."""
+"""Processes that make the images of the next batches while the model works on this one."""
 
 import contextlib
 import mmap
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from convtrain.data.images import Images
 from convtrain.data.sampling import image_of
-from convtrain.data.transforms import Transforms
+from convtrain.data.per_image import PerImage
 from convtrain.errors import TrainingError
 from convtrain.process.hardware import cores
 from convtrain.process.signals import STOP_SIGNALS
@@ -33,7 +33,7 @@ Key = tuple[int, bytes]  # the epoch and the draws of a request
 class Slot(NamedTuple):
     """Memory that is shared with the workers, for the images of one request."""
 
-    pixels: Tensor
+    pixels: Tensor | None  # what is stored; None if the workers read it
     results: Tensor
 
 
@@ -52,13 +52,14 @@ def worker_count(asked: int | Literal["auto"], processes: int = 1) -> int:
 
 
 class TransformedImages:
-    """Reads images of the CPU's memory or of a file, and transforms them on the CPU.
+    """Reads images on the CPU; crops and transforms each by itself.
 
     The results do not depend on the number of workers.
 
     Args:
         images: those with pixels on the CPU; their labels are where the results are wanted.
-        workers: processes; 0 transforms in this process, when an image is read.
+        per_image: makes the results of their pixels.
+        workers: processes; 0 makes the results in this process, when an image is read.
         most: images of one request.
         ahead: requests that are announced and not yet read.
     """
@@ -66,15 +67,15 @@ class TransformedImages:
     def __init__(
         self,
         images: Images,
-        transforms: Transforms,
+        per_image: PerImage,
         *,
         seed: int,
         workers: int,
         most: int,
         ahead: int,
     ) -> None:
-        self._pixels, self.device = images.pixels, images.labels.device
-        self.transforms, self.seed = transforms, seed
+        self.device = images.labels.device
+        self.per_image, self.seed = per_image, seed
         self.workers = min(workers, most)
         self._most, self._ahead = most, ahead
         self._slots: list[Slot] = []
@@ -82,7 +83,7 @@ class TransformedImages:
         self._pending: dict[Key, Request] = {}
 
     def expect(self, draws: Tensor, epoch: int) -> None:
-        """Announce the next read, so that the workers transform these images."""
+        """Announce the next read, so that the workers make these images."""
         key = (epoch, draws.numpy().tobytes())
         if not self.workers or key in self._pending:
             return
@@ -92,10 +93,11 @@ class TransformedImages:
             wait([part for part in stale.parts if not part.cancel()])
         number = (set(range(self._ahead)) - {r.slot for r in self._pending.values()}).pop()
         count, listed = len(draws), draws.tolist()
-        self._slots[number].pixels[:count].copy_(self._original(draws))
+        if (originals := self._slots[number].pixels) is not None:
+            originals[:count].copy_(self.per_image.read(image_of(draws)))
         ends = [count * part // self.workers for part in range(self.workers + 1)]
         parts = [
-            pool.submit(_transform_part, number, first, listed[first:last], self.seed, epoch)
+            pool.submit(_make_part, number, first, listed[first:last], self.seed, epoch)
             for first, last in pairwise(ends)
             if last > first
         ]
@@ -107,9 +109,9 @@ class TransformedImages:
         if key in self._pending:
             pixels = self._take(key)[: len(draws)].clone()
         else:
-            pixels = self.transforms(
-                self._original(draws), draws.tolist(), seed=self.seed, epoch=epoch
-            )
+            sized = self.per_image.is_sized
+            originals = None if sized else self.per_image.read(image_of(draws))
+            pixels = self.per_image(originals, draws.tolist(), seed=self.seed, epoch=epoch)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()  # makes the copy asynchronous
         return pixels.to(self.device, non_blocking=True)
@@ -120,11 +122,6 @@ class TransformedImages:
             self._pool.shutdown(cancel_futures=True)
         self._pool, self._pending, self._slots = None, {}, []
 
-    def _original(self, draws: Tensor) -> Tensor:
-        if isinstance(self._pixels, Tensor):
-            return self._pixels.index_select(0, image_of(draws))
-        return self._pixels.read(image_of(draws))
-
     def _take(self, key: Key) -> Tensor:
         slot, parts = self._pending.pop(key)
         wait(parts)
@@ -133,22 +130,23 @@ class TransformedImages:
                 part.result()
         except BrokenProcessPool as error:
             raise TrainingError(
-                "augment.workers: a process that transforms images was killed; was the memory "
+                "augment.workers: a process that makes images was killed; was the memory "
                 "full? set fewer, and type resume=auto"
             ) from error
         return self._slots[slot].results
 
     def _start(self) -> ProcessPoolExecutor:
-        shape, dtype = (self._most, *self.transforms.shape), self.transforms.dtype
-        assert dtype is not None
-        self._slots = [
-            Slot(shared(shape, torch.uint8), shared(shape, dtype)) for _ in range(self._ahead)
-        ]
+        made = self.per_image
+        shape = (self._most, *made.shape)
+        assert made.dtype is not None
+        for _ in range(self._ahead):
+            originals = None if made.is_sized else shared(shape, torch.uint8)
+            self._slots.append(Slot(originals, shared(shape, made.dtype)))
         self._pool = ProcessPoolExecutor(
             self.workers,
             mp_context=get_context("fork" if FORKS else "spawn"),
             initializer=_begin,
-            initargs=(self.transforms, self._slots),
+            initargs=(made, self._slots),
         )
         with warnings.catch_warnings():  # Python 3.12 warns of threads, which a worker never uses
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -165,13 +163,13 @@ def shared(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(memory, dtype=dtype, count=count).view(*shape)
 
 
-_worker: tuple[Transforms, list[Slot]]
+_worker: tuple[PerImage, list[Slot]]
 """What a worker process works with."""
 
 
-def _begin(transforms: Transforms, slots: list[Slot]) -> None:
+def _begin(per_image: PerImage, slots: list[Slot]) -> None:
     global _worker  # a process pool hands nothing else to its functions
-    _worker = (transforms, slots)
+    _worker = (per_image, slots)
     torch.set_num_threads(1)
     for signum in STOP_SIGNALS:  # sent to all processes; the parent ends its workers
         signal.signal(signum, signal.SIG_IGN)
@@ -186,9 +184,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _transform_part(slot: int, first: int, draws: list[int], seed: int, epoch: int) -> None:
-    transforms, slots = _worker
+def _make_part(slot: int, first: int, draws: list[int], seed: int, epoch: int) -> None:
+    per_image, slots = _worker
     part = slice(first, first + len(draws))
-    transforms(
-        slots[slot].pixels[part], draws, seed=seed, epoch=epoch, out=slots[slot].results[part]
+    originals, results = slots[slot]
+    per_image(
+        None if originals is None else originals[part],
+        draws,
+        seed=seed,
+        epoch=epoch,
+        out=results[part],
     )

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console()
     for config in configure(arguments.overrides, "--build").configs:
         if config.augment.transforms:  # imports torch, and tries them on random images
-            config.augment.build(shape=config.data.shape, trust=config.trust)
+            make_augmentation(config)
         tables = make_forecast_tables(config) if arguments.build else []
         console.print(
             f"ok: {config.data.override}, network={config.model_name}, "

@@ -11,6 +11,9 @@ from convtrain.config.targets import Trusting
 from convtrain.config.transforms import transform_mistakes
 
 
+PartOfArea = Annotated[float, Field(gt=0, le=1)]
+
+
 class Augment(Trusting, Choice):
     builds = "convtrain.data.augment:Augmentation"
     random_crop: Whole = Field(description="padding before the crop, in pixels; 0 is off")
@@ -32,6 +35,17 @@ class Augment(Trusting, Choice):
         description="alpha of Beta(alpha, alpha), the part that is not replaced by a box of "
         "another image; 0 is off",
     )
+    crop_scale: Annotated[list[PartOfArea], Field(min_length=2, max_length=2)] | None = Field(
+        default=[0.08, 1.0],
+        description="area of the random crop of a stored image (data.store_size), as a part of it; "
+        "null gives the transforms the whole image",
+    )
+    crop_ratio: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default=[3 / 4, 4 / 3],
+        min_length=2,
+        max_length=2,
+        description="width / height of that crop, smallest and largest",
+    )
     transforms: list[object] = Field(
         default=[],
         description="list of torchvision.transforms.v2 classes, applied to each image by itself",
@@ -43,4 +57,7 @@ class Augment(Trusting, Choice):
     )
 
     def mistakes(self) -> Iterator[Mistake]:
+        for key in ("crop_scale", "crop_ratio"):
+            if (limits := getattr(self, key)) and limits[0] > limits[1]:
+                yield Mistake(f"augment.{key}", "the first value is the smallest and must not be larger")
         yield from transform_mistakes(self.transforms, self._trust)

@@ -21,6 +21,7 @@ from convtrain.config.trust import DATASET
 GIB = 1 << 30
 Level = Annotated[int, Field(ge=0, le=255)]
 Background = Level | Annotated[list[Level], Field(min_length=3, max_length=3)]
+Interpolation = Literal["bilinear", "bicubic"]
 ValueRange = list[Annotated[float, Field(ge=-1e12, le=1e12)]]
 BACKGROUND = "colour behind transparent pixels: a grey level, or red, green, blue"
 VALUE_RANGE = "values that become black and white in images of more than 8 bits a channel"
@@ -135,6 +136,11 @@ class BaseData(Choice):
         return False
 
     @property
+    def stored_side(self) -> int | None:
+        """The shorter side of images that are stored with sizes of their own."""
+        return None
+
+    @property
     def class_count(self) -> int:
         return self.num_classes or len(self.classes or ())
 
@@ -196,15 +202,43 @@ class TorchvisionData(BaseData):
         return _divided(published.training, self.validation, published.test)
 
 
-class ImageFiles(BaseData):
-    """Image files, which are decoded in the same way whatever names them."""
+class AnySizes(BaseData):
+    """Images of any size, from which images of ``shape`` are made."""
 
     resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
+    interpolation: Interpolation = Field(
+        default="bilinear", description="filter that resizes images, antialiased"
+    )
+    store_size: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None,
+        description="largest shorter side of stored images, in pixels, of which crops are trained "
+        "and tested; null stores images of data.shape",
+    )
+    eval_crop: float = Field(
+        default=0.875,
+        gt=0,
+        le=1,
+        description="side of the middle crop of a stored image in evaluation, as a part of the "
+        "largest that fits",
+    )
     test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
-    max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
     background: Background = Field(default=255, description=BACKGROUND)
     value_range: ValueRange | None = Field(
         default=None, min_length=2, max_length=2, description=VALUE_RANGE
+    )
+
+
+    @property
+    def stored_side(self) -> int | None:
+        return self.store_size
+
+
+class ImageFiles(AnySizes):
+    """Image files, which are decoded in the same way whatever names them."""
+
+    max_pixels: Count = Field(description="largest image accepted, in pixels (height x width)")
+    decode: Literal["once", "each_epoch"] = Field(
+        default="once", description="decode files once, or each time they are read, without a cache"
     )
     cache_dir: Text | None = Field(description=CACHE_DIR)
     cache_gib: float = Field(gt=0, le=1e6, description=CACHE_GIB)
@@ -271,15 +305,9 @@ class Dataset(Target):
     given = ("root", "download", "num_classes")
 
 
-class ItemData(BaseData):
+class ItemData(AnySizes):
     """Datasets that are read item by item; see :mod:`convtrain.data.sources.custom`."""
 
-    resize: Literal["crop", "stretch"] = Field(description="how an image gets the size data.shape")
-    test_fraction: float = Field(gt=0, lt=1, description="part of all images, 0-1")
-    background: Background = Field(default=255, description=BACKGROUND)
-    value_range: ValueRange | None = Field(
-        default=None, min_length=2, max_length=2, description=VALUE_RANGE
-    )
     read_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="number of processes that read the items; 0 reads in this one"
     )
@@ -433,8 +461,9 @@ ARRAYS = "convtrain.data.sources.arrays:datasets_of"
 BY_NAME = "convtrain.data.sources.torchvision_by_name:datasets_of"
 HUB = "convtrain.data.sources.huggingface:datasets_of"
 LOADED = {
-    "classes", "shape", "resize", "background", "value_range", "val_fraction", "test_fraction",
-    "split_seed", "memory_gib", "read_workers", "cache_dir", "cache_gib",
+    "classes", "shape", "resize", "interpolation", "store_size", "eval_crop", "background",
+    "value_range", "val_fraction", "test_fraction", "split_seed", "memory_gib", "read_workers",
+    "cache_dir", "cache_gib",
 }  # fmt: skip
 """Keys that the loader of custom datasets takes as they are."""
 
