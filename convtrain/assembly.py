@@ -18,7 +18,6 @@ from convtrain.config.groups.optimizer import GROUPING
 from convtrain.config.metrics import mode_of
 from convtrain.config.rules import check_sizes
 from convtrain.config.schema import Config
-from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Normalisation
 from convtrain.data.images import Splits
 from convtrain.data.module import ImageData
@@ -54,7 +53,9 @@ from convtrain.training.task import Task
 def make_data(config: Config, splits: Splits | None = None) -> ImageData:
     """Load the configured dataset, unless its splits are given."""
     data = config.data
-    augmentation = make_augmentation(config)
+    augmentation = config.augment.build(
+        shape=data.shape, store_size=data.stored_side, trust=config.trust
+    )
     read = splits or data.build()
     assert isinstance(read, Splits)
     made = ImageData(
@@ -73,14 +74,6 @@ def make_data(config: Config, splits: Splits | None = None) -> ImageData:
     )
     splits = made.splits
     check_sizes(config, SplitSizes(len(splits.train), len(splits.val), len(splits.test)))
-    return made
-
-
-def make_augmentation(config: Config) -> Augmentation:
-    """Make what is done to training images; ConfigError if a transform does not accept them."""
-    made: Augmentation = config.augment.build(
-        shape=config.data.shape, store_size=config.data.stored_side, trust=config.trust
-    )
     return made
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 
+from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.data import (
     GIB,
     OWN_VALIDATION,
@@ -26,6 +27,8 @@ from convtrain.errors import closest
 from convtrain.program import install, train_words
 
 Mistakes = Iterator[Mistake]
+OF_STORED, CROP = {"eval_crop", "decode"}, {"crop_scale", "crop_ratio"}
+CROPS = ("RandomResizedCrop", "RandomCrop", "CenterCrop", "Resize", "RandomShortestSize")
 
 
 def _channels(data: Data) -> Mistakes:
@@ -44,6 +47,31 @@ def _channels(data: Data) -> Mistakes:
         yield Mistake("data.shape", "must have 1 channel for grey images or 3 for colour")
     if data.value_range is not None and data.value_range[0] >= data.value_range[1]:
         yield Mistake("data.value_range", "the first value becomes black and must be the smaller")
+
+
+def _stored(data: Data, augment: Augment) -> Mistakes:
+    """Keys of images of their own sizes need such images, and do not contradict them."""
+    for key in sorted(CROP):
+        if (limits := getattr(augment, key)) and limits[0] > limits[1]:
+            yield Mistake(f"augment.{key}", "the first value is the smallest; swap them")
+    if data.stored_side is None:
+        for group, section, keys in (("data", data, OF_STORED), ("augment", augment, CROP)):
+            for key in keys & type(section).model_fields.keys():
+                if getattr(section, key) != type(section).model_fields[key].default:
+                    text = "is about images of their own sizes; type data.store_size=256 as well"
+                    yield Mistake(f"{group}.{key}", text)
+        return
+    if getattr(data, "resize", "crop") == "stretch":
+        text = "changes the proportions, which data.store_size keeps; type data.resize=crop"
+        yield Mistake("data.resize", text)
+    for at, entry in enumerate(augment.transforms if augment.crop_scale else ()):
+        name = next(iter(entry), "") if isinstance(entry, Mapping) else entry
+        if name in CROPS:
+            yield Mistake(
+                f"augment.transforms.{at}",
+                f"{name} would crop again what augment.crop_scale has cropped; type "
+                f"augment.crop_scale=null, which gives the transforms the whole image",
+            )
 
 
 def class_mistakes(data: Data) -> Mistakes:
@@ -215,6 +243,6 @@ def _memory(data: Data) -> Mistakes:
 
 
 DATA_RULES: tuple[Callable[..., Mistakes], ...] = (
-    _channels, class_mistakes, _datasets, _one_class, _published, _torchvision, _hugging_face,
-    synthetic_mistakes, _folds, _memory,
+    _channels, _stored, class_mistakes, _datasets, _one_class, _published, _torchvision,
+    _hugging_face, synthetic_mistakes, _folds, _memory,
 )  # fmt: skip

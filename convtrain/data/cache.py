@@ -31,6 +31,11 @@ def default_folder() -> Path:
         ) from error
 
 
+def cache_folder(cache_dir: str | None) -> Path:
+    """Return the folder that ``data.cache_dir`` names, or the default one."""
+    return Path(cache_dir) if cache_dir else default_folder()
+
+
 def cache_key(files: Sequence[Path], *settings: object) -> str:
     """Hash the files' paths, sizes and times, in order, and the settings that affect decoding."""
     digest = hashlib.sha256(repr((PIL.__version__, *settings)).encode())
@@ -84,14 +89,19 @@ def spilled(
     can change without a trace, so that a later process could not know whether the file is right.
     Errors are those of :func:`cached`.
     """
+    return PixelFile(folder, shape[1:], unnamed(blocks, math.prod(shape), folder, max_gib))
+
+
+def unnamed(blocks: Iterable[np.ndarray], size: int, folder: Path, max_gib: float) -> FileIO:
+    """Write blocks of about ``size`` bytes into a file that has no name; see :func:`spilled`."""
     try:
         with locked(folder, waits=True):
-            _make_room(folder, math.prod(shape), max_gib)
+            _make_room(folder, size, max_gib)
         with tempfile.TemporaryFile(dir=folder) as file:
             for block in blocks:
                 file.write(block.data)
             file.flush()
-            return PixelFile(folder, shape[1:], FileIO(os.dup(file.fileno())))
+            return FileIO(os.dup(file.fileno()))
     except OSError as error:
         raise _not_written(folder, error) from error
 

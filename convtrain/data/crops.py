@@ -64,7 +64,9 @@ def random_box(image: Tensor, crop: RandomCrop, draw: int, *, seed: int, epoch: 
         ratio = math.exp(numbers.uniform(low, high))
         wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < tall <= height:
-            return Box(numbers.randint(0, height - tall), numbers.randint(0, width - wide), tall, wide)
+            return Box(
+                numbers.randint(0, height - tall), numbers.randint(0, width - wide), tall, wide
+            )
     ratio = min(max(width / height, crop.ratio[0]), crop.ratio[1])
     return _middle(height, width, min(height, width / ratio), ratio)
 
@@ -125,7 +127,6 @@ def stored_size(width: int, height: int, rules: StoreRules) -> tuple[int, int]:
 def middle(image: Tensor, rules: StoreRules) -> Tensor:
     """Return the middle crop of a stored image, uint8 of ``rules.shape``."""
     size = rules.shape[1:]
-    box = middle_box(*image.shape[:2], size, rules.eval_crop)
+    height, width = image.shape[:2]
+    box = middle_box(height, width, size, rules.eval_crop)
     return cut(image, box, size, rules.interpolation)
-
-

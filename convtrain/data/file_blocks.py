@@ -116,5 +116,3 @@ def _complaint(refused: Sequence[Refused]) -> str:
         return one_line(named)
     more = f"; and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
     return one_line(f"{len(refused)} images cannot be used: {named}{more}")
-
-

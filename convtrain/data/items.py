@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from convtrain.config.groups.data import Interpolation
 from convtrain.config.mistakes import brief
+from convtrain.data.crops import middle, stored
 from convtrain.data.decoding import Resize, resized
 from convtrain.data.pixels import to_eight_bits
 from convtrain.errors import CorruptDataError
@@ -31,6 +33,9 @@ class ItemRules(NamedTuple):
     num_classes: int
     background: int | Sequence[int] = 255
     value_range: Sequence[float] | None = None
+    interpolation: Interpolation = "bilinear"
+    store_size: int | None = None
+    eval_crop: float = 0.875
 
 
 Target = int | np.ndarray
@@ -38,14 +43,19 @@ Target = int | np.ndarray
 
 
 def read_item(item: object, rules: ItemRules) -> tuple[np.ndarray, Target]:
-    """Return an item's image, uint8 of ``rules.shape``, and its target."""
+    """Return an item's image and its target.
+
+    The image is uint8 (channels, height, width) of ``rules.shape``, or, with ``store_size``, uint8
+    (height, width, channels) as it is stored.
+    """
     if not isinstance(item, tuple | list) or len(item) != 2:
         length = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         raise CorruptDataError(
             f"is a {type(item).__name__}{length}; return an image and its target: (image, target)"
         )
     image, target = item
-    return read_image(image, rules), read_target(target, rules.num_classes)
+    read = read_image if rules.store_size is None else read_stored_image
+    return read(image, rules), read_target(target, rules.num_classes)
 
 
 def read_image(image: object, rules: ItemRules) -> np.ndarray:
@@ -55,7 +65,27 @@ def read_image(image: object, rules: ItemRules) -> np.ndarray:
         image: a Pillow image, an array (height, width) or (height, width, channels), or a tensor
             (height, width) or (channels, height, width).
     """
-    channels, height, width = rules.shape
+    _, height, width = rules.shape
+    if rules.store_size is not None:
+        return middle(torch.from_numpy(read_stored_image(image, rules)), rules).numpy()
+    array = _eight_bits(image, rules)
+    if array.shape[1:] != (height, width):
+        planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in array)
+        size = (width, height)
+        planes = (resized(p, size, rules.resize, rules.interpolation) for p in planes)
+        array = np.stack([np.asarray(plane) for plane in planes])
+    return array
+
+
+def read_stored_image(image: object, rules: ItemRules) -> np.ndarray:
+    """Return an image as it is stored, uint8 (height, width, channels); see :func:`read_image`."""
+    array = np.array(_eight_bits(image, rules).transpose(1, 2, 0))
+    return stored(array, rules).numpy()
+
+
+def _eight_bits(image: object, rules: ItemRules) -> np.ndarray:
+    """Return an image of any size as uint8 (channels, height, width)."""
+    channels = rules.shape[0]
     if isinstance(image, Image.Image):
         if channels in MODES and channels != 4:
             options = {"background": rules.background, "value_range": rules.value_range}
@@ -72,9 +102,6 @@ def read_image(image: object, rules: ItemRules) -> np.ndarray:
     array = _in_eight_bits(array, rules.value_range)
     if len(array) != channels:
         array = _with_channels(array, channels, rules.background)
-    if array.shape[1:] != (height, width):
-        planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in array)
-        array = np.stack([np.asarray(resized(p, (width, height), rules.resize)) for p in planes])
     return array
 
 

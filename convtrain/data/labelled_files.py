@@ -11,7 +11,7 @@ from torch import Tensor
 from convtrain.config.folders import SPLITS
 from convtrain.config.groups.data import GIB, Fold
 from convtrain.data.blocks import gather
-from convtrain.data.cache import cache_key, cached, default_folder
+from convtrain.data.cache import cache_folder, cache_key, cached
 from convtrain.data.decoding import Rules
 from convtrain.data.file_blocks import decode_all
 from convtrain.data.images import (
@@ -84,18 +84,22 @@ def read_files(
         limit=limit,
         divides=divides,
     )
-    folder = Path(cache_dir) if cache_dir else default_folder()
-    limits = {"memory_gib": memory_gib, "folder": folder, "max_gib": cache_gib}
+    files = divided.files
     if rules.store_size is None:
-        return as_splits(divided, decode_files(divided.files, rules, **limits))
-    source: Source = Decoded(divided.files, rules)
+        pixels = decode_files(files, rules, memory_gib, cache_dir, cache_gib)
+        return as_splits(divided, pixels)
+    source: Source = Decoded(files, rules)
     if decodes == "once":
-        source = store_files(divided.files, rules, **limits)
+        source = store_files(files, rules, memory_gib, cache_dir, cache_gib)
     return as_splits(divided, of_all(source, rules))
 
 
 def decode_files(
-    files: Sequence[Path], rules: Rules, *, memory_gib: float, folder: Path, max_gib: float
+    files: Sequence[Path],
+    rules: Rules,
+    memory_gib: float,
+    cache_dir: str | None,
+    cache_gib: float,
 ) -> Tensor | PixelFile:
     """Decode files to images of one size, in memory or in a file of the cache."""
     size = len(files) * math.prod(rules.shape)
@@ -107,8 +111,8 @@ def decode_files(
         cache_key(files, PIXEL_RULES, *rules.of_stored.items()),
         lambda: decode_all(files, rules),
         size=size,
-        folder=folder,
-        max_gib=max_gib,
+        folder=cache_folder(cache_dir),
+        max_gib=cache_gib,
     )
     pixels = PixelFile(path, tuple(rules.shape))
     return pixels.read_all() if in_memory else pixels

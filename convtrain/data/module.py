@@ -79,9 +79,7 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         # Transforms run on the CPU; all else is done where the model is.
-        return self._on_device(
-            self._make_train, self.splits.train, pixels_too=not self._transforms
-        )
+        return self._on_device(self._make_train, self.splits.train, pixels_too=not self._transforms)
 
     def val_dataloader(self) -> Batches:
         return self._on_device(self._make_eval, self.splits.val)

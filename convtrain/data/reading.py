@@ -36,7 +36,7 @@ class MapStyle(Protocol):
 
 
 class _Block(NamedTuple):
-    pixels: np.ndarray
+    pixels: np.ndarray | list[np.ndarray]
     targets: list[Target]
     refused: str | None = None  # why the item after these cannot be used
 
@@ -89,6 +89,8 @@ def read_blocks(
     workers: int = 0,
 ) -> Iterator[np.ndarray]:
     """Read all items in order; yield blocks of images, uint8 of shape (n, *rules.shape).
+
+    With ``store_size``, a block is a list of images (height, width, channels).
 
     Each item is read with random numbers that follow from (seed, index).
 
@@ -180,12 +182,18 @@ class _Blocks(Dataset[_Block]):
     def __getitem__(self, index: int) -> _Block:
         first = index * self.length
         indices = range(first, min(first + self.length, len(self.dataset)))
-        pixels = np.empty((len(indices), *self.rules.shape), dtype=np.uint8)
+        pixels: np.ndarray | list[np.ndarray] = []
+        if self.rules.store_size is None:
+            pixels = np.empty((len(indices), *self.rules.shape), dtype=np.uint8)
         targets: list[Target] = []
-        for image, item in zip(pixels, indices, strict=True):
+        for place, item in enumerate(indices):
             try:
                 _seed_all(self.seed, item)
-                image[:], target = read_item(self.dataset[item], self.rules)
+                image, target = read_item(self.dataset[item], self.rules)
+                if isinstance(pixels, list):
+                    pixels.append(image)
+                else:
+                    pixels[place] = image
                 targets.append(target)
             except CorruptDataError as error:
                 return _Block(pixels, targets, str(error))

@@ -1,6 +1,7 @@
-"""Image files that are stored with sizes of their own, decoded on all cores."""
+"""Images that are stored with sizes of their own: files, decoded on all cores, and items."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,27 +12,31 @@ from PIL import Image
 from torch import Tensor
 
 from convtrain.config.groups.data import GIB
-from convtrain.data.blocks import BLOCK_BYTES, AHEAD
-from convtrain.data.cache import cache_file, cache_key, cached
+from convtrain.data.blocks import AHEAD, BLOCK_BYTES
+from convtrain.data.cache import cache_file, cache_folder, cache_key, cached, unnamed
+from convtrain.data.crops import StoreRules, stored_size
 from convtrain.data.decoding import (
     Rules,
     decode_stored,
     refuse_large,
     upright_size,
 )
-from convtrain.data.crops import stored_size
 from convtrain.data.file_blocks import FileBlocks, Refused, decoding_workers, make_all
 from convtrain.data.pixels import PIXEL_RULES
 from convtrain.data.sized_pixels import SIZE_BYTES, FileBytes, Source, Stored, image_bytes
 from convtrain.data.workers import shared
-from convtrain.errors import CorruptDataError
+from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.process.ranks import rank_info
 
 FILES_MEASURED = 256  # at a time
 
 
 def store_files(
-    files: Sequence[Path], rules: Rules, *, memory_gib: float, folder: Path, max_gib: float
+    files: Sequence[Path],
+    rules: Rules,
+    memory_gib: float,
+    cache_dir: str | None,
+    cache_gib: float,
 ) -> Source:
     """Decode files to their stored sizes, into memory or into a file of the cache.
 
@@ -39,7 +44,7 @@ def store_files(
 
     Args:
         memory_gib: limit of the images in memory.
-        folder, max_gib: of the cache, and its limit.
+        cache_dir, cache_gib: folder of the cache, and its limit.
 
     Raises:
         CorruptDataError: files cannot be decoded or are too large.
@@ -47,8 +52,10 @@ def store_files(
     """
     channels, head = rules.shape[0], SIZE_BYTES * len(files)
     key = cache_key(files, PIXEL_RULES, *rules.of_stored.items())
-    path = cache_file(folder, key)
-    if (sizes := _sizes_in(path, len(files), channels)) is None:
+    sizes = None
+    with suppress(ConfigError):  # there is no folder for a cache, which may not be needed
+        sizes = _sizes_in(cache_file(cache_folder(cache_dir), key), len(files), channels)
+    if sizes is None:
         sizes = measure(files, rules)
     size = int(image_bytes(sizes, channels).sum())
     if size <= memory_gib * GIB and rank_info().local_world_size == 1:
@@ -57,14 +64,55 @@ def store_files(
             pixels[start : start + len(block)] = torch.from_numpy(block)
             start += len(block)
         return Stored(sizes, channels, pixels)
-    cached(
+    path = cached(
         key,
         lambda: chain([sizes.numpy()], decode_stored_all(files, sizes, rules)),
         size=head + size,
-        folder=folder,
-        max_gib=max_gib,
+        folder=cache_folder(cache_dir),
+        max_gib=cache_gib,
     )
     return Stored(sizes, channels, FileBytes(path), start=head)
+
+
+def store_items(
+    blocks: Iterator[list[np.ndarray]],
+    rules: StoreRules,
+    *,
+    count: int,
+    memory_bytes: float,
+    cache_dir: str | None,
+    cache_gib: float,
+) -> Stored:
+    """Store images (height, width, channels) in memory, or all in a file that has no name.
+
+    Args:
+        count: of all images.
+        memory_bytes: limit of the images in memory.
+        cache_dir, cache_gib: folder of that file, and the limit of the folder; see
+            :func:`~convtrain.data.cache.spilled`.
+    """
+    sizes: list[tuple[int, ...]] = []
+    kept = bytearray()
+    for block in blocks:
+        sizes += [image.shape[:2] for image in block]
+        for image in block:
+            kept += image.data
+        if len(kept) > memory_bytes:
+            break
+    else:
+        pixels = torch.frombuffer(kept, dtype=torch.uint8)
+        return Stored(torch.tensor(sizes, dtype=torch.int32), rules.shape[0], pixels)
+
+    def rest() -> Iterator[np.ndarray]:
+        yield np.frombuffer(kept, dtype=np.uint8)
+        for block in blocks:
+            sizes.extend(image.shape[:2] for image in block)
+            yield from block
+
+    size = len(kept) * count // len(sizes)
+    folder = cache_folder(cache_dir)
+    file = FileBytes(folder, unnamed(rest(), size, folder, cache_gib))
+    return Stored(torch.tensor(sizes, dtype=torch.int32), rules.shape[0], file)
 
 
 def _sizes_in(path: Path, count: int, channels: int) -> Tensor | None:
@@ -101,9 +149,7 @@ def _measure_block(rules: Rules, files: Sequence[Path], _: int, __: list[Refused
     return sizes
 
 
-def decode_stored_all(
-    files: Sequence[Path], sizes: Tensor, rules: Rules
-) -> Iterator[np.ndarray]:
+def decode_stored_all(files: Sequence[Path], sizes: Tensor, rules: Rules) -> Iterator[np.ndarray]:
     """Decode files in order; yield the bytes of several images at a time, uint8 (bytes,).
 
     Worker processes write into memory that they share with this one, so what is yielded is valid
@@ -138,4 +184,3 @@ def _fill(
         except CorruptDataError as error:
             refused.append((path, str(error)))
     return start
-

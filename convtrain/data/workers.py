@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from convtrain.data.images import Images
-from convtrain.data.sampling import image_of
 from convtrain.data.per_image import PerImage
+from convtrain.data.sampling import image_of
 from convtrain.errors import TrainingError
 from convtrain.process.hardware import cores
 from convtrain.process.signals import STOP_SIGNALS
@@ -130,7 +130,7 @@ class TransformedImages:
                 part.result()
         except BrokenProcessPool as error:
             raise TrainingError(
-                "augment.workers: a process that makes images was killed; was the memory "
+                "augment.workers: a process that transforms images was killed; was the memory "
                 "full? set fewer, and type resume=auto"
             ) from error
         return self._slots[slot].results

@@ -15,6 +15,8 @@ from convtrain.data.decoding import Rules, by_our_rules, decode
 from convtrain.data.items import FROM_LEVEL, ItemRules, read_image
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 
+ITEM_KEYS = {*Rules._fields} & {*ItemRules._fields}
+
 Picture = Image.Image | np.ndarray | Tensor
 """An image in memory."""
 
@@ -34,7 +36,7 @@ class Preprocessing:
         self.normalise = Normalisation(data.mean, data.std)
         rules = self.rules
         self._items = ItemRules(
-            rules.shape, rules.resize, data.class_count, rules.background, rules.value_range
+            num_classes=data.class_count, **{key: getattr(rules, key) for key in ITEM_KEYS}
         )
 
     @property

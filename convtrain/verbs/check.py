@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console()
     for config in configure(arguments.overrides, "--build").configs:
         if config.augment.transforms:  # imports torch, and tries them on random images
-            make_augmentation(config)
+            config.augment.build(
+                shape=config.data.shape, store_size=config.data.stored_side, trust=config.trust
+            )
         tables = make_forecast_tables(config) if arguments.build else []
         console.print(
             f"ok: {config.data.override}, network={config.model_name}, "

@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[type[Choice], ...]] = {
 }
 """Group to its choices."""
 RUNTIME = {
-    "augment": {"shape", "trust"},
+    "augment": {"shape", "store_size", "trust"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "epoch_steps"},
     "muon": {"fused"},

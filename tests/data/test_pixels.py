@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convtrain.data.decoding import Rules, decode, decode_all
+from convtrain.data.decoding import Rules, decode
+from convtrain.data.file_blocks import decode_all
 from convtrain.data.pixels import DEEP, EIGHT_BITS, WITH_ALPHA
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, compose

@@ -10,7 +10,6 @@ from convtrain.config.section import Choice, Fraction, Whole
 from convtrain.config.targets import Trusting
 from convtrain.config.transforms import transform_mistakes
 
-
 PartOfArea = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -57,7 +56,4 @@ class Augment(Trusting, Choice):
     )
 
     def mistakes(self) -> Iterator[Mistake]:
-        for key in ("crop_scale", "crop_ratio"):
-            if (limits := getattr(self, key)) and limits[0] > limits[1]:
-                yield Mistake(f"augment.{key}", "the first value is the smallest and must not be larger")
         yield from transform_mistakes(self.transforms, self._trust)

@@ -227,7 +227,6 @@ class AnySizes(BaseData):
         default=None, min_length=2, max_length=2, description=VALUE_RANGE
     )
 
-
     @property
     def stored_side(self) -> int | None:
         return self.store_size

@@ -3,18 +3,17 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from typing import cast
 
-from torch import Tensor
+import numpy as np
 
-from convtrain.config.groups.data import GIB, Fold
+from convtrain.config.groups.data import GIB, Fold, Interpolation
 from convtrain.data.archives import contained_extraction
 from convtrain.data.blocks import gather
-from convtrain.data.cache import default_folder, spilled
+from convtrain.data.cache import cache_folder, default_folder, spilled
 from convtrain.data.decoding import Resize
-from convtrain.data.images import Images, Splits, divide_labels
+from convtrain.data.images import Images, Pixels, Splits, divide_labels
 from convtrain.data.items import ItemRules, Target
-from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import derive_seed
 from convtrain.data.reading import (
     MapStyle,
@@ -24,6 +23,8 @@ from convtrain.data.reading import (
     read_blocks,
     warn_if_random,
 )
+from convtrain.data.sized_pixels import of_all
+from convtrain.data.stored_files import store_items
 from convtrain.errors import ConfigError, MissingDataError, few
 from convtrain.process.lock import locked
 from convtrain.process.ranks import rank_info
@@ -49,6 +50,9 @@ def load(
     read_workers: int,
     cache_dir: str | None,
     cache_gib: float,
+    interpolation: Interpolation = "bilinear",
+    store_size: int | None = None,
+    eval_crop: float = 0.875,
 ) -> Splits:
     """Make datasets and read every item once.
 
@@ -70,7 +74,9 @@ def load(
         ConfigError: what was made is no map-style dataset, or contradicts the configuration.
         CorruptDataError: an item cannot be used; the message has its index.
     """
-    rules = ItemRules(shape, resize, num_classes, background, value_range)
+    rules = ItemRules(
+        shape, resize, num_classes, background, value_range, interpolation, store_size, eval_crop
+    )
     with own_randomness(split_seed), _one_process_at_a_time(), contained_extraction():
         made = dict(_splits(makers))
     found = {name: check_map_style(dataset, where) for name, (where, dataset) in made.items()}
@@ -86,12 +92,19 @@ def load(
         seed = derive_seed(split_seed, SPLITS.index(name))
         blocks = read_blocks(dataset, rules, targets, where=where, seed=seed, workers=read_workers)
         whole = (len(dataset), *shape)
-        pixels: Tensor | PixelFile
-        if size <= memory_gib * GIB:
+        pixels: Pixels
+        if store_size is not None:
+            left = memory_gib * GIB * len(dataset) / sum(map(len, found.values()))
+            own = cast("Iterator[list[np.ndarray]]", blocks)
+            stored = store_items(
+                own, rules, count=len(dataset), memory_bytes=left,
+                cache_dir=cache_dir, cache_gib=cache_gib,
+            )  # fmt: skip
+            pixels = of_all(stored, rules)
+        elif size <= memory_gib * GIB:
             pixels = gather(blocks, whole)
         else:
-            folder = Path(cache_dir) if cache_dir else default_folder()
-            pixels = spilled(blocks, whole, folder=folder, max_gib=cache_gib)
+            pixels = spilled(blocks, whole, folder=cache_folder(cache_dir), max_gib=cache_gib)
         return Images(pixels, as_labels(targets, where))
 
     with own_randomness(split_seed):

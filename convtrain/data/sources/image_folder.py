@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import Fold
+from convtrain.config.groups.data import Fold, Interpolation
 from convtrain.config.image_files import images_in, loose_images
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
@@ -31,6 +31,10 @@ def load(
     split_seed: int,
     memory_gib: float,
     max_pixels: int,
+    interpolation: Interpolation = "bilinear",
+    store_size: int | None = None,
+    eval_crop: float = 0.875,
+    decode: Literal["once", "each_epoch"] = "once",
     background: int | Sequence[int] = 255,
     value_range: Sequence[float] | None = None,
     limit: int | None = None,
@@ -43,8 +47,9 @@ def load(
     """Decode ``root``, which is either split, or has folders train, val and test.
 
     Args:
-        shape, resize, max_pixels, background, value_range: see :mod:`convtrain.data.decoding`;
-            the others: see :func:`~convtrain.data.labelled_files.read_files`.
+        shape, resize, max_pixels, background, value_range, interpolation, store_size, eval_crop:
+            see :mod:`convtrain.data.decoding`.
+        The others: see :func:`~convtrain.data.labelled_files.read_files`.
         read: takes the files that were found; the check reads them in another way.
 
     Raises:
@@ -52,7 +57,10 @@ def load(
     """
     return read(
         _find(Path(root), classes, allow_missing_classes),
-        Rules(shape, resize, max_pixels, background, value_range),
+        Rules(
+            shape, resize, max_pixels, background, value_range, interpolation, store_size, eval_crop
+        ),
+        decodes=decode,
         classes=classes,
         val_fraction=val_fraction,
         test_fraction=test_fraction,

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from convtrain.config.groups.data import Fold
+from convtrain.config.groups.data import Fold, Interpolation
 from convtrain.config.label_table import Table, TableFormat, read_table
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
@@ -36,6 +36,10 @@ def load(
     split_seed: int,
     memory_gib: float,
     max_pixels: int,
+    interpolation: Interpolation = "bilinear",
+    store_size: int | None = None,
+    eval_crop: float = 0.875,
+    decode: Literal["once", "each_epoch"] = "once",
     background: int | Sequence[int] = 255,
     value_range: Sequence[float] | None = None,
     limit: int | None = None,
@@ -52,8 +56,9 @@ def load(
             :mod:`convtrain.config.label_table`.
         classes: the labels that are used. Images of another label are left out, unless they may
             have any number of labels.
-        shape, resize, max_pixels, background, value_range: see :mod:`convtrain.data.decoding`;
-            the others: see :func:`~convtrain.data.labelled_files.read_files`.
+        shape, resize, max_pixels, background, value_range, interpolation, store_size, eval_crop:
+            see :mod:`convtrain.data.decoding`.
+        The others: see :func:`~convtrain.data.labelled_files.read_files`.
         read: takes the files that were found; the check reads them in another way.
 
     Raises:
@@ -64,7 +69,10 @@ def load(
     table.refuse_missing_files()
     return read(
         _chosen(table, classes, several=label_separator is not None),
-        Rules(shape, resize, max_pixels, background, value_range),
+        Rules(
+            shape, resize, max_pixels, background, value_range, interpolation, store_size, eval_crop
+        ),
+        decodes=decode,
         classes=classes,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
