@@ -99,11 +99,11 @@ def cut(image: Tensor, box: Box, size: Sequence[int], interpolation: Interpolati
     Returns:
         uint8 (channels, height, width), with the channels of a pixel next to one another.
     """
-    part = image[box.top : box.top + box.height, box.left : box.left + box.width]
-    levels = part.permute(2, 0, 1)
+    part = image[None, box.top : box.top + box.height, box.left : box.left + box.width]
+    levels = part.permute(0, 3, 1, 2)  # torch takes this order of dimensions for channels last
     if (box.height, box.width) == tuple(size):
-        return levels
-    return F.interpolate(levels[None], tuple(size), mode=interpolation, antialias=True)[0]
+        return levels[0]
+    return F.interpolate(levels, tuple(size), mode=interpolation, antialias=True)[0]
 
 
 def stored(array: np.ndarray, rules: StoreRules, size: tuple[int, int] | None = None) -> Tensor:

@@ -72,15 +72,17 @@ class Images:
     def rearranged(self, parts: Sequence[Tensor]) -> list["Images"]:
         """Return a part for each tensor of indices, which name no image twice.
 
-        Pixels in memory are moved in place, which avoids a second copy. The first part's indices
-        must be sorted.
+        Pixels in memory are moved in place, which avoids a second copy, unless the parts follow one
+        another. The first part's indices must be sorted.
         """
         order = complete_order(parts, len(self))
-        if isinstance(self.pixels, Tensor):
-            move_to_end(self.pixels, order[len(parts[0]) :])
-            pixels: Pixels = self.pixels
+        pixels = self.pixels
+        if order.equal(torch.arange(len(self))):
+            pass
+        elif isinstance(pixels, Tensor):
+            move_to_end(pixels, order[len(parts[0]) :])
         else:
-            pixels = self.pixels.in_order(order)
+            pixels = pixels.in_order(order)
         sizes = [len(part) for part in parts]
         return Images(pixels, self.labels[order]).split([*sizes, len(self) - sum(sizes)])[:-1]
 

@@ -130,7 +130,8 @@ def divide_files(
 ) -> LabelledFiles:
     """Return the files in the order of their splits, so that each split is a slice of them.
 
-    Arguments and errors are those of :func:`read_files`.
+    With folds they are in the order in which they were found, so that all folds read one file of
+    the cache. Arguments and errors are those of :func:`read_files`.
     """
     files, labels, given, _ = found
     if divides:
@@ -153,18 +154,18 @@ def divide_files(
 
     parts = {name: splits[name] for name in SPLITS if name in splits}
     order = torch.cat(list(parts.values()))
-    ends = torch.cumsum(torch.tensor([len(part) for part in parts.values()]), 0).tolist()
-    ranges = {
-        name: torch.arange(end - len(part), end)
-        for (name, part), end in zip(parts.items(), ends, strict=True)
-    }
+    if isinstance(val_fraction, Fold):
+        order = order.sort().values
+    place = torch.empty(len(files), dtype=torch.int64)
+    place[order] = torch.arange(len(order))
+    placed = {name: place[part] for name, part in parts.items()}
     ordered = [files[index] for index in order.tolist()]
-    return LabelledFiles(ordered, labels[order], ranges, found.left_out)
+    return LabelledFiles(ordered, labels[order], placed, found.left_out)
 
 
 def as_splits(divided: LabelledFiles, pixels: Pixels) -> Splits:
     """Return the splits of divided files, whose pixels are given in their order."""
-    images = Images(pixels, divided.labels).split([len(part) for part in divided.splits.values()])
+    images = Images(pixels, divided.labels).rearranged(list(divided.splits.values()))
     by_name = dict(zip(divided.splits, images, strict=True))
     train = by_name["train"]
     val = by_name.get("val", train)

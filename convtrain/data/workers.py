@@ -104,10 +104,13 @@ class TransformedImages:
         self._pending[key] = Request(number, parts)
 
     def read(self, draws: Tensor, epoch: int) -> Tensor:
-        """Return the transformed images, uint8 or float32, on the labels' device."""
+        """Return the transformed images, uint8 or float32, on the labels' device.
+
+        On the CPU they are valid until the next request is announced.
+        """
         key = (epoch, draws.numpy().tobytes())
         if key in self._pending:
-            pixels = self._take(key)[: len(draws)].clone()
+            pixels = self._take(key)[: len(draws)]
         else:
             sized = self.per_image.is_sized
             originals = None if sized else self.per_image.read(image_of(draws))

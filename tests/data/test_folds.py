@@ -12,9 +12,11 @@ from convtrain.command.configure import configure
 from convtrain.config.groups.data import Fold, SplitSizes
 from convtrain.config.identity import differing
 from convtrain.config.schema import Config
+from convtrain.data.cache import SUFFIX
 from convtrain.data.images import Images, Splits, divide_labels
 from convtrain.data.labelled_files import LabelledFiles, divide_files
 from convtrain.data.sources.custom import load as load_custom
+from convtrain.data.sources.image_folder import load as load_folder
 from convtrain.errors import ConfigError
 from tests.conftest import compose
 from tests.data.test_custom import OPTIONS, Numbered
@@ -98,6 +100,27 @@ def test_folds_have_the_classes_and_sizes_of_equal_shares() -> None:
         assert part["train"].equal(part["train"].sort().values)
     other = divide_labels(LABELS, val_fraction=Fold(0, 4), test_fraction=0.1, seed=6)
     assert not other["val"].equal(parts[0]["val"])
+
+
+@pytest.mark.parametrize("store_size", [None, 4])
+def test_all_folds_read_one_file_of_the_cache(store_size: int | None, tmp_path: Path) -> None:
+    make_folder(tmp_path / "images", "")
+
+    def load(fold: int, memory_gib: float) -> Splits:
+        return load_folder(
+            root=str(tmp_path / "images"), classes=["cat", "dog"], shape=[1, 2, 2], resize="crop",
+            val_fraction=Fold(fold, FOLDS, 17), limit=17, test_fraction=0.1, split_seed=0,
+            memory_gib=memory_gib, max_pixels=100, store_size=store_size,
+            cache_dir=str(tmp_path / "cache"),
+        )  # fmt: skip
+
+    for fold in range(FOLDS):
+        cached, in_memory = load(fold, 1e-9), load(fold, 1.0)
+        for ours, theirs in zip(cached.images, in_memory.images, strict=True):
+            indices = torch.arange(len(theirs))
+            assert torch.equal(ours.read(indices), theirs.read(indices))
+            assert torch.equal(ours.labels, theirs.labels)
+    assert len([*(tmp_path / "cache").glob(f"*{SUFFIX}")]) == 1
 
 
 def test_images_of_several_labels_are_divided_by_the_rarest() -> None:
