@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from convtrain.command.overrides import parse_override
 from convtrain.command.resolve import to_plain
+from convtrain.config.groups.data import AnySizes
 from convtrain.config.mistakes import Mistake
 from convtrain.config.schema import Config
 from convtrain.config.section import imported
@@ -21,7 +22,7 @@ from convtrain.run.commands import CONFIGS
 from convtrain.run.starting_weights import Source, source_of
 
 NORMALISATION = ("mean", "std")
-SIZE = ("shape", "store_size", "eval_crop", "interpolation")  # of images that are resized
+SIZE = ("shape", "store_size", "eval_crop", "interpolation")  # of images of any size
 LIBRARIES = {
     "torchvision": "convtrain.models.published:expected_pixels",
     "timm": "convtrain.models.timm_models:expected_pixels",
@@ -73,13 +74,19 @@ def expected_pixels(source: Source) -> Pixels:
 
 
 def followed(config: Config, expected: Pixels, kept: Iterable[str] = ()) -> dict[str, object]:
-    """Return the values of ``data`` that follow from the weights, without the ``kept`` keys."""
-    fields, kept = type(config.data).model_fields, set(kept)
-    sized = [key for key in SIZE if key in fields] if "resize" in fields else []
-    if "shape" in kept:
-        sized = [key for key in sized if key != "store_size"]
-    found = {key: expected[key] for key in sized if key in expected and key not in kept}
-    channels = cast(list[int], found.get("shape", config.data.shape))[0]
+    """Return the values of ``data`` that follow from the weights, without the ``kept`` keys.
+
+    A stored size is a size for a crop, so that it follows where the crop is that of the weights.
+    """
+    data, kept = config.data, set(kept)
+    found: dict[str, object] = {}
+    if isinstance(data, AnySizes):
+        found = {key: expected[key] for key in SIZE if key in expected and key not in kept}
+        shape = cast(list[int], found.get("shape", data.shape))
+        if shape[1:] != cast(list[int], expected.get("shape", []))[1:]:
+            for key in ("store_size", "eval_crop") if "store_size" not in kept else ():
+                found.pop(key, None)
+    channels = cast(list[int], found.get("shape", data.shape))[0]
     for key in NORMALISATION:
         values = cast(list[float], expected.get(key, []))
         if channels == 1 and len(values) > 1:
@@ -90,7 +97,9 @@ def followed(config: Config, expected: Pixels, kept: Iterable[str] = ()) -> dict
 
 
 def set_by_user(composed: DictConfig, typed: Iterable[str]) -> set[str]:
-    """Return the keys of ``data`` that the user has set, if ``model.weights`` is set.
+    """Return the keys of ``data`` that do not follow ``model.weights``, if it is set.
+
+    They are those that the user has set, and the shape of images that have one.
 
     Args:
         typed: the overrides of the command.
@@ -100,10 +109,11 @@ def set_by_user(composed: DictConfig, typed: Iterable[str]) -> set[str]:
     overrides = [found for text in typed if (found := parse_override(text)) is not None]
     keys = {override.key_or_group.removeprefix("data.") for override in overrides}
     data = cast(dict[str, object], OmegaConf.to_container(composed.data, resolve=False))
-    shipped = _shipped(str(data.get("name")))
+    shipped = _shipped(str(data.get("kind", data.get("name"))))
     changed = {key for key, value in data.items() if key in shipped and value != shipped[key]}
     added = {key for key in (*NORMALISATION, *SIZE) if key in data and key not in shipped}
-    return keys | changed | added
+    own_size = {"shape"} if data.get("shape") is None else set()  # that of the images
+    return keys | changed | added | own_size
 
 
 def _has_weights(composed: DictConfig) -> bool:

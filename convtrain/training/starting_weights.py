@@ -110,8 +110,10 @@ class StartingWeights(NamedTuple):
         if same:
             yield f"{same} as the weights were trained with"
         if other:
-            differ = [f"data.{k}={brief(v)} (not {brief(expected[k])})" for k, v in other.items()]
-            yield f"set otherwise: {', '.join(differ)}"
+            differ = [
+                f"data.{k}={brief(v)} in place of {brief(expected[k])}" for k, v in other.items()
+            ]
+            yield f"other than the weights were trained with: {', '.join(differ)}"
 
 
 def read_starting_weights(

@@ -18,6 +18,7 @@ from convtrain.__main__ import run_verb
 from convtrain.assembly import make_model
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
+from convtrain.config.groups.data import AnySizes
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from convtrain.forecast import forecast
@@ -393,6 +394,18 @@ def test_the_normalisation_follows_the_weights_unless_it_is_set(tmp_path: Path) 
     typed = "data.mean=[0.4914,0.4822,0.4465]"  # as in convtrain's own file
     found = compose(*weights, typed).data
     assert (found.mean, found.std) == ([0.4914, 0.4822, 0.4465], [0.229, 0.224, 0.225])
+    files = ("data=custom", "data._target_=torchvision.datasets.FakeData", "data.num_classes=5")
+    found = compose(*files, *weights[1:]).data
+    assert isinstance(found, AnySizes)
+    assert (found.shape, found.store_size, found.mean) == ([3, 224, 224], 256, IMAGENET)
+    assert (found.eval_crop, found.interpolation) == (0.875, "bilinear")
+    found = compose(*files, "model=torchvision", "model.name=maxvit_t", weights[2],
+                    "data.shape=[3,64,64]").data  # fmt: skip
+    assert isinstance(found, AnySizes)
+    assert (found.shape, found.store_size) == ([3, 64, 64], None)
+    assert (found.eval_crop, found.interpolation) == (0.875, "bicubic")
+    own_size = compose("data=torchvision", "data.name=EuroSAT", *weights[1:]).data
+    assert (own_size.shape, own_size.mean) == ([3, 64, 64], IMAGENET)
     grey = compose("data=mnist", *weights[1:]).data
     assert grey.mean == [pytest.approx(sum(IMAGENET) / 3)]
 
