@@ -253,6 +253,15 @@ def test_an_image_in_memory_is_prepared_as_a_file(folder: Path) -> None:
         assert torch.equal(prepared.from_image(Image.open(path))[0], expected)
 
 
+def test_an_image_that_a_balanced_epoch_draws_again_is_cropped_anew(folder: Path) -> None:
+    pixels = read(folder, test_fraction=0.1).train.pixels
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    labels[0] = 1  # half of the draws are of one image
+    crop = Augmentation(crop_scale=[0.3, 0.9], store_size=STORE, shape=OPTIONS["shape"], workers=0)
+    drawn = epoch(Images(pixels, labels), crop, balanced=True)[: len(pixels) // 2]
+    assert len(drawn.flatten(1).unique(dim=0)) == len(drawn) >= 5
+
+
 def test_normalisation_follows(folder: Path) -> None:
     images = read(folder).val
     batches = Batches(images, 4, Normalisation([0.5] * 3, [0.25] * 3), Augmentation(workers=0))
