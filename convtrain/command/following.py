@@ -67,7 +67,12 @@ def expected_pixels(source: Source) -> Pixels:
     if source.run is not None:
         data = source.run.read_config().get("data")
         known = data if isinstance(data, dict) else {}
-        return {key: known[key] for key in (*NORMALISATION, *SIZE) if key in known}
+        lists = (*NORMALISATION, "shape")
+        return {
+            key: known[key]
+            for key in (*NORMALISATION, *SIZE)
+            if key in known and isinstance(known[key], list) == (key in lists)
+        }
     if source.library is None:
         return {}
     return cast(Pixels, imported(LIBRARIES[source.library])(source.model, source.weights))

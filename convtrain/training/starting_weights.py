@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from convtrain.command.following import expected_pixels, followed
+from convtrain.config.dotted import value_at
 from convtrain.config.groups.model import DeclaredModel
 from convtrain.config.mistakes import brief
 from convtrain.config.schema import Config
@@ -170,8 +171,10 @@ def _read(source: Source) -> StartingWeights:
     return StartingWeights(source, path, sha256, renamed(read_tensors(path)))
 
 
-def _classes_of(run: Run) -> list[str]:
+def _classes_of(run: Run) -> list[str] | None:
     """Return the names of a run's classes, which are numbers if they have no others."""
-    data = run.read_config()["data"]
-    names = run.read_provenance().get("classes") or data["classes"]
-    return list(map(str, names or range(data["num_classes"])))
+    config = run.read_config()
+    names = run.read_provenance().get("classes") or value_at(config, "data.classes", None)
+    count = value_at(config, "data.num_classes", None)
+    found = names if isinstance(names, list) else range(count) if isinstance(count, int) else None
+    return None if found is None else list(map(str, found))

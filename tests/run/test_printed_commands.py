@@ -156,6 +156,9 @@ SITUATIONS: dict[str, tuple[list[list[str]], dict[str, Any]]] = {
     ),
     "a choice left out": ([["~experiment", "seed=2"]], {"seed": 2}),
     "the other style by its key": ([["model.style=nn", "seed=2"]], {"seed": 2}),
+    "a key of the model": (
+        [["model=nn", "model.freeze=[backbone]"]], {"model.freeze": ["backbone"]},
+    ),
     "a step limit": ([["trainer.max_steps=21"]], {}),
     "in the run's directory": ([["hydra.job.chdir=true"]], {}),
     "a sweep": (
