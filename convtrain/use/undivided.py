@@ -47,6 +47,11 @@ def read_undivided(data: Data) -> Splits:
     splits = data.build()
     assert isinstance(splits, Splits)
     parts = list({id(images): images for images in splits.images}.values())
+    if data.stored_side is not None:
+        raise ConfigError(
+            f"--split all: the images of data={data.name} are stored with sizes of their own, for "
+            f"each split by itself; evaluate each split"
+        )
     if not all(isinstance(images.pixels, Tensor) for images in parts):
         raise ConfigError(
             f"--split all: the images take more than data.memory_gib={data.memory_gib:g}; raise "

@@ -283,6 +283,8 @@ def _others(config: Config) -> list[str]:
         found.append(f"data.sampling={config.data.sampling}")
     if any(getattr(augment, key) for key in AUGMENTS):
         found.append("augment")
+    elif config.data.stored_side is not None and augment.crop_scale:
+        found.append(f"augment.crop_scale={literal(augment.crop_scale)}")
     if trainer.accumulate_grad_batches != 1:
         found.append(f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}")
     if trainer.precision not in (32, "32-true"):

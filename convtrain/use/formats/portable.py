@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import convtrain
+from convtrain.data.decoding import Rules
+from convtrain.errors import ConfigError
 from convtrain.training.checkpoint_file import RUN_ID
 from convtrain.use.formats.resize import Resize
 from convtrain.use.trained import Trained
@@ -75,9 +77,33 @@ def make_portable(trained: Trained, *, resize: bool = False) -> Portable:
         # The training may have laid them channels last, which contiguous() does not always undo.
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     _, height, width = trained.preprocessing.shape
+    if resize and (rules.store_size is not None or rules.interpolation != "bilinear"):
+        typed = f"data.store_size={rules.store_size}, data.interpolation={rules.interpolation}"
+        raise ConfigError(
+            f"--resize: a file can hold the resize of images of data.shape, by the bilinear "
+            f"filter, and the run has {typed}; leave --resize out, and choose --format python, "
+            f"whose read() does the same"
+        )
     inside = Resize(height, width, crop=rules.resize == "crop") if resize else None
     whole = PixelModel(model, trained.preprocessing.normalise, inside).eval()
     return Portable(trained, whole, _describe(trained, resize=resize))
+
+
+def _described_resize(rules: Rules, *, inside: bool) -> dict[str, object]:
+    _, height, width = rules.shape
+    described: dict[str, object] = {"height": height, "width": width}
+    if rules.store_size is None:
+        how, filtered = rules.resize, f"Pillow {rules.interpolation.upper()}"
+        return {**described, "how": how, "filter": filtered, "inside": inside}
+    return {
+        **described,
+        "how": "the shorter side becomes at most store_size pixels; then the middle crop, whose "
+        "sides are eval_crop of the largest that fits, is resized",
+        "store_size": rules.store_size,
+        "eval_crop": rules.eval_crop,
+        "filter": f"torch interpolate, {rules.interpolation}, antialias=True, on uint8",
+        "inside": False,
+    }
 
 
 def _describe(trained: Trained, *, resize: bool) -> dict[str, object]:
@@ -99,13 +125,7 @@ def _describe(trained: Trained, *, resize: bool) -> dict[str, object]:
             "std": list(trained.preprocessing.std),
             "inside": True,
         },
-        "resize": {
-            "height": shape[1],
-            "width": shape[2],
-            "how": rules.resize,
-            "filter": "Pillow BILINEAR",
-            "inside": resize,
-        },
+        "resize": _described_resize(rules, inside=resize),
         "model": trained.config.model_name,
         "style": trained.config.model.style,
         "run": trained.run.path.resolve().name,

@@ -61,6 +61,7 @@ def _tail(portable: Portable, name: str, make: str | None = None) -> str:
     """Return the lines after the network's class or function, which ``make()`` calls."""
     trained, metadata = portable.trained, dict(portable.metadata)
     channels, height, width = trained.preprocessing.shape
+    rules = trained.preprocessing.rules
     is_classes = portable.logits(portable.example).ndim == 2
     text = files("convtrain.use.formats").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return jinja2.Template(text).render(
@@ -68,8 +69,11 @@ def _tail(portable: Portable, name: str, make: str | None = None) -> str:
         make=make or name,
         shape=f"{channels}, {height}, {width}",
         size=(width, height),
+        filter=rules.interpolation,
+        stored=rules.store_size,
+        part=rules.eval_crop,
         mode=MODES.get(channels) if is_classes else None,
-        crop=trained.preprocessing.rules.resize == "crop",
+        crop=rules.resize == "crop",
         multi_label=trained.multi_label,
         classes=_literal(metadata.pop("classes")),
         mean=_literal(list(trained.preprocessing.mean)),
