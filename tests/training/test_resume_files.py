@@ -48,3 +48,23 @@ def test_a_killed_run_resumes_to_the_same_bits(
              "augment.random_crop=2")  # fmt: skip
     whole = Whole(tmp_path / "runs", (*SHARED, *typed))
     assert whole.check_killed(place, number)
+
+
+@pytest.mark.parametrize(
+    ("style", "place", "number", "typed"),
+    [
+        ("functional", "step's end", 9, ["data.memory_gib=1e-9", "augment.workers=2"]),
+        pytest.param("nn", "validation", 2, ["data.decode=each_epoch"], marks=pytest.mark.slow),
+        pytest.param("nn", "batch", 10, ["data.memory_gib=1e-9"], marks=pytest.mark.slow),
+    ],
+)
+def test_crops_of_stored_images_resume_to_the_same_bits(
+    tmp_path: Path, style: str, place: str, number: int, typed: list[str]
+) -> None:
+    files = written(tmp_path, "csv")
+    sized = (f"data.cache_dir={tmp_path}", "data.store_size=14", "data.shape=[3,12,12]",
+             "augment.crop_scale=[0.3,1]", "data.batch_size=8", "data.eval_batch_size=4",
+             "trainer.max_epochs=2")  # fmt: skip
+    overrides = (*SHARED, "data=csv", *files, *sized, *typed, f"model={style}")
+    whole = Whole(tmp_path / "runs", overrides)
+    assert whole.check_killed(place, number)

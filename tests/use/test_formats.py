@@ -22,7 +22,8 @@ from torch.nn import functional as F
 import convtrain
 from convtrain.__main__ import main
 from convtrain.assembly import make_data, make_model
-from convtrain.errors import NetworkError
+from convtrain.errors import ConfigError, NetworkError
+from convtrain.pipeline import train
 from convtrain.run.directory import Run
 from convtrain.use import export
 from convtrain.use.formats import onnx, pt2, tensors
@@ -38,8 +39,6 @@ Monkey = pytest.MonkeyPatch
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the digits; tests write elsewhere."""
-    from convtrain.pipeline import train
-
     path = tmp_path_factory.mktemp("export") / "run"
     overrides = [*TINY, "trainer=cpu", "callbacks.progress_bar=false", "recorder=off"]
     train(compose(*overrides), path, overrides)
@@ -189,6 +188,29 @@ def test_the_python_file_predicts_image_files_without_convtrain(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     found = convtrain.load(folder, device="cpu").predict(tmp_path / "a.png").top[0][0]
     assert done.stdout == f"a.png: {found[0]} {found[1]:.4f}\n" * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_the_python_file_crops_photographs_as_an_evaluation_does(mode: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 30, 40, 3), dtype=np.uint8)
+    for index, levels in enumerate(noise):
+        path = tmp_path / "photos" / ("cat", "dog")[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels).resize((40 + index, 30)).save(path)
+    run, out = tmp_path / "run", tmp_path / "photos.py"
+    sized = ("data.store_size=20", "data.shape=[3,16,18]", f"data.interpolation={mode}")
+    overrides = ("data=image_folder", f"data.root={tmp_path / 'photos'}", "data.batch_size=4")
+    train(
+        compose(*overrides, *sized, "network=resnet8", "trainer=cpu", "trainer.max_epochs=1"), run
+    )
+    assert main(["export", str(run), "--format=python", f"--out={out}"]) == 0
+    read = runpy.run_path(str(out))["read"]
+    preprocessing = convtrain.load(run, device="cpu").preprocessing
+    for path in sorted((tmp_path / "photos").rglob("*.png")):
+        assert torch.equal(read(path), torch.from_numpy(preprocessing.from_file(path)))
+    with pytest.raises(ConfigError, match="leave --resize out, and choose --format python"):
+        export(run, "pt2", resize=True)
 
 
 MISTAKES = {
