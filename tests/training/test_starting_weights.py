@@ -43,7 +43,11 @@ IMAGES = ("data=synthetic", "data.shape=[3,64,64]", "data.train_size=2000")
 
 def filled(name: str) -> nn.Module:
     """Return torchvision's own model, with numbers in place of trained weights."""
-    model = known(name).eval()
+    with torch.device("meta"):  # draws no weights; they are filled below
+        model = known(name)
+    model = model.to_empty(device="cpu").eval()
+    for buffer in model.buffers():
+        buffer.zero_()
     fill(model)
     return model
 
@@ -118,13 +122,13 @@ def test_the_head_of_other_classes_keeps_its_own_initial_weights(tmp_path: Path)
                tmp_path / "trained.pth")  # fmt: skip
     theirs.fc = nn.Identity()
     features = logits(theirs)
+    overrides = (*IMAGES, "network=resnet18", "data.num_classes=7")
+    torch.manual_seed(1)
+    fresh = make_model(compose(*overrides)).state_dict()
+    head = fresh["linear_1.weight"], fresh["linear_1.bias"]
     for style in STYLES:
-        overrides = (*IMAGES, "network=resnet18", f"model={style}", "data.num_classes=7")
-        config = compose(*overrides, f"model.weights={tmp_path / 'trained.pth'}")
-        torch.manual_seed(config.seed)
-        fresh = make_model(compose(*overrides)).state_dict()
+        config = compose(*overrides, f"model={style}", f"model.weights={tmp_path / 'trained.pth'}")
         model, said = begun(config)
-        head = fresh["linear_1.weight"], fresh["linear_1.bias"]
         assert torch.equal(logits(model), nn.functional.linear(features, *head))
         assert said["summary"] == [
             f"model.weights={tmp_path / 'trained.pth'}: loaded 120 tensors of trained.pth; "
