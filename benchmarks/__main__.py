@@ -13,7 +13,7 @@ from benchmarks.paired import HEAD, Result, machine
 
 MODULES = (
     "command", "mistakes", "processes", "epoch", "evaluation", "styles", "recorder",
-    "average", "augmentation", "image_folder", "predict",
+    "average", "augmentation", "image_folder", "photographs", "predict",
 )  # fmt: skip
 
 
