@@ -50,7 +50,8 @@ class Normalisation:
     def __call__(self, pixels: Tensor) -> Tensor:
         if self._scale.device != pixels.device:
             self._scale, self._shift = self._scale.to(pixels.device), self._shift.to(pixels.device)
-        if pixels.device.type == "cpu" and pixels.is_contiguous():
+        plain = pixels.is_contiguous() and not torch.compiler.is_compiling()  # an export traces it
+        if pixels.device.type == "cpu" and plain:
             levels = self._memory.empty(pixels.shape).copy_(pixels)
         else:
             levels = pixels.to(torch.float32, copy=True)
