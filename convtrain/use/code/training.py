@@ -31,6 +31,8 @@ def training_loop(config: Config, class_name: str) -> list[str]:
     left_out = [*left_out, *missing, *_others(config)]
     if (weights := config.model.starting_weights) is not None:
         left_out.append(f"model.weights={weights}")
+    if config.model.freeze:
+        left_out.append(f"model.freeze={literal(config.model.freeze)}")
     shape = ", ".join(map(str, data.shape))
     clip = []
     if trainer.gradient_clip_val is not None:
