@@ -19,15 +19,11 @@ from torch import nn
 from convtrain.config.groups.model import ModelChoice
 from convtrain.config.groups.optimizer import Optimizer
 from convtrain.errors import ConfigError
-from convtrain.models.head import head_of, is_in_head
-from convtrain.text import matches
+from convtrain.models.head import BACKBONE, WORDS, matching
 from convtrain.training.optimizers.groups import NOTHING, divide, frozen_until, refuse_unmatched
 from convtrain.training.parts import Parts, named_modules, named_parameters
 
 log = logging.getLogger("convtrain")
-
-BACKBONE = "backbone"
-"""Word of ``model.freeze``: all parameters of the model but those of its head."""
 
 
 class Frozen:
@@ -128,16 +124,11 @@ def _matched(globs: list[str], model: nn.Module) -> set[str]:
     """Return the names of the model's parameters and buffers that ``model.freeze`` means."""
     parameters = dict(model.named_parameters())
     layers = {f"{path}.*": None for path, _ in model.named_modules() if path}  # to suggest
-    refuse_unmatched("model.freeze", globs, parameters, (BACKBONE, *layers))
-    names, others = [*parameters, *dict(model.named_buffers())], [g for g in globs if g != BACKBONE]
-    found = {name for name in names if matches(name, others)}
-    if BACKBONE in globs:
-        head = head_of(model)
-        backbone = {name for name in names if not is_in_head(name, head)}
-        if not backbone & parameters.keys():
-            text = "only the head, the model's last layer, has parameters; omit it"
-            raise ConfigError(f"model.freeze={BACKBONE}: {text}")
-        found |= backbone
+    refuse_unmatched("model.freeze", globs, parameters, (*WORDS, *layers))
+    found = matching(globs, [*parameters, *dict(model.named_buffers())], model)
+    if found.isdisjoint(parameters):
+        text = "only the head, the model's last layer, has parameters; omit it"
+        raise ConfigError(f"model.freeze={BACKBONE}: {text}")
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parametrizations
 from torchvision import models
@@ -177,11 +178,36 @@ def test_the_head_of_other_models() -> None:
     assert head_of(Distilled()) == ("head", "head_dist")
 
 
+def test_the_recipe_gives_the_head_a_higher_rate_and_each_earlier_layer_a_lower_one(
+    tmp_path: Path,
+) -> None:
+    for label in ("a", "b", "c"):
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / label / "1.png")
+    config = compose("experiment=finetune", f"data.root={tmp_path}", "model.weights=null")
+    with torch.device("meta"):
+        model = models.resnet18(num_classes=3)
+    parts = parts_of(model, None)
+    starts = freeze(config.optimizer, config.model, parts).start_epochs
+    optimizer = make_optimizer(config.optimizer, parts, fused=False, start_epochs=starts)
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    for depth, layer in enumerate(("fc", "layer4", "layer3", "layer2", "layer1", "conv1")):
+        own = {rate for name, rate in rates.items() if name.startswith(f"{layer}.")}
+        assert own == {pytest.approx(0.001 * 0.5**depth * (10 if layer == "fc" else 1))}
+    assert {names[id(p)] for p in model.parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+    assert {epoch for name, epoch in starts.items() if name in rates} == {1}
+
+
+ONE_LAYER = "network.layers=[Flatten,{Linear:{out_features:10}}]"
 WRONG = {
     ("model.freeze=[bakbone]",): "model.freeze=bakbone: matches no parameter; did you mean backbon",
     ("model.freeze=[conv2d_1]",): "model.freeze=conv2d_1: matches no parameter; did you mean conv2",
     ("model.freeze=['*']",): "model.freeze: all parameters are frozen, so that nothing is trained",
-    ("model.freeze=[backbone]", "network.layers=[Flatten,{Linear:{out_features:10}}]"): (
+    ("optimizer.groups=[{match: backbone, lr: 1}]", ONE_LAYER): (
+        "optimizer.groups.0.match=backbone: matches no parameter; there are linear_1.weight, "
+    ),
+    ("model.freeze=[backbone]", ONE_LAYER): (
         "model.freeze=backbone: only the head, the model's last layer, has parameters; omit it"
     ),
 }

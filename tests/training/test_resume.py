@@ -317,7 +317,7 @@ FAST: dict[str, tuple[tuple[str, ...], list[tuple[str, int]]]] = {
     "nn, a backbone that unfreezes, adamw, accumulate 3": (
         (*BATCHNORM, *UNFREEZES, "model=nn", "optimizer=adamw", "optimizer.layer_decay=0.8",
          "recorder=stats", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=1",
-         "trainer.val_check_interval=0.25"),
+         "trainer.val_check_interval=0.25", "trainer.ema=0.9"),
         [("batch", 2), ("validation", 6), ("batch", 5), ("batch", 7)],
     ),
     "dropout, max steps": (

@@ -16,6 +16,7 @@ from torch import nn
 from convtrain.config.groups import optimizer as section
 from convtrain.config.parameter_groups import DEFAULT
 from convtrain.errors import ConfigError, did_you_mean, few
+from convtrain.models.head import WORDS, matching
 from convtrain.text import matches
 from convtrain.training.optimizers.presets import PRESETS, depths, without_decay
 from convtrain.training.parts import Parts, named_parameters
@@ -91,7 +92,7 @@ def divide(
         ConfigError: a glob matches no parameter, or earlier groups have left nothing to a group.
     """
     named = dict(named_parameters(parts))
-    match_of = _first_matches(chosen.groups, named)
+    match_of = _first_matches(chosen.groups, named, parts[""])
     refuse_unmatched("optimizer.no_decay", chosen.no_decay, named, PRESETS)
     no_decay = without_decay(parts, chosen.no_decay) if chosen.no_decay else set()
     depth = depths(parts) if chosen.layer_decay is not None else dict.fromkeys(named, 0)
@@ -126,14 +127,14 @@ def frozen_until(start_epoch: float) -> str:
 
 
 def _first_matches(
-    declared: Sequence[section.ParameterGroup], named: Mapping[str, object]
+    declared: Sequence[section.ParameterGroup], named: Mapping[str, object], model: nn.Module
 ) -> dict[str, int]:
     """Return by name the index of the first group that matches it, or -1."""
     found = dict.fromkeys(named, -1)
     for index, group in enumerate(declared):
         key = f"optimizer.groups.{index}.match"
-        refuse_unmatched(key, group.globs, named)
-        own = [name for name in named if matches(name, group.globs)]
+        own = matching(group.globs, named, model)
+        refuse_unmatched(key, group.globs, named, WORDS if own else ())
         left = [name for name in own if found[name] < 0]
         if not left:
             earlier = sorted({found[name] for name in own})
