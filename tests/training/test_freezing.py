@@ -193,8 +193,8 @@ def test_the_recipe_gives_the_head_a_higher_rate_and_each_earlier_layer_a_lower_
     names = {id(p): name for name, p in model.named_parameters()}
     rates = {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
     for depth, layer in enumerate(("fc", "layer4", "layer3", "layer2", "layer1", "conv1")):
-        own = {rate for name, rate in rates.items() if name.startswith(f"{layer}.")}
-        assert own == {pytest.approx(0.001 * 0.5**depth * (10 if layer == "fc" else 1))}
+        (own,) = {rate for name, rate in rates.items() if name.startswith(f"{layer}.")}
+        assert own == pytest.approx(0.001 * 0.5**depth * (10 if layer == "fc" else 1))
     assert {names[id(p)] for p in model.parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
     assert {epoch for name, epoch in starts.items() if name in rates} == {1}
 
