@@ -43,7 +43,7 @@ class Augment(Trusting, Choice):
         default=[3 / 4, 4 / 3],
         min_length=2,
         max_length=2,
-        description="width / height of that crop, smallest and largest",
+        description="width / height of that crop, both in pixels, smallest and largest",
     )
     transforms: list[object] = Field(
         default=[],
