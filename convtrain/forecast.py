@@ -22,6 +22,7 @@ from convtrain.assembly import (
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
 from convtrain.config.schema import Config
 from convtrain.config.targets import check_targets
+from convtrain.data.inspection import Inspection
 from convtrain.data.module import ImageData
 from convtrain.errors import ConfigError, ConvtrainError, error_line
 from convtrain.gradients.record.disk_space import RecordSize, fit_on_disk
@@ -62,8 +63,8 @@ class Forecast(NamedTuple):
     weights: list[str]  # what is said of those that the training begins with
 
 
-def forecast(config: Config) -> Forecast:
-    """Return the needs of a training.
+def forecast(config: Config, inspected: Inspection | None = None) -> Forecast:
+    """Return the needs of a training; ``inspected`` is its data, if that was looked at before.
 
     ``activations`` are what autograd keeps of one batch from the forward pass to the backward pass,
     each storage once, or half of it for ``16-mixed`` and ``bf16-mixed``. They are missing if the
@@ -83,7 +84,7 @@ def forecast(config: Config) -> Forecast:
     groups = summarize(config.optimizer, parts, frozen.start_epochs)
     at_start = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen_numbers = frozen.numbers()
-    data = make_data(config)
+    data = make_data(config, inspected.splits if inspected else None)
     check_smallest_batch(config, data, model)
     check_loss_targets(config, multi_label=data.is_multi_label)
     weights = class_weights_of(config, data)
@@ -100,7 +101,7 @@ def forecast(config: Config) -> Forecast:
         "gradients": width * _bytes(trained),
         "optimiser state": width * _bytes(state),
         "buffers": width * _bytes(model.buffers()),
-        "images": sum({id(split.pixels): split.resident_bytes for split in splits}.values()),
+        "images": _image_bytes(data, inspected),
     }
     places = averaged(model).values() if chosen.ema is not None else ()
     average = list({place.tensor for place in places})
@@ -127,6 +128,14 @@ def forecast(config: Config) -> Forecast:
         groups=groups,
         weights=begins_with.lines(model, config) if begins_with else [],
     )
+
+
+def _image_bytes(data: ImageData, inspected: Inspection | None) -> int:
+    """Return the bytes of images in memory; inspected files have no pixels yet."""
+    if inspected is not None and (files := inspected.files) is not None:
+        return files.stored_bytes if files.kept == "in memory" else 0
+    splits = data.splits.images
+    return sum({id(split.pixels): split.resident_bytes for split in splits}.values())
 
 
 def _check_the_rest(config: Config, data: ImageData) -> None:

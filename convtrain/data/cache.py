@@ -114,13 +114,7 @@ def _not_written(folder: Path, error: OSError) -> ConfigError:
 
 
 def _make_room(folder: Path, size: int, max_gib: float) -> None:
-    needed = f"the decoded images take {size / GIB:.3g} GiB"
-    enough = f"{size / GIB * 1.01 + 1e-3:.3g}"
-    if size > max_gib * GIB:
-        raise ConfigError(
-            f"data.cache_gib={max_gib:g}: {needed}, more than data.memory_gib and data.cache_gib "
-            f"allow; set data.cache_gib={enough} or a smaller data.shape"
-        )
+    refuse_too_large(folder, size, max_gib)
     used = {path: path.stat() for path in folder.glob(f"*{SUFFIX}")}
     total = sum(found.st_size for found in used.values())
     for path in sorted(used, key=lambda p: used[p].st_mtime):
@@ -128,8 +122,21 @@ def _make_room(folder: Path, size: int, max_gib: float) -> None:
             return
         path.unlink(missing_ok=True)
         total -= used[path].st_size
+
+
+def refuse_too_large(folder: Path, size: int, max_gib: float) -> None:
+    """Raise the ConfigError of images that the cache or its disk cannot take."""
+    needed = f"the decoded images take {size / GIB:.3g} GiB"
+    enough = f"{size / GIB * 1.01 + 1e-3:.3g}"
+    if size > max_gib * GIB:
+        raise ConfigError(
+            f"data.cache_gib={max_gib:g}: {needed}, more than data.memory_gib and data.cache_gib "
+            f"allow; set data.cache_gib={enough} or a smaller data.shape"
+        )
+    while not folder.is_dir():  # it is made when it is needed
+        folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if size > free:
+    if size > free + sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}")):
         raise ConfigError(
             f"data.cache_dir={folder}: {needed}, and the disk has {free / GIB:.3g} GiB free; "
             f"set data.cache_dir=FOLDER on another, or data.memory_gib={enough}"

@@ -87,7 +87,7 @@ def make_all(blocks: FileBlocks[Made]) -> Iterator[Made]:
             done += blocks.length
             if isinstance(block, list):
                 if not refused:
-                    log.warning("%s; looking at the other images", _complaint(block[:1]))
+                    log.warning("%s; looking at the other images", complaint(block[:1]))
                 refused += block
             elif not refused:
                 yield block
@@ -99,7 +99,7 @@ def make_all(blocks: FileBlocks[Made]) -> Iterator[Made]:
             f"after {done} of {len(files)} images; was the memory full? try again"
         ) from error
     if refused:
-        raise CorruptDataError(_complaint(refused))
+        raise CorruptDataError(complaint(refused))
 
 
 def decoding_workers(blocks: int) -> int:
@@ -107,7 +107,8 @@ def decoding_workers(blocks: int) -> int:
     return min(cores(), blocks) if blocks >= MIN_BLOCKS_FOR_WORKERS else 0
 
 
-def _complaint(refused: Sequence[Refused]) -> str:
+def complaint(refused: Sequence[Refused]) -> str:
+    """Return the line about files that cannot be used: the first ones, and a number."""
     reasons: dict[str, list[str]] = {}
     for path, reason in refused[:MAX_NAMED]:
         reasons.setdefault(reason, []).append(str(path))

@@ -1,7 +1,7 @@
 """Labelled image files, decoded once and divided into the splits of a run."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -166,8 +166,12 @@ def divide_files(
 def as_splits(divided: LabelledFiles, pixels: Pixels) -> Splits:
     """Return the splits of divided files, whose pixels are given in their order."""
     images = Images(pixels, divided.labels).rearranged(list(divided.splits.values()))
-    by_name = dict(zip(divided.splits, images, strict=True))
-    train = by_name["train"]
-    val = by_name.get("val", train)
-    is_tested = "test" in by_name or "val" not in by_name
-    return Splits(train, val, by_name.get("test", val), tested="test" if is_tested else "val")
+    return named_splits(dict(zip(divided.splits, images, strict=True)))
+
+
+def named_splits(images: Mapping[str, Images]) -> Splits:
+    """Return the splits of a run, of which only ``train`` must be given."""
+    train = images["train"]
+    val = images.get("val", train)
+    is_tested = "test" in images or "val" not in images
+    return Splits(train, val, images.get("test", val), tested="test" if is_tested else "val")

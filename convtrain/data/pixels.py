@@ -62,6 +62,25 @@ def to_eight_bits(
     return picture.transpose(turn) if turn is not None else picture
 
 
+def rule_in_words(image: Image.Image, channels: int) -> str:
+    """Say what :func:`to_eight_bits` does with an opened image that it does not refuse."""
+    final = "L" if channels == 1 else "RGB"
+    words = []
+    if getattr(image, "is_animated", False):
+        words.append("the first frame")
+    if image.mode in DEEP:
+        words.append("scaled by data.value_range")
+    elif is_deep(image):
+        words.append("the upper 8 of 16 bits")
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        words.append("over data.background")
+    if image.mode != final and image.mode not in DEEP:
+        words.append("to grey" if channels == 1 else "to RGB")
+    if orientation(image) in UPRIGHT:
+        words.append("turned upright")
+    return ", ".join(words) or "as it is"
+
+
 def is_deep(image: Image.Image) -> bool:
     """Tell whether the file has more than 8 bits a channel, even if Pillow reads only 8 of them."""
     return (
