@@ -35,6 +35,7 @@ PAIRS = 64
 OF_CUSTOM_DATA = {
     **{f"data.{split}.root": "data.root" for split in ("train", "val", "test")},
     "data.read_workers": "data.memory_gib",
+    "data.file": "data.root",
 }
 """Keys that an image folder has not, to keys of the same role that it has."""
 CHOICES = (

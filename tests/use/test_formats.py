@@ -210,7 +210,7 @@ def test_the_python_file_crops_photographs_as_an_evaluation_does(mode: str, tmp_
     for path in sorted((tmp_path / "photos").rglob("*.png")):
         assert torch.equal(read(path), torch.from_numpy(preprocessing.from_file(path)))
     with pytest.raises(ConfigError, match="leave --resize out, and choose --format python"):
-        export(run, "pt2", resize=True)
+        export.export_model(run, "pt2", resize=True)
 
 
 MISTAKES = {
