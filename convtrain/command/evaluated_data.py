@@ -21,6 +21,8 @@ from convtrain.run.directory import Run
 
 LEARNED = ("data.shape", "data.mean", "data.std")
 """What the model has learned with, so that other data gets it as well."""
+LEARNED_OF_SIZES = ("data.store_size", "data.eval_crop", "data.interpolation")
+"""The same for data whose images may have any size."""
 OF_TRAINING = (
     "data.batch_size", "data.sampling", "data.drop_last", "data.overfit_batches",
     "data.allow_change",
@@ -57,7 +59,10 @@ def evaluated_config(run: Run, arguments: Sequence[str] = ()) -> Config:
     stored, chosen = read_config(run), None
     if "data" in keys:
         (chosen,) = compose_command(command)
-        learned = {key: OmegaConf.select(stored, key) for key in (*LEARNED, "data.eval_batch_size")}
+        kept = [*LEARNED, "data.eval_batch_size"]
+        if "resize" in chosen.config.data:
+            kept += [key for key in LEARNED_OF_SIZES if OmegaConf.select(stored, key) is not None]
+        learned = {key: OmegaConf.select(stored, key) for key in kept}
         stored.data = chosen.config.data
         for key, value in learned.items():
             if key not in keys:
