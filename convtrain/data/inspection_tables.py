@@ -87,8 +87,7 @@ def storage_lines(found: Inspection, data: ImageFiles) -> Iterator[str]:
         else:
             fits = int(data.store_size * math.sqrt(data.cache_gib * GIB / size)) // 8 * 8
             chosen += [f"data.store_size={fits}"] if fits >= min(data.shape[1:]) else []
-        chosen.append(f"data.cache_gib={math.ceil(size / GIB * 1.01)}")
-        yield f"type {', or '.join(chosen)}"
+        yield f"type {', or '.join(chosen)}, or a larger data.cache_gib"
 
 
 def _table(*headings: str) -> Table:

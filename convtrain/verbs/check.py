@@ -1,6 +1,7 @@
 """Check a configuration or a sweep without training.
 
-With --build, also build the model and forecast its parameters, steps, memory and disk.
+With --build, also look at the data, build the model and forecast its parameters, steps, memory and
+disk.
 
 Example: python -m convtrain check --build network=resnet18 data=cifar10
 """
