@@ -246,3 +246,16 @@ def test_a_forecast_counts_what_is_frozen_and_needs_what_is_trained_in_the_end()
     rows: list[Any] = [(group.optimizer, group.start_epoch, group.names) for group in later.groups]
     assert rows[0] == ("sgd", 0, list(HEAD))
     assert rows[1][:2] == ("sgd", 1)
+
+
+def test_a_training_that_ends_before_it_unfreezes_is_warned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = compose_once(*QUICK, *UNFREEZES)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    frozen = freeze(config.optimizer, config.model, parts_of(model, None))
+    with caplog.at_level("WARNING", "convtrain"):
+        frozen.warn_if_never_due(2)
+        assert not caplog.messages
+        frozen.warn_if_never_due(1)
+    assert caplog.messages[0].startswith("model.unfreeze_at_epoch=1: the training ends with epoch")
