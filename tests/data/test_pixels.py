@@ -404,3 +404,45 @@ def test_every_file_that_is_wrong_is_named_in_one_line(tmp_path: Path) -> None:
     assert str(files[10]) not in str(raised.value)
     assert str(raised.value).count("cannot be decoded") == 1
     assert len(str(raised.value).splitlines()) == 1
+
+
+# --- shapes, names and metadata -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (3, 2500), (5, 7)], ids=str)
+@pytest.mark.parametrize("how", [{}, {"resize": "stretch"}, {"store_size": 20}], ids=str)
+def test_small_images_and_extreme_shapes_fill_the_shape(
+    tmp_path: Path, size: tuple[int, int], how: dict[str, Any]
+) -> None:
+    Image.new("RGB", size, RED).save(tmp_path / "a.png")
+    found = decode(tmp_path / "a.png", Rules([3, 16, 12], **how))
+    assert found.shape == (3, 16, 12)
+    assert (found == np.uint8(RED)[:, None, None]).all()
+
+
+def test_a_file_is_what_it_contains_and_not_what_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(png(8, 2, *RED, 1, 2, 3))
+    assert decode(tmp_path / "a.jpg", rules())[:, 0].T.tolist() == [[*RED], [1, 2, 3]]
+
+
+def test_the_gamma_of_a_png_is_ignored(tmp_path: Path) -> None:
+    plain = png(8, 2, 10, 90, 200, 1, 2, 3)
+    checked = b"gAMA" + struct.pack(">I", 100_000)
+    chunk = struct.pack(">I", 4) + checked + struct.pack(">I", zlib.crc32(checked))
+    (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])  # after the header
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.info["gamma"] == 1
+    assert decode(tmp_path / "a.png", rules())[:, 0].T.tolist() == [[10, 90, 200], [1, 2, 3]]
+
+
+def test_progressive_and_inverted_cmyk_jpegs_have_their_colours(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.stack([CORNERS, CORNERS.T, CORNERS], axis=-1))
+    found = {}
+    for name, progressive in (("plain.jpg", False), ("progressive.jpg", True)):
+        picture.save(tmp_path / name, quality=95, progressive=progressive)
+        found[name] = decode(tmp_path / name, rules(size=(32, 32)))
+    assert (found["plain.jpg"] == found["progressive.jpg"]).all()
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=95)
+    assert b"Adobe" in (tmp_path / "cmyk.jpg").read_bytes()  # which means that it is inverted
+    red = decode(tmp_path / "cmyk.jpg", rules(size=(32, 32)))
+    assert np.abs(red.astype(int) - np.array(RED)[:, None, None]).max() <= 4
