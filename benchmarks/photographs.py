@@ -25,6 +25,7 @@ from benchmarks.image_folder import BATCH, CLASSES, MEAN, STD, epoch
 from benchmarks.paired import Ratio, Result, compare_timed, print_table
 from convtrain.assembly import make_data
 from convtrain.command.configure import configure
+from convtrain.config.schema import Config
 from convtrain.data.batches import Batches
 
 COUNT, SIZE, STORED, SIDE = 5_000, (400, 300), 256, 224
@@ -41,10 +42,12 @@ def rows(pairs: int = 3, count: int = COUNT, images: Path | None = None) -> list
         count = sum(1 for _ in root.rglob("*.jpg"))
         what = f"{count:,} JPEGs of {SIZE[0]}x{SIZE[1]}, crops of {SIDE}x{SIDE}"
         for where, memory_gib in (("memory", 100.0), ("the file", 0.001)):
-            ratio = later_epochs(stored(root, memory_gib, cache), stock_loader(root), pairs)
+            batches = stored(configured(root, memory_gib, cache))
+            ratio = later_epochs(batches, stock_loader(root), pairs)
             results.append(Result(f"{what}, from {where}: ours / ImageFolder", ratio, "s", GOAL))
+        config = configured(root, 0.001, cache)
         ratio = compare_timed(
-            lambda: first(lambda: emptied(root, cache)),
+            lambda: first(lambda: stored(config), cache),
             lambda: first(lambda: stock_loader(root)),
             pairs=pairs,
         )
@@ -79,21 +82,18 @@ def write_photographs(root: Path, count: int) -> None:
         Image.fromarray(part).save(root / str(index % CLASSES) / f"{index}.jpg", quality=90)
 
 
-def stored(root: Path, memory_gib: float, cache: Path) -> Batches:
-    """Return the training batches of ``data.store_size``, nearly all images."""
-    config = configure([
+def configured(root: Path, memory_gib: float, cache: Path) -> Config:
+    """Return a configuration with ``data.store_size`` that trains on nearly all images."""
+    return configure([
         "data=image_folder", f"data.root={root}", f"data.shape=[3,{SIDE},{SIDE}]",
         f"data.store_size={STORED}", f"data.batch_size={BATCH}", f"data.memory_gib={memory_gib}",
         f"data.cache_dir={cache}", "data.val_fraction=0.001", "data.test_fraction=0.001",
         f"data.mean={MEAN}", f"data.std={STD}", "augment.horizontal_flip=0.5",
     ]).config  # fmt: skip
+
+
+def stored(config: Config) -> Batches:
     return make_data(config).train_dataloader()
-
-
-def emptied(root: Path, cache: Path) -> Batches:
-    """Return batches of files that are not yet in the cache."""
-    shutil.rmtree(cache, ignore_errors=True)
-    return stored(root, 0.001, cache)
 
 
 def stock_loader(root: Path) -> DataLoader:
@@ -107,8 +107,13 @@ def stock_loader(root: Path) -> DataLoader:
     )  # fmt: skip
 
 
-def first(begin: Callable[[], Batches | DataLoader]) -> float:
-    """Return the seconds from the list of the files to the end of the first epoch."""
+def first(begin: Callable[[], Batches | DataLoader], cache: Path | None = None) -> float:
+    """Return the seconds from the list of the files to the end of the first epoch.
+
+    ``cache`` is emptied before.
+    """
+    if cache is not None:
+        shutil.rmtree(cache, ignore_errors=True)
     start = time.perf_counter()
     batches = begin()
     epoch(batches)
