@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torchmetrics import Metric
 
-from convtrain.config.groups.data import SplitSizes
+from convtrain.config.data_sections import SplitSizes
 from convtrain.config.groups.model import CustomModel, DeclaredModel, TimmModel, TorchvisionModel
 from convtrain.config.groups.optimizer import GROUPING
 from convtrain.config.metrics import mode_of

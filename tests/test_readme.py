@@ -13,7 +13,8 @@ from PIL import Image
 from convtrain.__main__ import verbs_by_name
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
-from convtrain.config.groups.data import PUBLISHED, Synthetic, TorchvisionByName
+from convtrain.config.data_sections import PUBLISHED
+from convtrain.config.groups.data import Synthetic, TorchvisionByName
 from convtrain.forecast import forecast
 from convtrain.network.resolve import resolve_network
 from docs.generate.pictures import FOLDER, MAX_BYTES, NAMES, take

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from convtrain.command.overrides import parse_override
 from convtrain.command.resolve import to_plain
-from convtrain.config.groups.data import AnySizes
+from convtrain.config.data_sections import AnySizes
 from convtrain.config.mistakes import Mistake
 from convtrain.config.schema import Config
 from convtrain.config.section import imported

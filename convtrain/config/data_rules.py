@@ -6,17 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 
+from convtrain.config.data_sections import GIB, OWN_VALIDATION, PUBLISHED, ImageFiles, ItemData
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.data import (
-    GIB,
-    OWN_VALIDATION,
-    PUBLISHED,
     Arrays,
     CustomData,
     Data,
     HuggingFace,
-    ImageFiles,
-    ItemData,
     Synthetic,
     TorchvisionByName,
 )

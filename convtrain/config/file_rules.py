@@ -5,8 +5,9 @@ from pathlib import Path
 
 from convtrain.config.array_file import COMMON_CHANNELS, read_array_file
 from convtrain.config.data_rules import class_count
+from convtrain.config.data_sections import OWN_VALIDATION
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import OWN_VALIDATION, Arrays, Data, ImageFolder, LabelTable
+from convtrain.config.groups.data import Arrays, Data, ImageFolder, LabelTable
 from convtrain.config.groups.loss import Loss
 from convtrain.config.label_table import read_table
 from convtrain.config.loss_rules import several_labels

@@ -13,15 +13,12 @@ from convtrain.config.data_rules import (
     class_mistakes,
     synthetic_mistakes,
 )
+from convtrain.config.data_sections import SplitSizes
 from convtrain.config.epochs import batch_count, limited
 from convtrain.config.file_rules import FILE_RULES
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.callbacks import Callbacks
-from convtrain.config.groups.data import (
-    Data,
-    SplitSizes,
-    Synthetic,
-)
+from convtrain.config.groups.data import Data, Synthetic
 from convtrain.config.groups.logger import Logger
 from convtrain.config.groups.model import Model
 from convtrain.config.groups.optimizer import SGD, Optimizer

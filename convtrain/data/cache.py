@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from convtrain.config.groups.data import GIB
+from convtrain.config.data_sections import GIB
 from convtrain.data.pixel_file import PixelFile
 from convtrain.errors import ConfigError
 from convtrain.process.atomic import atomic_write, remove_stale_temporaries

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convtrain.config.groups.data import Interpolation
+from convtrain.config.data_sections import Interpolation
 from convtrain.data.randomness import derive_seed
 
 CROP = 11  # a draw number like those of ``convtrain.data.augment.OPERATIONS``

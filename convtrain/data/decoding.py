@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from convtrain.config.groups.data import Interpolation
+from convtrain.config.data_sections import Interpolation
 from convtrain.data.crops import middle, stored, stored_size
 from convtrain.data.pixels import SIDEWAYS, orientation, to_eight_bits
 from convtrain.errors import CorruptDataError

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from convtrain.config.groups.data import OWN_VALIDATION, Fold, held_out
+from convtrain.config.data_sections import OWN_VALIDATION, Fold, held_out
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
 from convtrain.data.sized_pixels import SizedPixels

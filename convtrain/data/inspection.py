@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convtrain.config.groups.data import GIB, Data, Fold, ImageFiles
+from convtrain.config.data_sections import GIB, Fold, ImageFiles
+from convtrain.config.groups.data import Data
 from convtrain.data.cache import cache_folder, refuse_too_large
 from convtrain.data.crops import stored_size
 from convtrain.data.decoding import Rules

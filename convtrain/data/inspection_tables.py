@@ -9,7 +9,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from convtrain.config.groups.data import GIB, ImageFiles
+from convtrain.config.data_sections import GIB, ImageFiles
 from convtrain.data.inspection import Files, Inspection
 from convtrain.errors import one_line
 from convtrain.process.hardware import cores

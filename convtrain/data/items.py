@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convtrain.config.groups.data import Interpolation
+from convtrain.config.data_sections import Interpolation
 from convtrain.config.mistakes import brief
 from convtrain.data.crops import middle, stored
 from convtrain.data.decoding import Resize, resized

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from convtrain.config.data_sections import GIB, Fold
 from convtrain.config.folders import SPLITS
-from convtrain.config.groups.data import GIB, Fold
 from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_folder, cache_key, cached
 from convtrain.data.decoding import Rules

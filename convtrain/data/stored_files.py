@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convtrain.config.groups.data import GIB
+from convtrain.config.data_sections import GIB
 from convtrain.data.blocks import AHEAD, BLOCK_BYTES
 from convtrain.data.cache import cache_file, cache_folder, cache_key, cached, unnamed
 from convtrain.data.crops import StoreRules, stored_size

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convtrain.config.groups.data import BaseData
+from convtrain.config.data_sections import BaseData
 from convtrain.config.image_files import sorted_files
 from convtrain.data.batches import Normalisation
 from convtrain.data.decoding import Rules, by_our_rules, decode

@@ -7,15 +7,9 @@ import torch
 from torch import Tensor
 
 from convtrain.config.array_file import read_array_file
+from convtrain.config.data_sections import ImageFiles
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import (
-    Arrays,
-    Data,
-    ImageFiles,
-    ImageFolder,
-    LabelTable,
-    TorchvisionByName,
-)
+from convtrain.config.groups.data import Arrays, Data, ImageFolder, LabelTable, TorchvisionByName
 from convtrain.config.label_table import read_table
 from convtrain.data.images import Images, Splits
 from convtrain.errors import ConfigError

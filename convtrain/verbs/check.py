@@ -74,7 +74,7 @@ def inspect_and_show(config: "Config", console: "Console", *, every: bool) -> "I
     from convtrain.launch.libraries import importing_pipeline
 
     with importing_pipeline():
-        from convtrain.config.groups.data import ImageFiles
+        from convtrain.config.data_sections import ImageFiles
         from convtrain.config.targets import check_targets
         from convtrain.data.inspection import inspect_data
         from convtrain.data.inspection_tables import inspection_tables, storage_lines

@@ -79,7 +79,7 @@ def _print(run: Run, found: "Evaluation") -> None:
 
 
 def _rows(run: Run, found: "Evaluation") -> Iterator[tuple[str, str]]:
-    from convtrain.config.groups.data import PUBLISHED
+    from convtrain.config.data_sections import PUBLISHED
 
     has_one_place = found["data"] in (*PUBLISHED, "synthetic")
     of_what = found["data"] if has_one_place else found["source"]

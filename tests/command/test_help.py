@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from convtrain.command.help import help_text
-from convtrain.config.groups.data import PUBLISHED
+from convtrain.config.data_sections import PUBLISHED
 from convtrain.errors import NetworkError
 from convtrain.network.resolve import resolve_network
 from convtrain.run.commands import CONFIGS

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 import yaml
 
+from convtrain.config.data_sections import BaseData
 from convtrain.config.groups import augment, data, loss, model, optimizer, scheduler
-from convtrain.config.groups.data import BaseData
 from convtrain.config.messages import sections_in
 from convtrain.config.section import Choice
 from convtrain.config.targets import Target

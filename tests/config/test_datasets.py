@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from convtrain.assembly import make_data
-from convtrain.config.groups.data import PUBLISHED
+from convtrain.config.data_sections import PUBLISHED
 from convtrain.data.images import Splits
 from convtrain.data.sources.torchvision import CLASSES, checksums
 from convtrain.run.commands import CONFIGS

@@ -9,7 +9,7 @@ from PIL import Image
 
 from convtrain.assembly import make_data
 from convtrain.command.configure import configure
-from convtrain.config.groups.data import Fold, SplitSizes
+from convtrain.config.data_sections import Fold, SplitSizes
 from convtrain.config.identity import differing
 from convtrain.config.schema import Config
 from convtrain.data.cache import SUFFIX

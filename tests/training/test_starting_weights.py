@@ -18,7 +18,7 @@ from convtrain.__main__ import run_verb
 from convtrain.assembly import make_model
 from convtrain.command.command_line import CommandLine
 from convtrain.command.configure import configure_command
-from convtrain.config.groups.data import AnySizes
+from convtrain.config.data_sections import AnySizes
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError
 from convtrain.forecast import forecast

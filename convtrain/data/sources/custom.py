@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from convtrain.config.groups.data import GIB, Fold, Interpolation
+from convtrain.config.data_sections import GIB, Fold, Interpolation
 from convtrain.data.archives import contained_extraction
 from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_folder, default_folder, spilled

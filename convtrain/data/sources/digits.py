@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convtrain.config.groups.data import Fold
+from convtrain.config.data_sections import Fold
 from convtrain.data.images import Images, Splits, divide
 
 FILE = Path(__file__).with_suffix(".npz")

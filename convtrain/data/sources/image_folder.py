@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from convtrain.config.data_sections import Fold, Interpolation
 from convtrain.config.folders import read_layout
-from convtrain.config.groups.data import Fold, Interpolation
 from convtrain.config.image_files import images_in, loose_images
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from convtrain.config.groups.data import Fold, Interpolation
+from convtrain.config.data_sections import Fold, Interpolation
 from convtrain.config.label_table import Table, TableFormat, read_table
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits

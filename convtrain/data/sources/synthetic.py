@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from convtrain.config.groups.data import Fold
+from convtrain.config.data_sections import Fold
 from convtrain.data.images import Images, Splits, complete_order, divide_labels
 
 BLOCK_PIXELS = 1 << 18

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from convtrain.config.groups.data import Fold
+from convtrain.config.data_sections import Fold
 from convtrain.data.archives import contained_extraction
 from convtrain.data.images import Images, Splits, divide
 from convtrain.errors import CorruptDataError, MissingDataError, TrainingError, first_line
