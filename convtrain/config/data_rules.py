@@ -57,6 +57,12 @@ def _stored(data: Data, augment: Augment) -> Mistakes:
                     text = "is about images of their own sizes; type data.store_size=256 as well"
                     yield Mistake(f"{group}.{key}", text)
         return
+    if data.stored_side < (shorter := min(data.shape[1:])):
+        yield Mistake(
+            "data.store_size",
+            f"is less than the shorter side of data.shape={brief(data.shape)}, so every image "
+            f"would be enlarged; type data.store_size={math.ceil(shorter / 0.875)}",
+        )
     if getattr(data, "resize", "crop") == "stretch":
         text = "changes the proportions, which data.store_size keeps; type data.resize=crop"
         yield Mistake("data.resize", text)

@@ -48,6 +48,7 @@ ROLES = {
     "data.read_workers": NEUTRAL,
     "data.cache_dir": NEUTRAL,
     "data.cache_gib": NEUTRAL,
+    "data.decode": NEUTRAL,
 }
 """Keys outside a run's identity, with all keys below them. All may change on resume."""
 

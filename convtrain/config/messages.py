@@ -43,7 +43,9 @@ def mistakes_in(error: ValidationError, plain: object) -> list[Mistake]:
         text = _worded(message)
         if text not in found.setdefault(key, []):
             found[key].append(text)
-    return whole + [Mistake(key, _told(key, texts, plain)) for key, texts in found.items()]
+    above = {key for key in found for other in found if other.startswith(f"{key}.")}
+    inner = {key: texts for key, texts in found.items() if key not in above}  # of a union's list
+    return whole + [Mistake(key, _told(key, texts, plain)) for key, texts in inner.items()]
 
 
 def _worded(message: str) -> str:

@@ -268,6 +268,8 @@ def _foreign(value: object, name: str) -> Iterator[tuple[str, type]]:
 
 def why_refused(error: Exception) -> str:
     named = re.search(r"GLOBAL (\S+)", str(error))
+    if named is None and "weights_only" in first_line(error):  # its advice is to execute the file
+        return "it is damaged, or was not written by torch.save"
     if named is None:
         return first_line(error)
     return f"it holds {named[1]}, and a checkpoint holds tensors and plain containers only"

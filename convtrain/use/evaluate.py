@@ -102,7 +102,7 @@ def evaluate(
     check_targets(other)
     if overrides and split == TEST and is_undivided(other.data):
         log.warning(
-            "%s: has no folder test, so a part of it is the test as in a training; --split %s "
+            "%s: has no test split, so a part of it is the test as in a training; --split %s "
             "takes all images", other.data.source, ALL,
         )  # fmt: skip
     path = find_checkpoint(here, checkpoint)

@@ -20,6 +20,7 @@ NEEDS_MORE = {
     "optimizer/custom": ["optimizer._target_=mine.Sign", "trust=[mine]"],
     "scheduler/custom": ["scheduler._target_=mine.Sawtooth", "trust=[mine]"],
     "data/image_folder": ["data.root=FOLDER"],
+    "experiment/finetune": ["data.root=FOLDER"],
     "data/csv": ["data.file=FOLDER/labels.csv"],
     "data/torchvision": ["data.name=EuroSAT"],
     "data/huggingface": ["data.name=FOLDER", "data.num_classes=2"],

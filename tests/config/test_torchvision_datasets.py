@@ -10,7 +10,7 @@ from convtrain.config import data_rules
 from convtrain.config.targets import check_targets
 from convtrain.config.torchvision_datasets import OTHERS, ROWS, constructor
 from convtrain.errors import ConfigError
-from docs.generate import data as data_page
+from docs.generate import torchvision_datasets as data_page
 from tests.conftest import compose
 
 HERE = [name for name in ROWS if hasattr(datasets, name)]
@@ -127,4 +127,4 @@ def test_shape_and_classes_follow_from_the_name_unless_they_are_typed() -> None:
 def test_the_table_of_the_page_is_current() -> None:
     written = data_page.PAGE.read_text()
     assert data_page.table() in written
-    assert written == data_page.page(), "write it with python -m docs.generate data"
+    assert written == data_page.page(), "write it with python -m docs.generate torchvision_datasets"

@@ -277,6 +277,7 @@ def test_normalisation_follows(folder: Path) -> None:
         (["data.eval_crop=0.5"], "data.eval_crop=0.5: is about images of their own sizes"),
         (["data.decode=each_epoch"], "data.decode=each_epoch: is about images of their own"),
         (["augment.crop_scale=[0.5,1]"], "augment.crop_scale=[0.5, 1"),
+        (["data.store_size=9"], "data.store_size=9: is less than the shorter side of data.shape=["),
         (["data.store_size=9", "data.resize=stretch"], "data.resize=stretch: changes the prop"),
         (["data.store_size=9", "augment.crop_ratio=[2,1]"], "augment.crop_ratio=[2"),
         (

@@ -144,6 +144,13 @@ def test_a_mixed_batch_counts_both_classes_with_their_weights(mixture: str) -> N
     assert loss(LOGITS, batch.targets.double()).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_item_of_the_list_that_is_wrong_is_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose("loss.class_weights=[1,2,-1]")
+    expected = "loss.class_weights.2=-1: must be greater than or equal to 0 [set in: command line]"
+    assert str(caught.value) == expected
+
+
 def test_torchs_mean_over_class_indices_divides_by_the_weights_instead() -> None:
     ours = weighted("cross_entropy", label_smoothing=0.0)(LOGITS, CLASSES)
     weights = torch.tensor(WEIGHTS, dtype=torch.float64)
