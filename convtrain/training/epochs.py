@@ -1,5 +1,7 @@
 """The optimiser steps of an epoch and of a training, from Lightning's trainer."""
 
+import math
+
 import pytorch_lightning as pl
 
 from convtrain.config.epochs import steps_of_epoch, steps_of_training
@@ -17,3 +19,9 @@ def training_steps(trainer: pl.Trainer) -> int:
     """Return the optimiser steps of a training that is not stopped early."""
     max_steps = None if trainer.max_steps == -1 else trainer.max_steps
     return steps_of_training(epoch_steps(trainer), trainer.max_epochs or 0, max_steps)
+
+
+def training_epochs(trainer: pl.Trainer) -> int:
+    """Return the epochs, of which the last may be begun only, that a training has steps for."""
+    steps = epoch_steps(trainer)
+    return math.ceil(training_steps(trainer) / steps) if steps else trainer.max_epochs or 0

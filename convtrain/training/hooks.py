@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from convtrain.data.batches import Batches
 from convtrain.errors import ConfigError, TrainingError
 from convtrain.training.checkpoint_file import Checkpoint
-from convtrain.training.epochs import training_steps
+from convtrain.training.epochs import training_epochs, training_steps
 from convtrain.training.freezing import Frozen, wrap_again
 from convtrain.training.log_entries import LogEntries
 from convtrain.training.losses import Loss
@@ -106,7 +106,7 @@ class TaskHooks(pl.LightningModule):
         self.entries.start_clock()
         self.resuming.start(self.trainer)
         check_length(self.trainer, training_steps(self.trainer))
-        self.frozen.warn_if_never_due(self.trainer.max_epochs or 0)
+        self.frozen.warn_if_never_due(training_epochs(self.trainer))
 
     def on_train_epoch_start(self) -> None:
         loader = self.trainer.train_dataloader

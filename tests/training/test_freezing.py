@@ -259,3 +259,10 @@ def test_a_training_that_ends_before_it_unfreezes_is_warned(
         assert not caplog.messages
         frozen.warn_if_never_due(1)
     assert caplog.messages[0].startswith("model.unfreeze_at_epoch=1: the training ends with epoch")
+
+
+def test_steps_may_end_a_training_before_it_unfreezes(
+    train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(*UNFREEZES, "data.limit=128", "trainer.max_epochs=3", "trainer.max_steps=2")
+    assert "model.unfreeze_at_epoch=1: the training ends with epoch 0," in caplog.text
