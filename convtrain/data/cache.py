@@ -131,7 +131,8 @@ def refuse_too_large(folder: Path, size: int, max_gib: float) -> None:
     if size > max_gib * GIB:
         raise ConfigError(
             f"data.cache_gib={max_gib:g}: {needed}, more than data.memory_gib and data.cache_gib "
-            f"allow; set data.cache_gib={enough} or a smaller data.shape"
+            f"allow; set data.cache_gib={enough} or a smaller data.shape or data.store_size; "
+            f"with data.store_size, data.decode=each_epoch needs no cache"
         )
     while not folder.is_dir():  # it is made when it is needed
         folder = folder.parent
