@@ -186,7 +186,7 @@ def test_what_is_no_class_and_no_image_is_left_out(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == bool(named)
     for line in told:
-        assert f"{len(named)} files" in line
+        assert f"left out {len(named)} file" in line
         assert all(name in line for name in named)
 
 

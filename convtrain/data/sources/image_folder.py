@@ -104,7 +104,5 @@ def _find(root: Path, classes: list[str], allow_missing: bool) -> LabelledFiles:
         if paths:
             named = one_line(few((str(path.relative_to(root)) for path in paths), most=3))
             what = "1 file that is" if len(paths) == 1 else f"{len(paths)} files that are"
-            rank_zero_only(log.warning)(
-                "data.root=%s: left out %s %s: %s", root, what, why, named
-            )
+            rank_zero_only(log.warning)("data.root=%s: left out %s %s: %s", root, what, why, named)
     return LabelledFiles(files, torch.tensor(labels), splits, left_out)
