@@ -32,12 +32,13 @@ from convtrain.use.compare import config_rows
 from tests.conftest import compose
 
 PAIRS = 64
-OF_CUSTOM_DATA = {
+OF_OTHER_DATA = {
     **{f"data.{split}.root": "data.root" for split in ("train", "val", "test")},
     "data.read_workers": "data.memory_gib",
     "data.file": "data.root",
+    "data.decode": "data.cache_dir",
 }
-"""Keys that an image folder has not, to keys of the same role that it has."""
+"""Keys that the pairs have not, to keys of the same role that they have."""
 CHOICES = (
     "trainer=cpu", "data=synthetic", "optimizer=adamw", "scheduler=onecycle", "recorder=debug",
     "augment=crop_flip_cutout", "network=lenet", "callbacks.early_stopping.patience=3",
@@ -133,7 +134,7 @@ def test_the_pairs_are_many_and_of_every_role() -> None:
     keys = [pair.key for pair in pairs()]
     assert len(set(keys)) == PAIRS
     for key in ROLES:
-        same = OF_CUSTOM_DATA.get(key, key)
+        same = OF_OTHER_DATA.get(key, key)
         assert role_of(key) == role_of(same)
         assert any(f"{known}.".startswith(f"{same}.") for known in keys), key
     assert sum(role_of(key) is None for key in keys) > PAIRS // 2
