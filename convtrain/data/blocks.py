@@ -46,6 +46,7 @@ def make_blocks(
 
 def gather(blocks: Iterable[np.ndarray], shape: tuple[int, ...]) -> Tensor:
     """Copy blocks of images into one uint8 tensor of this shape."""
+    # By numpy: the threads that torch would copy with take the cores from the workers.
     pixels, start = np.empty(shape, dtype=np.uint8), 0
     for block in blocks:
         pixels[start : start + len(block)] = block

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from convtrain.config.data_sections import GIB
-from convtrain.data.blocks import AHEAD, BLOCK_BYTES
+from convtrain.data.blocks import AHEAD, BLOCK_BYTES, gather
 from convtrain.data.cache import cache_file, cache_folder, cache_key, cached, unnamed
 from convtrain.data.crops import StoreRules, stored_size
 from convtrain.data.decoding import (
@@ -59,10 +59,7 @@ def store_files(
         sizes = measure(files, rules)
     size = int(image_bytes(sizes, channels).sum())
     if size <= memory_gib * GIB and rank_info().local_world_size == 1:
-        pixels, start = torch.empty(size, dtype=torch.uint8), 0
-        for block in decode_stored_all(files, sizes, rules):
-            pixels[start : start + len(block)] = torch.from_numpy(block)
-            start += len(block)
+        pixels = gather(decode_stored_all(files, sizes, rules), (size,))
         return Stored(sizes, channels, pixels)
     path = cached(
         key,
