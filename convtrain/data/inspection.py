@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convtrain.config.data_sections import GIB, Fold, ImageFiles
+from convtrain.config.data_sections import GIB, ImageFiles
 from convtrain.config.groups.data import Data
 from convtrain.data.cache import cache_folder, refuse_too_large
 from convtrain.data.crops import stored_size
@@ -29,7 +29,7 @@ from convtrain.data.file_inspection import (
     look_at_files,
 )
 from convtrain.data.images import BLOCK_BYTES, Images, Splits
-from convtrain.data.labelled_files import LabelledFiles, divide_files, named_splits
+from convtrain.data.labelled_files import Division, LabelledFiles, divide_files, named_splits
 from convtrain.data.sized_pixels import SIZE_BYTES
 from convtrain.errors import ConfigError, ConvtrainError, CorruptDataError
 
@@ -131,26 +131,9 @@ def _inspect_files(data: ImageFiles, every_image: bool, progress: Progress) -> I
     found: list[tuple[LabelledFiles, Rules]] = []
 
     def without_pixels(
-        listed: LabelledFiles,
-        rules: Rules,
-        *,
-        classes: list[str],
-        val_fraction: float | Fold,
-        test_fraction: float,
-        split_seed: int,
-        limit: int | None,
-        divides: bool,
-        **_: object,
+        listed: LabelledFiles, rules: Rules, division: Division, **_: object
     ) -> Splits:
-        divided = divide_files(
-            listed,
-            classes=classes,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            limit=limit,
-            divides=divides,
-        )
+        divided = divide_files(listed, division)
         found.append((divided, rules))
         zero = torch.zeros(1, dtype=torch.uint8)  # stands for every pixel
         return named_splits(

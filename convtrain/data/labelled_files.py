@@ -38,6 +38,17 @@ class LabelledFiles(NamedTuple):
     left_out: Sequence[tuple[str, Sequence[Path]]] = ()  # reasons, and the files left out for each
 
 
+class Division(NamedTuple):
+    """How image files are divided into splits; see :func:`~convtrain.data.images.divide_labels`."""
+
+    classes: list[str]
+    val_fraction: float | Fold
+    test_fraction: float
+    split_seed: int
+    limit: int | None  # of the images of each split, in the proportions of the classes
+    divides: bool = True  # False makes one split of all images, which is each of the three
+
+
 ReadFiles = Callable[..., Splits]
 """A function with the signature of :func:`read_files`."""
 
@@ -45,17 +56,12 @@ ReadFiles = Callable[..., Splits]
 def read_files(
     found: LabelledFiles,
     rules: Rules,
+    division: Division,
     *,
-    decodes: Literal["once", "each_epoch"] = "once",
-    classes: list[str],
-    val_fraction: float | Fold,
-    test_fraction: float,
-    split_seed: int,
+    decodes: Literal["once", "each_epoch"],
     memory_gib: float,
-    limit: int | None,
     cache_dir: str | None,
     cache_gib: float,
-    divides: bool,
 ) -> Splits:
     """Divide the training files into the splits that are missing, and decode all files.
 
@@ -65,25 +71,15 @@ def read_files(
         decodes: ``each_epoch`` decodes images of their own sizes each time they are read.
         memory_gib: limit of all splits together, above which batches are read from a file. Several
             processes of one machine always decode into such a file, once for all of them.
-        limit: decode N images of each split, in the proportions of the classes.
         cache_dir: folder of these files; None selects the user's cache folder.
         cache_gib: limit of these files together.
-        divides: False makes one split of all images, which is each of the three.
 
     Raises:
         CorruptDataError: an image cannot be decoded or is too large.
         ConfigError: the images fit neither into memory nor into the cache, or a class has too few
             images to be divided.
     """
-    divided = divide_files(
-        found,
-        classes=classes,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        limit=limit,
-        divides=divides,
-    )
+    divided = divide_files(found, division)
     files = divided.files
     if rules.store_size is None:
         pixels = decode_files(files, rules, memory_gib, cache_dir, cache_gib)
@@ -118,22 +114,14 @@ def decode_files(
     return pixels.read_all() if in_memory else pixels
 
 
-def divide_files(
-    found: LabelledFiles,
-    *,
-    classes: list[str],
-    val_fraction: float | Fold,
-    test_fraction: float,
-    split_seed: int,
-    limit: int | None,
-    divides: bool,
-) -> LabelledFiles:
+def divide_files(found: LabelledFiles, division: Division) -> LabelledFiles:
     """Return the files in the order of their splits, so that each split is a slice of them.
 
     With folds they are in the order in which they were found, so that all folds read one file of
-    the cache. Arguments and errors are those of :func:`read_files`.
+    the cache. A ConfigError names the classes that have too few images.
     """
     files, labels, given, _ = found
+    classes, val_fraction, test_fraction, split_seed, limit, divides = division
     if divides:
         train = given["train"]
         parts = divide_labels(

@@ -37,7 +37,7 @@ class WeightAverage:
     graphs and cuDNN's recurrent layers hold on to the tensors themselves.
 
     In a checkpoint, ``state_dict`` has the average, so that whatever reads the weights of a run
-    gets those that were validated. ``average.trained`` has what a resumed training goes on with.
+    gets those that were validated. ``average.trained`` has what a resumed training continues with.
 
     Attributes:
         updates: number of steps that are in the average.

@@ -52,7 +52,7 @@ def _weights(first: Run, second: Run) -> tuple[str, list[str]]:
 
 
 def _tensors(run: Run) -> dict[str, torch.Tensor]:
-    """Return the weights and, if they are an average, those that a resumed run goes on with."""
+    """Return the weights and, if they are an average, those that a resumed run continues with."""
     saved = load_checkpoint(run.last_checkpoint)
     trained = saved.get(AVERAGE, {}).get("trained", {})
     return {**saved["state_dict"], **{f"{name} as trained": t for name, t in trained.items()}}

@@ -14,7 +14,7 @@ from convtrain.config.identity import differing
 from convtrain.config.schema import Config
 from convtrain.data.cache import SUFFIX
 from convtrain.data.images import Images, Splits, divide_labels
-from convtrain.data.labelled_files import LabelledFiles, divide_files
+from convtrain.data.labelled_files import Division, LabelledFiles, divide_files
 from convtrain.data.sources.custom import load as load_custom
 from convtrain.data.sources.image_folder import load as load_folder
 from convtrain.errors import ConfigError
@@ -130,10 +130,8 @@ def test_images_of_several_labels_are_divided_by_the_rarest() -> None:
     )
 
     def divided(validation: float | Fold) -> dict[str, list[str]]:
-        found = divide_files(
-            files, classes=["a", "b", "c"], val_fraction=validation, test_fraction=0.2,
-            split_seed=1, limit=None, divides=True,
-        )  # fmt: skip
+        division = Division(["a", "b", "c"], validation, 0.2, split_seed=1, limit=None)
+        found = divide_files(files, division)
         return {name: [str(found.files[i]) for i in part] for name, part in found.splits.items()}
 
     folds = [divided(Fold(number, 4)) for number in range(4)]

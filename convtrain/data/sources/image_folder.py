@@ -14,7 +14,7 @@ from convtrain.config.folders import read_layout
 from convtrain.config.image_files import images_in, loose_images
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
-from convtrain.data.labelled_files import LabelledFiles, ReadFiles, read_files
+from convtrain.data.labelled_files import Division, LabelledFiles, ReadFiles, read_files
 from convtrain.errors import MissingDataError, few, one_line
 
 log = logging.getLogger("convtrain")
@@ -60,16 +60,11 @@ def load(
         Rules(
             shape, resize, max_pixels, background, value_range, interpolation, store_size, eval_crop
         ),
+        Division(classes, val_fraction, test_fraction, split_seed, limit, divides),
         decodes=decode,
-        classes=classes,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
         memory_gib=memory_gib,
-        limit=limit,
         cache_dir=cache_dir,
         cache_gib=cache_gib,
-        divides=divides,
     )
 
 

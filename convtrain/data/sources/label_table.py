@@ -13,7 +13,7 @@ from convtrain.config.data_sections import Fold, Interpolation
 from convtrain.config.label_table import Table, TableFormat, read_table
 from convtrain.data.decoding import Rules
 from convtrain.data.images import Splits
-from convtrain.data.labelled_files import LabelledFiles, ReadFiles, read_files
+from convtrain.data.labelled_files import Division, LabelledFiles, ReadFiles, read_files
 from convtrain.errors import MissingDataError, few
 
 log = logging.getLogger("convtrain")
@@ -72,16 +72,11 @@ def load(
         Rules(
             shape, resize, max_pixels, background, value_range, interpolation, store_size, eval_crop
         ),
+        Division(classes, val_fraction, test_fraction, split_seed, limit, divides),
         decodes=decode,
-        classes=classes,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
         memory_gib=memory_gib,
-        limit=limit,
         cache_dir=cache_dir,
         cache_gib=cache_gib,
-        divides=divides,
     )
 
 
