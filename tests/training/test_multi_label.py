@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multilabel_accuracy
 
 from convtrain.assembly import make_data
 from convtrain.data.images import Images, Splits
-from convtrain.data.labelled_files import LabelledFiles, divide_files
+from convtrain.data.labelled_files import Division, LabelledFiles, divide_files
 from convtrain.errors import ConfigError
 from convtrain.pipeline import assemble, train_assembled
 from convtrain.report.page import write_report
@@ -77,8 +77,7 @@ def test_files_are_divided_so_that_each_split_has_the_rare_labels() -> None:
     found = LabelledFiles(
         [Path(str(i)) for i in range(1000)], labels, {"train": torch.arange(1000)}
     )
-    given = {"classes": list("abcd"), "limit": None, "divides": True, "split_seed": 0}
-    divided = divide_files(found, val_fraction=0.2, test_fraction=0.25, **given)
+    divided = divide_files(found, Division(list("abcd"), 0.2, 0.25, split_seed=0, limit=None))
     assert sorted(map(int, map(str, divided.files))) == list(range(1000))
     parts = {name: divided.labels[part] for name, part in divided.splits.items()}
     for name, part in (("test", 0.25), ("val", 0.15), ("train", 0.6)):
