@@ -46,12 +46,14 @@ def make_blocks(
 
 def gather(blocks: Iterable[np.ndarray], shape: tuple[int, ...]) -> Tensor:
     """Copy blocks of images into one uint8 tensor of this shape."""
+    # Of torch, because numpy asks for huge pages, which take far longer on a virtual machine.
+    pixels, start = torch.empty(shape, dtype=torch.uint8), 0
     # By numpy: the threads that torch would copy with take the cores from the workers.
-    pixels, start = np.empty(shape, dtype=np.uint8), 0
+    copied = pixels.numpy()
     for block in blocks:
-        pixels[start : start + len(block)] = block
+        copied[start : start + len(block)] = block
         start += len(block)
-    return torch.from_numpy(pixels)
+    return pixels
 
 
 def _unchanged(block: Block) -> Block:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from convtrain.data.blocks import BLOCK_BYTES, make_blocks
-from convtrain.data.decoding import Rules, by_our_rules, decode
+from convtrain.data.blocks import AHEAD, BLOCK_BYTES, make_blocks
+from convtrain.data.decoding import by_our_rules
+from convtrain.data.workers import shared
 from convtrain.errors import CorruptDataError, TrainingError, one_line
 from convtrain.process.hardware import cores
 
@@ -24,6 +27,9 @@ Refused = tuple[Path, str]
 """A file that cannot be used, and the reason."""
 
 Made = TypeVar("Made")
+
+Write = Callable[[Path, int, np.ndarray], None]
+"""Decodes the file of a position into the memory of its image, uint8 (bytes,)."""
 
 
 class FileBlocks(Dataset[Made | list[Refused]]):
@@ -52,25 +58,42 @@ class FileBlocks(Dataset[Made | list[Refused]]):
         return refused or made
 
 
-def decode_all(files: Sequence[Path], rules: Rules) -> Iterator[np.ndarray]:
-    """Decode files in order; yield about a megabyte of images at a time.
+def decode_all(
+    files: Sequence[Path], bytes_of: Tensor, write: Write, memory: Tensor | None = None
+) -> Iterator[np.ndarray]:
+    """Decode files in order; yield the bytes of several images at a time, uint8 (bytes,).
 
-    A block is uint8 of shape (n, channels, height, width). Errors are those of :func:`make_all`.
+    Worker processes write into memory that they share with this one. Errors are those of
+    :func:`make_all`.
+
+    Args:
+        bytes_of: of each image, int64 (N,).
+        memory: of all images, made by :func:`~convtrain.data.workers.shared`; by default, what is
+            yielded is valid until the next block.
     """
-    length = max(BLOCK_BYTES // math.prod(rules.shape), 1)
-    return make_all(FileBlocks(files, length, partial(_decode_block, rules)))
+    length = max(BLOCK_BYTES * len(files) // max(int(bytes_of.sum()), 1), 1)
+    sizes = torch.stack([part.sum() for part in bytes_of.split(length)])
+    starts = sizes.cumsum(0) - sizes
+    if memory is None:
+        slots = AHEAD * max(decoding_workers(len(sizes)), 1) + 1
+        memory = shared((slots * int(sizes.max()),), torch.uint8)
+        starts = torch.arange(len(sizes)) % slots * sizes.max()
+    make = partial(_write_block, memory, starts, bytes_of, length, write)
+    for index, _ in enumerate(make_all(FileBlocks(files, length, make))):
+        yield memory[starts[index] : starts[index] + sizes[index]].numpy()
 
 
-def _decode_block(
-    rules: Rules, files: Sequence[Path], _: int, refused: list[Refused]
-) -> np.ndarray:
-    block = np.empty((len(files), *rules.shape), dtype=np.uint8)
-    for image, path in zip(block, files, strict=True):
+def _write_block(
+    memory: Tensor, starts: Tensor, bytes_of: Tensor, length: int, write: Write,
+    files: Sequence[Path], index: int, refused: list[Refused],
+) -> None:  # fmt: skip
+    parts = bytes_of[index * length :][: len(files)].tolist()
+    images = memory[starts[index] :][: sum(parts)].split(parts)
+    for position, (path, image) in enumerate(zip(files, images, strict=True), index * length):
         try:
-            image[:] = decode(path, rules)
+            write(path, position, image.numpy())
         except CorruptDataError as error:
             refused.append((path, str(error)))
-    return block
 
 
 def make_all(blocks: FileBlocks[Made]) -> Iterator[Made]:

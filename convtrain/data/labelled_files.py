@@ -1,6 +1,5 @@
 """Labelled image files, decoded once and divided into the splits of a run."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,12 +7,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from convtrain.config.data_sections import GIB, Fold
+from convtrain.config.data_sections import Fold
 from convtrain.config.folders import SPLITS
-from convtrain.data.blocks import gather
-from convtrain.data.cache import cache_folder, cache_key, cached
 from convtrain.data.decoding import Rules
-from convtrain.data.file_blocks import decode_all
 from convtrain.data.images import (
     Images,
     Pixels,
@@ -22,11 +18,8 @@ from convtrain.data.images import (
     divide_labels,
     sample_stratified,
 )
-from convtrain.data.pixel_file import PixelFile
-from convtrain.data.pixels import PIXEL_RULES
 from convtrain.data.sized_pixels import Decoded, Source, of_all
-from convtrain.data.stored_files import store_files
-from convtrain.process.ranks import rank_info
+from convtrain.data.stored_files import decode_files, store_files
 
 
 class LabelledFiles(NamedTuple):
@@ -88,30 +81,6 @@ def read_files(
     if decodes == "once":
         source = store_files(files, rules, memory_gib, cache_dir, cache_gib)
     return as_splits(divided, of_all(source, rules))
-
-
-def decode_files(
-    files: Sequence[Path],
-    rules: Rules,
-    memory_gib: float,
-    cache_dir: str | None,
-    cache_gib: float,
-) -> Tensor | PixelFile:
-    """Decode files to images of one size, in memory or in a file of the cache."""
-    size = len(files) * math.prod(rules.shape)
-    in_memory = size <= memory_gib * GIB
-    if in_memory and rank_info().local_world_size == 1:
-        return gather(decode_all(files, rules), (len(files), *rules.shape))
-    # One process of a machine decodes with all cores while the others wait.
-    path = cached(
-        cache_key(files, PIXEL_RULES, *rules.of_stored.items()),
-        lambda: decode_all(files, rules),
-        size=size,
-        folder=cache_folder(cache_dir),
-        max_gib=cache_gib,
-    )
-    pixels = PixelFile(path, tuple(rules.shape))
-    return pixels.read_all() if in_memory else pixels
 
 
 def divide_files(found: LabelledFiles, division: Division) -> LabelledFiles:

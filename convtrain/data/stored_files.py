@@ -1,5 +1,6 @@
-"""Images that are stored with sizes of their own: files, decoded on all cores, and items."""
+"""Images that are stored: files, decoded once on all cores, and items of sizes of their own."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,16 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from convtrain.config.data_sections import GIB
-from convtrain.data.blocks import AHEAD, BLOCK_BYTES, gather
 from convtrain.data.cache import cache_file, cache_folder, cache_key, cached, unnamed
 from convtrain.data.crops import StoreRules, stored_size
-from convtrain.data.decoding import (
-    Rules,
-    decode_stored,
-    refuse_large,
-    upright_size,
-)
-from convtrain.data.file_blocks import FileBlocks, Refused, decoding_workers, make_all
+from convtrain.data.decoding import Rules, decode, decode_stored, refuse_large, upright_size
+from convtrain.data.file_blocks import FileBlocks, Refused, Write, decode_all, make_all
+from convtrain.data.pixel_file import PixelFile
 from convtrain.data.pixels import PIXEL_RULES
 from convtrain.data.sized_pixels import SIZE_BYTES, FileBytes, Source, Stored, image_bytes
 from convtrain.data.workers import shared
@@ -29,6 +25,32 @@ from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.process.ranks import rank_info
 
 FILES_MEASURED = 256  # at a time
+
+
+def decode_files(
+    files: Sequence[Path],
+    rules: Rules,
+    memory_gib: float,
+    cache_dir: str | None,
+    cache_gib: float,
+) -> Tensor | PixelFile:
+    """Decode files to images of one size, uint8 (N, *rules.shape); see :func:`store_files`."""
+    bytes_of = torch.full((len(files),), math.prod(rules.shape))
+    size = int(bytes_of.sum())
+    write = partial(_write_image, rules)
+    in_memory = size <= memory_gib * GIB
+    if in_memory and rank_info().local_world_size == 1:
+        return _in_memory(files, bytes_of, write, memory_gib).view(-1, *rules.shape)
+    # One process of a machine decodes with all cores while the others wait.
+    path = cached(
+        cache_key(files, PIXEL_RULES, *rules.of_stored.items()),
+        lambda: decode_all(files, bytes_of, write),
+        size=size,
+        folder=cache_folder(cache_dir),
+        max_gib=cache_gib,
+    )
+    pixels = PixelFile(path, tuple(rules.shape))
+    return pixels.read_all() if in_memory else pixels
 
 
 def store_files(
@@ -57,18 +79,47 @@ def store_files(
         sizes = _sizes_in(cache_file(cache_folder(cache_dir), key), len(files), channels)
     if sizes is None:
         sizes = measure(files, rules)
-    size = int(image_bytes(sizes, channels).sum())
+    bytes_of = image_bytes(sizes, channels)
+    size = int(bytes_of.sum())
+    write = partial(_write_stored, rules, sizes)
     if size <= memory_gib * GIB and rank_info().local_world_size == 1:
-        pixels = gather(decode_stored_all(files, sizes, rules), (size,))
-        return Stored(sizes, channels, pixels)
+        return Stored(sizes, channels, _in_memory(files, bytes_of, write, memory_gib))
     path = cached(
         key,
-        lambda: chain([sizes.numpy()], decode_stored_all(files, sizes, rules)),
+        lambda: chain([sizes.numpy()], decode_all(files, bytes_of, write)),
         size=head + size,
         folder=cache_folder(cache_dir),
         max_gib=cache_gib,
     )
     return Stored(sizes, channels, FileBytes(path), start=head)
+
+
+def _in_memory(files: Sequence[Path], bytes_of: Tensor, write: Write, memory_gib: float) -> Tensor:
+    """Decode files into memory that the workers write to; return it, uint8 (bytes,)."""
+    size = int(bytes_of.sum())
+    try:
+        pixels = shared((size,), torch.uint8)
+    except (OSError, RuntimeError) as error:  # torch raises the second
+        raise ConfigError(
+            f"data.memory_gib={memory_gib:g}: the decoded images take {size / GIB:.3g} GiB, which "
+            f"this machine cannot give; set a smaller one, and they are read from a file"
+        ) from error
+    for _ in decode_all(files, bytes_of, write, pixels):
+        pass
+    return pixels
+
+
+def _write_image(rules: Rules, path: Path, _: int, image: np.ndarray) -> None:
+    image.reshape(rules.shape)[:] = decode(path, rules)
+
+
+def _write_stored(
+    rules: Rules, sizes: Tensor, path: Path, position: int, image: np.ndarray
+) -> None:
+    found = decode_stored(path, rules)
+    if list(found.shape[:2]) != sizes[position].tolist():
+        raise CorruptDataError("has changed while it was read; start again")
+    image[:] = found.view(-1)
 
 
 def store_items(
@@ -144,40 +195,3 @@ def _measure_block(rules: Rules, files: Sequence[Path], _: int, __: list[Refused
         except Exception:  # Pillow raises many kinds of errors; decoding names the file
             continue
     return sizes
-
-
-def decode_stored_all(files: Sequence[Path], sizes: Tensor, rules: Rules) -> Iterator[np.ndarray]:
-    """Decode files in order; yield the bytes of several images at a time, uint8 (bytes,).
-
-    Worker processes write into memory that they share with this one, so what is yielded is valid
-    until the next block. Errors are those of :func:`~convtrain.data.file_blocks.make_all`.
-
-    Args:
-        sizes: what :func:`measure` has returned.
-    """
-    bytes_of = image_bytes(sizes, rules.shape[0])
-    length = max(BLOCK_BYTES * len(files) // max(int(bytes_of.sum()), 1), 1)
-    ends = [int(part.sum()) for part in bytes_of.split(length)]
-    workers = decoding_workers(len(ends))
-    slots = shared((AHEAD * max(workers, 1) + 1, max(ends)), torch.uint8)
-    blocks = FileBlocks(files, length, partial(_fill, slots, sizes, length, rules))
-    for index, count in enumerate(make_all(blocks)):
-        yield slots[index % len(slots), :count].numpy()
-
-
-def _fill(
-    slots: Tensor, sizes: Tensor, length: int, rules: Rules, files: Sequence[Path], index: int,
-    refused: list[Refused],
-) -> int:  # fmt: skip
-    """Decode files into the slot of a block; return the number of bytes."""
-    slot, start, channels = slots[index % len(slots)], 0, rules.shape[0]
-    for path, (height, width) in zip(files, sizes[index * length :].tolist(), strict=False):
-        try:
-            image = decode_stored(path, rules)
-            if tuple(image.shape) != (height, width, channels):
-                raise CorruptDataError("has changed while it was read; start again")
-            slot[start : start + image.numel()] = image.view(-1)
-            start += image.numel()
-        except CorruptDataError as error:
-            refused.append((path, str(error)))
-    return start

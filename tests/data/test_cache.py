@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convtrain.data import decoding, labelled_files
+from convtrain.data import stored_files
 from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.cache import default_folder
 from convtrain.data.images import Splits
@@ -88,7 +88,7 @@ def test_the_file_is_made_once_and_anew_where_anything_has_changed(
     (made,) = files(root)
     assert made.stat().st_size == SIZE
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", None)  # whoever decodes now fails
+        patch.setattr(stored_files, "decode", None)  # whoever decodes now fails
         load(root)
     changes: list[dict[str, Any]] = [
         {"shape": [3, 8, 8]}, {"resize": "crop"}, {"split_seed": 1}, {"limit": 2},
@@ -102,7 +102,7 @@ def test_the_file_is_made_once_and_anew_where_anything_has_changed(
     before = len(files(root))
     load(root)
     assert len(files(root)) == before + 1
-    monkeypatch.setattr(labelled_files, "PIXEL_RULES", labelled_files.PIXEL_RULES + 1)
+    monkeypatch.setattr(stored_files, "PIXEL_RULES", stored_files.PIXEL_RULES + 1)
     load(root)
     assert len(files(root)) == before + 2
 
@@ -123,7 +123,7 @@ def test_processes_of_one_machine_decode_the_images_once(
         monkeypatch.setenv(name, value)
     first = load(root, memory_gib=1.0)
     assert len(files(root)) == 1
-    monkeypatch.setattr(decoding, "decode", None)  # whoever decodes now fails
+    monkeypatch.setattr(stored_files, "decode", None)  # whoever decodes now fails
     second = load(root, memory_gib=1.0)
     for splits in (first, second):
         assert torch.equal(splits.train.pixels, alone.train.pixels)

@@ -17,7 +17,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from convtrain.config.folders import read_layout
-from convtrain.data import file_blocks
+from convtrain.data import file_blocks, stored_files
 from convtrain.data.images import Images, divide
 from convtrain.data.sources.image_folder import load
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
@@ -102,14 +102,14 @@ def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
 def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, 16)
     monkeypatch.setattr(file_blocks, "BLOCK_BYTES", 3 * 16 * 16 * 2)
-    plain, parent = file_blocks.decode, os.getpid()
+    plain, parent = stored_files.decode, os.getpid()
 
     def deadly(path: Path, *arguments: Any) -> np.ndarray:
         if path.name == "3.png" and path.parent.name == "dog" and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(path, *arguments)
 
-    monkeypatch.setattr(file_blocks, "decode", deadly)
+    monkeypatch.setattr(stored_files, "decode", deadly)
     with pytest.raises(TrainingError, match=r"a process that decodes .* was killed") as raised:
         load(root=str(tmp_path), **OPTIONS)
     assert str(tmp_path) in str(raised.value)

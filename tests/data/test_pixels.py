@@ -7,17 +7,19 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from convtrain.data.decoding import Rules, decode
-from convtrain.data.file_blocks import decode_all
+from convtrain.data.pixel_file import PixelFile
 from convtrain.data.pixels import DEEP, EIGHT_BITS, WITH_ALPHA
+from convtrain.data.stored_files import decode_files
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, compose
 
@@ -27,6 +29,10 @@ BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
 
 def rules(channels: int = 3, size: tuple[int, int] = (1, 2), **options: Any) -> Rules:
     return Rules([channels, *size], "stretch", 10_000, **options)
+
+
+def decoded(files: Sequence[Path], rules: Rules) -> Tensor | PixelFile:
+    return decode_files(files, rules, memory_gib=1.0, cache_dir=None, cache_gib=1.0)
 
 
 def saved(kind: str, image: Image.Image, **options: Any) -> bytes:
@@ -276,7 +282,7 @@ def test_what_follows_no_rule_is_refused_by_name(
     path = tmp_path / name
     path.write_bytes(content())
     with pytest.raises(CorruptDataError) as raised:
-        list(decode_all([path], rules(**options)))
+        decoded([path], rules(**options))
     assert str(raised.value).startswith(f"{path}: ")
     assert str(raised.value).count(str(path)) == 1
     assert words in str(raised.value)
@@ -347,7 +353,7 @@ def test_a_large_photograph_on_its_side_is_decoded_at_the_part_that_its_shape_ne
 )
 def test_damaged_metadata_counts_as_none(tmp_path: Path, content: bytes) -> None:
     Image.fromarray(CORNERS).save(tmp_path / "a.jpg", exif=content)
-    (found,) = decode_all([tmp_path / "a.jpg"], rules(size=(32, 32)))
+    found = decoded([tmp_path / "a.jpg"], rules(size=(32, 32)))
     assert found.shape == (1, 3, 32, 32)
 
 
@@ -389,21 +395,28 @@ def test_every_file_that_is_wrong_is_named_in_one_line(tmp_path: Path) -> None:
     for index in (3, 17, 30):
         files[index].write_bytes(b"")
     with pytest.raises(CorruptDataError) as raised:
-        list(decode_all(files, rules()))
+        decoded(files, rules())
     assert str(raised.value).startswith("3 images cannot be used: ")
     assert all(str(files[index]) in str(raised.value) for index in (3, 17, 30))
     awkward = tmp_path / os.fsdecode(b"a\xe9\n.png")
     awkward.write_bytes(b"")
     with pytest.raises(CorruptDataError) as raised:
-        list(decode_all([awkward], rules()))
+        decoded([awkward], rules())
     assert str(raised.value).isprintable()
     for path in files:
         path.write_bytes(b"")
     with pytest.raises(CorruptDataError, match=r"^40 images .*09\.png.*; and 30 more$") as raised:
-        list(decode_all(files, rules()))
+        decoded(files, rules())
     assert str(files[10]) not in str(raised.value)
     assert str(raised.value).count("cannot be decoded") == 1
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_memory_that_the_machine_cannot_give_is_one_line(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 1)).save(tmp_path / "a.png")
+    line = r"^data\.memory_gib=1e\+06: the decoded images take 7\.86e\+05 GiB, .* smaller "
+    with pytest.raises(ConfigError, match=line):
+        decode_files([tmp_path / "a.png"], rules(size=(2**24, 2**24)), 1e6, None, 1.0)
 
 
 # --- shapes, names and metadata -------------------------------------------------------------------
