@@ -65,7 +65,9 @@ class PerImage:
         """
         images = self._cropped(draws, seed, epoch) if originals is None else originals
         if self.transforms is not None:
-            return self.transforms(images, draws, seed=seed, epoch=epoch, out=out)
+            # A transform may write to its image, which can be a part of what is stored.
+            copies = images if originals is not None else (image.clone() for image in images)
+            return self.transforms(copies, draws, seed=seed, epoch=epoch, out=out)
         out = torch.empty((len(draws), *self.shape), dtype=torch.uint8) if out is None else out
         for result, image in zip(out, images, strict=True):
             result.copy_(image)

@@ -195,6 +195,27 @@ def test_transforms_get_the_crop_or_the_whole_image(folder: Path) -> None:
     assert torch.equal(whole[0], v2.Resize(SIDE)(v2.CenterCrop(10)(stored)))
 
 
+@pytest.mark.parametrize("crop", [None, [1.0, 1.0]])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_that_writes_to_its_image_leaves_the_stored_one(
+    tmp_path: Path, crop: Any, workers: int
+) -> None:
+    for name in OPTIONS["classes"]:
+        (tmp_path / name).mkdir()
+        for index in range(4):  # of the final size, so that the crop is the image itself
+            Image.new("RGB", (SIDE, SIDE), (200, 150, 100)).save(tmp_path / name / f"{index}.png")
+    splits = read(tmp_path)
+    before = splits.train.read(torch.arange(len(splits.train)))
+    erase = [{"RandomErasing": {"p": 1.0, "inplace": True}}, {"CenterCrop": {"size": SIDE}}]
+    augmentation = Augmentation(
+        crop_scale=crop, crop_ratio=[1.0, 1.0], transforms=erase, workers=workers,
+        store_size=STORE, shape=OPTIONS["shape"],
+    )  # fmt: skip
+    erased = epoch(splits.train, augmentation)
+    assert not torch.equal(erased, before)
+    assert torch.equal(splits.train.read(torch.arange(len(splits.train))), before)
+
+
 def test_all_bad_files_are_named_at_once(folder: Path, tmp_path: Path) -> None:
     for name in OPTIONS["classes"]:
         (tmp_path / name).mkdir()
