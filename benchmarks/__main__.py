@@ -5,7 +5,6 @@ Each module has ``rows()``, which measures and returns its rows. ``--only`` sele
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -24,8 +23,8 @@ def main() -> None:
     chosen = parser.parse_args()
     print(f"{machine()}\n\n{HEAD}")
     for name in chosen.only:
-        rows: Callable[[], list[Result]] = import_module(f"benchmarks.{name}").rows
-        for result in (partial(rows, chosen.root) if name == "command" else rows)():
+        rows: Callable[..., list[Result]] = import_module(f"benchmarks.{name}").rows
+        for result in rows(chosen.root) if name == "command" else rows():
             print(result.row(), flush=True)
 
 

@@ -8,6 +8,7 @@ DataLoader with as many.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,17 +32,17 @@ LISTED_BATCH, WORKERS, LISTED_GOAL = 128, 2, 1.0
 EPOCHS = {32: 2_048, 64: 1_024}
 """Number of images by their side in pixels."""
 
-CASES: dict[str, tuple[Augmentation, list[v2.Transform]]] = {
-    "random crop": (Augmentation(random_crop=4), [v2.RandomCrop(SIDE, padding=4)]),
-    "flip": (Augmentation(horizontal_flip=0.5), [v2.RandomHorizontalFlip(0.5)]),
-    "cutout": (Augmentation(cutout=CUTOUT), []),
-    "mixup": (Augmentation(mixup=0.2), []),
+CASES: dict[str, tuple[dict[str, Any], list[v2.Transform]]] = {
+    "random crop": ({"random_crop": 4}, [v2.RandomCrop(SIDE, padding=4)]),
+    "flip": ({"horizontal_flip": 0.5}, [v2.RandomHorizontalFlip(0.5)]),
+    "cutout": ({"cutout": CUTOUT}, []),
+    "mixup": ({"mixup": 0.2}, []),
     "all of them": (
-        Augmentation(random_crop=4, horizontal_flip=0.5, cutout=CUTOUT, mixup=0.2),
+        {"random_crop": 4, "horizontal_flip": 0.5, "cutout": CUTOUT, "mixup": 0.2},
         [v2.RandomCrop(SIDE, padding=4), v2.RandomHorizontalFlip(0.5)],
     ),
 }
-"""By name: ours, and the peer's transforms, to which :func:`peer` adds cutout and mixup."""
+"""By name: our settings, and the peer's transforms, to which :func:`peer` adds cutout and mixup."""
 
 
 def rows(pairs: int = 9) -> list[Result]:
@@ -49,9 +50,9 @@ def rows(pairs: int = 9) -> list[Result]:
     pixels = torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     images = Images(pixels, torch.randint(0, CLASSES, (BATCH,), generator=generator))
     results = []
-    for name, (augmentation, transforms) in CASES.items():
+    for name, (settings, transforms) in CASES.items():
         ratio = compare(
-            ours(images, augmentation), peer(images, augmentation, transforms), pairs=pairs
+            ours(images, Augmentation(**settings)), peer(images, settings, transforms), pairs=pairs
         )
         what = f"batch of {BATCH}, {name}: ours / transforms.v2 image by image"
         results.append(Result(what, ratio.scaled(1000), "ms", GOAL))
@@ -111,19 +112,20 @@ def ours(images: Images, augmentation: Augmentation) -> Callable[[], object]:
 
 
 def peer(
-    images: Images, augmentation: Augmentation, transforms: list[v2.Transform]
+    images: Images, settings: dict[str, Any], transforms: list[v2.Transform]
 ) -> Callable[[], object]:
     one = v2.Compose([
         *transforms, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
-        *([v2.Lambda(cutout)] if augmentation.cutout else []),
+        *([v2.Lambda(cutout)] if "cutout" in settings else []),
     ])  # fmt: skip
-    mix = v2.MixUp(alpha=augmentation.mixup, num_classes=CLASSES) if augmentation.mixup else None
+    mix = v2.MixUp(alpha=settings["mixup"], num_classes=CLASSES) if "mixup" in settings else None
     return partial(_one_by_one, images, one, mix)
 
 
 def _one_by_one(images: Images, one: v2.Transform, mix: v2.Transform | None) -> object:
     order = torch.randperm(len(images)).tolist()
-    batch = torch.stack([one(images.pixels[index]) for index in order])  # type: ignore[index]
+    assert isinstance(images.pixels, Tensor)
+    batch = torch.stack([one(images.pixels[index]) for index in order])
     labels = images.labels[order]
     return mix(batch, labels) if mix else (batch, labels)
 

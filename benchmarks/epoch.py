@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def rows(rounds: int = EPOCHS) -> list[Result]:
         half = steps // 2
         loader = stock_loader(pixels, labels, batch_size)
         ways: dict[str, Callable[[], float]] = {
-            "bare loop": lambda b=batch_size, s=half: bare(_resident(pixels, labels, b), s),
-            "DataLoader": lambda each=loader, s=half: bare(iter(each), s),
-            "template": lambda each=loader, s=half: template(each, s),
+            "bare loop": partial(_bare_resident, pixels, labels, batch_size, half),
+            "DataLoader": partial(_bare_loader, loader, half),
+            "template": partial(template, loader, half),
         }
         for name, ratio in compare_all(ways, against="bare loop", rounds=rounds // 2).items():
             results.append(Result(f"{what}: {name} / bare loop", ratio.scaled(1000 / half), "ms"))
@@ -80,7 +81,7 @@ def beside_bare(pixels: Tensor, labels: Tensor, batch_size: int, *, epochs: int)
         Path(os.devnull).open("w") as nowhere,
     ):
         parts = assemble(config, Path(folder), splits=splits, callbacks=[beside])
-        bar = parts.trainer.progress_bar_callback
+        bar: Any = parts.trainer.progress_bar_callback
         bar._console = Console(file=nowhere, force_terminal=True)  # draws as for a user
         parts.trainer.fit(parts.task, datamodule=parts.data)
     return paired(beside.ours[1:], beside.others[1:])  # the first epoch warms up
@@ -191,6 +192,14 @@ class Template(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+def _bare_resident(pixels: Tensor, labels: Tensor, batch_size: int, steps: int) -> float:
+    return bare(_resident(pixels, labels, batch_size), steps)
+
+
+def _bare_loader(loader: DataLoader, steps: int) -> float:
+    return bare(iter(loader), steps)
 
 
 def template(batches: DataLoader, steps: int) -> float:

@@ -7,6 +7,7 @@ return normalised batches of the same size.
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,7 @@ def rows(pairs: int = 3) -> list[Result]:
             stock = stock_loader(root, side)
             for where, memory_gib in (("memory", 100.0), ("the file", 0.0)):
                 batches = decoded(root, side, memory_gib, Path(folder) / "cache")
-                ratio = compare_timed(
-                    lambda b=batches: epoch(b), lambda s=stock: epoch(s), pairs=pairs
-                )
+                ratio = compare_timed(partial(epoch, batches), partial(epoch, stock), pairs=pairs)
                 what = f"{count:,} JPEGs of {side}x{side}, from {where}: ours / ImageFolder"
                 results.append(Result(what, ratio, "s", GOAL))
     return results

@@ -31,7 +31,7 @@ STRIDED = (
 
 class Work(NamedTuple):
     what: str
-    count: int
+    files: int
     size: tuple[int, int]  # of the files, width and height
     side: int  # of the model's input
     strided: bool
@@ -75,7 +75,7 @@ def write_photographs(folder: Path, work: Work) -> None:
 
     generator = np.random.default_rng(0)
     folder.mkdir()
-    for index in range(work.count):
+    for index in range(work.files):
         coarse = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize(work.size, Image.Resampling.BICUBIC))
         noisy = smooth + generator.normal(0, 8, smooth.shape)

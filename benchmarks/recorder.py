@@ -129,7 +129,7 @@ class Alternate(pl.Callback):
         self._recorder, self._blocks = recorder, 2 * pairs + WARM
         self._block, self._on = 0, True  # on, so that the first block begins amid a flush
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step % BLOCK != BLOCK // 2:
             return
         now = time.perf_counter()

@@ -16,6 +16,7 @@ from convtrain.command.compose import compose_command
 from convtrain.command.job_config import resolve_config
 from convtrain.command.resolvers import register_resolvers
 from convtrain.config.schema import Config
+from convtrain.run.result import Result
 from tests.browser import browser  # noqa: F401, a fixture
 from tests.quick_hydra import QUICK_WAYS, composing
 
@@ -28,7 +29,7 @@ register_resolvers()
 # As in a shell whose environment is activated: what is printed says python, and not its path.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-Train = Callable[..., dict[str, Any]]
+Train = Callable[..., Result]
 
 
 def compose(*overrides: str) -> Config:
@@ -56,7 +57,7 @@ def train(tmp_path: Path) -> Train:
     """Train in this process, one epoch unless told otherwise; the run lies in ``tmp_path/NAME``."""
     from convtrain.pipeline import train as run
 
-    def train_now(*overrides: str, name: str = "run") -> dict[str, Any]:
+    def train_now(*overrides: str, name: str = "run") -> Result:
         return run(compose(*QUICK, *overrides), tmp_path / name, overrides)
 
     return train_now

@@ -300,7 +300,7 @@ def test_image_folder_trains_on_its_own_classes(train: Train, tmp_path: Path) ->
         (tmp_path / "data" / name).mkdir(parents=True)
         for index in range(20):
             Image.new("RGB", (20, 24), colour).save(tmp_path / "data" / name / f"{index}.png")
-    result: dict[str, Any] = train(
+    result = train(
         "data=image_folder", f"data.root={tmp_path / 'data'}", "data.shape=[3,16,16]",
         "data.batch_size=16", "trainer.max_epochs=5",
     )  # fmt: skip

@@ -62,9 +62,10 @@ def test_a_training_command_can_be_built(line: str, folder: Path) -> None:
         data = config.data
         fetched = isinstance(data, TorchvisionByName) or data.name in PUBLISHED
         if fetched and data.name != "digits":
-            kept = data.model_dump(include={*Synthetic.model_fields} - {"name"})
-            made = {"name": "synthetic", "fill": "noise", "train_size": 2000, "test_size": 40}
-            data = Synthetic(**kept, **made)
+            kept = data.model_dump(
+                include={*Synthetic.model_fields} - {"name", "fill", "train_size", "test_size"}
+            )
+            data = Synthetic(name="synthetic", fill="noise", train_size=2000, test_size=40, **kept)
         one_cpu = {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
         trainer = config.trainer.model_copy(update=one_cpu)
         model = config.model.model_copy(update={"weights": None})

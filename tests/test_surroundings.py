@@ -158,7 +158,7 @@ def test_images_whose_names_are_not_utf_8_are_trained_on(tmp_path: Path, train: 
     assert result["steps"] > 0
 
 
-SURROUNDINGS = {
+SURROUNDINGS: dict[str, dict[str, str | None]] = {
     "no home": {"HOME": None, "XDG_CACHE_HOME": None},
     "a home that cannot be written": {"HOME": "/proc/1", "XDG_CACHE_HOME": None},
     "the C locale": {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

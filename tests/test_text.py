@@ -33,6 +33,7 @@ from convtrain.gradients.record.tensorboard import graph_as_markdown
 from convtrain.models.parameters import apply_to_parameters
 from convtrain.run.directory import Run
 from convtrain.run.report import print_report
+from convtrain.run.result import Result
 from convtrain.sweeps.callback import close_sweep
 from convtrain.sweeps.effects import draw_effect
 from convtrain.sweeps.results import Job, Sweep
@@ -175,7 +176,7 @@ def stored_and_read(config: Config, folder: Path) -> Config:
 # --- outputs of a run -----------------------------------------------------------------------------
 
 
-RESULT = {
+RESULT: Result = {
     "test/acc": 0.5, "test/loss": 1.0, "val/acc": 0.5, "val/loss": 1.0, "images_per_second": 1.0,
     "data_share_of_time": 0.1, "wall_time_seconds": 1.0, "steps": 1, "epochs": 1,
 }  # fmt: skip
@@ -215,8 +216,8 @@ def names_drawn(figure: Figure) -> list[str]:
 
 def names_of(figure: Figure) -> list[str]:
     found = []
-    for drawn in figure.findobj(Text):
-        assert isinstance(drawn, Text)
+    texts: list[Any] = figure.findobj(Text)
+    for drawn in texts:
         shown, is_math = drawn._preprocess_math(drawn.get_text())
         found.append("formula" if is_math else shown)
     return found

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convtrain.gradients import load
+from convtrain.models.build import Style
 from tests.conftest import Train
 
 
@@ -63,7 +64,7 @@ def test_conv2d_nn(text_of) -> None:
 
 
 @pytest.mark.parametrize("style", ["functional", "nn"])
-def test_the_gradient_of_the_input_is_the_weight_to_the_last_bit(style: str) -> None:
+def test_the_gradient_of_the_input_is_the_weight_to_the_last_bit(style: Style) -> None:
     from convtrain import build_model
 
     torch.manual_seed(0)

@@ -107,10 +107,10 @@ def rows() -> list[str]:
         values = "" if tells_apart else allowed(schema)
         found[key, values, str(info.description)] += choices
     lines = []
-    for (key, values, text), choices in found.items():
-        partial = values and choices and set(choices) != every[key.rpartition(".")[0]]
-        behind = f" ({', '.join(choices)})" if partial else ""
-        lines.append(f"| `{key}`{behind} | {values or ', '.join(choices)} | {text} |\n")
+    for (key, values, text), shared in found.items():
+        partial = values and shared and set(shared) != every[key.rpartition(".")[0]]
+        behind = f" ({', '.join(shared)})" if partial else ""
+        lines.append(f"| `{key}`{behind} | {values or ', '.join(shared)} | {text} |\n")
     return lines
 
 

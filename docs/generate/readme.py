@@ -2,17 +2,18 @@
 
 import re
 
+from convtrain.models.build import Style
 from convtrain.use.code.write import write_code
 from docs.generate import DOCS
 from tests.conftest import compose
 
 PAGE = DOCS.parent / "README.md"
-STYLES = ("nn", "functional")
+STYLES: tuple[Style, ...] = ("nn", "functional")
 NETWORK = ("network=lenet", "data=mnist")
 BEGIN, END = "<!-- python -m docs.generate readme writes this table -->\n", "<!-- end -->\n"
 
 
-def model_of(style: str) -> str:
+def model_of(style: Style) -> str:
     """Return the network's class; the lines above it would make the columns too wide."""
     text = write_code(compose(*NETWORK), style).text
     return text[text.index("class LeNet") : text.index("\n\n\ndef train(")]

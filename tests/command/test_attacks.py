@@ -426,7 +426,7 @@ def test_a_function_is_no_class_and_a_class_is_defined_where_it_is_named() -> No
 )
 def test_of_all_that_is_reachable_only_classes_of_its_kind_are_made(kind: Kind) -> None:
     """Follows attributes from module to module, as Hydra's own search for a name does."""
-    allowed, seen = set[type](), set[int]()
+    allowed, seen = set[Any](), set[int]()
     base = load_base(kind)
     for prefix in kind.packages:
         for name in reachable(prefix, seen):

@@ -11,6 +11,7 @@ from convtrain.command.command_line import CommandLine
 from convtrain.command.compose import compose_command
 from convtrain.command.configure import configure_command
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 from convtrain.sweeps.callback import close_sweep
 from convtrain.sweeps.reading import job_folders, read_sweep
 from tests.command.typed import check
@@ -171,7 +172,7 @@ def test_many_values_of_a_key_are_checked_without_composing_each() -> None:
     assert (seconds(31) - one) / 30 < one / 3
 
 
-RESULT = {"val/acc": 0.5, "wall_time_seconds": 1.0}
+RESULT: Result = {"val/acc": 0.5, "wall_time_seconds": 1.0}
 
 
 def test_directories_of_any_name_are_found_and_sorted_by_their_numbers(tmp_path: Path) -> None:
@@ -188,7 +189,8 @@ def test_directories_of_any_name_are_found_and_sorted_by_their_numbers(tmp_path:
 def test_a_metric_that_is_missing_is_said_and_makes_the_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, result in (("0", RESULT), ("1", {"wall_time_seconds": 1.0})):
+    lacking: Result = {"wall_time_seconds": 1.0}
+    for name, result in (("0", RESULT), ("1", lacking)):
         run = Run(tmp_path / name)
         run.begin(compose(f"seed={name}"), [f"seed={name}"], {})
         run.finish(result)

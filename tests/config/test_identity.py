@@ -6,7 +6,7 @@ The oracle is the table ``CASES``: what a user would say of the two commands.
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -19,13 +19,14 @@ from convtrain.config.schema import Config
 from convtrain.errors import OccupiedError
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 from convtrain.sweeps.jobs import JobSkippedError, train_unless_done
 from convtrain.training.callbacks.rank_consistency import difference
 from convtrain.use.compare import config_rows
 from docs.generate.configuration import leaves
 from tests.conftest import QUICK, compose
 
-RESULT = {"val/acc": 0.5}
+RESULT: Result = {"val/acc": 0.5}
 CPU = "trainer=cpu"
 SAME, LONGER, OTHER = "the same training", "the same run, resumed otherwise", "another run"
 CASES = {
@@ -122,7 +123,7 @@ def test_all_who_ask_are_told_the_same(
     monkeypatch.chdir(tmp_path)
     run = leave(Path("logs/runs/convnet/a"), asked_for(*first), devices=2, strategy="ddp")
 
-    def never(*_: Any) -> dict[str, Any]:
+    def never(*_: Any) -> NoReturn:
         raise AssertionError("it is trained again")
 
     try:

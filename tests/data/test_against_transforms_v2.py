@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -97,7 +98,7 @@ def test_mixup_mixes_the_same_neighbours_by_weights_of_the_same_distribution() -
     assert ks_2samp(ours, theirs).pvalue > UNLIKELY
 
 
-def mixed(epoch: int, **alphas: float) -> Batch:
+def mixed(epoch: int, **alphas: Any) -> Batch:
     """Return an epoch's only batch, of five images of five classes."""
     pixels = torch.arange(5 * 3 * 9 * 7).view(5, 3, 9, 7).to(torch.uint8)
     loader = Batches(

@@ -17,6 +17,7 @@ from convtrain.data.sources import custom
 from convtrain.data.sources.arrays import datasets_of
 from convtrain.errors import ConfigError, ConvtrainError
 from tests.conftest import compose
+from tests.data.resident import in_memory
 
 Named = Mapping[str, np.ndarray]
 
@@ -34,7 +35,7 @@ MEDMNIST = {
 
 def write(path: Path, named: Named) -> Path:
     if path.suffix == ".npz":
-        np.savez(path, **named)
+        np.savez(path, allow_pickle=False, **named)
     else:
         save_file({name: np.ascontiguousarray(value) for name, value in named.items()}, path)
     return path
@@ -66,7 +67,9 @@ def test_the_splits_of_medmnist(tmp_path: Path, form: str) -> None:
     else:
         file = tmp_path / "a.NPZ"
         with file.open("wb") as opened:
-            (np.savez if form == "npz" else np.savez_compressed)(opened, **MEDMNIST)
+            (np.savez if form == "npz" else np.savez_compressed)(
+                opened, allow_pickle=False, **MEDMNIST
+            )
     data = config(file).data
     assert (data.shape, data.num_classes, data.classes) == ([3, 8, 9], 3, None)
     assert (data.mean, data.std) == ([0.5] * 3, [0.25] * 3)
@@ -113,7 +116,7 @@ def test_other_dtypes_follow_the_rules_of_items(
 ) -> None:
     file = write(tmp_path / "a.npz", {"images": make(), "labels": LABELS})
     splits = load(file, value_range=value_range)
-    levels = torch.cat([images.pixels for images in splits.images])
+    levels = torch.cat([in_memory(images) for images in splits.images])
     assert levels.shape == (30, 1, 8, 9)
     assert sorted(levels.flatten(1).tolist()) == sorted(GREY.reshape(30, -1).tolist())
 
@@ -123,7 +126,8 @@ def test_any_number_of_labels(tmp_path: Path, dtype: str) -> None:
     file = write(tmp_path / "a.npz", {"images": COLOUR, "labels": SEVERAL.astype(dtype)})
     images = load(file).train
     rows = [
-        np.flatnonzero((pixels.numpy() == GREY).all((1, 2)))[0] for pixels in images.pixels[:, 0]
+        np.flatnonzero((pixels.numpy() == GREY).all((1, 2)))[0]
+        for pixels in in_memory(images)[:, 0]
     ]
     assert torch.equal(images.labels, torch.from_numpy(SEVERAL[rows].astype(np.float32)))
 

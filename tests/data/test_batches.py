@@ -7,6 +7,7 @@ from torchvision.transforms import v2
 from convtrain.data.augment import Augmentation
 from convtrain.data.batches import Batches, Normalisation
 from convtrain.data.images import Images
+from tests.data.resident import in_memory
 
 IMAGES = Images(torch.randint(0, 256, (103, 3, 4, 4), dtype=torch.uint8), torch.arange(103) % 10)
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
@@ -38,13 +39,13 @@ def test_an_epoch_has_every_image_once_and_each_epoch_its_own_order() -> None:
 def test_images_and_targets_belong_together() -> None:
     for batch in batches():
         assert torch.equal(batch.targets, batch.indices % 10)
-        assert torch.equal(batch.images, NORMALISE(IMAGES.pixels[batch.indices]))
+        assert torch.equal(batch.images, NORMALISE(in_memory(IMAGES)[batch.indices]))
 
 
 def test_normalisation_is_torchvisions() -> None:
     scaled = v2.functional.to_dtype(IMAGES.pixels, torch.float32, scale=True)
     expected = v2.functional.normalize(scaled, MEAN, STD)
-    torch.testing.assert_close(NORMALISE(IMAGES.pixels), expected)
+    torch.testing.assert_close(NORMALISE(in_memory(IMAGES)), expected)
 
 
 def test_white_is_exactly_one_without_normalisation() -> None:

@@ -21,6 +21,7 @@ from convtrain.data.pixel_file import PixelFile
 from convtrain.data.sources import image_folder
 from convtrain.errors import ConfigError, CorruptDataError
 from tests.conftest import REPOSITORY, Train, compose
+from tests.data.resident import in_memory
 from tests.launch.test_processes import TORCHRUN
 
 SIDE, COUNT = 16, 12
@@ -66,7 +67,9 @@ def test_a_file_gives_the_same_batches_as_memory(root: Path) -> None:
         for left, right in zip(one, other, strict=True):
             assert torch.equal(left.images, right.images)
             assert torch.equal(left.targets, right.targets)
-    assert torch.equal(outside.val.split([2])[0].read(torch.tensor([1])), inside.val.pixels[1:2])
+    assert torch.equal(
+        outside.val.split([2])[0].read(torch.tensor([1])), in_memory(inside.val)[1:2]
+    )
 
 
 def test_a_training_from_a_file_has_the_bits_of_one_from_memory(root: Path, train: Train) -> None:
@@ -126,8 +129,8 @@ def test_processes_of_one_machine_decode_the_images_once(
     monkeypatch.setattr(stored_files, "decode", None)  # whoever decodes now fails
     second = load(root, memory_gib=1.0)
     for splits in (first, second):
-        assert torch.equal(splits.train.pixels, alone.train.pixels)
-        assert torch.equal(splits.test.pixels, alone.test.pixels)
+        assert torch.equal(in_memory(splits.train), in_memory(alone.train))
+        assert torch.equal(in_memory(splits.test), in_memory(alone.test))
 
 
 def test_a_torn_file_is_made_again(root: Path) -> None:

@@ -22,6 +22,7 @@ from convtrain.data.images import Images, divide
 from convtrain.data.sources.image_folder import load
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
 from tests.conftest import compose
+from tests.data.resident import in_memory
 
 OPTIONS: dict[str, Any] = {
     "classes": ["cat", "dog"],
@@ -50,7 +51,7 @@ def test_one_folder_is_divided_and_labels_follow_the_folders(tmp_path: Path) -> 
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [18, 6, 8]
     for part in (splits.train, splits.val, splits.test):
         assert part.pixels.shape[1:] == (3, 16, 16)
-        red = part.pixels[:, 0].float().mean((1, 2)) > 100
+        red = in_memory(part)[:, 0].float().mean((1, 2)) > 100
         assert torch.equal(red, part.labels == 0)
 
 
@@ -67,8 +68,8 @@ def test_each_image_keeps_its_pixels_its_label_and_its_split(tmp_path: Path) -> 
     for name in COLOURS:
         (tmp_path / name).mkdir()
         for index in range(12):
-            pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{index:02d}.jpg")
+            drawn = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(drawn).save(tmp_path / name / f"{index:02d}.jpg")
     everything = datasets.ImageFolder(str(tmp_path), v2.PILToTensor())
     pixels = torch.stack([image for image, _ in everything])
     labels = torch.tensor(everything.targets)
@@ -92,7 +93,7 @@ def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
     state = torch.get_rng_state()
     with_workers = load(root=str(tmp_path), **OPTIONS)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(alone.train.pixels, with_workers.train.pixels)
+    assert torch.equal(in_memory(alone.train), in_memory(with_workers.train))
     (tmp_path / "dog" / "3.png").write_bytes(b"")
     with pytest.raises(CorruptDataError, match=r"dog/3\.png: cannot be decoded") as raised:
         load(root=str(tmp_path), **OPTIONS)
@@ -127,7 +128,7 @@ def test_crop_keeps_the_proportions_and_the_middle(tmp_path: Path) -> None:
     cropped = load(root=str(tmp_path), **{**grey, "resize": "crop"})
     assert (cropped.train.pixels == 200).all()
     stretched = load(root=str(tmp_path), **grey)
-    assert (stretched.train.pixels[:, :, :, 0] == 0).all()
+    assert (in_memory(stretched.train)[:, :, :, 0] == 0).all()
 
 
 def test_large_jpegs_are_decoded_at_a_part_of_their_size_and_look_the_same(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from convtrain.data.sources import image_folder, label_table
 from convtrain.errors import ConfigError, MissingDataError
 from convtrain.use.evaluate import evaluate
 from tests.conftest import Train, compose
+from tests.data.resident import in_memory
 
 OPTIONS: dict[str, Any] = {
     "shape": [3, 8, 8], "resize": "crop", "val_fraction": 0.25, "test_fraction": 0.25,
@@ -52,7 +53,7 @@ def load(file: Path, **options: Any) -> Splits:
 
 def same(left: Splits, right: Splits) -> bool:
     return left.tested == right.tested and all(
-        torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels)
+        torch.equal(in_memory(a), in_memory(b)) and torch.equal(a.labels, b.labels)
         for a, b in zip(left.images, right.images, strict=True)
     )
 
@@ -138,7 +139,7 @@ def test_classes_can_be_chosen_and_ordered(tmp_path: Path) -> None:
     chosen = load(file, classes=["cat", "ant"], divides=False).train
     everything = load(file, divides=False).train
     assert torch.equal(chosen.labels, torch.tensor([1] * 8 + [0] * 8))
-    assert torch.equal(chosen.pixels, everything.pixels[everything.labels != 1])
+    assert torch.equal(in_memory(chosen), in_memory(everything)[everything.labels != 1])
 
 
 def test_any_number_of_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

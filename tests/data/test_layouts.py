@@ -16,6 +16,7 @@ from convtrain.data.images import Splits
 from convtrain.data.sources import image_folder
 from convtrain.errors import ConfigError, MissingDataError
 from tests.conftest import Train, compose
+from tests.data.resident import in_memory
 
 OPTIONS: dict[str, Any] = {
     "shape": [1, 2, 2], "resize": "stretch", "val_fraction": 0.25, "test_fraction": 0.25,
@@ -99,7 +100,7 @@ def test_each_image_goes_where_its_folder_says(
         name = tested if split == "test" else split
         folder = own.get(name, own.get("train", tmp_path))
         for label, class_name in enumerate(TWO):
-            levels = images.pixels[images.labels == label].unique().tolist()
+            levels = in_memory(images)[images.labels == label].unique().tolist()
             assert levels == [grey(folder / class_name)]
 
 
@@ -426,7 +427,7 @@ def test_a_limit_keeps_the_proportions_of_the_classes(uneven: Path) -> None:
 def test_a_limit_follows_from_the_seed_of_the_splits_alone(uneven: Path) -> None:
     def chosen(limit: int = 20, **options: Any) -> set[tuple[int, int]]:
         images = load(uneven, limit=limit, **options).train
-        return set(zip(images.labels.tolist(), images.pixels[:, 0, 0, 0].tolist(), strict=True))
+        return set(zip(images.labels.tolist(), in_memory(images)[:, 0, 0, 0].tolist(), strict=True))
 
     assert chosen() == chosen()
     assert chosen() != chosen(split_seed=1)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -109,7 +109,9 @@ def test_a_cache_file_that_is_too_short_is_made_again(folder: Path, tmp_path: Pa
 def epoch(images: Images, augmentation: Augmentation, **options: Any) -> Tensor:
     """Return the pixels of an epoch of training, in the order of the images."""
     whole = {"batch_size": 4, "seed": 5, "shuffle": True, **options}
-    batches = Batches(images, normalise=torch.clone, augmentation=augmentation, **whole)
+    batches = Batches(
+        images, normalise=cast(Normalisation, torch.clone), augmentation=augmentation, **whole
+    )
     batches.set_epoch(2)
     found = list(batches)
     batches.close()

@@ -22,11 +22,12 @@ from convtrain.errors import (
     TrainingError,
 )
 from tests.conftest import REPOSITORY, compose
+from tests.data.resident import in_memory
 
 SHA256 = "de529e89a4ade1a099f30ea646e31e8924ba3aeb7ab1c1cbe6fc4ba004aea74c"
 """Of pixels and labels of all splits, when scikit-learn's own file was read."""
 
-FRACTIONS = {"val_fraction": 0.25, "split_seed": 0}
+FRACTIONS: dict[str, Any] = {"val_fraction": 0.25, "split_seed": 0}
 
 
 def test_the_digits_are_the_published_ones() -> None:
@@ -43,7 +44,7 @@ def test_digits_are_scikit_learns_divided_without_overlap() -> None:
     parts = (splits.train, splits.val, splits.test)
     assert sum(len(part) for part in parts) == 1797
     original, labels = sklearn_digits(return_X_y=True)
-    grey = torch.cat([part.pixels for part in parts]).flatten(1).float() * 16 / 255
+    grey = torch.cat([in_memory(part) for part in parts]).flatten(1).float() * 16 / 255
     ours = {(*tuple(row), label) for row, label in zip(
         grey.round().int().tolist(),
         torch.cat([part.labels for part in parts]).tolist(),
@@ -80,7 +81,7 @@ def test_synthetic_images_have_the_declared_shape_and_can_be_told_apart() -> Non
     splits = synthetic.load(fill="noise", test_size=30, **options, **FRACTIONS)
     assert splits.train.pixels.shape == (45, 2, 5, 7)
     means = torch.stack(
-        [splits.train.pixels[splits.train.labels == c].float().mean(0) for c in range(3)]
+        [in_memory(splits.train)[splits.train.labels == c].float().mean(0) for c in range(3)]
     )
     distance = (splits.test.pixels.float().unsqueeze(1) - means).square().flatten(2).sum(2)
     assert torch.equal(distance.argmin(1), splits.test.labels)
@@ -111,7 +112,7 @@ def test_idx_files_are_read(tmp_path: Path, name: str, folder: str) -> None:
     pixels = make_mnist(tmp_path, folder)
     splits = torchvision.load(name=name, root=str(tmp_path), download=False, **FRACTIONS)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (32, 8, 40)
-    assert torch.equal(splits.test.pixels[:, 0], torch.from_numpy(pixels).to(torch.uint8))
+    assert torch.equal(in_memory(splits.test)[:, 0], torch.from_numpy(pixels).to(torch.uint8))
     assert torch.equal(splits.test.labels, torch.arange(40) % 4)
 
 
@@ -136,7 +137,7 @@ def test_cifar10_is_read_channels_first(tmp_path: Path, monkeypatch: pytest.Monk
     rows = make_cifar10(tmp_path, monkeypatch)
     splits = torchvision.load(name="cifar10", root=str(tmp_path), download=False, **FRACTIONS)
     expected = torch.from_numpy(rows).view(-1, 3, 32, 32)
-    assert torch.equal(splits.test.pixels, expected)
+    assert torch.equal(in_memory(splits.test), expected)
     assert len(splits.train) + len(splits.val) == 100
 
 
@@ -171,7 +172,9 @@ def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         split_list[split] = ["", path.name, calculate_md5(path)]
     monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
     splits = torchvision.load(name="svhn", root=str(tmp_path), download=False, **FRACTIONS)
-    assert torch.equal(splits.test.pixels, torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy()))
+    assert torch.equal(
+        in_memory(splits.test), torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy())
+    )
     assert splits.test.labels[:2].tolist() == [0, 1]
 
 

@@ -99,7 +99,8 @@ def test_images_labels_and_splits_are_those_of_the_files(
     write, typed, sizes, last = WRITTEN[name]
     write(tmp_path, monkeypatch)
     config = compose("data=torchvision", f"data.name={name}", f"data.root={tmp_path}", *typed)
-    splits: Splits = config.data.build()
+    splits = config.data.build()
+    assert isinstance(splits, Splits)
     assert [len(images) for images in splits.images] == sizes
     for images in splits.images:
         assert levels(images) == images.labels.tolist()
@@ -114,14 +115,16 @@ def test_other_targets_of_a_dataset_have_other_classes(
 ) -> None:
     write_pets(tmp_path, monkeypatch)
     typed = ("data=torchvision", "data.name=OxfordIIITPet", "data.target_types=binary-category")
-    splits: Splits = compose(*typed, f"data.root={tmp_path}").data.build()
+    splits = compose(*typed, f"data.root={tmp_path}").data.build()
+    assert isinstance(splits, Splits)
     assert splits.classes == ["Cat", "Dog"]
     assert splits.test.labels.tolist() == [label % 2 for label in levels(splits.test)]
 
 
 def built(root: Path, *typed: str) -> Splits:
     config = compose("data=torchvision", "data.name=EuroSAT", f"data.root={root}", *typed)
-    splits: Splits = config.data.build()
+    splits = config.data.build()
+    assert isinstance(splits, Splits)
     return splits
 
 

@@ -121,7 +121,7 @@ def test_a_model_on_the_gpu_is_a_model(tmp_path: Path) -> None:
     models = []
     for style in ("nn", "functional"):
         torch.manual_seed(0)
-        models.append(convtrain.build_model(NETWORK, SHAPE, style=style).cuda())  # type: ignore[arg-type]
+        models.append(convtrain.build_model(NETWORK, SHAPE, style=style).cuda())
     images = torch.randn(4, *SHAPE, device="cuda")
     assert isinstance(models[0], nn.Module)
     assert torch.equal(models[0](images), models[1](images))

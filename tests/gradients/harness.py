@@ -127,7 +127,7 @@ def by_hand(
             for name, gradient in used.items():
                 before = named[name].double().norm()
                 velocity[name] = momentum * velocity.get(name, 0) + gradient
-                named[name] -= lr * velocity[name]
+                named[name].sub_(lr * velocity[name])
                 ratios[name] = ((lr * velocity[name]).double().norm() / before).item()
         mean = sum(losses) / len(losses)
         yield Step(summed, total, norm_of(used), mean, len(part), ratios)

@@ -283,7 +283,7 @@ def test_odd_records_are_drawn(
     tmp_path: Path, norms: list[list[float]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = shown(capsys, write(tmp_path / "run", norms, ["w"]))
-    assert rows(printed)["w"][0] == short(np.float32(norms[0][0]))
+    assert rows(printed)["w"][0] == short(float(np.float32(norms[0][0])))
 
 
 # --- CSV ------------------------------------------------------------------------------------------

@@ -233,8 +233,8 @@ def test_several_machines_want_somebody_who_starts_them() -> None:
 @pytest.mark.parametrize("name", ["configuration", "code", "data"])
 def test_the_first_rank_that_differs_is_named_with_what_differs(name: str) -> None:
     facts = {"configuration": "a", "code": "b", "data": "c"}
-    settings = {"optimizer.lr": 0.1, "seed": 1}
-    theirs = {**settings, "optimizer.lr": 0.2} if name == "configuration" else settings
+    settings = {"optimizer.lr": "0.1", "seed": "1"}
+    theirs = {**settings, "optimizer.lr": "0.2"} if name == "configuration" else settings
     assert difference([facts, facts], [settings, settings]) is None
     line = difference([facts, facts, {**facts, name: "other"}], [settings, settings, theirs])
     assert line is not None

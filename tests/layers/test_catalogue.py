@@ -59,7 +59,7 @@ def test_a_twin_starts_with_its_layers_inputs(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.module.__name__)
 def test_inferred_arguments_are_arguments(entry: Entry) -> None:
-    signatures = [inspect.signature(base.__init__) for base in entry.module.__mro__]
+    signatures = [inspect.signature(base) for base in entry.module.__mro__]
     known = {name for signature in signatures for name in signature.parameters}
     assert set(entry.infer) <= known
 

@@ -15,7 +15,7 @@ from tests.layers.cases import CASES, Case
 from tests.layers.parity import DTYPES, Trace, check, differences, trace
 
 SLOW = pytest.mark.slow
-EVERY = [
+EVERY: list[Any] = [
     pytest.param(module, case, id=f"{module.__name__}-{i}")
     for module, cases in CASES.items()
     for i, case in enumerate(cases)
@@ -101,7 +101,7 @@ def test_compiled_it_computes_what_torch_nn_does(module: type[nn.Module], index:
     case = CASES[module][index]
     torch.manual_seed(0)
     one = case.make(module).eval()
-    other = torch.compile(functionalize(copy.deepcopy(one)))
+    other: Any = torch.compile(functionalize(copy.deepcopy(one)))
     traces = [trace(model, case, torch.float32) for model in (one, other)]
     assert [traced.error for traced in traces] == [None, None]
     for name, expected in traces[0].tensors.items():

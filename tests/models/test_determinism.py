@@ -1,6 +1,7 @@
 """``trainer.deterministic=true`` on a GPU: what has no deterministic backward pass is refused."""
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
@@ -77,10 +78,10 @@ def test_the_run_is_refused_before_it_begins_where_the_device_is_a_gpu(
 @pytest.mark.parametrize(
     ("size", "output"), [((8, 8), 3), ((2, 2), 3), ((7, 5), (3, 2)), ((6, 6), 1)], ids=str
 )
-def test_each_maximum_gets_its_gradient_back(size: tuple[int, int], output: object) -> None:
+def test_each_maximum_gets_its_gradient_back(size: tuple[int, int], output: Any) -> None:
     for shape in ((2, 3, *size), (3, *size)):
         images = torch.randn(shape, requires_grad=True)
-        pooled, indices = F.adaptive_max_pool2d(images, output, return_indices=True)  # type: ignore[arg-type]
+        pooled, indices = F.adaptive_max_pool2d(images, output, return_indices=True)
         gradient = torch.randn_like(pooled)
         (expected,) = torch.autograd.grad(pooled, images, gradient)
         torch.testing.assert_close(_pool_backward(gradient, images, indices), expected)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_hooks_and_replaced_forwards_are_refused_rather_than_lost() -> None:
     with pytest.raises(NetworkError, match="0: Linear has hooks"):
         functionalize(hooked)
     replaced = nn.Sequential(nn.Linear(2, 2))
-    replaced[0].forward = torch.relu  # type: ignore[assignment]
+    replaced[0].forward = torch.relu
     with pytest.raises(NetworkError, match="0: Linear has a forward of its own"):
         functionalize(replaced)
 
@@ -181,6 +182,10 @@ def test_new_tensors_in_place_of_old_are_used(convnet: FunctionalModel) -> None:
     assert not convnet(images.double()).any()
 
 
+def _note(names: list[str], name: str, output: object) -> None:
+    names.append(name)
+
+
 def test_every_layer_of_a_transformer_is_observed() -> None:
     module = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     model = functionalize(copy.deepcopy(module))
@@ -191,7 +196,7 @@ def test_every_layer_of_a_transformer_is_observed() -> None:
         seen.append(names)
         with (
             torch.no_grad(),
-            observe_outputs(candidate, lambda name, _, names=names: names.append(name)),
+            observe_outputs(candidate, partial(_note, names)),
         ):
             candidate(rows)
     assert seen[0] == seen[1] != []

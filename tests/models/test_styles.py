@@ -74,7 +74,12 @@ def test_the_functional_style_holds_parameters_and_no_layers() -> None:
 
 def test_the_nn_style_is_a_tree_of_torch_modules() -> None:
     model = convtrain.build_model(declared("convnet"), SHAPE, style="nn")
-    assert [type(m).__name__ for m in model][:4] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    assert [type(m).__name__ for m in model.children()][:4] == [
+        "Conv2d",
+        "BatchNorm2d",
+        "ReLU",
+        "MaxPool2d",
+    ]
     assert "batch_norm2d_1.running_mean" in model.state_dict()
 
 

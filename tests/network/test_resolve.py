@@ -120,7 +120,7 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(mode: str) -> 
     drawn = []
     for style in ("nn", "functional"):
         layer = {"StochasticDepth": {"p": 0.25, "mode": mode}}
-        model = convtrain.build_model([layer], SHAPE, style=style)  # type: ignore[arg-type]
+        model = convtrain.build_model([layer], SHAPE, style=style)
         torch.manual_seed(0)
         drawn.append(torch.cat([model(ones) for _ in range(1 if mode == "row" else 1000)]))
         assert torch.equal(model.eval()(ones), ones)

@@ -144,7 +144,7 @@ def test_the_page_of_a_sweep(
                 accuracy = 0.9 + seed / 100 - number / 50
                 run.finish(
                     {"val/acc": accuracy, "wall_time_seconds": 75.0, "gradients": ["a" * 90]}
-                )  # type: ignore[typeddict-item]
+                )
                 run.report.write_text("<!doctype html><title>report</title>")
     record = {"jobs": 9, "metric": "val/acc", "command": f"python train.py -m network={INJECTED}"}
     (tmp_path / "sweep.json").write_text(json.dumps(record))

@@ -100,7 +100,7 @@ def test_ticks_are_round_numbers(low: float, high: float, log: bool, expected: s
 def test_few_or_odd_values_are_drawn_too(values: list[float]) -> None:
     for y in (Axis("y"), Axis("y", log=True), Axis("y", percent=True)):
         for kind in ("line", "dots", "bars", "means"):
-            page = drawn(Series("a", range(len(values)), values, kind=kind), x=Axis("x"), y=y)  # type: ignore[arg-type]
+            page = drawn(Series("a", range(len(values)), values, kind=kind), x=Axis("x"), y=y)
             assert "nan" not in "".join(page.attributes("d") + page.attributes("style"))
     heat_map("t", np.array([values or [0.0]]), Axis("x"), Axis("y"), label="v", log=True)
 

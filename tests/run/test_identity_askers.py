@@ -179,12 +179,13 @@ def test_all_who_ask_agree(
     first, second = Run("logs/runs/net/first"), leave(tmp_path / "second", pair.second)
     value = functools.reduce(lambda node, key: node[key], pair.key.split("."), plain(pair.second))
 
+    stored: Any = OmegaConf.to_container(read_config(second))
     same = {
         "Run": first.same_as(pair.second),
         "hash": digest(pair.first) == digest(pair.second),
         "sweep": is_skipped_by_a_sweep(first, pair.second),
         "diff": not list(config_rows(first, second)),
-        "rerun": first.same_as(OmegaConf.to_container(read_config(second))),
+        "rerun": first.same_as(stored),
     }
     assert len(set(same.values())) == 1, same
     result = first.result.rename(tmp_path / "result.json")

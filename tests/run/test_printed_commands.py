@@ -21,10 +21,11 @@ from convtrain.command.configure import configure_command
 from convtrain.config.schema import Config
 from convtrain.process.signals import NAMES, Interrupted, Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 from tests.command.typed import check
 from tests.conftest import REPOSITORY, slow_but
 
-RESULT = {
+RESULT: Result = {
     "test/acc": 0.5, "test/loss": 1.0, "val/acc": 0.5, "val/loss": 1.0, "images_per_second": 1.0,
     "data_share_of_time": 0.1, "wall_time_seconds": 1.0, "steps": 21, "epochs": 1,
     "recorder": {"bytes": 1, "share_of_time": 0.1},
@@ -63,7 +64,7 @@ class Typed:
 
     def train(
         self, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals, **_: Any
-    ) -> dict[str, Any]:
+    ) -> Result:
         run = Run(run_dir)
         run.begin(config, overrides, {"threads": 1})
         run.checkpoints.mkdir(exist_ok=True)

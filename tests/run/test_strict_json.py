@@ -42,7 +42,8 @@ def test_what_is_written_is_json_and_comes_back(value: dict[str, Any]) -> None:
 def test_nan_is_null_with_a_word() -> None:
     text = to_json({"loss": math.nan})
     assert strict(text) == {"loss": None, "not_finite": [["loss", "nan"]]}
-    assert math.isnan(from_json(text)["loss"])
+    found: Any = from_json(text)
+    assert math.isnan(found["loss"])
 
 
 def test_a_training_whose_loss_is_infinite_leaves_json(

@@ -76,7 +76,7 @@ class Sweep:
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Return status, stdout and stderr."""
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, new_session=False, **environment)
         try:
             out, err = process.communicate(timeout=300)
         finally:

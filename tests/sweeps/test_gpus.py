@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,10 +56,10 @@ def test_a_third_process_waits_until_one_of_two_has_died(tmp_path: Path) -> None
         process = context.Process(target=_worker, args=(tmp_path, theirs), daemon=True)
         process.start()
         workers.append((process, ours))
-    ready = multiprocessing.connection.wait([pipe for _, pipe in workers], timeout=60)
+    ready: list[Any] = multiprocessing.connection.wait([pipe for _, pipe in workers], timeout=60)
     while len(ready) < 2:
         ready = multiprocessing.connection.wait([pipe for _, pipe in workers], timeout=60)
-    taken = {pipe: pipe.recv() for pipe in ready}  # type: ignore[union-attr]
+    taken = {pipe: pipe.recv() for pipe in ready}
     assert sorted(taken.values()) == ["7", "8"]
     (waiting,) = (pipe for _, pipe in workers if pipe not in taken)
     assert not waiting.poll(0.5)

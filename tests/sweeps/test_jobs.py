@@ -16,12 +16,13 @@ from convtrain.config.schema import Config
 from convtrain.errors import TrainingError
 from convtrain.process.signals import Signals
 from convtrain.run.directory import Run
+from convtrain.run.result import Result
 from convtrain.sweeps.callback import begin_sweep
 from convtrain.sweeps.jobs import JobSkippedError, NotStartedError, train_unless_done
 from convtrain.sweeps.stopping import FILE
 from tests.conftest import REPOSITORY, compose_once
 
-RESULT = {"val/acc": 0.5, "wall_time_seconds": 1.0}
+RESULT: Result = {"val/acc": 0.5, "wall_time_seconds": 1.0}
 
 
 class Trainings:
@@ -33,7 +34,7 @@ class Trainings:
 
     def __call__(
         self, config: Config, run_dir: Path, overrides: Sequence[str], signals: Signals
-    ) -> dict[str, Any]:
+    ) -> Result:
         run = Run(run_dir)
         self.configs.append(config)
         run.begin(config, overrides, {})
@@ -44,7 +45,7 @@ class Trainings:
         return RESULT
 
 
-def once(train: Trainings, folder: Path, *overrides: str, job: str = "0") -> dict[str, Any]:
+def once(train: Trainings, folder: Path, *overrides: str, job: str = "0") -> Result:
     return train_unless_done(train, compose_once(*overrides), folder / job, overrides, Signals())
 
 
@@ -219,7 +220,7 @@ def test_how_many_jobs_share_the_machine(
     from omegaconf import OmegaConf
 
     monkeypatch.setattr("convtrain.command.sweep.cores", lambda: 5)
-    hydra = OmegaConf.create({"launcher": launcher, "sweeper": {}})
+    hydra: Any = OmegaConf.create({"launcher": launcher, "sweeper": {}})
     assert jobs_at_once(hydra, jobs, gpus) == expected
     hydra.sweeper = {"n_jobs": 1}  # a search that proposes one at a time
     assert jobs_at_once(hydra, jobs, gpus) == 1

@@ -50,7 +50,7 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_goes_on(
 ) -> None:
     sweep = Sweep(tmp_path)
     arguments = ("seed=1,2", f"hydra/launcher={launcher}", "hydra.launcher.gpus_per_node=null")
-    process = sweep.start(*arguments, *LONG, **cluster)
+    process = sweep.start(*arguments, *LONG, new_session=False, **cluster)
     try:
         preempt(sweep, "1")
         out, err = process.communicate(timeout=200)
@@ -81,7 +81,7 @@ def test_the_command_may_end_while_the_scheduler_goes_on(
 ) -> None:
     sweep = Sweep(tmp_path)
     arguments = ("seed=1,2", "hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=null")
-    process = sweep.start(*arguments, *LONG, **cluster)
+    process = sweep.start(*arguments, *LONG, new_session=False, **cluster)
     try:
         wait_until(lambda: len({s["job"] for s in sweep.steps()}) == 2)
         process.send_signal(signal.SIGTERM)

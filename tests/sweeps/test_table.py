@@ -92,7 +92,7 @@ def test_the_command_of_a_row_is_what_its_jobs_were(
         for row in csv.DictReader(file):
             arguments = shlex.split(row["command"])[2:]
             config = compose(*arguments)
-            assert config.optimizer.lr == float(row["optimizer.lr"])  # type: ignore[union-attr]
+            assert config.optimizer.lr == float(row["optimizer.lr"])
             assert config.seed == int(row["seed"])
 
 

@@ -56,16 +56,18 @@ CHANGES: tuple[Callable[[Parts], None], ...] = (add, delete, swap, relabel, redr
 
 
 def in_memory(parts: Parts, folder: Path) -> Splits:
-    return Splits(*(Images(pixels, labels) for pixels, labels in parts))
+    train, val, test = (Images(pixels, labels) for pixels, labels in parts)
+    return Splits(train, val, test)
 
 
 def in_a_file(parts: Parts, folder: Path) -> Splits:
     folder.mkdir()
-    images = []
+    found: list[Images] = []
     for name, (pixels, labels) in zip(("train", "val", "test"), parts, strict=True):
         pixels.numpy().astype(np.uint8).tofile(folder / name)
-        images.append(Images(PixelFile(folder / name, SHAPE), labels))
-    return Splits(*images)
+        found.append(Images(PixelFile(folder / name, SHAPE), labels))
+    train, val, test = found
+    return Splits(train, val, test)
 
 
 @pytest.mark.parametrize("held", [in_memory, in_a_file])

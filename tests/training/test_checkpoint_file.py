@@ -32,7 +32,7 @@ from convtrain.training.checkpoint_file import load_checkpoint, newest_good, sav
 from tests.conftest import REPOSITORY
 from tests.training.forged import Payload, forge
 
-PLAIN: dict[str, Any] = {
+PLAIN: dict[Any, Any] = {
     "state_dict": OrderedDict(weight=torch.arange(6.0).view(2, 3), half=torch.ones(2).bfloat16()),
     "numbers": [1, 2.5, True, None, 1 + 2j, float("inf")],
     "texts": ("text", b"bytes", {"a", "b"}),
@@ -60,11 +60,11 @@ def test_torch_alone_reads_what_was_saved(tmp_path: Path) -> None:
         torch.load(path, weights_only=True, mmap=True),
         load_checkpoint(path),
     ):
-        assert list(loaded) == list(PLAIN)
+        found: dict[Any, Any] = loaded
+        assert list(found) == list(PLAIN)
         torch.testing.assert_close(loaded["state_dict"], PLAIN["state_dict"], rtol=0, atol=0)
-        assert [loaded[k] for k in ("numbers", "texts", "kinds", 7)] == [
-            PLAIN[k] for k in ("numbers", "texts", "kinds", 7)
-        ]
+        for key in ("numbers", "texts", "kinds", 7):
+            assert found[key] == PLAIN[key]
     assert names(path.parent) == ["a.ckpt"]
 
 
@@ -110,11 +110,11 @@ def test_what_is_no_plain_container_is_named_and_not_written(
 
 
 def test_an_attribute_of_a_tensor_or_a_state_dict_is_looked_at_too(tmp_path: Path) -> None:
-    tensor, state = torch.ones(1), OrderedDict(a=1)
-    tensor.where, state.where = Path("x"), Path("x")  # type: ignore[attr-defined]
-    for content in ({"w": tensor}, {"w": state}):
+    holders: list[Any] = [torch.ones(1), OrderedDict(a=1)]
+    for holder in holders:
+        holder.where = Path("x")
         with pytest.raises(TrainingError, match=r"w\.where is a pathlib"):
-            save_checkpoint(content, tmp_path / "a.ckpt")
+            save_checkpoint({"w": holder}, tmp_path / "a.ckpt")
     model = nn.BatchNorm1d(3)
     save_checkpoint({"state_dict": model.state_dict()}, tmp_path / "a.ckpt")
     assert load_checkpoint(tmp_path / "a.ckpt")["state_dict"]._metadata[""]["version"] == 2

@@ -57,7 +57,7 @@ SKEWED = (
 
 
 def weighted(name: str, **settings: Any) -> ClassWeighted:
-    chosen = TypeAdapter(Loss).validate_python({"name": name, **settings})
+    chosen: Any = TypeAdapter(Loss).validate_python({"name": name, **settings})
     return ClassWeighted(chosen.build(), torch.tensor(WEIGHTS, dtype=torch.float64))
 
 
@@ -126,10 +126,11 @@ def test_a_weighted_loss_is_the_one_by_hand(name: str, mixed: bool) -> None:
 def test_a_mixed_batch_counts_both_classes_with_their_weights(mixture: str) -> None:
     """Each image is of one level, so that the level of a mixture tells how much of each it has."""
     levels = torch.arange(COUNT, dtype=torch.uint8) * 20
+    alphas: dict[str, Any] = {mixture: 1.0}
     pixels = levels.view(-1, 1, 1, 1).expand(COUNT, 1, 8, 8).contiguous()
     loader = Batches(
         Images(pixels, CLASSES), batch_size=COUNT, normalise=Normalisation([0.0], [1.0]),
-        augmentation=Augmentation(**{mixture: 1.0}), classes=4, shuffle=True, seed=2,
+        augmentation=Augmentation(**alphas), classes=4, shuffle=True, seed=2,
     )  # fmt: skip
     (batch,) = loader
     loss, expected = weighted("cross_entropy", label_smoothing=0.1), 0.0

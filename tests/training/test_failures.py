@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from convtrain.data.batches import Batches
+from convtrain.data.batches import Batch, Batches
 from convtrain.errors import ConfigError, NetworkError, TrainingError
 from convtrain.gradients import load
 from convtrain.training.callbacks.progress_bar import RunProgress
@@ -37,7 +37,7 @@ def test_weights_that_are_lost_end_the_training_and_are_never_saved(
 ) -> None:
     loss_and_logits = Task.loss_and_logits
 
-    def poisoned(self: Task, batch: object, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def poisoned(self: Task, batch: Batch, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         loss, scores = loss_and_logits(self, batch, batch_idx)
         return (loss * float("nan") if self.global_step == 5 else loss), scores
 

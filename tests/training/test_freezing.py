@@ -65,7 +65,7 @@ def plain_loop(*overrides: str) -> tuple[dict[str, Tensor], list[dict[str, float
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(batch.images), batch.targets).backward()
             trained = [(n, p) for n, p in model.named_parameters() if p.grad is not None]
-            recorded.append({n: float(p.grad.norm()) for n, p in trained})  # type: ignore[union-attr]
+            recorded.append({n: float(p.grad.norm()) for n, p in trained})
             clip_grad_norm_([p for _, p in trained], 1)
             optimizer.step()
             schedule.step()
@@ -157,7 +157,7 @@ def test_the_head_of_torchvisions_models(name: str, head: str) -> None:
     with torch.device("meta"):
         model = models.get_model(name, weights=None, num_classes=7)
     assert head_of(model) == (head,)
-    assert model.get_submodule(head).weight.shape[0] == 7  # type: ignore[union-attr,index]
+    assert model.get_submodule(head).weight.shape[0] == 7
 
 
 def test_the_head_of_other_models() -> None:

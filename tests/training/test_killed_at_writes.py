@@ -3,12 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from convtrain import pipeline
+from convtrain.run.result import Result
 from tests.conftest import compose
 from tests.killing import calling_at_writes, killed_at_write
 from tests.training.test_resume import record, rows
@@ -27,7 +27,7 @@ PAGE = ("report.html", "evaluations/test-mistakes.npz")
 """Written after the run is finished; the command ``report`` makes the page again."""
 
 
-def train(run: Path) -> dict[str, Any]:
+def train(run: Path) -> Result:
     saved = (run / "checkpoints" / "last.ckpt").is_file()
     return pipeline.train(compose(f"resume={run}") if saved else compose(*TINY), run)
 

@@ -124,8 +124,12 @@ def torch_rates(make: Any, steps: int = 60) -> list[float]:
 
 @pytest.mark.parametrize("anneal", ["cos", "linear"])
 @pytest.mark.parametrize("pct_start", [0.3, 0.05])
-def test_onecycle_is_torchs(anneal: str, pct_start: float) -> None:
-    settings = {"pct_start": pct_start, "div_factor": 20.0, "final_div_factor": 100.0}
+def test_onecycle_is_torchs(anneal: Any, pct_start: float) -> None:
+    settings: dict[str, Any] = {
+        "pct_start": pct_start,
+        "div_factor": 20.0,
+        "final_div_factor": 100.0,
+    }
     expected = torch_rates(
         lambda o: OneCycleLR(
             o, 0.5, total_steps=60, anneal_strategy=anneal, cycle_momentum=False, **settings
@@ -153,7 +157,7 @@ def test_linear_is_torchs(final: float) -> None:
 @pytest.mark.parametrize("power", [0.9, 2.0])
 def test_polynomial_is_torchs(power: float) -> None:
     expected = torch_rates(lambda o: PolynomialLR(o, 60, power=power))
-    settings = {"power": power, "final_fraction": 0.0, "warmup_epochs": 0.0}
+    settings: dict[str, Any] = {"power": power, "final_fraction": 0.0, "warmup_epochs": 0.0}
     assert rates("polynomial", **settings) == pytest.approx(expected)
     ends_above = rates("polynomial", **{**settings, "final_fraction": 0.1})
     assert ends_above == pytest.approx([0.05 + 0.9 * rate for rate in expected])
@@ -172,7 +176,12 @@ def test_cosine_restarts_are_torchs(t_0: float, t_mult: int) -> None:
     expected = torch_rates(
         lambda o: CosineAnnealingWarmRestarts(o, round(10 * t_0), t_mult, eta_min=0.05)
     )
-    settings = {"t_0": t_0, "t_mult": t_mult, "final_fraction": 0.1, "warmup_epochs": 0.0}
+    settings: dict[str, Any] = {
+        "t_0": t_0,
+        "t_mult": t_mult,
+        "final_fraction": 0.1,
+        "warmup_epochs": 0.0,
+    }
     assert rates("cosine_restarts", **settings) == pytest.approx(expected)
 
 
@@ -203,7 +212,7 @@ def test_a_longer_training_follows_the_longer_schedule(name: str) -> None:
         ("exponential", {"gamma": 0.5}),
     ],
 )
-def test_warm_up_rises_linearly_and_then_hands_over(name: str, settings: dict[str, float]) -> None:
+def test_warm_up_rises_linearly_and_then_hands_over(name: str, settings: dict[str, Any]) -> None:
     seen = rates(name, warmup_epochs=1.0, **settings)
     assert seen[:10] == pytest.approx([0.5 * (i + 1) / 11 for i in range(10)])
     assert seen[10] == pytest.approx(0.5)

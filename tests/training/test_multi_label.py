@@ -39,7 +39,8 @@ def labelled_quadrants(count: int, seed: int) -> Images:
 def test_a_network_learns_labels_and_its_accuracy_is_torchmetrics(
     loss: str, tmp_path: Path
 ) -> None:
-    splits = Splits(*(labelled_quadrants(n, seed=n) for n in (400, 100, 101)))
+    train, val, test = (labelled_quadrants(n, seed=n) for n in (400, 100, 101))
+    splits = Splits(train, val, test)
     overrides = ("data=synthetic", "data.shape=[3,8,8]", "data.num_classes=4", "trainer=cpu",
                  "network.layers=[Flatten,{Linear:{out_features:4}}]", "trainer.max_epochs=5",
                  "data.batch_size=20", "augment.mixup=0.5", "optimizer.lr=0.05",

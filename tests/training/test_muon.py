@@ -73,7 +73,7 @@ def test_filters_are_matrices_and_vectors_have_adamw(layout: Any, fused: bool) -
     for p, wanted in zip(params, expected(), strict=True):
         # The fused kernel rounds otherwise; match_rms_adamw's product with lr may, too.
         tolerance = {"rtol": 1e-5, "atol": 1e-7} if fused else {"rtol": 0, "atol": 0}
-        torch.testing.assert_close(p.detach(), wanted, **tolerance)  # type: ignore[arg-type]
+        torch.testing.assert_close(p.detach(), wanted, **tolerance)
     assert params[0].is_contiguous(memory_format=layout)
 
 

@@ -70,7 +70,8 @@ def test_each_tested_image_has_a_row_with_what_the_model_says(tmp_path: Path) ->
 
 
 def test_images_with_several_labels_have_lists(tmp_path: Path) -> None:
-    splits = Splits(*(labelled_quadrants(n, seed=n) for n in (40, 10, 11)))
+    train, val, test = (labelled_quadrants(n, seed=n) for n in (40, 10, 11))
+    splits = Splits(train, val, test)
     overrides = ("data=synthetic", "data.shape=[3,8,8]", "data.num_classes=4", "loss=bce",
                  "network.layers=[Flatten,{Linear:{out_features:4}}]",
                  "data.batch_size=20")  # fmt: skip

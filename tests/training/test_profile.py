@@ -67,7 +67,7 @@ def test_the_layer_that_waits_is_named(style: str, monkeypatch: pytest.MonkeyPat
             return values.clone()
 
         @staticmethod
-        def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        def backward(context: Any, gradient: Tensor) -> Tensor:
             time.sleep(WAIT)
             return gradient
 
@@ -84,11 +84,11 @@ def test_the_layer_that_waits_is_named(style: str, monkeypatch: pytest.MonkeyPat
             time.sleep(WAIT)
 
     with profile.observe_outputs(model, delay), contextlib.redirect_stdout(io.StringIO()):
-        clock.on_train_batch_start(None, task, None, profile.FIRST_TIMED_BATCH + 2)  # type: ignore[arg-type]
+        clock.on_train_batch_start(None, task, None, profile.FIRST_TIMED_BATCH + 2)
         loss = task(torch.randn(4, 3, 16, 16)).sum()
-        clock.on_before_backward(None, task, loss)  # type: ignore[arg-type]
+        clock.on_before_backward(None, task, loss)
         loss.backward()
-        clock.on_after_backward(None, task)  # type: ignore[arg-type]
+        clock.on_after_backward(None, task)
     assert list(clock.forward) == [layer for layer in dict.fromkeys(calls) if "." not in layer]
     assert max(clock.forward, key=lambda layer: clock.forward[layer]) == slow
     assert clock.forward[slow][0] >= WAIT

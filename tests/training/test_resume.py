@@ -19,6 +19,7 @@ from convtrain.config.groups.trainer import Trainer
 from convtrain.errors import MissingDataError
 from convtrain.gradients import load
 from convtrain.process.signals import Interrupted, Signals
+from convtrain.run.result import Result
 from convtrain.training.position import Position, saved_position
 from tests.conftest import REPOSITORY, compose, compose_once, slow_but
 from tests.killing import PLACES, nth_call, recorded, train_until_killed
@@ -96,7 +97,7 @@ def assert_same_bits(left: Any, right: Any, where: str = "checkpoint") -> None:
         assert left == right or (left != left and right != right), f"{where}: {left}, {right}"
 
 
-def kept(result: dict[str, Any]) -> dict[str, Any]:
+def kept(result: Result) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key not in NOT_THE_RUNS}
 
 
@@ -389,7 +390,7 @@ def test_a_killed_run_with_transforms_of_ones_own_ends_as_one_never_killed(
         assert whole.check_killed(place, number)
 
 
-OWN = {
+OWN_CODE = {
     f"a layer of one's own, {style}": (
         "trust=[tests]",
         f"model={style}",
@@ -406,7 +407,7 @@ OWN = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", OWN.values(), ids=OWN)
+@pytest.mark.parametrize("overrides", OWN_CODE.values(), ids=OWN_CODE)
 def test_a_killed_run_of_ones_own_code_ends_as_one_never_killed(
     overrides: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ def written(folder: Path, name: str) -> list[str]:
         parts = {"train": slice(0, 60), "test": slice(60, 72)}
         arrays = {f"{split}_images": pixels[part] for split, part in parts.items()}
         labelled = {f"{split}_labels": labels[part] for split, part in parts.items()}
-        np.savez(folder / "a.npz", **arrays, **labelled)
+        np.savez(folder / "a.npz", allow_pickle=False, **arrays, **labelled)
         return [f"data.file={folder / 'a.npz'}"]
     rows = ["path,label,split"]
     for index, image in enumerate(pixels):

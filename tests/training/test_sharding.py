@@ -71,7 +71,7 @@ def test_whole_weights_are_loaded_into_a_divided_model(mesh: Any, tmp_path: Path
 
 def test_a_whole_gradient_is_divided_as_its_parameter_is(mesh: Any) -> None:
     model = divided(mesh)
-    parameter = next(model.parameters())
+    parameter: Any = next(model.parameters())
     whole = torch.randn(parameter.shape)
     parameter.grad = divided_like(parameter, whole)
     assert isinstance(parameter.grad, DTensor)

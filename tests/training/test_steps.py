@@ -12,6 +12,7 @@ from convtrain.assembly import make_data, make_model, make_task
 from convtrain.data.batches import Batch
 from convtrain.data.module import ImageData
 from tests.conftest import QUICK, compose
+from tests.data.resident import in_memory
 
 
 class Recorder(pl.Callback):
@@ -44,7 +45,7 @@ class Recorder(pl.Callback):
         self.after.append({n: p.detach().clone() for n, p in named})
 
 
-def run(*overrides: str, **trainer: Any) -> tuple[Recorder, pl.Trainer]:
+def run(*overrides: str, **trainer: Any) -> tuple[Recorder, Any]:
     config = compose(*QUICK, *overrides)
     pl.seed_everything(config.seed, verbose=False)
     data, model = make_data(config), make_model(config)
@@ -129,7 +130,7 @@ def test_accumulated_batches_are_the_large_batch(
     ):
         model.load_state_dict(before)
         model.zero_grad()
-        pixels = data.normalise(data.splits.train.pixels[indices])
+        pixels = data.normalise(in_memory(data.splits.train)[indices])
         loss = nn.functional.cross_entropy(model(pixels), data.splits.train.labels[indices])
         loss.backward()
         for name, parameter in model.named_parameters():

@@ -43,9 +43,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def custom(group: object, place: str, target: str, **arguments: object) -> Any:
+def custom(group: Any, place: str, target: str, **arguments: object) -> Any:
     declared = {"name": "custom", "_target_": target, **arguments}
-    made: Any = TypeAdapter(group).validate_python(declared)  # type: ignore[var-annotated]
+    made: Any = TypeAdapter(group).validate_python(declared)
     made.place(place, [])
     return made
 

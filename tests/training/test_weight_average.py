@@ -112,7 +112,7 @@ def test_validation_and_test_measure_the_average(averaged: Path, bare: Bare) -> 
         with torch.no_grad():
             loss = cross_entropy(model.eval()(pixels), images.labels).item()
         assert result[f"{split}/loss"] == pytest.approx(loss, rel=1e-6)
-        assert result[f"{split}/loss"] != pytest.approx(bare.result[f"{split}/loss"], rel=1e-3)  # type: ignore[literal-required]
+        assert result[f"{split}/loss"] != pytest.approx(bare.result[f"{split}/loss"], rel=1e-3)
 
 
 def test_what_uses_a_run_uses_the_average(averaged: Path, bare: Bare, tmp_path: Path) -> None:

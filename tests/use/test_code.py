@@ -79,7 +79,7 @@ def check_bits(config: Config, style: Any, *, same_start: bool = True) -> Code:
     assert same_start == all(torch.equal(start[key], own[key]) for key in own)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.01 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)
     written.load_state_dict(code.rename(model.state_dict()))
     images = torch.randn(3, *config.data.shape)
     theirs, ours = results(model, images), results(written, images)

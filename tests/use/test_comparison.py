@@ -36,7 +36,7 @@ def leave_run(
         text += f"{end},{epoch},,,{2 * rate / end},,,,\n"
     (folder / "metrics.csv").write_text(text + ("" if finished else "9,,0.12"))
     if finished:
-        run.finish({**last, "steps": epochs * STEPS_PER_EPOCH, "epochs": epochs})  # type: ignore[typeddict-item]
+        run.finish({**last, "steps": epochs * STEPS_PER_EPOCH, "epochs": epochs})
     return last
 
 

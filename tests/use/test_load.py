@@ -215,11 +215,12 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(folder: Path, tmp_path: Path
 
 
 def test_what_cannot_be_chosen_is_one_line(folder: Path, tmp_path: Path) -> None:
-    for options, error, line in (
+    wrong: tuple[tuple[dict[str, Any], type[ConvtrainError], str], ...] = (
         ({"checkpoint": "lost"}, MissingDataError, "has best, "),
         ({"style": "jax"}, ConfigError, "choose 'nn' or 'functional'"),
         ({"device": "fast"}, ConfigError, "device=fast: "),
-    ):
+    )
+    for options, error, line in wrong:
         with pytest.raises(error, match=line):
             convtrain.load(folder, **options)
     with pytest.raises(MissingDataError, match="not a run"):

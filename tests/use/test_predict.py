@@ -170,7 +170,7 @@ def test_a_killed_decoder_is_one_line(
 
 
 def listed(*named: str, stdin: bytes = b"") -> list[str]:
-    return list(image_paths(named, io.BufferedReader(io.BytesIO(stdin)), Counter()))  # type: ignore[arg-type]
+    return list(image_paths(named, io.BufferedReader(io.BytesIO(stdin)), Counter()))
 
 
 def test_names_stand_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_names_stand_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert listed("-", stdin=b"c\nd.png\0b.png\0") == ["c\nd.png", "b.png"]
 
     left_out = Counter[str]()
-    list(image_paths(["."], io.BufferedReader(io.BytesIO()), left_out))  # type: ignore[arg-type]
+    list(image_paths(["."], io.BufferedReader(io.BytesIO()), left_out))
     assert left_out == {".txt": 1, "linked folder": 1}
 
 

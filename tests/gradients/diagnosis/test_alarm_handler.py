@@ -129,7 +129,7 @@ def test_what_no_optimizer_has_is_told_at_the_start(
 
     class Half(Module):
         def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.model[0].parameters(), lr=0.1)
+            return torch.optim.SGD(self.model.get_submodule("0").parameters(), lr=0.1)
 
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     fit(Half(model, [torch.ones(2, 3)], squares), tmp_path)

@@ -64,7 +64,10 @@ class Troubled(Module):
     def configure_optimizers(self) -> Any:
         moving = [p for name, p in self.model.named_parameters() if name != "side.weight"]
         rate = 0.0 if self.kind == "still" else RATE
-        groups = [{"params": moving}, {"params": [self.model.side.weight], "lr": rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": moving},
+            {"params": [self.model.get_parameter("side.weight")], "lr": rate},
+        ]
         return torch.optim.SGD(groups, lr=RATE)
 
     def on_after_backward(self) -> None:

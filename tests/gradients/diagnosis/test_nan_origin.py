@@ -189,8 +189,8 @@ def test_a_sum_of_finite_gradients_that_is_not_finite_is_named(style: str) -> No
     for module in model.modules():
         if isinstance(module, Spot):
             module.how, module.call = "huge", 0
-    model = functionalize(model, carry=True) if style == "functional" else model
-    assert again(Head(model)).where == "sum of the gradients that come back to stem"
+    chosen = functionalize(model, carry=True) if style == "functional" else model
+    assert again(Head(chosen)).where == "sum of the gradients that come back to stem"
 
 
 class OwnCode(nn.Module):

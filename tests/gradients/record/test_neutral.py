@@ -117,7 +117,12 @@ def test_nothing_waits_and_nothing_is_written_between_flushes(
         plain = getattr(Tensor, name)
         monkeypatch.setattr(Tensor, name, _counting(plain, name, host_copies))
     append = Store.append
-    monkeypatch.setattr(Store, "append", lambda *a: (writes.append(a[1]), append(*a))[1])
+
+    def noted(store: Store, table: str, *rest: Any) -> Any:
+        writes.append(table)
+        return append(store, table, *rest)
+
+    monkeypatch.setattr(Store, "append", noted)
     counts: dict[str, Counter[str]] = {}
     for what, chosen in (("off", None), ("on", plan)):
         host_copies.clear()

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,12 @@ def halved(step: int) -> float:
 
 def model_and_optimizers() -> tuple[nn.Sequential, list[Optimizer]]:
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
-    first, second = model[0], model[2]
-    heads = [{"params": [second.weight]}, {"params": [second.bias], "weight_decay": 0.0}]
+    first, second = nn.Linear(5, 4), nn.Linear(4, 3)
+    model = nn.Sequential(first, nn.Tanh(), second)
+    heads: list[dict[str, Any]] = [
+        {"params": [second.weight]},
+        {"params": [second.bias], "weight_decay": 0.0},
+    ]
     return model, [SGD(first.parameters(), 0.1, momentum=0.9), AdamW(heads, 0.01)]
 
 
@@ -66,8 +70,9 @@ def test_a_saved_state_goes_on_to_the_same_bits() -> None:
     again, others = model_and_optimizers()
     resumed = CombinedOptimizer(others)
     later = LambdaLR(resumed, halved)
-    for part, state in zip((again, resumed, later), saved, strict=True):
-        part.load_state_dict(state)
+    again.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    later.load_state_dict(saved[2])
     assert [group["lr"] for group in resumed.param_groups] == [0.1 / 8, 0.01 / 8, 0.01 / 8]
     for step in range(3, STEPS):
         resumed.zero_grad()
@@ -92,20 +97,20 @@ def test_it_looks_like_one_optimiser() -> None:
     combined.register_step_pre_hook(lambda *_: calls.append("before"))
     combined.register_step_post_hook(lambda *_: calls.append("after"))
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         calls.append("closure")
         combined.zero_grad()
         loss = model(INPUTS[0]).square().sum()
         loss.backward()
         return loss
 
-    loss = combined.step(closure)
+    loss: Any = combined.step(closure)
     assert calls == ["before", "closure", "after"]
     assert loss.requires_grad
     assert combined.defaults == optimizers[0].defaults
     assert list(combined.state) == list(model.parameters())
     assert len(combined.state) == 4
-    bias = model[2].bias
+    bias = model.get_parameter("2.bias")
     combined.state[bias] = {**combined.state[bias], "step": torch.tensor(7.0)}
     assert optimizers[1].state[bias]["step"] == 7
     extra = nn.Parameter(torch.ones(2))

@@ -136,7 +136,7 @@ def test_the_first_match_wins_and_the_rest_takes_the_defaults() -> None:
             return "filters"
         return "shortcut" if "shortcut" in name else "bias" if name.endswith("bias") else "default"
 
-    sgd = {
+    sgd: dict[str, dict[str, Any]] = {
         "first": {"momentum": 0.5}, "filters": {"lr": 0.5, "weight_decay": 0.1},
         "shortcut": {"nesterov": False}, "default": {},
     }  # fmt: skip
