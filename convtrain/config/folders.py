@@ -83,6 +83,8 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
     found = {split: [n for n in names if n in folders] for split, names in SPLITS.items()}
     if several := next((names for names in found.values() if len(names) > 1), None):
         raise _error(root, f"{' and '.join(several)} are both there; keep one for validation")
+    if classes is None and any(found.values()):
+        _refuse_other_spelling(root, folders)
     splits = {split: root / names[0] for split, names in found.items() if names}
     beside = [name for name in folders if root / name not in splits.values()]
     if "train" not in splits:
@@ -110,6 +112,18 @@ def _splits(root: Path, classes: Sequence[str] | None) -> dict[str, Path]:
                 f"is a class, or {as_classes(in_train)} if it holds the classes",
             )
     return splits
+
+
+def _refuse_other_spelling(root: Path, folders: Sequence[str]) -> None:
+    """Refuse images in a folder such as Test beside train, which is neither split nor class."""
+    for name in folders:
+        is_split = (lower := name.lower()) != name and lower in set().union(*SPLITS.values())
+        if is_split and holds_images(root / name):
+            raise _error(
+                root,
+                f"there is {name}, and the splits are train, val and test; rename it to {lower}, "
+                f"or set {as_classes(folders)} if {name} is a class",
+            )
 
 
 class _ClassFolders(dict[str, Content]):

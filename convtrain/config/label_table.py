@@ -6,6 +6,7 @@ The check, which runs without torch, and the loader both call :func:`read_table`
 import csv
 import io
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -30,6 +31,8 @@ SPLIT_NAMES = {
 } | {"testing": "test"}  # fmt: skip
 OTHER_SPLIT = "an unknown split"
 OTHER_LENGTH = "more or fewer values than the first line; quote one with a delimiter"
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # which no name of a class may have
+END = "\x04"  # a row of its own behind the last line, unless a quote is open there
 MAX_NAMED = 5  # rows or files in a line
 
 
@@ -148,6 +151,8 @@ def _read(chosen: TableFormat, _changed: int, _size: int) -> Table:
         problems.append(f"splits are train, val and test, and not {few(map(repr, others))}")
     if not problems and "train" not in splits:
         problems = [f"lists no images to train with{f', only {few(splits)}' if splits else ''}"]
+    if not problems and not any(labels):
+        problems = ["lists no labels"]
     if problems:
         raise MissingDataError(f"{where}: {'; '.join(problems)}")
     in_order = {split: splits[split] for split in SPLITS if split in splits}
@@ -166,6 +171,8 @@ def _problem(row: _Row, before: _Row, *, needs_label: bool) -> str:
         return "no path"
     if not row.labels and needs_label:
         return "no label"
+    if any(map(CONTROL.search, row.labels)):
+        return "a label with a line break or another control character"
     if row.split not in SPLITS:
         return OTHER_SPLIT
     if row.split != before.split:
@@ -197,10 +204,18 @@ def _header(text: str, chosen: TableFormat, where: str) -> tuple[str, list[str]]
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the line where a row ends, and its values; empty lines are left out."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    for cells in reader:
-        if any(values := [cell.strip() for cell in cells]):
-            yield reader.line_num, values
+    ended, begins = io.StringIO(f"{text}\n{END}", newline=""), 1
+    reader = csv.reader(ended, delimiter=delimiter, skipinitialspace=True)
+    try:
+        for cells in reader:
+            if cells == [END]:
+                return
+            if any(values := [cell.strip() for cell in cells]):
+                yield reader.line_num, values
+            begins, last = reader.line_num + 1, begins
+    except csv.Error as error:
+        raise csv.Error(f"{error}, from line {begins} on; close its quote") from error
+    raise csv.Error(f"line {last} opens a quote that no line closes")
 
 
 def _place(what: str, header: Sequence[str], chosen: TableFormat, where: str) -> int | None:

@@ -112,7 +112,8 @@ def _decoded(
     except CorruptDataError:
         raise
     except Exception as error:  # Pillow raises many kinds of errors on damaged files
-        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+        reason = reason or type(error).__name__
         raise CorruptDataError(f"cannot be decoded: {reason}; remove or replace it") from error
 
 

@@ -1,5 +1,6 @@
 """Folders of parquet files and saved datasets, read by the package ``datasets``."""
 
+import logging
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def test_mistakes_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data.num_classes=4",): r"data\.num_classes=4: .* has 3 classes, ant, bee, cat; set",
         ("data.label_column=yy",): r"data\.label_column=yy: .* no such column; did you mean y\?",
         ("data.image_column=id",): r"data\.image_column=id: holds Value\('int64'\), and no images",
+        ("data.label_column=img",): r"data\.label_column=img: holds Image\(.*, and no class labels",
         ("data.config=other",): r"data\.config=other: BuilderConfig 'other' not found",
         (text,): r"none of the columns id, img, y holds class labels; type data\.label_column=COL",
         (text, "data.label_column=y"): r"data\.label_column=y: holds text; write the files with",
@@ -105,8 +107,11 @@ def test_mistakes_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match="has the splits a, b, and no train"):
         read(write(tmp_path / "ab", a=classes(3), b=classes(3)))
     (tmp_path / "d" / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    logged: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger("datasets").handlers[0], "emit", logged.append)
     with pytest.raises(CorruptDataError, match=f"{named}: cannot be read: "):
         read(named)
+    assert not logged
     with pytest.raises(MissingDataError, match=r"no such folder, .* type data\.download=true"):
         read("data.name=nobody/nothing")
 

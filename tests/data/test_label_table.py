@@ -275,6 +275,16 @@ WRONG: dict[str, tuple[bytes, dict[str, str], str]] = {
     "Latin 1": ("path,label\na,\xe9\n".encode("latin1"), {}, "is not UTF-8 (invalid continuation"),
     "UTF-16": ("path,label\n".encode("utf-16"), {}, "is not UTF-8"),
     "an endless value": (b'path,label\n"' + b"a" * 200_000, {}, "cannot be read: field larger"),
+    "an open quote, which would swallow the rows after it": (
+        b'path,label,note\na,x,n\nb,x,"5 inch\nc,y,n\nd,y,n\n', {},
+        "cannot be read: line 3 opens a quote that no line closes",
+    ),
+    "a label of two lines": (
+        b'path,label\na,"x\ny"\n', {}, "1 row (line 3) has a label with a line break",
+    ),
+    "no label anywhere": (
+        b"path,label\na,\nb,\n", {"label_separator": "|"}, "data.file=FILE: lists no labels",
+    ),
 }  # fmt: skip
 
 

@@ -260,6 +260,12 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "splits by other names, of other classes": (
         [*of("Train", "Test"), "Train/bird/*"], ["Test, Train each hold the folders cat, dog"],
     ),
+    "splits of which some have capitals": (
+        of("train", "Val", "Test"), ["there is Test, and the splits are", "rename it to test"],
+    ),
+    "train with a capital, and val": (
+        of("Train", "val"), ["there is Train, and the splits are", "rename it to train"],
+    ),
     "splits in each class": (
         ["cat/train/*", "cat/test/*", "dog/train/*", "dog/test/*"],
         ["cat, dog each hold the folders test, train"],

@@ -274,6 +274,9 @@ REFUSED: dict[str, tuple[str, Bytes, dict[str, Any], str]] = {
     "64 bits": ("a.tiff", lambda: tiff(np.array([0.5, 1], np.float64)), {}, "cannot be decoded"),
     "no image": ("a.jpg", lambda: b"<html>", {}, "cannot be decoded: cannot identify image file;"),
     "nothing": ("a.png", lambda: b"", {}, "cannot be decoded"),
+    "no file any more": (
+        "a.png", bytes, {}, "cannot be decoded: No such file or directory; remove or replace it",
+    ),
 }  # fmt: skip
 
 
@@ -283,6 +286,8 @@ def test_what_follows_no_rule_is_refused_by_name(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content())
+    if content is bytes:
+        path.unlink()
     with pytest.raises(CorruptDataError) as raised:
         decoded([path], rules(**options))
     assert str(raised.value).startswith(f"{path}: ")

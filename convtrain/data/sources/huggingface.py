@@ -147,17 +147,20 @@ def _read(name: str, config: str | None, download: bool) -> Mapping[str, Table]:
 
 @contextlib.contextmanager
 def _quiet(*, offline: bool) -> Iterator[None]:
-    """Without a download, show no progress and let ``datasets`` use its cache alone."""
+    """Let errors alone speak; without a download, show no progress and use the cache alone."""
     import datasets
 
     before, silent = datasets.config.HF_HUB_OFFLINE, datasets.utils.are_progress_bars_disabled()
+    verbosity = datasets.logging.get_verbosity()
     try:
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
         if offline:
             datasets.config.HF_HUB_OFFLINE = True
             datasets.disable_progress_bars()
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
+        datasets.logging.set_verbosity(verbosity)
         if not silent:
             datasets.enable_progress_bars()
 
@@ -212,8 +215,8 @@ def _column(
         those = f"{few(found)} hold" if found else f"none of the columns {few(features)} holds"
         raise ConfigError(f"{where}: {those} {what}; type data.{key}=COLUMN")
     (column,) = found
-    if what == "images" and not fits(features[column]):
-        raise ConfigError(f"data.{key}={column}: holds {features[column]}, and no images")
+    if _is_image(features[column]) != (what == "images"):
+        raise ConfigError(f"data.{key}={column}: holds {features[column]}, and no {what}")
     if getattr(features[column], "dtype", "") in ("string", "large_string"):
         raise ConfigError(
             f"data.{key}={column}: holds text; write the files with class labels, as "
