@@ -17,7 +17,7 @@ from convtrain.config.data_sections import AnySizes
 from convtrain.config.mistakes import Mistake
 from convtrain.config.schema import Config
 from convtrain.config.section import imported
-from convtrain.errors import ConfigError
+from convtrain.errors import ConfigError, CorruptDataError
 from convtrain.run.commands import CONFIGS
 from convtrain.run.starting_weights import Source, source_of
 
@@ -51,8 +51,8 @@ def follow_weights(composed: DictConfig, kept: Iterable[str]) -> list[Mistake]:
         return []
     try:
         expected = expected_pixels(source)
-    except ConfigError as error:
-        return [Mistake("", str(error))]
+    except (ConfigError, CorruptDataError) as error:
+        return [Mistake("", str(source.refused(error)))]
     for key, value in followed(config, expected, kept).items():
         OmegaConf.update(composed, f"data.{key}", value, merge=False, force_add=True)
     return []

@@ -164,12 +164,12 @@ def nearest(key: str, plain: object) -> str:
     prefix, _, typed = key.rpartition(".")
     if have := [str(tag) for section, _ in schema().get(key, ()) for tag in _tags(section)]:
         return f" here; it belongs to {prefix}={', '.join(have)}"
-    if (advice := what_to_type(typed)) is not None:
-        return f"; {advice}"
     above = _fields_at(prefix)
     section = section_of(above[0][1].annotation, value_at(plain, prefix)) if above else None
     section = section if prefix else Config
     known = list(section.model_fields) if section else []
+    if f"{typed}s" not in known and (advice := what_to_type(typed)) is not None:
+        return f"; {advice}"
     if (near := closest(typed, known)) is not None:
         return f"; did you mean {f'{prefix}.' if prefix else ''}{near}?"
     if not prefix and (near := closest(typed, _by_leaf())) is not None:

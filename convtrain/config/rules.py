@@ -204,7 +204,7 @@ def _freeze(model: Model, trainer: Trainer) -> Mistakes:
         text = "is not tested with weights that are divided over devices; type trainer=ddp"
         yield Mistake("model.freeze", text)
     if model.unfreeze_at_epoch is not None and not model.freeze:
-        text = "nothing is frozen that it could unfreeze; add model.freeze=[backbone], or omit it"
+        text = "nothing is frozen that it could unfreeze; add model.freeze=[backbone], or type null"
         yield Mistake("model.unfreeze_at_epoch", text)
 
 

@@ -120,18 +120,26 @@ def build_torchvision_model(name: str, input_shape: Sequence[int], num_classes: 
 
     def make() -> nn.Module:
         model = models.get_model(
-            name, weights=None, num_classes=num_classes, **extra_arguments(name)
+            name, weights=None, num_classes=num_classes, **extra_arguments(name, input_shape)
         )
         if input_shape[0] != 3:
             _change_input_channels(model, input_shape[0])
         return model
+
+    return make_checked(make, input_shape, num_classes, f"model.name={name}")
+
+
+def make_checked(
+    make: Callable[[], nn.Module], input_shape: Sequence[int], num_classes: int, what: str
+) -> nn.Module:
+    """Make a model after a copy without values has run; see :func:`check_output`."""
 
     def run() -> object:
         model = on_meta(make)
         with torch.device("meta"):  # computes shapes only
             return model(torch.empty(PROBE_BATCH, *input_shape))
 
-    check_output(run, input_shape, num_classes, f"model.name={name}")
+    check_output(run, input_shape, num_classes, what)
     return make()
 
 
@@ -145,8 +153,14 @@ def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
             return make().to("meta")
 
 
-def extra_arguments(name: str) -> dict[str, bool]:
-    """Return the arguments that one of torchvision's models needs to return logits alone."""
+def extra_arguments(name: str, input_shape: Sequence[int] | None = None) -> dict[str, object]:
+    """Return the arguments that one of torchvision's models needs beside the number of classes.
+
+    They make it return logits alone, and a vision transformer take images of ``input_shape``, which
+    has as many positions as patches of an image.
+    """
+    if name.startswith("vit_") and input_shape is not None and input_shape[1] != 224:
+        return {"image_size": input_shape[1]}
     return {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convtrain.errors import ConfigError, MissingDataError, did_you_mean, first_line
-from convtrain.models.build import PROBE_BATCH, check_output, on_meta
+from convtrain.models.build import make_checked
 from convtrain.program import install
 
 
@@ -24,13 +24,7 @@ def build_timm_model(name: str, input_shape: Sequence[int], num_classes: int) ->
     def make() -> nn.Module:
         return create(pretrained=False, num_classes=num_classes, in_chans=input_shape[0])
 
-    def run() -> object:
-        model = on_meta(make)
-        with torch.device("meta"):  # computes shapes only
-            return model(torch.empty(PROBE_BATCH, *input_shape))
-
-    check_output(run, input_shape, num_classes, f"model.name={name}")
-    return make()
+    return make_checked(make, input_shape, num_classes, f"model.name={name}")
 
 
 def expected_pixels(name: str, weights: str) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """Load weights from elsewhere into a model: which tensors fit, and which are replaced."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,8 +12,11 @@ from torch import Tensor, nn
 from convtrain.errors import ConfigError, few
 from convtrain.models.head import head_of, is_in_head
 
-PREFIXES = ("module.", "model.", "_orig_mod.")
-"""Beginnings of names that DistributedDataParallel, a LightningModule and torch.compile add."""
+WRAPPERS = re.compile(r"(module\.|model\.|_orig_mod\.)*")
+"""A prefix of names by DistributedDataParallel, a LightningModule and torch.compile."""
+
+START = re.compile(r"^|(?<=\.)")
+"""Where a name without a prefix can begin."""
 
 UNNEEDED = "num_batches_tracked"
 """A counter that batch norm's old files lack; only ``momentum=None`` reads it."""
@@ -50,7 +55,7 @@ def fit(
     does it.
 
     Args:
-        found: tensors by their names; prefixes of wrappers are removed.
+        found: tensors by their names; the prefix that they share is removed.
         where: the override and the file, for errors.
         aliases: another library's names to the model's, for a file with the former.
         replace_head: replace the head although the number of outputs is the same.
@@ -59,7 +64,7 @@ def fit(
         ConfigError: names the tensors that the file lacks, or that have another shape.
     """
     own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    theirs = _without_prefixes(found, {*own, *(aliases or ())})
+    theirs = _without_prefix(found, {*own, *(aliases or ())}, where)
     if aliases and not own.keys() & theirs.keys():
         theirs = {aliases.get(name, name): tensor for name, tensor in theirs.items()}
     layers = _logit_layers(model, own)
@@ -76,20 +81,23 @@ def fit(
             continue
         if (value := theirs.get(name)) is None:
             missing += [] if name.endswith(UNNEEDED) else [name]
+        elif not name.endswith(UNNEEDED) and _kind(value) != _kind(tensor):
+            misfits.append(f"{name} is {_kind(value)} there and {_kind(tensor)} in the model")
         elif value.shape == tensor.shape:
-            tensors[name] = value
+            tensors[name] = value.to(tensor.dtype)
         elif name == first and (converted := _other_channels(value, tensor)) is not None:
             tensors[name] = converted
             adapted.append(name)
         else:
             misfits.append(f"{name} is {_shape(value)} there and {_shape(tensor)} in the model")
+    left_over = [name for name in theirs if name not in own]
     if missing:
-        raise ConfigError(f"{where} lacks {few(missing, 3)}, which the model has")
+        instead = f"; it has {few(left_over, 3)} instead" if left_over else ""
+        raise ConfigError(f"{where} lacks {few(missing, 3)}, which the model has{instead}")
     if misfits:
         raise ConfigError(f"{where} does not fit the model: {few(misfits, 3)}")
     if lost := [name for name, value in tensors.items() if not _is_finite(value)]:
         raise ConfigError(f"{where} holds values that are not finite in {few(lost, 3)}")
-    left_over = [name for name in theirs if name not in own]
     classes = theirs[present[0]].shape[0] if present else None
     return Fit(tensors, adapted, replaced, left_over, classes)
 
@@ -116,16 +124,23 @@ def copy_into(model: nn.Module, fitted: Fit) -> None:
     model.load_state_dict(state)
 
 
-def _without_prefixes(found: Mapping[str, Tensor], known: set[str]) -> Mapping[str, Tensor]:
-    """Remove the prefixes after which the most names are known."""
-    candidates = [found]
-    while True:
-        last = candidates[-1]
-        prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in last)), None)
-        if prefix is None:
-            return max(candidates, key=lambda names: len(known & names.keys()))
-        inside = {k[len(prefix) :]: v for k, v in last.items() if k.startswith(prefix)}
-        candidates.append(inside)
+def _without_prefix(
+    found: Mapping[str, Tensor], known: set[str], where: str
+) -> Mapping[str, Tensor]:
+    """Remove the prefix after which the most names are known; a ConfigError names equal ones."""
+    starts = [(name, at.start()) for name in found for at in START.finditer(name)]
+    counts = Counter(name[:start] for name, start in starts if name[start:] in known)
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
+    prefix = next(filter(WRAPPERS.fullmatch, best), best[0] if best else "")
+    if len(best) > 1 and not WRAPPERS.fullmatch(prefix) and most > len(known) // 3:
+        raise ConfigError(
+            f"{where} has the model's tensors with each of the prefixes {few(best)}; save those of "
+            f"one as a file"
+        )
+    others = {name: tensor for name, tensor in found.items() if not name.startswith(prefix)}
+    inside = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+    return others | inside
 
 
 def _other_channels(weight: Tensor, own: Tensor) -> Tensor | None:
@@ -149,6 +164,17 @@ def _other_channels(weight: Tensor, own: Tensor) -> Tensor | None:
 
 def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _kind(tensor: Tensor) -> str:
+    """Tell the kind of a tensor's numbers: those of another precision can be converted."""
+    kinds = {
+        "sparse": tensor.layout is not torch.strided,
+        "quantized": tensor.is_quantized,
+        "complex": tensor.is_complex(),
+        "floating point": tensor.is_floating_point(),
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "integer")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from convtrain.config.groups.model import TORCHVISION, CustomModel, DeclaredModel
 from convtrain.config.schema import Config
 from convtrain.config.trust import TIMM
-from convtrain.errors import ConfigError, MissingDataError
+from convtrain.errors import ConfigError, ConvtrainError, MissingDataError
 from convtrain.run.directory import Run
 
 
@@ -34,6 +34,12 @@ class Source(NamedTuple):
         """The override that names the weights, for errors and messages."""
         return f"model.weights={self.weights}"
 
+    def refused(self, error: ConvtrainError) -> ConfigError:
+        """Return an error about the weights, or about their run, that begins with the override."""
+        text = str(error).removeprefix(f"{self.where}: ").removeprefix(f"{self.weights}: ")
+        kind = MissingDataError if isinstance(error, MissingDataError) else ConfigError
+        return kind(f"{self.where}: {text}")
+
 
 def is_published_name(weights: str) -> bool:
     """Tell whether ``model.weights`` is a name such as DEFAULT; ``./DEFAULT`` is a path."""
@@ -55,7 +61,10 @@ def source_of(config: Config) -> Source | None:
     path = Path(weights).expanduser()
     if path.is_dir():
         if not Run(path).is_begun:
-            raise MissingDataError(f"model.weights={weights}: is a folder, and not that of a run")
+            raise MissingDataError(
+                f"model.weights={weights}: is a folder, and not that of a run; type the directory "
+                f"of a run, or a file"
+            )
         return Source(weights, run=Run(path))
     if not path.is_file():
         raise MissingDataError(

@@ -266,10 +266,15 @@ def _foreign(value: object, name: str) -> Iterator[tuple[str, type]]:
         yield from _foreign(dict(attributes), name)
 
 
-def why_refused(error: Exception) -> str:
+def code_in(error: Exception) -> str | None:
+    """Return the class or function for which ``torch.load`` has refused to execute a file."""
     named = re.search(r"GLOBAL (\S+)", str(error))
-    if named is None and "weights_only" in first_line(error):  # its advice is to execute the file
+    return named and named[1]
+
+
+def why_refused(error: Exception) -> str:
+    if (code := code_in(error)) is not None:
+        return f"it holds {code}, and a checkpoint holds tensors and plain containers only"
+    if "weights_only" in first_line(error):  # its advice is to execute the file
         return "it is damaged, or was not written by torch.save"
-    if named is None:
-        return first_line(error)
-    return f"it holds {named[1]}, and a checkpoint holds tensors and plain containers only"
+    return first_line(error)

@@ -13,7 +13,7 @@ from convtrain.config.dotted import value_at
 from convtrain.config.groups.model import DeclaredModel
 from convtrain.config.mistakes import brief
 from convtrain.config.schema import Config
-from convtrain.errors import ConfigError, few
+from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, few
 from convtrain.models.published import names_of_torchvision, published, renamed
 from convtrain.models.timm_models import tensors_from_timm
 from convtrain.models.weights import Fit, copy_into, fit
@@ -43,6 +43,7 @@ class StartingWeights(NamedTuple):
         file: what they are from, for messages.
         sha256: of the file; where timm keeps it to itself, of the tensors.
         classes: names of the classes, if a run has trained the weights.
+        is_average: they are the average that a run with ``trainer.ema`` predicts with.
         network: the name of the declared network that they are for, if the model is one.
     """
 
@@ -51,6 +52,7 @@ class StartingWeights(NamedTuple):
     sha256: str
     tensors: Mapping[str, Tensor]
     classes: list[str] | None = None
+    is_average: bool = False
     network: str | None = None
 
     def fit(self, model: nn.Module, classes: list[str] | None) -> Fit:
@@ -87,7 +89,8 @@ class StartingWeights(NamedTuple):
         """Return the lines that tell what is loaded, and what the data has of the weights."""
         names = list(classes or config.data.class_names)
         fitted, channels = self.fit(model, names), config.data.shape[0]
-        parts = [f"loaded {len(fitted.tensors)} tensors of {Path(self.file).name}"]
+        average = ", an average of the weights" if self.is_average else ""
+        parts = [f"loaded {len(fitted.tensors)} tensors of {Path(self.file).name}{average}"]
         if fitted.adapted:
             plural = "s" * (channels != 1)
             parts.append(f"adapted {fitted.adapted[0]} ({channels} channel{plural} in place of 3)")
@@ -127,8 +130,7 @@ def read_starting_weights(
 
     Raises:
         MissingDataError: there is no such file or run, or it cannot be downloaded.
-        CorruptDataError: the file is damaged, or holds more than tensors.
-        ConfigError: the weights do not fit the model.
+        ConfigError: the file is damaged or holds more than tensors, or does not fit the model.
     """
     resumes = run is not None and config.resume is not None and run.is_resumable
     if resumes or (source := source_of(config)) is None:
@@ -154,13 +156,24 @@ def refuse_changed(config: Config, provenance: Mapping[str, object]) -> None:
 
 
 def _read(source: Source) -> StartingWeights:
+    try:
+        return _read_file(source)
+    except (CorruptDataError, MissingDataError) as error:
+        raise source.refused(error) from error
+
+
+def _read_file(source: Source) -> StartingWeights:
     if source.library == "timm":
         tensors = tensors_from_timm(source.model, source.weights)
         return StartingWeights(source, source.model, sha256_of_tensors(tensors), tensors)
     if source.run is not None:
         path = source.path or find_checkpoint(source.run)
         tensors = read_weights(path, source.run)
-        return StartingWeights(source, path, sha256_of(path), tensors, _classes_of(source.run))
+        config = source.run.read_config()
+        return StartingWeights(
+            source, path, sha256_of(path), tensors, _classes_of(source.run, config),
+            is_average=value_at(config, "trainer.ema", None) is not None,
+        )  # fmt: skip
     if source.path is not None:
         return StartingWeights(
             source, source.path, sha256_of(source.path), read_tensors(source.path)
@@ -171,9 +184,8 @@ def _read(source: Source) -> StartingWeights:
     return StartingWeights(source, path, sha256, renamed(read_tensors(path)))
 
 
-def _classes_of(run: Run) -> list[str] | None:
+def _classes_of(run: Run, config: object) -> list[str] | None:
     """Return the names of a run's classes, which are numbers if they have no others."""
-    config = run.read_config()
     names = run.read_provenance().get("classes") or value_at(config, "data.classes", None)
     count = value_at(config, "data.num_classes", None)
     found = names if isinstance(names, list) else range(count) if isinstance(count, int) else None

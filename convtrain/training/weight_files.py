@@ -13,9 +13,9 @@ from convtrain.errors import CorruptDataError, MissingDataError, OccupiedError, 
 from convtrain.process.lock import locked
 from convtrain.training.checkpoint_file import (
     CHUNK_BYTES,
+    code_in,
     has_checksum,
     load_checkpoint,
-    why_refused,
 )
 
 log = logging.getLogger("convtrain")
@@ -122,7 +122,8 @@ def _read(path: Path) -> object:
         if not has_checksum(path):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a forged file can raise any exception in a reader
-        is_other = isinstance(error, LookupError | EOFError | AttributeError | TypeError)
-        reason = "it was not written by torch.save" if is_other else why_refused(error)
+        reason = "it is damaged, or was not written as its name says"
+        if (code := code_in(error)) is not None:  # torch advises to execute it
+            reason = f"it holds {code}, which is code; save the model's state_dict() alone"
         raise CorruptDataError(f"{path}: refused, {reason}") from None
     return load_checkpoint(path)

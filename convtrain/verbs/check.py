@@ -79,9 +79,10 @@ def inspect_and_show(config: "Config", console: "Console", *, every: bool) -> "I
         from convtrain.data.inspection import inspect_data
         from convtrain.data.inspection_tables import inspection_tables, storage_lines
         from convtrain.forecast import make_model_on_meta
+        from convtrain.training.starting_weights import read_starting_weights
 
     check_targets(config)
-    make_model_on_meta(config)  # its errors need no images
+    read_starting_weights(config, make_model_on_meta(config))  # their errors need no images
     with progress_bar() as progress:
         found = inspect_data(config.data, every_image=every, progress=progress)
     for table in inspection_tables(found, Path(config.data.root or ""), config.data.shape):

@@ -146,6 +146,7 @@ def test_words_are_looked_up_in_their_section_alone() -> None:
 NOT_ACROSS = {
     "augment.cutmix_alpha=1": "did you mean augment.cutmix?",
     "augment.random_erasing=1": "augment.transforms=[RandomErasing]",
+    "model.weight=DEFAULT": "did you mean model.weights?",
     "model.pretrained=true": "did you mean model.weights?",
     "data.image_size=32": "data.shape=[CHANNELS,HEIGHT,WIDTH]",
     "loss.weight=1": "did you mean loss.class_weights?",

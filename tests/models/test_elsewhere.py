@@ -58,6 +58,12 @@ def test_an_unknown_torchvision_model_gets_a_suggestion() -> None:
         build_torchvision_model("resnet81", (3, 32, 32), 7)
 
 
+def test_a_vision_transformer_is_built_for_the_images() -> None:
+    """Weights may expect larger ones than the transformer's usual 224x224."""
+    model = build_torchvision_model("vit_b_32", (3, 64, 64), 7)
+    assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+
+
 def test_images_too_small_for_a_model_are_one_line() -> None:
     with pytest.raises(NetworkError, match=r"model\.name=alexnet: cannot take images of") as raised:
         build_torchvision_model("alexnet", (3, 8, 8), 7)

@@ -144,7 +144,7 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "model.module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod.", "net.", "teacher.body."])
 @pytest.mark.parametrize("key", [None, "state_dict", "model", "model_state_dict"])
 def test_files_of_every_kind_hold_the_same_tensors(
     key: str | None, prefix: str, tmp_path: Path
@@ -165,6 +165,36 @@ def test_a_child_called_model_keeps_its_name() -> None:
     assert found.tensors.keys() == own.state_dict().keys()
 
 
+def test_of_several_prefixes_that_of_a_wrapper_is_taken() -> None:
+    state = small().state_dict()
+    both = {f"ema.{k}": v + 1 for k, v in state.items()} | {
+        f"model.{k}": v for k, v in state.items()
+    }
+    found = fit(small(), both, "x")
+    assert all(torch.equal(found.tensors[k], v) for k, v in state.items())
+    assert found.left_over == [f"ema.{k}" for k in state]
+    unclear = {k.replace("model.", "student."): v for k, v in both.items()}
+    with pytest.raises(ConfigError, match=r"with each of the prefixes ema\., student\.; save"):
+        fit(small(), unclear, "x")
+
+
+def test_numbers_of_another_kind_are_no_weights() -> None:
+    """The rounded weights of a quantized file would train; a precision becomes the model's."""
+    state = small().state_dict()
+    for value, kind in {
+        (state["0.weight"] * 100).to(torch.int8): "integer",
+        state["0.weight"].to_sparse(): "sparse",
+        state["0.weight"].to(torch.complex64): "complex",
+    }.items():
+        with pytest.raises(ConfigError, match=f"0.weight is {kind} there and floating point in"):
+            fit(small(), {**state, "0.weight": value}, "x")
+    for dtype in (torch.float64, torch.bfloat16, torch.float8_e4m3fn):
+        found = fit(small(), {**state, "0.bias": state["0.bias"].to(dtype)}, "x")
+        assert torch.equal(found.tensors["0.bias"], state["0.bias"].to(dtype).float())
+    with pytest.raises(ConfigError, match=r"not finite in 0.bias"):
+        fit(small(), {**state, "0.bias": torch.full((4,), 1e300, dtype=torch.float64)}, "x")
+
+
 def test_what_does_not_fit_is_named_with_both_shapes() -> None:
     state = small().state_dict()
     wide = {**state, "1.weight": torch.ones(7), "3.weight": torch.ones(5, 9)}
@@ -174,8 +204,12 @@ def test_what_does_not_fit_is_named_with_both_shapes() -> None:
         "model.weights=x: x does not fit the model: 1.weight is (7,) there and (4,) in the model, "
         "3.weight is (5, 9) there and (5, 16) in the model"
     )
-    with pytest.raises(ConfigError, match=r"x lacks 1.weight, 1.bias, which the model has"):
-        fit(small(), {k: v for k, v in state.items() if k not in ("1.weight", "1.bias")}, "x")
+    other = {
+        k.replace("1.", "norm.") if k in ("1.weight", "1.bias") else k: v for k, v in state.items()
+    }
+    with pytest.raises(ConfigError, match=r"x lacks 1.weight, 1.bias, which the model has; it has "
+                       r"norm.weight, norm.bias instead"):  # fmt: skip
+        fit(small(), other, "x")
     with pytest.raises(ConfigError, match=r"holds values that are not finite in 0.bias"):
         fit(small(), {**state, "0.bias": torch.full((4,), torch.nan)}, "x")
     old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
@@ -267,7 +301,9 @@ def test_without_a_network_one_line_says_which_file_goes_where(hub: Path) -> Non
     hub.mkdir(parents=True, exist_ok=True)
     torch.save(small().state_dict(), hub / "resnet18-f37072fd.pth")
     config = compose(*IMAGES, "network=resnet18", "model.weights=DEFAULT")
-    with pytest.raises(CorruptDataError, match=r"its SHA-256 begins with \w{8}, and its name says"):
+    with pytest.raises(
+        ConfigError, match=r"^model.weights=DEFAULT: .*begins with \w{8}, and its n"
+    ):
         begun(config)
 
 
@@ -309,7 +345,9 @@ def test_one_process_downloads_and_the_others_wait(
         (["model.weights=gone.pth"],
          "model.weights=gone.pth: there is no such file or run; type DEFAULT, a file or the "
          "directory of a run"),
-        (["model.weights=."], "model.weights=.: is a folder, and not that of a run"),
+        (["model.weights=."],
+         "model.weights=.: is a folder, and not that of a run; type the directory of a run, or a "
+         "file"),
         (["model=custom", "model._target_=torch.nn.Flatten", "model.weights=DEFAULT"],
          "model.weights=DEFAULT: nobody publishes weights of torch.nn.Flatten by name; type a file "
          "or the directory of a run"),
@@ -366,6 +404,11 @@ def test_a_runs_weights_are_loaded_and_its_head_stays_if_the_classes_are_the_sam
     assert pipeline.train(longer, tmp_path / "again")["epochs"] == 2
     now = json.loads((tmp_path / "again/provenance.json").read_text())["weights"]
     assert now == provenance
+    gone = tmp_path / "gone"
+    for damaged in ("checkpoints/last.ckpt", "config.yaml"):
+        (gone / damaged).write_text("{")
+        with pytest.raises(ConfigError, match=f"^model.weights={gone}: .*{Path(damaged).name}"):
+            begun(compose(*TINY, f"model.weights={gone}"))
 
 
 @pytest.mark.slow

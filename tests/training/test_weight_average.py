@@ -126,8 +126,10 @@ def test_what_uses_a_run_uses_the_average(averaged: Path, bare: Bare, tmp_path: 
 
     exported = load_file(tmp_path / "weights.safetensors")
     assert_same_bits({name: exported[name] for name in expected}, expected)
-    begun = assemble(compose(*TINY, f"model.weights={averaged}"), tmp_path / "next").task.model
-    assert_same_bits(dict(begun.state_dict()), expected)
+    begun = assemble(compose(*TINY, f"model.weights={averaged}"), tmp_path / "next")
+    assert_same_bits(dict(begun.task.model.state_dict()), expected)
+    assert begun.weights is not None
+    assert "of last.ckpt, an average of the weights; left over 0" in str(begun.weights["summary"])
 
 
 def test_the_best_checkpoint_is_the_best_average(tmp_path: Path, bare: Bare) -> None:

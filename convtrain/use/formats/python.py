@@ -95,7 +95,7 @@ def _text_of_others(portable: Portable) -> str:
     if isinstance(config.model, TorchvisionModel):
         arguments: dict[str, object] = {
             "num_classes": classes,
-            **extra_arguments(config.model.name),
+            **extra_arguments(config.model.name, shape),
         }
         if "aux_logits" in arguments:
             arguments["init_weights"] = False  # which takes long, for weights that are replaced
