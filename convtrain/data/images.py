@@ -1,6 +1,6 @@
 """Labelled images in memory or in a file, and functions that divide them into splits."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -115,19 +115,16 @@ class Splits:
         return self.train, self.val, self.test
 
 
-def strata(labels: Tensor) -> Tensor:
-    """Return the class of each image, int64 (N,); images with several classes are all of one."""
-    return labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
-
-
 def by_rarest_label(labels: Tensor) -> Tensor:
     """Return the class of each image to divide by, int64 (N,): its rarest label of several.
 
     Images without a label are a class, and those of a label that too few have for three splits
     belong to the largest class.
     """
-    if labels.ndim == 1 or len(labels) < 3:
-        return strata(labels)
+    if labels.ndim == 1:
+        return labels
+    if len(labels) < 3:
+        return torch.zeros(len(labels), dtype=torch.int64)
     has, none = labels > 0.5, labels.shape[1]
     order = has.sum(0).argsort(stable=True)
     rarest = torch.where(has.any(1), order[has[:, order].int().argmax(1)], none)
@@ -139,9 +136,8 @@ def split_stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     """Return the sorted indices, int64, of two parts with the classes in the same proportions.
 
     ``fraction`` is the size of the second part, which has at least one image of every class. A
-    ConfigError names a class that has too few images for both. Labels (N, classes) are one class.
+    ConfigError names a class that has too few images for both. ``labels`` are int64 (N,).
     """
-    labels = strata(labels)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero().squeeze(1)
@@ -195,20 +191,19 @@ def divide_labels(
     seed: int,
     given: Collection[str] = ("train",),
     names: Sequence[str] | None = None,
-    by: Callable[[Tensor], Tensor] = strata,
 ) -> dict[str, Tensor]:
     """Divide training images: return the indices of ``train``, and of what is split off.
 
     ``val`` is split off unless it is ``given``, and ``test`` if ``train`` alone is given and there
     is a fraction. ``val_fraction`` applies to the images that remain after ``test`` is split off.
-    The folds divide these as well, after ``Fold.limit`` has chosen some of them. ``by`` returns the
-    classes, int64 (N,), whose proportions are kept. A ConfigError names those that have too few
-    images for all parts.
+    The folds divide these as well, after ``Fold.limit`` has chosen some of them. The classes keep
+    their proportions; of several labels, the rarest of an image is its class. A ConfigError names
+    classes that have too few images for all parts.
     """
     has_val, splits_test = "val" in given, test_fraction is not None and {*given} == {"train"}
     parts = ["training", *["validation"] * (not has_val), *["test"] * splits_test]
     what = f"data: {', '.join(parts[:-1])} and {parts[-1]}"
-    classes = by(labels)
+    classes = by_rarest_label(labels)
     refuse_scarce(classes, len(parts), what, names, "add images or leave the class out")
     train, divided = torch.arange(len(labels)), dict[str, Tensor]()
     if test_fraction is not None and splits_test:
@@ -236,8 +231,13 @@ def divide_labels(
 def refuse_scarce(
     labels: Tensor, needed: int, what: str, names: Sequence[str] | None, advice: str
 ) -> None:
-    """Raise a ConfigError that names the classes that have fewer than ``needed`` images."""
-    present, counts = (found.tolist() for found in strata(labels).unique(return_counts=True))
+    """Raise a ConfigError that names the classes that have fewer than ``needed`` images.
+
+    Images with several labels count together.
+    """
+    if labels.ndim > 1:
+        labels = torch.zeros(len(labels), dtype=torch.int64)
+    present, counts = (found.tolist() for found in labels.unique(return_counts=True))
     scarce = {label: n for label, n in zip(present, counts, strict=True) if n < needed}
     if scarce:
         named = few(f"{names[c] if names else c} ({n})" for c, n in scarce.items())

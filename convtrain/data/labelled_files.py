@@ -14,7 +14,6 @@ from convtrain.data.images import (
     Images,
     Pixels,
     Splits,
-    by_rarest_label,
     divide_labels,
     sample_stratified,
 )
@@ -100,7 +99,6 @@ def divide_files(found: LabelledFiles, division: Division) -> LabelledFiles:
             seed=split_seed,
             given=given.keys(),
             names=classes,
-            by=by_rarest_label,
         )
         splits = given | {name: train[part] for name, part in parts.items()}
     else:

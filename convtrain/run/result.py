@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TypedDict, cast
 
+from convtrain.errors import few
+
 Metrics = TypedDict(
     "Metrics",
     {
@@ -92,6 +94,15 @@ def metric_names(*results: Mapping[str, object]) -> list[str]:
     """Return ``METRICS``, and the names of the metrics that ``metrics`` chose in any result."""
     chosen = (key for result in results for key in result if key.startswith(("val/", "test/")))
     return list(dict.fromkeys([*METRICS, *chosen]))
+
+
+def tested_on_validation(results: Mapping[str, Mapping[str, object]]) -> str:
+    """Return a line that names the results of which validation images were tested, or nothing."""
+    those = [name for name, result in results.items() if result.get("tested_split") == "val"]
+    whose = (
+        "all test metrics" if len(those) == len(results) else f"the test metrics of {few(those)}"
+    )
+    return f"{whose} are of the validation images, because the data has no others" * bool(those)
 
 
 def metrics_in(values: Mapping[str, object]) -> Metrics:

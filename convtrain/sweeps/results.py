@@ -9,7 +9,7 @@ from pathlib import Path
 from convtrain.config.identity import NEUTRAL, role_of
 from convtrain.config.metrics import mode_of
 from convtrain.run.commands import is_option, key_of, train_command
-from convtrain.run.result import METRICS, metric_names
+from convtrain.run.result import METRICS, metric_names, tested_on_validation
 
 REPLICATES = {"seed": "seeds", "data.fold": "folds"}
 """The keys whose values are averaged over in a table, with the word for several of them."""
@@ -220,6 +220,9 @@ class Sweep:
     @property
     def is_finished(self) -> bool:
         return len(self.with_status("finished")) == self.expected
+
+    def tested_note(self) -> str:
+        return tested_on_validation({job.name: job.result for job in self.jobs if job.result})
 
     def standing(self) -> str:
         """Return how many of the last command's jobs have each status, in words."""

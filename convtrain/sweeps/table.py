@@ -27,6 +27,8 @@ def show_sweep(folder: Path) -> Sweep:
     if sweep.jobs:
         console.print()
         console.print(text_table(sweep))
+        if note := sweep.tested_note():
+            console.print(note)
         console.print("to train a row again:")
         groups = sweep.groups()
         for rank, group in enumerate(groups[:MAX_COMMANDS], start=1):

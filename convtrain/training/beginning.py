@@ -12,6 +12,7 @@ from convtrain.command.resume import refuse_lowered
 from convtrain.config.schema import Config
 from convtrain.errors import ConfigError, CorruptDataError, few
 from convtrain.run.directory import Run
+from convtrain.training.callbacks.rank_consistency import OTHER_DATA
 from convtrain.training.checkpoint_file import RUN_ID, Found, newest_good
 from convtrain.training.loggers.custom import Custom, start
 from convtrain.training.loggers.tensorboard import tensorboard_of
@@ -50,8 +51,7 @@ def checkpoint_to_resume(config: Config, run: Run, data: str) -> Found | None:
     refuse_lowered(config, epochs=epochs, steps=found.content["global_step"])
     if before.get("data", data) != data and not config.data.allow_change:
         raise ConfigError(
-            f"{config.data.source}: the images, their classes or their splits are not "
-            f"those that {run.path} was trained on; bring them back, or type "
+            f"{config.data.source}: {OTHER_DATA.format(run.path)}; bring them back, or type "
             f"data.allow_change=true to resume with these"
         )
     return found

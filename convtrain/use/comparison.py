@@ -16,6 +16,7 @@ from convtrain.pages.plots import COLOURS, PATTERNS, Series, colour_of, pattern_
 from convtrain.pages.scales import Axis, plain, shortened
 from convtrain.run.curves import Curve, read_curves
 from convtrain.run.directory import Run, runs_in
+from convtrain.run.result import tested_on_validation
 from convtrain.sweeps.reading import status_of
 from convtrain.text import format_duration, format_metric
 from convtrain.use.compare import Row, config_rows, metric_rows, norm_rows, provenance_rows
@@ -97,6 +98,10 @@ def compare(runs: Sequence[Run]) -> list[Compared]:
     ]
 
 
+def tested_note(compared: Sequence[Compared]) -> str:
+    return tested_on_validation({each.label: each.numbers for each in compared})
+
+
 def default_file(runs: Sequence[Run]) -> Path:
     """Return ``compare.html`` beside the runs if they share a folder, or else in this one."""
     folders = {run.path.resolve().parent for run in runs}
@@ -112,6 +117,7 @@ def write_comparison(compared: Sequence[Compared], out: Path, command: str) -> N
         "links": [_link(each.run, out) for each in compared],
         "results": [_cells(row) for row in metric_rows(*(each.numbers for each in compared))],
         "short": SHORT,
+        "tested": tested_note(compared),
         "settings": [_texts(row) for row in config_rows(*runs)],
         "surroundings": _surroundings(runs),
         "by_step": _curves(compared, by_epoch=False),

@@ -30,6 +30,7 @@ from convtrain.run.evaluation import Classes, Evaluation
 from convtrain.training.callbacks.interrupts import Interrupts
 from convtrain.training.callbacks.prediction_rows import PredictionRows
 from convtrain.training.callbacks.progress_bar import EvaluationProgress
+from convtrain.training.callbacks.rank_consistency import OTHER_DATA, data_fingerprint
 from convtrain.training.checkpoint_file import RUN_ID
 from convtrain.training.devices import kind_of_device
 from convtrain.training.evaluation import measured, write_evaluation
@@ -113,6 +114,8 @@ def evaluate(
         try:
             model = make_model(config)  # before the images are read, which may take long
             data, divided, classes = _read(other, split, names)
+            if not overrides and split != ALL:
+                _warn_of_other_data(here, data, other.data.source)
             task = _make_task(here, config, model, data, path, tta)
             devices = 1 if overrides else devices_of(here)
             images, rows = _test(here, config, task, data, divided, devices, signals)
@@ -180,6 +183,15 @@ def _read(other: Config, split: str, names: Sequence[str]) -> tuple[ImageData, D
     divided = relabel(images, names, theirs, classes, source)
     data.splits = replace(data.splits, test=divided.known)
     return data, divided, classes
+
+
+def _warn_of_other_data(run: Run, data: ImageData, source: str) -> None:
+    """Warn if the run's own data has changed: images move between splits if some are added."""
+    if run.read_provenance().get("data", now := data_fingerprint(data.splits)) != now:
+        log.warning(
+            "%s: %s, so that it may have learnt from images that are evaluated here", source,
+            OTHER_DATA.format(run.path),
+        )  # fmt: skip
 
 
 def _make_task(

@@ -32,7 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from convtrain.use.comparison import compare, default_file, find_runs, write_comparison
+    from convtrain.use.comparison import (
+        compare,
+        default_file,
+        find_runs,
+        tested_note,
+        write_comparison,
+    )
 
     runs = find_runs([Path(path) for path in arguments.runs])
     out = Path(arguments.out) if arguments.out else default_file(runs)
@@ -45,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     write_comparison(compared, out, shlex.join([*program.verb_words("compare"), *typed]))
     console = make_console()
     console.print(_table(compared))
+    if note := tested_note(compared):
+        console.print(note)
     console.print(f"the page  {program.relative(out)}")
     return 0
 

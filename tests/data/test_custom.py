@@ -149,13 +149,18 @@ def test_names_are_those_of_the_dataset_unless_they_are_configured() -> None:
         make(Named(30), num_classes=4)
 
 
-def test_vectors_are_divided_and_kept() -> None:
+@pytest.mark.parametrize("split_seed", range(5))
+def test_vectors_are_divided_by_their_rarest_label_and_kept(split_seed: int) -> None:
     def several(index: int, image: torch.Tensor, label: int) -> Any:
-        return image, [index % 2, index % 3 == 1, 1.0]
+        return image, [index % 2, index % 10 == 1, 1.0]
 
-    splits = make(Numbered(40, several))
+    splits = make(Numbered(40, several), split_seed=split_seed)
+    # 4 images have the second label, 16 the first as their rarest, and 20 the third alone.
     assert [len(images) for images in splits.images] == [24, 8, 8]
-    wanted = [[i % 2, i % 3 == 1, 1.0] for i in in_memory(splits.test)[:, 0, 0, 0].tolist()]
+    assert [images.labels.sum(0).tolist() for images in splits.images] == [
+        [12, 2, 24], [4, 1, 8], [4, 1, 8],
+    ]  # fmt: skip
+    wanted = [[i % 2, i % 10 == 1, 1.0] for i in in_memory(splits.test)[:, 0, 0, 0].tolist()]
     assert torch.equal(splits.test.labels, torch.tensor(wanted))
 
 

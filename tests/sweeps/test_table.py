@@ -23,7 +23,7 @@ from convtrain.sweeps.callback import begin_sweep, count_distinct
 from convtrain.sweeps.live import LiveLine
 from convtrain.sweeps.reading import read_sweep
 from convtrain.sweeps.results import Job, Sweep
-from convtrain.sweeps.table import text_table, write_csv
+from convtrain.sweeps.table import show_sweep, text_table, write_csv
 from convtrain.text import format_duration
 from tests.command.typed import check
 from tests.conftest import REPOSITORY, compose, compose_once
@@ -128,6 +128,19 @@ def test_folds_are_averaged_like_seeds(
         rows = [row for row in csv.DictReader(file) if row["optimizer.lr"] == "0.2"]
     assert {float(row["val/acc std"]) for row in rows} == {best.std("val/acc")}
     assert sorted((row["seed"], row["data.fold"]) for row in rows) == pairs
+
+
+def test_a_test_on_the_validation_images_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "all test metrics are of the validation images, because the data has no others"
+    for split in ("test", "val"):
+        for number in range(5):
+            run = Run(folder / str(number))
+            run.finish({**(run.read_result() or {}), "tested_split": split})
+        show_sweep(folder)
+        for text in (capsys.readouterr().out, (folder / "results.html").read_text()):
+            assert (note in text) == (split == "val")
 
 
 def test_metrics_that_were_chosen_or_logged_by_a_callback_are_columns(folder: Path) -> None:

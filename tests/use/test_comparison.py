@@ -40,6 +40,19 @@ def leave_run(
     return last
 
 
+def test_runs_that_tested_their_validation_images_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rate in (0.1, 0.2):
+        leave_run(tmp_path / str(rate), 1, rate)
+    run = Run(tmp_path / "0.2")
+    for split, note in (("test", ""), ("val", "the test metrics of lr=0.2 are of the validation")):
+        run.finish({**(run.read_result() or {}), "tested_split": split})
+        assert main(["compare", str(tmp_path)]) == 0
+        for text in (capsys.readouterr().out, (tmp_path / "compare.html").read_text()):
+            assert (note in text) if note else ("of the validation images" not in text)
+
+
 def test_the_curves_of_a_run_that_was_killed(tmp_path: Path) -> None:
     last = leave_run(tmp_path / "a", epochs=2, finished=False)
     curves = read_curves(tmp_path / "a")

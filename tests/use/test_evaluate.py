@@ -105,7 +105,9 @@ def test_on_its_own_data_a_run_gets_the_bits_of_its_result(
     for file in files:
         file.unlink()
     assert main(["evaluate", str(run)]) == 0
-    assert "yes, to the last bit" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "yes, to the last bit" in printed.out
+    assert "was trained on" not in printed.out + printed.err
     assert is_same_as_result(run, json.loads(files[0].read_text()))
     assert [file.read_bytes() for file in files] == before
 
@@ -227,14 +229,17 @@ def test_the_parts_of_a_batch_are_those_that_the_devices_got() -> None:
     assert len(DividedBatches(images, 3, one, devices=2, limit=0.7)) == 4  # of 2 of 3 batches
 
 
-def test_the_command_says_that_the_bits_are_others(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_says_that_bits_and_data_are_others(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     copied = shutil.copytree(run, tmp_path / "copied")
+    provenance = json.loads((copied / "provenance.json").read_text())
+    (copied / "provenance.json").write_text(json.dumps({**provenance, "data": "0123456789ab"}))
     result = json.loads((copied / "result.json").read_text())
     (copied / "result.json").write_text(json.dumps({**result, "test/loss": 0.5}))
     assert main(["evaluate", str(copied)]) == 0
     assert "no, test/loss was 0.5, is " in capsys.readouterr().out
+    assert f"their splits are not those that {copied} was trained on, so that it may" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ def code_version() -> str:
     return f"{convtrain.__version__}-{code.hexdigest()[:12]} with torch {torch.__version__}"
 
 
+OTHER_DATA = "the images, their classes or their splits are not those that {} was trained on"
+"""What is said of data with another fingerprint than that of a run."""
+
+
 def data_fingerprint(splits: Splits) -> str:
     """Return a short hash of all labels and images; large splits are sampled."""
     data = hashlib.sha256()
