@@ -1,7 +1,8 @@
 """Write a declared network as a plain PyTorch file, in the style nn or functional.
 
-The file imports torch alone. It has the network, and a training loop in six steps. For a run,
---weights writes the trained weights under the names that the file gives them.
+The file imports torch alone, and torchvision where images are augmented. It has the network, and a
+training loop in six steps. For a run, --weights writes the trained weights under the names that the
+file gives them; --start writes those of model.weights, with which the loop begins.
 
 Example: python -m convtrain code network=lenet model=nn
 Example: python -m convtrain code RUN model=functional --out net.py --weights net.pt
@@ -28,9 +29,12 @@ STYLES: "dict[str, Style]" = {"model=nn": "nn", "model=functional": "functional"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     typed = as_typed("RUN [model=nn|functional] or overrides as for python train.py")
-    parser.usage = f"{parser.prog} [--out FILE] [--weights FILE] [{typed}]"
+    parser.usage = f"{parser.prog} [--out FILE] [--weights FILE] [--start FILE] [{typed}]"
     parser.add_argument("--out", metavar="FILE", help="the file, if not standard output")
     parser.add_argument("--weights", metavar="FILE", help="a file for the weights of RUN")
+    parser.add_argument(
+        "--start", metavar="FILE", help="a file for the weights of model.weights, which are loaded"
+    )
     parser.add_argument(
         "--checkpoint", help="of RUN: best, last, or a file; by default the one that was tested"
     )
@@ -52,11 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
     head = f"Written by: {command}"
     if has_run:
         head += f"\n\n{_how_to_load(command, config, arguments.weights or 'weights.pt')}"
-    code = write_code(config, style, head)
-    if arguments.weights:
+    run = Run(typed[0]) if has_run else None
+    multi_label = run is not None and run.read_provenance().get("multi_label") is True
+    start = Path(arguments.start or "start.pt")
+    code = write_code(config, style, head, multi_label=multi_label, start=start.name)
+    if arguments.start:
+        from convtrain.use.code.weight_file import write_start
+
+        write_start(code, config, run, start)
+    if run is not None and arguments.weights:
         from convtrain.use.code.weight_file import write_weights
 
-        write_weights(code, Run(typed[0]), arguments.checkpoint, Path(arguments.weights))
+        write_weights(code, run, arguments.checkpoint, Path(arguments.weights))
     if arguments.out:
         write_atomically(Path(arguments.out), code.text)
     else:
@@ -89,10 +100,11 @@ def _how_to_load(command: str, config: "Config", weights: str) -> str:
     """Return what the file says of the run's weights."""
     from convtrain.use.code.weight_file import computes_channels_last
 
+    load = "safetensors.torch.load_file" if weights.endswith(".safetensors") else "torch.load"
     lines = [
         "The weights of the run, under the names of this file:",
         f"    {command} --weights {shlex.quote(weights)}",
-        f'    model.load_state_dict(torch.load("{Path(weights).name}"))',
+        f'    model.load_state_dict({load}("{Path(weights).name}"))',
     ]
     if computes_channels_last(config):
         lines.append(

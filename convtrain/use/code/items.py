@@ -33,6 +33,7 @@ class Item:
     uses: list[Use] = field(default_factory=list)
     attr: str = ""  # the attribute that holds it
     is_module: bool = False  # in the functional style, too
+    is_frozen: bool = False  # a norm that may be frozen, in one of the places
     key: str = ""  # of the repetition whose layers it calls
 
 

@@ -22,17 +22,30 @@ class FileNames:
 
     def key(self, key: str) -> str:
         """Return the file's name of a tensor, or of a layer."""
-        path = key
-        while path not in self.places and path:  # conv2d_1.parametrizations.weight.original0
-            path = path.rpartition(".")[0]
+        path = self._layer(key)
         holder, item = self.places[path]
         assert item.entry is not None
         own = f"{holder}.{item.attr}" if holder else item.attr
         tensor = key[len(path) + 1 :]
         if item.entry.name == "LayerScale" or not tensor:
             return own
-        explicit = self.style == "functional" and item.entry.name in HELD and not item.is_module
-        return f"{own}_{RENAMED.get(tensor, tensor)}" if explicit else f"{own}.{tensor}"
+        if self.is_module(path):
+            return f"{own}.{tensor}"
+        return f"{own}_{RENAMED.get(tensor, tensor)}"
+
+    def is_module(self, path: str) -> bool:
+        """Tell whether the file holds a layer, or the layer around it, as a module."""
+        item = self.item(path)
+        assert item.entry is not None
+        return self.style == "nn" or item.entry.name not in HELD or item.is_module
+
+    def item(self, path: str) -> Item:
+        return self.places[self._layer(path)][1]
+
+    def _layer(self, key: str) -> str:
+        while key not in self.places and key:  # conv2d_1.parametrizations.weight.original0
+            key = key.rpartition(".")[0]
+        return key
 
     def attribute(self, key: str) -> str:
         """Return how the main class names a tensor: ``self.stage1[0].conv.weight``."""

@@ -157,6 +157,12 @@ def _running(attr: str, sizes: str) -> tuple[list[str], list[str]]:
     return init, [f"self.{attr}_{n}" for n, _ in starts]
 
 
+def _training(arguments: Arguments, attr: str) -> str:
+    """Write when a norm updates its statistics: not while its weights are frozen."""
+    is_frozen = arguments.item.is_frozen
+    return "self.training" + f" and self.{attr}_weight.requires_grad" * is_frozen
+
+
 def _batch_norm(arguments: Arguments, attr: str) -> Written:
     sizes, affine = arguments.init("num_features"), bool(arguments.const("affine"))
     has_bias = affine and _has_bias(arguments)
@@ -166,7 +172,7 @@ def _batch_norm(arguments: Arguments, attr: str) -> Written:
     shown, training = ["None", "None"], "True"
     if arguments.const("track_running_stats"):
         more, shown = _running(attr, sizes)
-        init, training = [*init, *more], "self.training"
+        init, training = [*init, *more], _training(arguments, attr)
     last = [*names, training] if names else [f"training={training}"]
     for key in ("momentum", "eps"):
         if arguments.is_given(key):
@@ -181,7 +187,8 @@ def _instance_norm(arguments: Arguments, attr: str) -> Written:
     if arguments.const("track_running_stats"):
         more, shown = _running(attr, sizes)
         init = [*init, *more]
-        names = [*names, "self.training"] if names else ["use_input_stats=self.training"]
+        training = _training(arguments, attr)
+        names = [*names, training] if names else [f"use_input_stats={training}"]
     elif names:
         names = [f"weight={names[0]}", f"bias={names[1]}"]
     for key in ("momentum", "eps"):

@@ -23,6 +23,7 @@ from convtrain.use.code.declared import NotAClassError
 from convtrain.use.code.defined import HELPERS
 from convtrain.use.code.forward import Statements
 from convtrain.use.code.initial import Parameter, changes, initialisation, read_rules
+from convtrain.use.code.parts import FrozenNetwork, Loop, frozen_network
 from convtrain.use.code.plan import Planner
 from convtrain.use.code.tensor_names import FileNames
 from convtrain.use.code.training import training_loop
@@ -40,6 +41,9 @@ STYLES = {
     "nn": "the layers are modules of torch.nn, which hold their weights.",
     "functional": "the weights are Parameters that functions take.",
 }
+
+
+LOADING = ("DataLoader", "Dataset", "TensorDataset", "WeightedRandomSampler")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ def write_code(
     style: Style | None = None,
     head: str = "",
     tail: Sequence[str] | None = None,
+    *,
+    multi_label: bool = False,
+    start: str = "start.pt",
 ) -> Code:
     """Write the declared network of a configuration, and its training loop.
 
@@ -72,6 +79,8 @@ def write_code(
         style: that of the configuration if None.
         head: what the docstring of the file says after its first line.
         tail: lines to write in place of the training loop.
+        multi_label: an image has any number of labels, although the configuration does not tell.
+        start: the file that the loop loads ``model.weights`` from, with the names of this one.
 
     Raises:
         ConfigError: the network is not declared, does not fit the images, or cannot be written.
@@ -86,10 +95,12 @@ def write_code(
     network = resolve_network(declared.layers, config.data.shape, declared.blocks, config.trust)
     refuse_taken_names(network.layers)
     class_name = class_name_of(declared.name)
-    lines, helpers, names = _classes(config, network, style, class_name)
+    frozen = frozen_network(config) if tail is None else None
+    lines, helpers, names = _classes(config, network, style, class_name, frozen)
     if tail is None:
-        loop = training_loop(config, class_name)
-        tail = [*loop, "", "", 'if __name__ == "__main__":', "    train()"]
+        multi_label = multi_label or config.data.is_multi_label
+        loop = Loop(config, class_name, names, frozen, multi_label, start)
+        tail = [*training_loop(loop), "", "", 'if __name__ == "__main__":', "    train()"]
     defined = [line for name in sorted(helpers) for line in ["", *HELPERS[name].splitlines()]]
     body = [*defined, *lines, *tail]
     text = "\n".join([*_head(class_name, style, head, body, network), *body]) + "\n"
@@ -110,7 +121,7 @@ def _head(
     text = "\n".join(body)
     standard = [f"import {name}" for name in ("math", "sys") if f"{name}." in text]
     standard += ["from pathlib import Path"] if "Path(" in text else []
-    loading = ["from torch.utils.data import DataLoader, TensorDataset"]
+    loading = [each for each in LOADING if re.search(rf"\b{each}\(|\({each}\)", text)]
     own = sorted({f"from {o.__module__} import {o.__qualname__}" for o in _own(network)})
     return [
         f'"""{name} in plain PyTorch: {STYLES[style]}' + ("" if head else '"""'),
@@ -120,7 +131,8 @@ def _head(
         "import torch",
         *(["import torch.nn.functional as F"] if "F." in text else []),
         "from torch import nn",
-        *(loading if "DataLoader" in text else []),
+        *([f"from torch.utils.data import {', '.join(loading)}"] if loading else []),
+        *(["from torchvision.transforms import v2"] if re.search(r"\bv2\.", text) else []),
         *(["", *own] if own else []),
     ]
 
@@ -139,14 +151,18 @@ def _own(network: ResolvedNetwork) -> list[Callable[..., object]]:
 
 
 def _classes(
-    config: Config, network: ResolvedNetwork, style: Style, class_name: str
+    config: Config,
+    network: ResolvedNetwork,
+    style: Style,
+    class_name: str,
+    frozen: FrozenNetwork | None,
 ) -> tuple[list[str], set[str], FileNames]:
     """Return the lines of all classes, the functions that they need, and the names in them."""
     declared = config.network
     planner = Planner(declared.layers, declared.blocks, config.trust)
     while True:  # until no class is left that cannot be written
         try:
-            return _write_plan(planner, config, network, style, class_name)
+            return _write_plan(planner, config, network, style, class_name, frozen)
         except NotAClassError as error:
             key = str(error)
             if key in planner.inlined:
@@ -158,13 +174,21 @@ def _classes(
 
 
 def _write_plan(
-    planner: Planner, config: Config, network: ResolvedNetwork, style: Style, class_name: str
+    planner: Planner,
+    config: Config,
+    network: ResolvedNetwork,
+    style: Style,
+    class_name: str,
+    frozen: FrozenNetwork | None,
 ) -> tuple[list[str], set[str], FileNames]:
     main, blocks = planner.plan(class_name)
     for block in (*blocks, main):
         name_attributes(block, style)
     places = Places().find(main, network)
     rename_inputs(blocks)
+    for path, norm in frozen.norms.items() if frozen else ():
+        if path in places.found and [*norm.parameters(recurse=False)]:
+            places.found[path][1].is_frozen = True
     names = FileNames(places.found, style)
     helpers: set[str] = set()
     lines: list[str] = []
