@@ -20,6 +20,7 @@ from convtrain.config.groups.model import ModelChoice
 from convtrain.config.groups.optimizer import Optimizer
 from convtrain.errors import ConfigError
 from convtrain.models.head import BACKBONE, WORDS, matching
+from convtrain.text import matches
 from convtrain.training.optimizers.groups import NOTHING, divide, frozen_until, refuse_unmatched
 from convtrain.training.parts import Parts, named_modules, named_parameters
 
@@ -122,11 +123,12 @@ def wrap_again(strategy: Strategy) -> None:
 
 def _matched(globs: list[str], model: nn.Module) -> set[str]:
     """Return the names of the model's parameters and buffers that ``model.freeze`` means."""
-    parameters = dict(model.named_parameters())
-    layers = {f"{path}.*": None for path, _ in model.named_modules() if path}  # to suggest
-    refuse_unmatched("model.freeze", globs, parameters, (*WORDS, *layers))
-    found = matching(globs, [*parameters, *dict(model.named_buffers())], model)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    of_buffers = [glob for glob in globs if any(matches(name, [glob]) for name in buffers)]
+    refuse_unmatched("model.freeze", globs, parameters, words=(*WORDS, *of_buffers))
+    found = matching(globs, [*parameters, *buffers], model)
     if found.isdisjoint(parameters):
+        refuse_unmatched("model.freeze", globs, parameters, words=WORDS)
         text = "only the head, the model's last layer, has parameters; omit it"
         raise ConfigError(f"model.freeze={BACKBONE}: {text}")
     return found

@@ -203,6 +203,15 @@ ONE_LAYER = "network.layers=[Flatten,{Linear:{out_features:10}}]"
 WRONG = {
     ("model.freeze=[bakbone]",): "model.freeze=bakbone: matches no parameter; did you mean backbon",
     ("model.freeze=[conv2d_1]",): "model.freeze=conv2d_1: matches no parameter; did you mean conv2",
+    ("model.freeze=['re_lu_1.*']",): "model.freeze=re_lu_1.*: matches no parameter; there are conv",
+    (
+        "model.freeze=['re_lu_1.*','conv2d_1.*']",
+    ): "model.freeze=re_lu_1.*: matches no parameter; th",
+    ("model.freeze=['*.running_var']",): "model.freeze=*.running_var: matches no parameter; there ",
+    ("optimizer.groups=[{match: hed}]",): "optimizer.groups.0.match=hed: matches no parameter; did",
+    ("optimizer.groups=[{match: conv2d_1, lr: 1}]",): (
+        "optimizer.groups.0.match=conv2d_1: matches no parameter; did you mean conv2d_1.*?; there"
+    ),
     ("model.freeze=['*']",): "model.freeze: all parameters are frozen, so that nothing is trained",
     ("optimizer.groups=[{match: backbone, lr: 1}]", ONE_LAYER): (
         "optimizer.groups.0.match=backbone: matches no parameter; there are linear_1.weight, "

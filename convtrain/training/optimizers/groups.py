@@ -134,7 +134,8 @@ def _first_matches(
     for index, group in enumerate(declared):
         key = f"optimizer.groups.{index}.match"
         own = matching(group.globs, named, model)
-        refuse_unmatched(key, group.globs, named, WORDS if own else ())
+        words = [word for word in WORDS if own or word not in group.globs]
+        refuse_unmatched(key, group.globs, named, words)
         left = [name for name in own if found[name] < 0]
         if not left:
             earlier = sorted({found[name] for name in own})
@@ -152,5 +153,7 @@ def refuse_unmatched(
     """Raise ConfigError for a glob that is none of the words and matches no parameter."""
     for glob in globs:
         if glob not in words and not any(matches(name, [glob]) for name in named):
-            near = did_you_mean(glob, [*words, *named])
+            ends = ((name, at) for name in named for at, sign in enumerate(name) if sign == ".")
+            layers = dict.fromkeys(f"{name[:end]}.*" for name, end in ends)
+            near = did_you_mean(glob, [*words, *layers, *named])
             raise ConfigError(f"{key}={glob}: matches no parameter{near}; there are {few(named)}")
