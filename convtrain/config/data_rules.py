@@ -136,7 +136,10 @@ def class_count(data: Data) -> tuple[str, int | None]:
 def _one_class(data: Data, loss: Loss) -> Mistakes:
     key, count = class_count(data)
     if count == 1 and loss.name != "sum":
-        yield Mistake(key, "is one class, so that every answer would be right; give two or more")
+        told = "is one class, so that every answer would be right; give two or more"
+        if data.is_multi_label:
+            told = "is the only label; give the images without it another one, such as none"
+        yield Mistake(key, told)
 
 
 def _published(data: Data) -> Mistakes:

@@ -130,9 +130,12 @@ def _imbalance(found: Inspection) -> Iterator[str]:
         return
     ratio = int(counts.max()) / least
     if ratio >= IMBALANCE:
+        remedies = "data.sampling=balanced\nand loss.class_weights=balanced are remedies"
+        if found.splits.train.labels.ndim > 1:
+            remedies = "loss.class_weights=balanced\nis a remedy"
         yield (
             f"unbalanced: {largest} has {ratio:.3g} times the training images of {smallest}; "
-            f"data.sampling=balanced\nand loss.class_weights=balanced are remedies"
+            f"{remedies}"
         )
 
 

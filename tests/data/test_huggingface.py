@@ -78,6 +78,10 @@ def test_several_labels_become_a_vector(tmp_path: Path) -> None:
     splits = read(write(tmp_path / "d", train=table(12, several, lambda i: [0, 2][: i % 3])))
     wanted = [[[0, 0, 0], [1, 0, 0], [1, 0, 1]][i % 3] for i in indices(splits.train)]
     assert splits.train.labels.tolist() == wanted
+    for label, told in ((-1, "is -1; allowed are 0 to 2"), (None, "null is a NoneType")):
+        named = write(tmp_path / str(label), train=table(12, several, lambda i, x=label: [x, 1]))
+        with pytest.raises(CorruptDataError, match=f"item 0 of 12: its target {told}"):
+            read(named)
 
 
 def test_a_split_without_labels_and_splits_of_other_names_are_left_out_and_named(
@@ -98,6 +102,12 @@ def test_mistakes_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data.label_column=yy",): r"data\.label_column=yy: .* no such column; did you mean y\?",
         ("data.image_column=id",): r"data\.image_column=id: holds Value\('int64'\), and no images",
         ("data.label_column=img",): r"data\.label_column=img: holds Image\(.*, and no class labels",
+        (
+            write(
+                tmp_path / "s", train=table(9, {"a": datasets.Value("int64")}, lambda i: {"a": i})
+            ),
+            "data.label_column=y",
+        ): r"data\.label_column=y: holds \{'a': .*, and no class labels",
         ("data.config=other",): r"data\.config=other: BuilderConfig 'other' not found",
         (text,): r"none of the columns id, img, y holds class labels; type data\.label_column=COL",
         (text, "data.label_column=y"): r"data\.label_column=y: holds text; write the files with",

@@ -10,6 +10,7 @@ from PIL import Image
 from convtrain.__main__ import main
 from convtrain.data import inspection
 from convtrain.data.inspection import Seen, find_repeated, inspect_data
+from convtrain.data.inspection_tables import inspection_tables
 from convtrain.errors import CorruptDataError
 from docs.generate.data import PAGE, printed, write_oddities
 from tests.conftest import compose, compose_once
@@ -102,3 +103,24 @@ def test_the_check_ends_with_the_error_of_the_training(
     assert status == 1
     assert "cat/3.png" in out
     assert err.splitlines()[-1].endswith(str(raised.value))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_balanced_sampling_is_no_remedy_for_images_with_several_labels(
+    tmp_path: Path, several: bool
+) -> None:
+    write_noise(tmp_path)
+    names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(6)]
+    rare = "cat|dog" if several else "cat"
+    rows = [f"{name},{rare if index < 3 else 'dog'}\n" for index, name in enumerate(names)]
+    (tmp_path / "l.csv").write_text("path,label\n" + "".join(rows))
+    typed = ["data=csv", f"data.file={tmp_path / 'l.csv'}", "data.shape=[3,8,8]"]
+    typed += ["data.label_separator='|'", "loss=bce"] * several
+    found = inspect_data(compose(*typed).data)
+    (line,) = (
+        line
+        for line in inspection_tables(found, tmp_path, (3, 8, 8))
+        if isinstance(line, str) and line.startswith("unbalanced: dog has")
+    )
+    assert "loss.class_weights=balanced" in line
+    assert ("data.sampling=balanced" in line) != several

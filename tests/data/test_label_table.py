@@ -151,6 +151,8 @@ def test_any_number_of_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     typed = ("data=csv", f"data.file={file}", "data.label_separator='|'", "network=lenet")
     with pytest.raises(ConfigError, match="any number of labels; type loss=bce"):
         compose(*typed)
+    with pytest.raises(ConfigError, match=r"data\.classes=\[bee\]: is the only label; give the"):
+        compose(*typed, "loss=bce", "data.classes=[bee]")
     load(file, label_separator="|")
     assert not caplog.records
     load(write(tmp_path / "one.csv", text.replace(",\n", ",bee\n")), divides=False)

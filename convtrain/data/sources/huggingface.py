@@ -73,8 +73,11 @@ class Columns:
             raise CorruptDataError("has no image")
         source = held["path"] if held["bytes"] is None else io.BytesIO(held["bytes"])
         image = Image.open(source)
-        if not self.has_several or self.classes is None:
+        if not isinstance(label, list) or self.classes is None:
             return image, label
+        for each in label:
+            if each is None or not 0 <= each < self.num_classes:
+                return image, each  # which is refused
         target = np.zeros(self.num_classes, dtype=np.float32)
         target[np.asarray(label, dtype=np.int64)] = 1
         return image, target
@@ -215,9 +218,12 @@ def _column(
         those = f"{few(found)} hold" if found else f"none of the columns {few(features)} holds"
         raise ConfigError(f"{where}: {those} {what}; type data.{key}=COLUMN")
     (column,) = found
-    if _is_image(features[column]) != (what == "images"):
-        raise ConfigError(f"data.{key}={column}: holds {features[column]}, and no {what}")
-    if getattr(features[column], "dtype", "") in ("string", "large_string"):
+    feature = features[column]
+    inner = _inner(feature) or feature
+    is_one = fits(feature) if what == "images" else type(inner).__name__ in ("ClassLabel", "Value")
+    if not is_one:
+        raise ConfigError(f"data.{key}={column}: holds {feature}, and no {what}")
+    if getattr(inner, "dtype", "") in ("string", "large_string"):
         raise ConfigError(
             f"data.{key}={column}: holds text; write the files with class labels, as "
             f"dataset.class_encode_column('{column}') makes them"
