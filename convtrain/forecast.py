@@ -60,7 +60,7 @@ class Forecast(NamedTuple):
     memory: dict[str, int]  # bytes on each device, by purpose
     disk: dict[str, int]  # bytes in the run's directory, by purpose
     groups: list[GroupSummary]  # of the parameters
-    weights: list[str]  # what is said of those that the training begins with
+    weights: list[str]  # lines about the weights that the training begins with
 
 
 def forecast(config: Config, inspected: Inspection | None = None) -> Forecast:

@@ -1,7 +1,7 @@
 """What the weights that a training begins with say about its data: normalisation and size.
 
-A key of ``data`` follows the weights unless it was typed, or a YAML file gives it another value
-than convtrain's own file for the dataset does. ``config.yaml`` then holds the value that followed.
+A key of ``data`` follows the weights unless the user typed it, or a YAML file gives it another
+value than convtrain's own file for the dataset. ``config.yaml`` of the run has the final value.
 """
 
 from collections.abc import Iterable, Mapping
@@ -81,7 +81,7 @@ def expected_pixels(source: Source) -> Pixels:
 def followed(config: Config, expected: Pixels, kept: Iterable[str] = ()) -> dict[str, object]:
     """Return the values of ``data`` that follow from the weights, without the ``kept`` keys.
 
-    A stored size is a size for a crop, so that it follows where the crop is that of the weights.
+    ``store_size`` and ``eval_crop`` follow only if height and width are those of the weights.
     """
     data, kept = config.data, set(kept)
     found: dict[str, object] = {}
@@ -104,7 +104,7 @@ def followed(config: Config, expected: Pixels, kept: Iterable[str] = ()) -> dict
 def set_by_user(composed: DictConfig, typed: Iterable[str]) -> set[str]:
     """Return the keys of ``data`` that do not follow ``model.weights``, if it is set.
 
-    They are those that the user has set, and the shape of images that have one.
+    They are those that the user has set, and the shape if the images determine it.
 
     Args:
         typed: the overrides of the command.
@@ -117,7 +117,7 @@ def set_by_user(composed: DictConfig, typed: Iterable[str]) -> set[str]:
     shipped = _shipped(str(data.get("kind", data.get("name"))))
     changed = {key for key, value in data.items() if key in shipped and value != shipped[key]}
     added = {key for key in (*NORMALISATION, *SIZE) if key in data and key not in shipped}
-    own_size = {"shape"} if data.get("shape") is None else set()  # that of the images
+    own_size = {"shape"} if data.get("shape") is None else set()  # the images determine it
     return keys | changed | added | own_size
 
 

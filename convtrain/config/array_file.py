@@ -99,14 +99,19 @@ def _read(file: str, _changed: int, _size: int) -> ArrayFile:
     kinds = {name: _kind_of_labels(*arrays, where) for name, arrays in splits.items()}
     if len(set(kinds.values())) > 1:
         named = ", ".join(str(labels) for _, labels in splits.values())
-        raise MissingDataError(f"{where}: the labels of its splits are of different kinds: {named}")
+        raise MissingDataError(
+            f"{where}: the labels of its splits are of different kinds: {named}; write class "
+            f"indices in every split, or (N, classes) numbers in every split"
+        )
     if several := kinds["train"]:
         return ArrayFile(where, splits, shapes["train"], several, None, is_multi_label=True)
     present = set[int]()
     for _, labels in splits.values():
         present.update(_integers(path, labels))
     if (least := min(present)) < 0:
-        raise MissingDataError(f"{where}: a label is {least}; the classes count from 0")
+        raise MissingDataError(
+            f"{where}: a label is {least}; the classes count from 0, so leave such images out"
+        )
     count = max(present) + 1
     absent = next((label for label in range(count) if label not in present), None)
     return ArrayFile(where, splits, shapes["train"], count, absent, is_multi_label=False)
@@ -141,14 +146,14 @@ def _splits(arrays: Sequence[Array], where: str) -> dict[str, tuple[Array, Array
         images, labels = found[split, "images"], found[split, "labels"]
         if not images.shape or images.shape[:1] != labels.shape[:1] or not images.shape[0]:
             raise MissingDataError(
-                f"{where}: {images} and {labels} must have as many rows, and at least one"
+                f"{where}: {images} and {labels} must have the same number of rows, at least one"
             )
         splits[split] = images, labels
     return splits
 
 
 def _image_shape(images: Array, path: Path, where: str) -> list[int]:
-    """Return channels, height, width; refuse what is more likely another order."""
+    """Return channels, height, width; refuse arrays whose axes are probably in another order."""
     if images.dtype not in (*INTEGERS, *FLOATS):
         raise MissingDataError(f"{where}: {images} are no images; give uint8, or floats in 0-1")
     suffix = path.suffix.lower()
@@ -170,7 +175,7 @@ def _image_shape(images: Array, path: Path, where: str) -> list[int]:
 
 
 def _kind_of_labels(images: Array, labels: Array, where: str) -> int:
-    """Return 0 for class indices, or else of how many labels a row says whether it has them."""
+    """Return 0 for class indices; for any number of labels, the number of columns."""
     shape = labels.shape
     is_column = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if is_column and labels.dtype in INTEGERS:

@@ -106,7 +106,7 @@ def read_table(chosen: TableFormat) -> Table:
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
     except csv.Error as error:
-        problem = f"cannot be read: {error}"
+        problem = f"cannot be read: {error}; write it again"
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
         problem += "; set data.file=FILE, of columns path,label and perhaps split"
@@ -150,9 +150,10 @@ def _read(chosen: TableFormat, _changed: int, _size: int) -> Table:
     if others:
         problems.append(f"splits are train, val and test, and not {few(map(repr, others))}")
     if not problems and "train" not in splits:
-        problems = [f"lists no images to train with{f', only {few(splits)}' if splits else ''}"]
+        only = f", only {few(splits)}; add rows of the split train" if splits else "; add rows"
+        problems = [f"lists no images to train with{only}"]
     if not problems and not any(labels):
-        problems = ["lists no labels"]
+        problems = ["lists no labels; add them to the column of labels"]
     if problems:
         raise MissingDataError(f"{where}: {'; '.join(problems)}")
     in_order = {split: splits[split] for split in SPLITS if split in splits}

@@ -28,7 +28,7 @@ def _several_labels(data: Data, loss: Loss) -> Mistakes:
 
 
 def several_labels(data: Data, loss: Loss) -> Mistakes:
-    """Yield what cannot be where an image has any number of labels."""
+    """Yield the mistakes of settings that expect one label an image, if images have several."""
     have = f"the images of {data.override} have any number of labels"
     if data.sampling == "balanced":
         text = f"draws each class equally often, and {have}; type data.sampling=shuffled"

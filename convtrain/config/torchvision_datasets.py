@@ -133,7 +133,7 @@ OTHERS = {name: what for names, what in _OTHERS.items() for name in names.split(
 
 
 def unknown(name: str) -> str | None:
-    """Return why a name is none of the table, and what to type, or None."""
+    """Return why a name is not in the table, and what to type; None for a name that is."""
     if name in ROWS:
         return None
     if name in ("ImageFolder", "DatasetFolder"):

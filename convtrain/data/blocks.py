@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from convtrain.errors import TrainingError
 from convtrain.process.signals import STOP_SIGNALS
 
 BLOCK_BYTES = 1 << 20  # that a worker returns at once
@@ -44,11 +46,22 @@ def make_blocks(
     )
 
 
+@contextmanager
+def naming_killed_workers(explain: Callable[[], str]) -> Iterator[None]:
+    """Raise a TrainingError with the text of ``explain`` if a worker of the blocks is killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(explain()) from error
+
+
 def gather(blocks: Iterable[np.ndarray], shape: tuple[int, ...]) -> Tensor:
     """Copy blocks of images into one uint8 tensor of this shape."""
-    # Of torch, because numpy asks for huge pages, which take far longer on a virtual machine.
+    # torch allocates: numpy asks for huge pages, which take far longer on a virtual machine.
     pixels, start = torch.empty(shape, dtype=torch.uint8), 0
-    # By numpy: the threads that torch would copy with take the cores from the workers.
+    # numpy copies: the threads with which torch copies take the cores from the workers.
     copied = pixels.numpy()
     for block in blocks:
         copied[start : start + len(block)] = block

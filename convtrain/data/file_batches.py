@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from convtrain.data.blocks import make_blocks
+from convtrain.data.blocks import make_blocks, naming_killed_workers
 from convtrain.data.decoding import Rules, by_our_rules, decode
 from convtrain.data.workers import shared, worker_count
-from convtrain.errors import CorruptDataError, TrainingError, one_line
+from convtrain.errors import CorruptDataError, one_line
 
 PART = 64  # files that a worker decodes at once
 AHEAD = 2  # batches that are decoded while another one is used
@@ -54,7 +54,14 @@ def decode_batches(
     sent = deque[list[str]]()
     keys = _Keys(chain(head, paths), batch_size, slots, sent)
     slot, done, refused = 0, 0, dict[int, str]()
-    try:
+
+    def killed() -> str:
+        return (
+            f"{one_line(sent[0][0])}: a process that decodes images was killed here or a little "
+            f"further; was the memory full?"
+        )
+
+    with naming_killed_workers(killed):
         for reasons in make_blocks(_Parts(pixels, rules), workers, keys, ahead):
             refused |= reasons
             done += PART
@@ -64,13 +71,6 @@ def decode_batches(
                 held = pixels[slot, : len(batch)]
                 yield FileBatch(batch, refused, held if good is None else held[good])
                 slot, done, refused = (slot + 1) % slots, 0, {}
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"{one_line(sent[0][0])}: a process that decodes images was killed here or a little "
-            f"further; was the memory full?"
-        ) from error
 
 
 class _Part(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from convtrain.data.blocks import AHEAD, BLOCK_BYTES, make_blocks
+from convtrain.data.blocks import AHEAD, BLOCK_BYTES, make_blocks, naming_killed_workers
 from convtrain.data.decoding import by_our_rules
 from convtrain.data.workers import shared
-from convtrain.errors import CorruptDataError, TrainingError, one_line
+from convtrain.errors import CorruptDataError, one_line
 from convtrain.process.hardware import cores
 
 log = logging.getLogger("convtrain")
@@ -33,7 +33,9 @@ Write = Callable[[Path, int, np.ndarray], None]
 
 
 class FileBlocks(Dataset[Made | list[Refused]]):
-    """Blocks of consecutive files. Refused files are an item: DataLoader rewraps workers' errors.
+    """Blocks of consecutive files; a block with refused files is the list of these.
+
+    It is no exception, because a DataLoader wraps the exceptions of its workers in its own.
 
     ``make(files, index, refused)`` makes a block, and adds the files that cannot be used.
     """
@@ -105,7 +107,14 @@ def make_all(blocks: FileBlocks[Made]) -> Iterator[Made]:
     files = blocks.files
     workers = decoding_workers(len(blocks))
     done, refused = 0, list[Refused]()
-    try:
+
+    def killed() -> str:
+        return (
+            f"{files[done]}: a process that decodes images was killed here or a little further, "
+            f"after {done} of {len(files)} images; was the memory full? try again"
+        )
+
+    with naming_killed_workers(killed):
         for block in make_blocks(blocks, workers):
             done += blocks.length
             if isinstance(block, list):
@@ -114,13 +123,6 @@ def make_all(blocks: FileBlocks[Made]) -> Iterator[Made]:
                 refused += block
             elif not refused:
                 yield block
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"{files[done]}: a process that decodes images was killed here or a little further, "
-            f"after {done} of {len(files)} images; was the memory full? try again"
-        ) from error
     if refused:
         raise CorruptDataError(complaint(refused))
 

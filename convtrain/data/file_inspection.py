@@ -20,7 +20,7 @@ FILES_AT_ONCE = 32
 ONE_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}  # with the same extensions
 
 Progress = Callable[[int, int], None]
-"""Takes how many of how many images were looked at."""
+"""Is called with the number of images inspected so far, and the number of all."""
 
 
 class Kind(NamedTuple):
@@ -99,7 +99,7 @@ def _look(rules: Rules, files: Sequence[Path], _: int, __: list[Refused]) -> Fil
 
 
 def _describe(path: Path, rules: Rules, facts: FileFacts, place: int) -> Kind | None:
-    """Read the header of a file; None if that fails, which decoding says in words."""
+    """Read the header of a file; None if that fails, because decoding then says why."""
     try:
         with Image.open(path) as image:
             refuse_large(image, rules)

@@ -135,7 +135,7 @@ def _inspect_files(data: ImageFiles, every_image: bool, progress: Progress) -> I
     ) -> Splits:
         divided = divide_files(listed, division)
         found.append((divided, rules))
-        zero = torch.zeros(1, dtype=torch.uint8)  # stands for every pixel
+        zero = torch.zeros(1, dtype=torch.uint8)  # expanded to all pixels, without memory
         return named_splits(
             {
                 name: Images(zero.expand(len(part), *rules.shape), divided.labels[part])
@@ -244,7 +244,7 @@ def _storage(data: ImageFiles, size: int) -> tuple[Kept, ConvtrainError | None]:
 
 
 def _parts(splits: Splits) -> Iterator[tuple[str, Images]]:
-    """Yield the splits by name, without those that are others again."""
+    """Yield the splits by name; one that is also another split comes once."""
     for place, images in enumerate(splits.images):
         if not any(images is other for other in splits.images[:place]):
             yield ("train", "val", "test")[place], images

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from convtrain.config.mistakes import brief
-from convtrain.data.blocks import BLOCK_BYTES, make_blocks
+from convtrain.data.blocks import BLOCK_BYTES, make_blocks, naming_killed_workers
 from convtrain.data.items import ItemRules, Target, read_item
 from convtrain.data.randomness import derive_seed
-from convtrain.errors import ConfigError, CorruptDataError, TrainingError, error_line, one_line
+from convtrain.errors import ConfigError, CorruptDataError, error_line, one_line
 from convtrain.text import make_console
 
 log = logging.getLogger("convtrain")
@@ -106,7 +106,14 @@ def read_blocks(
     count, began = len(dataset), time.monotonic()
     said = began
     blocks = _Blocks(dataset, rules, seed)
-    try:
+
+    def killed() -> str:
+        return (
+            f"{where}: a process that reads items was killed after item {len(targets)} of {count}; "
+            f"was the memory full? try data.read_workers=0"
+        )
+
+    with naming_killed_workers(killed):
         for block in make_blocks(blocks, min(workers, len(blocks))):
             targets += block.targets
             if block.refused is not None:
@@ -118,13 +125,6 @@ def read_blocks(
                 said = now
                 left = (now - began) * (count / len(targets) - 1)
                 _report(f"{where}: read {len(targets)} of {count} items, about {left:.0f} s left")
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"{where}: a process that reads items was killed after item {len(targets)} of {count}; "
-            f"was the memory full? try data.read_workers=0"
-        ) from error
 
 
 def warn_if_random(dataset: MapStyle, rules: ItemRules, where: str) -> None:

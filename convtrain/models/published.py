@@ -67,7 +67,7 @@ def names_of_torchvision(name: str, network: nn.Module) -> dict[str, str]:
     if name not in models.list_models(module=models):
         return {}
     arguments = extra_arguments(name)
-    arguments |= {"init_weights": False} if arguments else {}  # which otherwise warn of theirs
+    arguments |= {"init_weights": False} if arguments else {}  # torchvision warns without it
     theirs = on_meta(partial(models.get_model, name, weights=None, **arguments))
     found: dict[str, str] = {}
     for kind in ("named_parameters", "named_buffers"):

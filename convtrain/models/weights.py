@@ -48,7 +48,7 @@ def fit(
     aliases: Mapping[str, str] | None = None,
     replace_head: bool = False,
 ) -> Fit:
-    """Find the place of each tensor; the model, which may be on the meta device, is not changed.
+    """Match tensors to those of a model, which is not changed and may be on the meta device.
 
     The head is replaced if it has another number of outputs, or if the file has none. If the images
     have other channels than those of the file, the first convolution's weight is adapted as timm
@@ -97,7 +97,9 @@ def fit(
     if misfits:
         raise ConfigError(f"{where} does not fit the model: {few(misfits, 3)}")
     if lost := [name for name, value in tensors.items() if not _is_finite(value)]:
-        raise ConfigError(f"{where} holds values that are not finite in {few(lost, 3)}")
+        raise ConfigError(
+            f"{where} holds values that are not finite in {few(lost, 3)}; choose other weights"
+        )
     classes = theirs[present[0]].shape[0] if present else None
     return Fit(tensors, adapted, replaced, left_over, classes)
 

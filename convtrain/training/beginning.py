@@ -85,7 +85,7 @@ def begin(
         class_weights: those that balance the data.
         custom: loggers that the configuration names by ``_target_``.
         weights: what the model began with; a run that is resumed has it in its provenance.
-        frozen: how many numbers of the weights are frozen, by how long.
+        frozen: the number of frozen weights, by how long they are frozen.
     """
     device = str(trainer.strategy.root_device)
     if device.startswith("cuda"):

@@ -22,6 +22,6 @@ def training_steps(trainer: pl.Trainer) -> int:
 
 
 def training_epochs(trainer: pl.Trainer) -> int:
-    """Return the epochs, of which the last may be begun only, that a training has steps for."""
+    """Return the number of epochs that a training begins; ``max_steps`` may end the last one."""
     steps = epoch_steps(trainer)
     return math.ceil(training_steps(trainer) / steps) if steps else trainer.max_epochs or 0

@@ -1,4 +1,4 @@
-"""Freeze parameters, and train them after all from an epoch on.
+"""Freeze parameters, for the whole training or until an epoch.
 
 ``model.freeze`` and the groups of ``optimizer.groups`` with ``freeze: true`` name them. A frozen
 parameter has ``requires_grad=False``, so the backward pass ends above a frozen backbone. Its
@@ -32,7 +32,7 @@ class Frozen:
 
     Attributes:
         start_epochs: the epochs from which the parameters and buffers of ``model.freeze`` are
-            trained after all, by name; infinite for never.
+            trained, by name; infinite if they never are.
         norms: layers that normalise by their running statistics, and do not update them.
     """
 
@@ -49,7 +49,7 @@ class Frozen:
         return list(self._norms.values())
 
     def numbers(self) -> dict[str, int]:
-        """Return how many numbers are frozen now, by how long: ``frozen until epoch 1``."""
+        """Return the number of frozen weights, by how long: ``frozen until epoch 1``."""
         found: Counter[str] = Counter()
         for name, parameter in named_parameters(self._parts):
             if not parameter.requires_grad:

@@ -90,7 +90,7 @@ class TaskHooks(pl.LightningModule):
             self.average.start(self.trainer.optimizers, self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def use_average(self, wanted: bool = True) -> None:
-        """Let the model have the average of its weights, if there is one, or its own again."""
+        """Give the model the average of its weights, if there is one, or its own weights back."""
         if self.average is not None:
             self.average.use(wanted)
 

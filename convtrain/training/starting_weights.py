@@ -56,7 +56,7 @@ class StartingWeights(NamedTuple):
     network: str | None = None
 
     def fit(self, model: nn.Module, classes: list[str] | None) -> Fit:
-        """Find the place of each tensor; ``classes`` are the names in the data."""
+        """Match the tensors to those of a model; ``classes`` are the names in the data."""
         where = f"{self.source.where}: {Path(self.file).name}"
         differ = None not in (classes, self.classes) and classes != self.classes
         aliases = names_of_torchvision(self.network, model) if self.network else {}

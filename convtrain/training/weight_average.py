@@ -82,7 +82,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def use(self, wanted: bool) -> None:
-        """Let the model have the average, or its own weights again."""
+        """Give the model the average, or its own weights back."""
         if wanted is not self._in_use and self._pairs:
             for place, other in self._pairs:
                 kept = place.tensor.clone()

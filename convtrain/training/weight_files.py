@@ -103,12 +103,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             loaded = loaded[key]
             break
     if not isinstance(loaded, Mapping):
-        raise CorruptDataError(f"{path}: holds a {type(loaded).__name__}, not tensors by name")
+        raise CorruptDataError(
+            f"{path}: holds a {type(loaded).__name__}, not tensors by name; save a state_dict()"
+        )
     found = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not found:
         raise CorruptDataError(
             f"{path}: holds no tensors by name, at its top or at {', '.join(INSIDE)}; it has "
-            f"{few(map(str, loaded)) or 'nothing'}"
+            f"{few(map(str, loaded)) or 'nothing'}; save a state_dict()"
         )
     return found
 

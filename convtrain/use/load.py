@@ -86,7 +86,7 @@ def class_names(run: Run, config: Config) -> list[str]:
 
 
 def class_weights(run: Run, config: Config) -> list[float] | None:
-    """Return the weights that have balanced the classes in a run's loss, if any have.
+    """Return the class weights that a run computed from its data for its loss, or None.
 
     Raises:
         CorruptDataError: the run's provenance does not have them.

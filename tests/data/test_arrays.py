@@ -156,7 +156,7 @@ WRONG: dict[str, tuple[str, Named, str]] = {
     ),
     "floats as classes": ("npz", {"images": GREY, "labels": LABELS / 1}, "labels f8 (30,): expect"),
     "fewer labels": (
-        "npz", {"images": GREY, "labels": LABELS[:9]}, "labels i8 (9,) must have as many rows, and",
+        "npz", {"images": GREY, "labels": LABELS[:9]}, "labels i8 (9,) must have the same num",
     ),
     "no labels": ("npz", {"images": GREY}, "has images and no train_labels beside it; expected "),
     "no images": ("npz", {"a": GREY, "b": GREY}, "holds a, b; expected images and labels, or "),

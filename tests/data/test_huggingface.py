@@ -100,7 +100,7 @@ def test_mistakes_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for typed, line in {
         ("data.num_classes=4",): r"data\.num_classes=4: .* has 3 classes, ant, bee, cat; set",
         ("data.label_column=yy",): r"data\.label_column=yy: .* no such column; did you mean y\?",
-        ("data.image_column=id",): r"data\.image_column=id: holds Value\('int64'\), and no images",
+        ("data.image_column=id",): r"id: holds Value\('int64'\), and no images; type data.image_c",
         ("data.label_column=img",): r"data\.label_column=img: holds Image\(.*, and no class labels",
         (
             write(

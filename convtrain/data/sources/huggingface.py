@@ -222,7 +222,9 @@ def _column(
     inner = _inner(feature) or feature
     is_one = fits(feature) if what == "images" else type(inner).__name__ in ("ClassLabel", "Value")
     if not is_one:
-        raise ConfigError(f"data.{key}={column}: holds {feature}, and no {what}")
+        others = [name for name, each in features.items() if fits(each)]
+        instead = f"; type data.{key}={others[0]}" if others else ""
+        raise ConfigError(f"data.{key}={column}: holds {feature}, and no {what}{instead}")
     if getattr(inner, "dtype", "") in ("string", "large_string"):
         raise ConfigError(
             f"data.{key}={column}: holds text; write the files with class labels, as "
