@@ -197,7 +197,7 @@ class _Blocks(Dataset[_Block]):
                 targets.append(target)
             except CorruptDataError as error:
                 return _Block(pixels, targets, str(error))
-            except Exception as error:  # a user's code may raise anything
+            except (Exception, SystemExit) as error:  # a user's code may raise anything
                 return _Block(pixels, targets, f"cannot be read: {error_line(error)}")
         return _Block(pixels, targets)
 

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,16 @@ WRONG: dict[str, tuple[object, str, type[ConvtrainError]]] = {
         at_7(lambda image, _: image[9]),
         "item 7 of 30: cannot be read: IndexError",
         CorruptDataError,
+    ),
+    "an exit": (
+        at_7(lambda *_: sys.exit(3)),
+        "item 7 of 30: cannot be read: Sys",
+        CorruptDataError,
+    ),
+    "a list of datasets": (
+        [Numbered(3), Numbered(3)],
+        r"returned a list of 2 datasets; return a tuple \(train, val",
+        ConfigError,
     ),
     "a label": (
         at_7(lambda image, _: (image, 3)),

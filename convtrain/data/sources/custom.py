@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from convtrain.config.data_sections import GIB, Fold, Interpolation
 from convtrain.data.archives import contained_extraction
@@ -134,6 +135,11 @@ def _splits(makers: Mapping[str, Make]) -> Iterator[tuple[str, tuple[str, object
             yield from _returned(dict(zip(SPLITS, made, strict=False)), where)
         elif isinstance(made, Mapping):
             yield from _returned(made, where)
+        elif isinstance(made, Sequence) and len(made) and isinstance(made[0], Dataset):
+            raise ConfigError(
+                f"{where}: returned a {type(made).__name__} of {len(made)} datasets; return a "
+                f"tuple (train, val, test), of which the last ones may be absent"
+            )
         else:
             yield "train", (where, made)
 
