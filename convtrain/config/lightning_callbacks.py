@@ -19,8 +19,8 @@ _CHECKPOINTS = "convtrain saves by itself: see callbacks.checkpoint, such as"
 _BAR = "convtrain has its own: callbacks.progress_bar=true"
 _FUNCTIONS = "takes functions, which a configuration cannot hold: derive a callback of your own"
 REFUSED = {
-    "BackboneFinetuning": "needs a backbone in Lightning's module: "
-    "model.freeze=[backbone] model.unfreeze_at_epoch=5 does what it does",
+    "BackboneFinetuning": "needs a backbone in Lightning's module; type "
+    "model.freeze=[backbone] model.unfreeze_at_epoch=5 instead",
     "BaseFinetuning": _BASE,
     "BasePredictionWriter": "a trained run predicts: python -m convtrain predict RUN PATHS",
     "BatchSizeFinder": "trains with batch sizes of its own: try them as a sweep, "
