@@ -7,6 +7,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from convtrain.config.data_sections import GIB, OWN_VALIDATION, PUBLISHED, ImageFiles, ItemData
+from convtrain.config.folders import SPLITS
 from convtrain.config.groups.augment import Augment
 from convtrain.config.groups.data import (
     Arrays,
@@ -109,7 +110,7 @@ def _datasets(data: Data) -> Mistakes:
     """The datasets of data=custom are declared, and in one of the two ways."""
     if not isinstance(data, CustomData):
         return
-    splits = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    splits = [name for name in SPLITS if getattr(data, name) is not None]
     if data.target is not None:
         for name in splits:
             yield Mistake(

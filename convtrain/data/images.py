@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convtrain.config.data_sections import OWN_VALIDATION, Fold, held_out
+from convtrain.config.folders import SPLITS
 from convtrain.data.pixel_file import PixelFile
 from convtrain.data.randomness import permutation
 from convtrain.data.sized_pixels import SizedPixels
@@ -270,7 +271,7 @@ def divide(
     parts = divide_labels(
         everything.labels, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
     )
-    ordered = [parts[name] for name in ("train", "val", "test") if name in parts]
+    ordered = [parts[name] for name in SPLITS if name in parts]
     train, val, *split_off = everything.rearranged(ordered)
     return Splits(train, val, split_off[0] if test is None else test)
 

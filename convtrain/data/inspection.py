@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from convtrain.config.data_sections import GIB, ImageFiles
+from convtrain.config.folders import SPLITS
 from convtrain.config.groups.data import Data
 from convtrain.data.cache import cache_folder, refuse_too_large
 from convtrain.data.crops import stored_size
@@ -245,9 +246,9 @@ def _storage(data: ImageFiles, size: int) -> tuple[Kept, ConvtrainError | None]:
 
 def _parts(splits: Splits) -> Iterator[tuple[str, Images]]:
     """Yield the splits by name; one that is also another split comes once."""
-    for place, images in enumerate(splits.images):
+    for place, (name, images) in enumerate(zip(SPLITS, splits.images, strict=True)):
         if not any(images is other for other in splits.images[:place]):
-            yield ("train", "val", "test")[place], images
+            yield name, images
 
 
 def _blocks(images: Images, shape: Sequence[int]) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from convtrain.config.data_sections import GIB, Fold, Interpolation
+from convtrain.config.folders import SPLITS
 from convtrain.data.archives import contained_extraction
 from convtrain.data.blocks import gather
 from convtrain.data.cache import cache_folder, default_folder, spilled
@@ -29,8 +30,6 @@ from convtrain.data.stored_files import store_items
 from convtrain.errors import ConfigError, MissingDataError, few
 from convtrain.process.lock import locked
 from convtrain.process.ranks import rank_info
-
-SPLITS = ("train", "val", "test")
 
 Make = Callable[[], object]
 
@@ -90,7 +89,7 @@ def load(
         targets: list[Target] = []
         dataset, where = found[name], where_of[name]
         # The same index of another split draws other numbers.
-        seed = derive_seed(split_seed, SPLITS.index(name))
+        seed = derive_seed(split_seed, list(SPLITS).index(name))
         blocks = read_blocks(dataset, rules, targets, where=where, seed=seed, workers=read_workers)
         whole = (len(dataset), *shape)
         pixels: Pixels
