@@ -8,7 +8,9 @@ def averaging(loop: Loop) -> Part:
     """Write the rule of :class:`convtrain.training.weight_average.WeightAverage`."""
     if (ema := loop.config.trainer.ema) is None:
         return Part()
+    is_other = loop.config.network.has_own_layers  # which may have any buffers
     return Part(
+        left_out=["trainer.ema without the buffers of your own layers"] * is_other,
         ready=[
             "    average, updates = {k: v.clone() for k, v in model.state_dict().items()}, 0",
         ],

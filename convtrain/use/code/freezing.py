@@ -23,14 +23,14 @@ def freezing(loop: Loop) -> Part:
     trained = [name for name, start in starts.items() if start == 0]
     due = [name for name, start in starts.items() if start < math.inf]
     condition = selection(trained, starts)
-    text, later = f"{' and '.join(keys)}: parameters without a gradient", len(due) > len(trained)
+    text, later = " and ".join(keys), len(due) > len(trained)
     if later:
         text += f" before epoch {model.unfreeze_at_epoch} (the first is 0)"
         is_due, which = f"epoch >= {model.unfreeze_at_epoch}", selection(due, starts)
         condition = f"{condition} or {is_due} and {which}" if which else f"{is_due} or {condition}"
     indent = 8 if later else 4  # in the epochs, or before them
     lines = [
-        *comment(f"{text} stay what they are.", indent),
+        *comment(f"{text}: without a gradient, a parameter stays what it is.", indent),
         f"{' ' * indent}for name, parameter in model.named_parameters():",
         *fit(f"parameter.requires_grad_({condition})", indent + 4),
     ]

@@ -1,6 +1,7 @@
 """Write the training loop: the six steps, with the parts that a configuration adds to them."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from convtrain.use.code.averaging import averaging
 from convtrain.use.code.expressions import literal
@@ -58,12 +59,10 @@ def training_loop(loop: Loop) -> list[str]:
 def start_weights(loop: Loop) -> Part:
     if (weights := loop.config.model.starting_weights) is None:
         return Part()
-    text = (
-        f"model.weights={weights}: the command above writes this file, with --start {loop.start}."
-    )
-    return Part(
-        model=[*comment(text), f"    model.load_state_dict(torch.load({literal(loop.start)}))"]
-    )
+    where = f"model.weights={Path(weights).name}"
+    text = f"{where}: the command above, with --start {loop.start}, writes this file."
+    load = f"    model.load_state_dict(torch.load({literal(loop.start)}))"
+    return Part(model=[*comment(text), load])
 
 
 def clipping(loop: Loop) -> Part:
