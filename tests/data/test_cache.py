@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from tests.launch.test_processes import TORCHRUN
 SIDE, COUNT = 16, 12
 SIZE = 2 * COUNT * 3 * SIDE * SIDE
 TINY = 1e-9  # GiB
-OPTIONS: dict[str, Any] = {
-    "classes": ["cat", "dog"], "shape": [3, SIDE, SIDE], "resize": "stretch", "val_fraction": 0.25,
-    "test_fraction": 0.25, "split_seed": 0, "memory_gib": TINY, "max_pixels": 100_000,
-}  # fmt: skip
+read_folder = partial(
+    image_folder.load,
+    classes=["cat", "dog"], shape=[3, SIDE, SIDE], resize="stretch", val_fraction=0.25,
+    test_fraction=0.25, split_seed=0, memory_gib=TINY, max_pixels=100_000,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, **options: Any) -> Splits:
     cache = {"cache_dir": str(root.parent / "cache"), "cache_gib": 1.0}
-    return image_folder.load(root=str(root), **{**OPTIONS, **cache, **options})
+    return read_folder(root=str(root), **{**cache, **options})
 
 
 def files(root: Path) -> list[Path]:

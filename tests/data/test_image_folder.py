@@ -6,6 +6,7 @@ import signal
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,22 @@ from torchvision.transforms import v2
 from convtrain.config.folders import read_layout
 from convtrain.data import file_blocks, stored_files
 from convtrain.data.images import Images, divide
-from convtrain.data.sources.image_folder import load
+from convtrain.data.sources import image_folder
 from convtrain.errors import ConfigError, CorruptDataError, MissingDataError, TrainingError
 from tests.conftest import compose
 from tests.data.resident import in_memory
 
-OPTIONS: dict[str, Any] = {
-    "classes": ["cat", "dog"],
-    "shape": [3, 16, 16],
-    "resize": "stretch",
-    "val_fraction": 0.25,
-    "test_fraction": 0.25,
-    "split_seed": 0,
-    "memory_gib": 1.0,
-    "max_pixels": 100_000,
-}
+load = partial(
+    image_folder.load,
+    classes=["cat", "dog"],
+    shape=[3, 16, 16],
+    resize="stretch",
+    val_fraction=0.25,
+    test_fraction=0.25,
+    split_seed=0,
+    memory_gib=1.0,
+    max_pixels=100_000,
+)
 COLOURS = {"cat": (250, 0, 0), "dog": (0, 0, 250)}
 
 
@@ -47,7 +49,7 @@ def fill(folder: Path, count: int, size: tuple[int, int] = (20, 30), suffix: str
 def test_one_folder_is_divided_and_labels_follow_the_folders(tmp_path: Path) -> None:
     fill(tmp_path, 16)
     assert read_layout(tmp_path).classes == ["cat", "dog"]
-    splits = load(root=str(tmp_path), **OPTIONS)
+    splits = load(root=str(tmp_path))
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [18, 6, 8]
     for part in (splits.train, splits.val, splits.test):
         assert part.pixels.shape[1:] == (3, 16, 16)
@@ -58,7 +60,7 @@ def test_one_folder_is_divided_and_labels_follow_the_folders(tmp_path: Path) -> 
 def test_train_and_test_folders_are_kept_apart(tmp_path: Path) -> None:
     fill(tmp_path / "train", 8, suffix="jpg")
     fill(tmp_path / "test", 3, suffix="jpg")
-    splits = load(root=str(tmp_path), **OPTIONS)
+    splits = load(root=str(tmp_path))
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [12, 4, 6]
 
 
@@ -76,7 +78,7 @@ def test_each_image_keeps_its_pixels_its_label_and_its_split(tmp_path: Path) -> 
     expected = divide(
         Images(pixels, labels), val_fraction=0.25, test=None, test_fraction=0.25, seed=0
     )
-    splits = load(root=str(tmp_path), **OPTIONS)
+    splits = load(root=str(tmp_path))
     for name in ("train", "val", "test"):
         found, wanted = getattr(splits, name), getattr(expected, name)
         assert torch.equal(found.pixels, wanted.pixels)
@@ -87,16 +89,16 @@ def test_workers_decode_what_this_process_does_and_leave_torch_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, 16)
-    alone = load(root=str(tmp_path), **OPTIONS)
+    alone = load(root=str(tmp_path))
     monkeypatch.setattr(file_blocks, "BLOCK_BYTES", 3 * 16 * 16 * 2)
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    with_workers = load(root=str(tmp_path), **OPTIONS)
+    with_workers = load(root=str(tmp_path))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(in_memory(alone.train), in_memory(with_workers.train))
     (tmp_path / "dog" / "3.png").write_bytes(b"")
     with pytest.raises(CorruptDataError, match=r"dog/3\.png: cannot be decoded") as raised:
-        load(root=str(tmp_path), **OPTIONS)
+        load(root=str(tmp_path))
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -112,7 +114,7 @@ def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(stored_files, "decode", deadly)
     with pytest.raises(TrainingError, match=r"a process that decodes .* was killed") as raised:
-        load(root=str(tmp_path), **OPTIONS)
+        load(root=str(tmp_path))
     assert str(tmp_path) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -124,10 +126,9 @@ def test_crop_keeps_the_proportions_and_the_middle(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.fromarray(picture).save(tmp_path / name / f"{index}.png")
-    grey = {**OPTIONS, "shape": [1, 16, 16]}
-    cropped = load(root=str(tmp_path), **{**grey, "resize": "crop"})
+    cropped = load(root=str(tmp_path), shape=[1, 16, 16], resize="crop")
     assert (cropped.train.pixels == 200).all()
-    stretched = load(root=str(tmp_path), **grey)
+    stretched = load(root=str(tmp_path), shape=[1, 16, 16])
     assert (in_memory(stretched.train)[:, :, :, 0] == 0).all()
 
 
@@ -139,8 +140,7 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size_and_look_the_same(tmp_p
         for index in range(4):
             picture.save(tmp_path / name / f"{index}.jpg", quality=95)
     expected = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR), dtype=np.int16)
-    options = {**OPTIONS, "max_pixels": 512 * 512}
-    found = load(root=str(tmp_path), **options).train.read(torch.tensor([0]))[0]
+    found = load(root=str(tmp_path), max_pixels=512 * 512).train.read(torch.tensor([0]))[0]
     assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int16) - expected).max() <= 4
 
 
@@ -149,7 +149,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "dog" / "2.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(CorruptDataError) as raised:
-        load(root=str(tmp_path), **OPTIONS)
+        load(root=str(tmp_path))
     assert str(broken) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -158,7 +158,7 @@ def test_a_giant_image_is_refused_with_its_size(tmp_path: Path) -> None:
     fill(tmp_path, 4)
     Image.new("RGB", (400, 300)).save(tmp_path / "cat" / "giant.png")
     with pytest.raises(CorruptDataError, match=r"giant\.png: 400x300 pixels"):
-        load(root=str(tmp_path), **OPTIONS)
+        load(root=str(tmp_path))
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -182,7 +182,7 @@ def test_a_picture_that_would_unfold_is_refused_by_what_its_header_says(
     before = Image.MAX_IMAGE_PIXELS
     tracemalloc.start()
     with pytest.raises(CorruptDataError) as raised:
-        load(root=str(tmp_path), **{**OPTIONS, "max_pixels": 100_000_000})
+        load(root=str(tmp_path), max_pixels=100_000_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert f"bomb.png: {size[0]}x{size[1]} pixels" in str(raised.value)
@@ -206,7 +206,7 @@ def test_damaged_files_are_refused_by_name_or_are_still_pictures(
                 damaged[draw.randrange(len(damaged))] = draw.randrange(256)
         target.write_bytes(damaged)
         try:
-            splits = load(root=str(tmp_path), **OPTIONS)
+            splits = load(root=str(tmp_path))
         except CorruptDataError as error:
             assert str(target) in str(error)  # noqa: PT017
             assert len(str(error).splitlines()) == 1  # noqa: PT017
@@ -233,7 +233,7 @@ def test_links_that_lead_out_of_the_folder_are_refused(
     (root / link).symlink_to(leads_to)
     classes = sorted(entry.name for entry in root.iterdir())
     with pytest.raises(MissingDataError) as raised:
-        load(root=str(root), **{**OPTIONS, "classes": classes})
+        load(root=str(root), classes=classes)
     assert str(root / link) in str(raised.value)
     assert "outside of data.root" in str(raised.value)
     if link == "bird":
@@ -245,7 +245,7 @@ def test_links_within_the_folder_and_to_the_folder_are_welcome(tmp_path: Path) -
     fill(tmp_path / "data", 8)
     (tmp_path / "data" / "cat" / "again.png").symlink_to("0.png")
     (tmp_path / "link").symlink_to(tmp_path / "data")
-    splits = load(root=str(tmp_path / "link" / ".." / "link"), **OPTIONS)
+    splits = load(root=str(tmp_path / "link" / ".." / "link"))
     assert sum(map(len, (splits.train, splits.val, splits.test))) == 17
 
 
@@ -270,4 +270,4 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         MissingDataError, match=r"no images in .* for class cat \(empty\), dog \(empty\)"
     ):
-        load(root=str(tmp_path), **OPTIONS)
+        load(root=str(tmp_path))

@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from convtrain.errors import ConfigError, MissingDataError
 from tests.conftest import Train, compose
 from tests.data.resident import in_memory
 
-OPTIONS: dict[str, Any] = {
-    "shape": [1, 2, 2], "resize": "stretch", "val_fraction": 0.25, "test_fraction": 0.25,
-    "split_seed": 0, "memory_gib": 1.0, "max_pixels": 100,
-}  # fmt: skip
+read_folder = partial(
+    image_folder.load,
+    shape=[1, 2, 2], resize="stretch", val_fraction=0.25, test_fraction=0.25,
+    split_seed=0, memory_gib=1.0, max_pixels=100,
+)  # fmt: skip
 PER_CLASS = 8
 
 
@@ -54,7 +56,7 @@ def save(path: Path) -> None:
 
 def load(root: Path, **options: Any) -> Splits:
     classes = options.pop("classes", None) or read_layout(root).classes
-    return image_folder.load(root=str(root), classes=classes, **{**OPTIONS, **options})
+    return read_folder(root=str(root), classes=classes, **options)
 
 
 def grey(folder: Path) -> int:
