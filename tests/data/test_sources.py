@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import re
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.data.resident import in_memory
 SHA256 = "de529e89a4ade1a099f30ea646e31e8924ba3aeb7ab1c1cbe6fc4ba004aea74c"
 """Of pixels and labels of all splits, when scikit-learn's own file was read."""
 
-FRACTIONS: dict[str, Any] = {"val_fraction": 0.25, "split_seed": 0}
+read_torchvision = partial(torchvision.load, val_fraction=0.25, split_seed=0)
 
 
 def test_the_digits_are_the_published_ones() -> None:
@@ -77,8 +78,10 @@ def test_a_class_of_one_image_cannot_be_split() -> None:
 
 
 def test_synthetic_images_have_the_declared_shape_and_can_be_told_apart() -> None:
-    options: dict[str, Any] = {"shape": [2, 5, 7], "num_classes": 3, "train_size": 60}
-    splits = synthetic.load(fill="noise", test_size=30, **options, **FRACTIONS)
+    splits = synthetic.load(
+        fill="noise", shape=[2, 5, 7], num_classes=3, train_size=60, test_size=30,
+        val_fraction=0.25, split_seed=0,
+    )  # fmt: skip
     assert splits.train.pixels.shape == (45, 2, 5, 7)
     means = torch.stack(
         [in_memory(splits.train)[splits.train.labels == c].float().mean(0) for c in range(3)]
@@ -110,7 +113,7 @@ def make_mnist(root: Path, folder: str = "MNIST") -> np.ndarray:
 )
 def test_idx_files_are_read(tmp_path: Path, name: str, folder: str) -> None:
     pixels = make_mnist(tmp_path, folder)
-    splits = torchvision.load(name=name, root=str(tmp_path), download=False, **FRACTIONS)
+    splits = read_torchvision(name=name, root=str(tmp_path), download=False)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (32, 8, 40)
     assert torch.equal(in_memory(splits.test)[:, 0], torch.from_numpy(pixels).to(torch.uint8))
     assert torch.equal(splits.test.labels, torch.arange(40) % 4)
@@ -135,7 +138,7 @@ def make_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_cifar10_is_read_channels_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make_cifar10(tmp_path, monkeypatch)
-    splits = torchvision.load(name="cifar10", root=str(tmp_path), download=False, **FRACTIONS)
+    splits = read_torchvision(name="cifar10", root=str(tmp_path), download=False)
     expected = torch.from_numpy(rows).view(-1, 3, 32, 32)
     assert torch.equal(in_memory(splits.test), expected)
     assert len(splits.train) + len(splits.val) == 100
@@ -146,7 +149,7 @@ def test_a_changed_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     broken = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     broken.write_bytes(broken.read_bytes()[:-10])
     with pytest.raises(CorruptDataError, match=r"data_batch_3: .*checksum.*data\.download=true"):
-        torchvision.load(name="cifar10", root=str(tmp_path), download=False, **FRACTIONS)
+        read_torchvision(name="cifar10", root=str(tmp_path), download=False)
 
 
 def test_svhn_asks_for_its_extra_before_anything_is_downloaded(
@@ -171,7 +174,7 @@ def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         scipy_io.savemat(path, {"X": pixels, "y": labels})
         split_list[split] = ["", path.name, calculate_md5(path)]
     monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
-    splits = torchvision.load(name="svhn", root=str(tmp_path), download=False, **FRACTIONS)
+    splits = read_torchvision(name="svhn", root=str(tmp_path), download=False)
     assert torch.equal(
         in_memory(splits.test), torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy())
     )
@@ -181,7 +184,7 @@ def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", torchvision.CLASSES)
 def test_missing_data_names_folder_files_and_the_override(tmp_path: Path, name: str) -> None:
     with pytest.raises(MissingDataError) as raised:
-        torchvision.load(name=name, root=str(tmp_path), download=False, **FRACTIONS)
+        read_torchvision(name=name, root=str(tmp_path), download=False)
     message = str(raised.value)
     assert str(tmp_path) in message
     assert all(file in message for file in torchvision.checksums(name))
@@ -197,7 +200,7 @@ def test_a_broken_idx_file_is_named(tmp_path: Path, damage: str) -> None:
     damaged = {"truncated": content[:-100], "empty": b"", "not an IDX file": b"<html>" + content}
     broken.write_bytes(damaged[damage])
     with pytest.raises(CorruptDataError) as raised:
-        torchvision.load(name="mnist", root=str(tmp_path), download=False, **FRACTIONS)
+        read_torchvision(name="mnist", root=str(tmp_path), download=False)
     assert str(broken) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -210,4 +213,4 @@ def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
     with pytest.raises(TrainingError, match=r"data=mnist: the download into .* failed"):
-        torchvision.load(name="mnist", root=str(tmp_path), download=True, **FRACTIONS)
+        read_torchvision(name="mnist", root=str(tmp_path), download=True)
