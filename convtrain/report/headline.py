@@ -149,7 +149,7 @@ def remarks(
         if low <= 1 / classes <= high:
             yield f"That is no better than guessing one of {classes} classes ({1 / classes:.1%})."
     yield from _about_weights(config, result, curves)
-    yield from _about_gap(curves)
+    yield from _about_gap(curves, value_at(config, "trainer.ema", None))
     for name, what in (("train/loss", "training"), ("val/loss", "validation")):
         if (lost := _first_lost(curves.get(name))) is not None:
             yield (
@@ -187,7 +187,7 @@ def best_of(curve: Curve | None, *, less_is_better: bool) -> tuple[float, float,
     return curve.epochs[at], curve.values[at], curve.values[-1]
 
 
-def _about_gap(curves: Curves) -> Iterator[str]:
+def _about_gap(curves: Curves, decay: object) -> Iterator[str]:
     train, val = curves.get("train/acc_epoch"), curves.get("val/acc")
     if not train or not val:
         return
@@ -204,6 +204,12 @@ def _about_gap(curves: Curves) -> Iterator[str]:
             f"images better than new ones (overfitting); more images, augment=..., a higher "
             f"optimizer.weight_decay or callbacks.early_stopping.patience may help."
         )
+        if decay:  # the training accuracy is that of the newest weights
+            yield (
+                f"Or the average of the weights, which the validation images are predicted with, "
+                f"has not followed the weights yet, as in a short training: a trainer.ema below "
+                f"{decay} would make the gap smaller."
+            )
     elif gap < -OVERFITTED:
         yield (
             f"{text}. The first is the mean of the epoch, in which the network was still learning, "

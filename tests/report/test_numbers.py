@@ -15,8 +15,10 @@ from convtrain.report.calibration import calibration_of
 from convtrain.report.changes import changes, defaults
 from convtrain.report.classes import confusion_of, counts_of, label_counts, most_confused
 from convtrain.report.filters import as_pictures, read_filters
+from convtrain.report.headline import remarks
 from convtrain.report.mistakes import most_confident, read_pictures, store_pictures
 from convtrain.report.record import read_condensed
+from convtrain.run.curves import Curve
 from convtrain.training.checkpoint_file import save_checkpoint
 from tests.conftest import compose
 
@@ -189,3 +191,13 @@ def test_pictures_of_mistakes_are_stored_small(tmp_path: Path) -> None:
     assert stored[2].shape == (3, 43, 33)
     assert (stored[2] == 2).all()
     assert read_pictures(tmp_path / "none.npz") == {}
+
+
+def test_a_gap_may_be_that_of_an_average_that_lags_behind() -> None:
+    curves = {
+        name: Curve([8], [1.0], [value])
+        for name, value in (("train/acc_epoch", 0.9), ("val/acc", 0.1))
+    }
+    assert "trainer.ema" not in str([*remarks({}, None, curves, None)])
+    said = [*remarks({"trainer": {"ema": 0.9}}, None, curves, None)]
+    assert said[-1].endswith("a trainer.ema below 0.9 would make the gap smaller.")
