@@ -1,6 +1,7 @@
 """Decode image files with Pillow, to one shape or to a size of their own."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -112,7 +113,9 @@ def _decoded(
     except CorruptDataError:
         raise
     except Exception as error:  # Pillow raises many kinds of errors on damaged files
-        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+        reason = getattr(error, "strerror", None) or str(error)
+        for name in (str(path), os.path.realpath(path)):  # which of them Pillow names varies
+            reason = reason.replace(f" {name!r}", "")
         reason = reason or type(error).__name__
         raise CorruptDataError(f"cannot be decoded: {reason}; remove or replace it") from error
 

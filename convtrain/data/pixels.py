@@ -85,9 +85,14 @@ def is_deep(image: Image.Image) -> bool:
     """Tell whether the file has more than 8 bits a channel, even if Pillow reads only 8 of them."""
     return (
         image.mode in DEEP
-        or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        or _has_16_bits(image)
         or max(_tag(image, BITS_PER_SAMPLE), default=8) > 8
     )
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Tell whether the file has 16 bits a channel, even if Pillow reads them as 32 (mode I)."""
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def orientation(image: Image.Image) -> int:
@@ -104,10 +109,11 @@ def _tag(image: Image.Image, tag: int) -> tuple[int, ...]:
 
 
 def _refuse_unscaled(image: Image.Image, value_range: Sequence[float] | None) -> None:
-    kind = {"I": "32-bit integers", "F": "floats"}.get(image.mode, "16 bits a channel")
+    mode = "I;16" if _has_16_bits(image) else image.mode
+    kind = {"I": "32-bit integers", "F": "floats"}.get(mode, "16 bits a channel")
     if value_range is None:
         example = "[0,65535], or [0,4095] where the values have 12 bits"
-        example = "[LOW,HIGH]" if image.mode in ("I", "F") else example
+        example = "[LOW,HIGH]" if mode in ("I", "F") else example
         raise CorruptDataError(
             f"has {kind}; say which values become black and white: data.value_range={example}"
         )

@@ -19,14 +19,14 @@ from convtrain.errors import ConfigError, ConvtrainError
 from tests.conftest import compose
 from tests.data.resident import in_memory
 
-Named = Mapping[str, np.ndarray]
+Named = Mapping[str, Any]  # of arrays
 
 DRAW = np.random.default_rng(0)
 COLOUR = DRAW.integers(0, 256, (30, 8, 9, 3), dtype=np.uint8)  # N, height, width, channels
 GREY = COLOUR[..., 0]
 LABELS = np.arange(30) % 3
 SEVERAL = np.stack([LABELS == 0, LABELS != 1, LABELS > 0, np.arange(30) % 2 == 0], 1)
-MEDMNIST = {
+MEDMNIST: Named = {
     f"{split}_{what}": (COLOUR if what == "images" else LABELS[:, None].astype(np.uint8))[start:end]
     for split, start, end in (("train", 0, 18), ("val", 18, 24), ("test", 24, 30))
     for what in ("images", "labels")
@@ -35,7 +35,7 @@ MEDMNIST = {
 
 def write(path: Path, named: Named) -> Path:
     if path.suffix == ".npz":
-        np.savez(path, allow_pickle=False, **named)
+        np.savez(path, **named)
     else:
         save_file({name: np.ascontiguousarray(value) for name, value in named.items()}, path)
     return path
@@ -67,9 +67,7 @@ def test_the_splits_of_medmnist(tmp_path: Path, form: str) -> None:
     else:
         file = tmp_path / "a.NPZ"
         with file.open("wb") as opened:
-            (np.savez if form == "npz" else np.savez_compressed)(
-                opened, allow_pickle=False, **MEDMNIST
-            )
+            (np.savez if form == "npz" else np.savez_compressed)(opened, **MEDMNIST)
     data = config(file).data
     assert (data.shape, data.num_classes, data.classes) == ([3, 8, 9], 3, None)
     assert (data.mean, data.std) == ([0.5] * 3, [0.25] * 3)

@@ -1,5 +1,6 @@
 """What ``check --build`` says of the data, against numbers that are counted in another way."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,11 @@ def test_a_folder_of_oddities_gives_the_table_of_the_page(
     write_oddities(tmp_path / "photographs")
     text = printed()
     assert "cannot be used" in text
-    assert f"```text\n{text}```\n" in PAGE.read_text()
+    shown = next(p for p in PAGE.read_text().split("```") if "test images also in train" in p)
+    means = r"0\.\d{4,}"  # other versions of Pillow decode a JPEG a little differently
+    assert re.sub(means, "", f"text\n{text}") == re.sub(means, "", shown)
+    numbers = [float(number) for number in re.findall(means, shown)]
+    assert [float(number) for number in re.findall(means, text)] == pytest.approx(numbers, abs=1e-4)
 
 
 def test_the_mean_and_deviation_are_those_of_numpy(tmp_path: Path) -> None:

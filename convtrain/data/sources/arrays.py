@@ -13,7 +13,7 @@ from convtrain.errors import CorruptDataError, error_line
 class Array(Protocol):
     """An array in memory, or in a file."""
 
-    def __getitem__(self, index: int) -> np.ndarray: ...
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
 class Rows:
@@ -32,7 +32,7 @@ class Rows:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray | torch.Tensor, np.ndarray]:
-        image = self.images[index]
+        image = self.images[index : index + 1][0]  # safetensors 0.4 takes no number alone
         return torch.from_numpy(image) if self.channels_first else image, self.labels[index]
 
 
