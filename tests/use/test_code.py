@@ -245,7 +245,13 @@ WEIGHTED = ("cross_entropy", "bce", "focal", "multi_margin", "nll")
 LOSSES = ("cross_entropy", "bce", "focal", "mse", "multi_margin", "nll", "sum")
 CHOICES = (
     *((f"loss={loss}",) for loss in LOSSES),
-    ("loss=focal", "loss.form=sigmoid", "loss.alpha=0.25", "scheduler=cosine"),
+    (
+        "loss=focal",
+        "loss.form=sigmoid",
+        "loss.alpha=0.25",
+        "scheduler=cosine",
+        "scheduler.warmup_epochs=2",
+    ),
     ("loss=focal", "loss.alpha=[1,1,1,1,1,1,1,1,1,2]", "scheduler=cosine_restarts"),
     *((f"loss={loss}", f"loss.class_weights={[*range(1, 11)]}") for loss in WEIGHTED),
     ("loss=focal", "loss.form=sigmoid", "loss.class_weights=balanced"),

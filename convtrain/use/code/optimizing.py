@@ -91,6 +91,8 @@ def _schedule(config: Config) -> list[str]:
         if re.search(r"\bsteps?\b", factor):
             lines.append("        step = step - warmup")
     if re.search(r"\bsteps\b", factor):
-        lines.append(f"        steps = {total}{' - warmup' if warmup else ''}")
+        # The warm-up may take all steps.
+        steps = f"max({total} - warmup, 1)" if warmup else total
+        lines.append(f"        steps = {steps}")
     lines += [f"        return {factor}", ""]
     return [*lines, f"    scheduler = {schedules}.LambdaLR(optimizer, factor)"]
