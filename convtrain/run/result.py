@@ -99,10 +99,11 @@ def metric_names(*results: Mapping[str, object]) -> list[str]:
 def tested_on_validation(results: Mapping[str, Mapping[str, object]]) -> str:
     """Return a line that names the results of which validation images were tested, or nothing."""
     those = [name for name, result in results.items() if result.get("tested_split") == "val"]
-    whose = (
-        "all test metrics" if len(those) == len(results) else f"the test metrics of {few(those)}"
-    )
-    return f"{whose} are of the validation images, because the data has no others" * bool(those)
+    if not those:
+        return ""
+    all_of_them = len(those) == len(results)
+    whose = "all test metrics" if all_of_them else f"the test metrics of {few(those)}"
+    return f"{whose} are of the validation images, because the data has no others"
 
 
 def metrics_in(values: Mapping[str, object]) -> Metrics:

@@ -187,7 +187,8 @@ def _read(other: Config, split: str, names: Sequence[str]) -> tuple[ImageData, D
 
 def _warn_of_other_data(run: Run, data: ImageData, source: str) -> None:
     """Warn if the run's own data has changed: images move between splits if some are added."""
-    if run.read_provenance().get("data", now := data_fingerprint(data.splits)) != now:
+    before, now = run.read_provenance().get("data"), data_fingerprint(data.splits)
+    if before not in (None, now):
         log.warning(
             "%s: %s, so that it may have learnt from images that are evaluated here", source,
             OTHER_DATA.format(run.path),
