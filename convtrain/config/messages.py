@@ -168,6 +168,7 @@ def nearest(key: str, plain: object) -> str:
     section = section_of(above[0][1].annotation, value_at(plain, prefix)) if above else None
     section = section if prefix else Config
     known = list(section.model_fields) if section else []
+    # The plural of a word is nearer here than the same word elsewhere: model.weight, model.weights.
     if f"{typed}s" not in known and (advice := what_to_type(typed)) is not None:
         return f"; {advice}"
     if (near := closest(typed, known)) is not None:

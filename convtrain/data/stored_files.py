@@ -34,7 +34,10 @@ def decode_files(
     cache_dir: str | None,
     cache_gib: float,
 ) -> Tensor | PixelFile:
-    """Decode files to images of one size, uint8 (N, *rules.shape); see :func:`store_files`."""
+    """Decode files to images of one size, uint8 (N, *rules.shape).
+
+    Arguments and errors are those of :func:`store_files`.
+    """
     bytes_of = torch.full((len(files),), math.prod(rules.shape))
     size = int(bytes_of.sum())
     write = partial(_write_image, rules)

@@ -14,7 +14,7 @@ from convtrain.text import format_bytes
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TOO_LARGE = (*FULL, errno.EFBIG)
-DISK_BYTES = 32 << 20  # whose writing to the disk is begun at once
+DISK_BYTES = 32 << 20  # are written before the disk is asked to store them
 
 
 class Writer:
@@ -24,7 +24,7 @@ class Writer:
         self.size = 0
         self.error: OSError | None = None
         self._file = file
-        self._on_disk = 0  # bytes whose writing to the disk has begun
+        self._on_disk = 0  # bytes that the disk was asked to store
 
     def write(self, data: bytes | memoryview) -> int:
         self.size += len(data)
